@@ -1,0 +1,1 @@
+"""Real set -> synthetic set: methods, the one engine, FYI, augmentation, the ImageSet."""

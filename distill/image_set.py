@@ -1,0 +1,240 @@
+"""ImageSet: one type for real data, synthetic sets and memory buffers, and its file.
+
+On disk a set is one `.safetensors` (tensors, and a JSON header with space, classes, provenance and a
+sha256 per tensor) with a `preview.png` beside it. The file holds nothing that depends on the clock,
+so the same run gives the same bytes; what a run cost stands in its record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distill.spaces import NormalizedSpace, PixelSpace, Space, space_from
+from distill.tensor_file import load_tensors, save_tensors
+from fyi_bench.errors import DataError
+from fyi_bench.files import atomic_write, canonical_json
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images with labels in a stated space.
+
+    images: float [N, ch, H, W] in `space`, or uint8 [N, ch, H, W] (then `space` is pixel, value / 255).
+    labels: int64 [N], or float [N, num_classes] for soft labels.
+    num_classes: size of the head a network needs (labels lie in 0 .. num_classes - 1).
+    class_names: num_classes names, or empty when unknown.
+    factor, decode_type: each stored image holds factor² tiles that are enlarged at use (IDC); 1 = none.
+    lr: learned step size of the inner training, where the method learns one.
+    provenance: how the set came to be (method, flip, recipe, data digest, seeds, loss curve …).
+    """
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    space: Space
+    num_classes: int
+    class_names: tuple[str, ...] = ()
+    factor: int = 1
+    decode_type: str = "single"
+    lr: float | None = None
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return self.images.shape[0]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of one stored image."""
+        return tuple(self.images.shape[1:])  # type: ignore[return-value]
+
+    @property
+    def hard_labels(self) -> torch.Tensor:
+        """int64 [N]: the labels, or the most likely class of soft ones."""
+        return self.labels if self.labels.ndim == 1 else self.labels.argmax(dim=1)
+
+    @property
+    def counts(self) -> torch.Tensor:
+        """int64 [num_classes]: images per class."""
+        return torch.bincount(self.hard_labels, minlength=self.num_classes)
+
+    @property
+    def classes(self) -> list[int]:
+        """Classes that have at least one image, ascending."""
+        return self.counts.nonzero().flatten().tolist()
+
+    @property
+    def ipc(self) -> int | None:
+        """Images per class, or None when the classes present differ in number."""
+        present = self.counts[self.counts > 0]
+        return int(present[0]) if len(present) and bool((present == present[0]).all()) else None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of images and labels: the storage cost of the set."""
+        return self.images.nbytes + self.labels.nbytes
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits over everything a network can see: tensors, space, factor, lr."""
+        sha = hashlib.sha256()
+        facts = [list(self.images.shape), str(self.images.dtype), str(self.labels.dtype), self.space.describe()]
+        sha.update(canonical_json([*facts, self.num_classes, self.factor, self.decode_type, self.lr]).encode())
+        for tensor in (self.images, self.labels):
+            sha.update(memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+        return sha.hexdigest()[:16]
+
+    def batch(self, index: torch.Tensor | slice, space: Space | None = None, dtype: torch.dtype = torch.float32):
+        """Float images [n, ch, H, W] of these indices in `space` (default: the set's own)."""
+        return _convert(self.images[index], self.space, space or self.space, dtype)
+
+    def to_space(self, space: Space) -> ImageSet:
+        """The same pictures with float images in another space."""
+        return replace(self, images=_convert(self.images, self.space, space, torch.float32), space=space)
+
+    def pixels(self) -> torch.Tensor:
+        """Float images in [0, 1] space, not clipped; tiles are not enlarged."""
+        return _convert(self.images, self.space, PixelSpace(), torch.float32)
+
+    def select(self, index: torch.Tensor) -> ImageSet:
+        """The subset of these indices (int64), provenance kept."""
+        return replace(self, images=self.images[index], labels=self.labels[index])
+
+    def of_classes(self, classes: Sequence[int]) -> ImageSet:
+        """Only the images of these classes, original labels kept."""
+        wanted = torch.isin(self.hard_labels, torch.tensor(list(classes)))
+        return self.select(wanted.nonzero().flatten())
+
+    def indices_of(self, label: int) -> torch.Tensor:
+        """int64 indices of one class, in the order of the set."""
+        return (self.hard_labels == label).nonzero().flatten()
+
+    def validate(self) -> ImageSet:
+        """Return the set, or raise DataError saying what is wrong with it and how to mend it."""
+        problem = _first_problem(self)
+        if problem:
+            raise DataError("\n".join(problem))
+        return self
+
+    def save(self, path: str | Path, preview: bool = True) -> Path:
+        """Write `path` (.safetensors) and, beside it, `preview.png`; both atomically."""
+        path = Path(path)
+        metadata = {
+            "schema": SCHEMA,
+            "space": self.space.describe(),
+            "num_classes": self.num_classes,
+            "class_names": list(self.class_names),
+            "factor": self.factor,
+            "decode_type": self.decode_type,
+            "lr": self.lr,
+            "provenance": self.provenance,
+        }
+        save_tensors(path, {"images": self.images, "labels": self.labels}, metadata)
+        if preview:
+            save_preview(self, path.with_name("preview.png"))
+        return path
+
+    @staticmethod
+    def load(path: str | Path) -> ImageSet:
+        """Read a file written by `save`, checksums verified. Raises DataError for anything else."""
+        tensors, meta = load_tensors(path)
+        if meta.get("schema", 0) > SCHEMA:
+            raise DataError(f"{path} was written by a newer fyi-bench (schema {meta['schema']}).\nUpgrade to read it.")
+        if not {"images", "labels"} <= set(tensors) or "space" not in meta:
+            raise DataError(f"{path} holds tensors but is not an ImageSet.\nUse `fyi-bench import` for files of others.")
+        return ImageSet(
+            images=tensors["images"],
+            labels=tensors["labels"],
+            space=space_from(meta["space"]),
+            num_classes=meta["num_classes"],
+            class_names=tuple(meta["class_names"]),
+            factor=meta["factor"],
+            decode_type=meta["decode_type"],
+            lr=meta["lr"],
+            provenance=meta["provenance"],
+        ).validate()
+
+
+def concatenate(sets: Sequence[ImageSet]) -> ImageSet:
+    """Sets of one space, size and label kind as one, in order: how a memory buffer grows."""
+    first = sets[0]
+    for other in sets[1:]:
+        if other.space != first.space or other.shape != first.shape or other.factor != first.factor:
+            raise DataError("Sets of different space, size or factor cannot be joined.\nConvert them with to_space().")
+    images = torch.cat([s.images for s in sets])
+    return replace(first, images=images, labels=torch.cat([s.labels for s in sets]), provenance={})
+
+
+def save_preview(image_set: ImageSet, path: Path, per_class: int = 10, max_classes: int = 100) -> Path:
+    """A PNG grid, one row a class, at most `per_class` columns; pixels clipped to [0, 1]."""
+    from PIL import Image
+
+    rows = [image_set.indices_of(c)[:per_class] for c in image_set.classes[:max_classes]]
+    columns = max((len(r) for r in rows), default=0)
+    channels, height, width = image_set.shape
+    canvas = torch.full((3, len(rows) * (height + 2) + 2, columns * (width + 2) + 2), 255, dtype=torch.uint8)
+    for r, index in enumerate(rows):
+        pixels = _convert(image_set.images[index], image_set.space, PixelSpace(), torch.float32)
+        tiles = (pixels.clamp(0, 1) * 255).round().to(torch.uint8).expand(-1, 3, -1, -1)
+        for c, tile in enumerate(tiles):
+            top, left = 2 + r * (height + 2), 2 + c * (width + 2)
+            canvas[:, top : top + height, left : left + width] = tile
+    picture = Image.fromarray(canvas.permute(1, 2, 0).contiguous().numpy())
+    if picture.width < 640:
+        picture = picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.NEAREST)
+    return atomic_write(path, lambda tmp: picture.save(tmp, format="PNG"))
+
+
+def _convert(images: torch.Tensor, source: Space, target: Space, dtype: torch.dtype) -> torch.Tensor:
+    if images.dtype == torch.uint8:
+        images, source = images.to(dtype) / 255, PixelSpace()
+    images = images.to(dtype)
+    return images if source == target else target.encode(source.decode(images))
+
+
+def _first_problem(s: ImageSet) -> tuple[str, str] | None:
+    """(what is wrong, how to mend it) of the first problem found, or None."""
+    x, y = s.images, s.labels
+    if x.ndim != 4:
+        return f"Images have {x.ndim} dimensions, not 4 [N, channels, height, width].", "Reshape them first."
+    if x.shape[0] == 0:
+        return "The set holds no images.", "Check the file or the classes that were asked for."
+    if x.shape[1] not in (1, 3):
+        hint = "They look like [N, H, W, channels]: permute to [N, channels, H, W]." if x.shape[3] in (1, 3) else ""
+        return f"Images have {x.shape[1]} channels; 1 or 3 are known.", hint or "Keep grey or RGB channels."
+    if x.dtype not in (torch.uint8, torch.float32, torch.float64, torch.float16, torch.bfloat16):
+        return f"Images have type {x.dtype}.", "Convert them to float32 or uint8."
+    if x.dtype == torch.uint8 and s.space.kind != "pixel":
+        return f"uint8 images cannot live in the space '{s.space.kind}'.", "State the space 'pixel'."
+    if x.is_floating_point() and not bool(torch.isfinite(x).all()):
+        bad = int((~torch.isfinite(x)).flatten(1).any(1).sum())
+        return f"{bad} of {len(s)} images hold NaN or infinite values.", "The run that made them diverged: lower lr_img."
+    if isinstance(s.space, NormalizedSpace) and len(s.space.mean) != x.shape[1]:
+        return f"{x.shape[1]} channels, but statistics for {len(s.space.mean)}.", "Name the right mean and std."
+    if y.shape[0] != x.shape[0]:
+        return f"{x.shape[0]} images but {y.shape[0]} labels.", "Each image needs one label."
+    return _label_problem(s)
+
+
+def _label_problem(s: ImageSet) -> tuple[str, str] | None:
+    y = s.labels
+    if y.ndim == 2:
+        if y.shape[1] != s.num_classes or not y.is_floating_point():
+            return f"Soft labels are {tuple(y.shape)} {y.dtype}.", f"They must be float [N, {s.num_classes}]."
+        return None if bool(torch.isfinite(y).all()) else ("Soft labels hold NaN.", "Recompute them.")
+    if y.ndim != 1 or y.dtype != torch.int64:
+        return f"Labels are {tuple(y.shape)} {y.dtype}.", "They must be int64 [N] or float [N, classes]."
+    if int(y.min()) < 0 or int(y.max()) >= s.num_classes:
+        return (
+            f"Labels reach from {int(y.min())} to {int(y.max())}, outside 0..{s.num_classes - 1}.",
+            "Check num_classes, or whether labels count from 1.",
+        )
+    if s.class_names and len(s.class_names) != s.num_classes:
+        return f"{len(s.class_names)} class names for {s.num_classes} classes.", "Give one name a class, or none."
+    return None

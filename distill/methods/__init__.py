@@ -1,0 +1,1 @@
+"""One file a method, registered by being here."""

@@ -1,0 +1,101 @@
+"""The space image tensors live in: pixels in [0, 1], channel-normalised, or ZCA-whitened.
+
+A set always carries its space, because the same numbers mean different pictures in each: this is
+where condensed sets of different origin are most often confused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from fyi_bench.errors import DataError
+from fyi_bench.registry import Registry
+
+# kind -> the class that rebuilds such a space from its description; `zca` registers from distill/zca.py
+SPACES: Registry[type["Space"]] = Registry("space")
+
+
+class Space:
+    """A bijection between pixels in [0, 1] and the numbers a network sees; images are [N, ch, H, W]."""
+
+    kind = "abstract"
+
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Float pixels in [0, 1] -> this space."""
+        raise NotImplementedError(self.kind)
+
+    def decode(self, images: torch.Tensor) -> torch.Tensor:
+        """This space -> float pixels (not clipped)."""
+        raise NotImplementedError(self.kind)
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-able description; equal descriptions mean equal spaces."""
+        return {"kind": self.kind}
+
+    @classmethod
+    def rebuild(cls, description: dict[str, Any]) -> Space:
+        return cls()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Space) and self.describe() == other.describe()
+
+    def __hash__(self) -> int:
+        return hash(repr(sorted(self.describe().items())))
+
+
+@dataclass(frozen=True, eq=False)
+class PixelSpace(Space):
+    """Pixels in [0, 1]: nothing is changed."""
+
+    kind = "pixel"
+
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        return pixels
+
+    def decode(self, images: torch.Tensor) -> torch.Tensor:
+        return images
+
+
+@dataclass(frozen=True, eq=False)
+class NormalizedSpace(Space):
+    """(x - mean) / std per channel; 0 is then the mean colour of the data set."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    kind = "normalized"
+
+    def __post_init__(self) -> None:
+        if len(self.mean) != len(self.std) or min(self.std) <= 0:
+            raise DataError("Channel statistics need one mean and one positive std per channel.")
+
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        return (pixels - _per_channel(self.mean, pixels)) / _per_channel(self.std, pixels)
+
+    def decode(self, images: torch.Tensor) -> torch.Tensor:
+        return images * _per_channel(self.std, images) + _per_channel(self.mean, images)
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": self.kind, "mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def rebuild(cls, description: dict[str, Any]) -> NormalizedSpace:
+        return cls(tuple(description["mean"]), tuple(description["std"]))
+
+
+def space_from(description: dict[str, Any]) -> Space:
+    """The space a description stands for; raises UnknownNameError for an unknown kind."""
+    return SPACES.get(description["kind"]).rebuild(description)
+
+
+def _per_channel(values: Sequence[float], like: torch.Tensor) -> torch.Tensor:
+    if like.shape[-3] != len(values):
+        raise DataError(f"Images have {like.shape[-3]} channels, the space has statistics for {len(values)}.")
+    return torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, 1, 1)
+
+
+SPACES.register("pixel", PixelSpace)
+SPACES.register("normalized", NormalizedSpace)

@@ -1,0 +1,1 @@
+"""Synthetic set -> number: the trainer and the tasks that judge a condensed set."""

@@ -1,0 +1,114 @@
+"""Files that are whole or absent: atomic writes, digests, canonical JSON."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import math
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from fyi_bench.errors import StoreError
+
+
+def canonical_json(value: Any) -> str:
+    """JSON with sorted keys and no spaces: equal values give equal text, whatever the order of keys."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+def digest_of(value: Any) -> str:
+    """First 16 hex digits (64 bits) of the sha256 of the canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
+
+
+def sha256_file(path: str | Path) -> str:
+    """sha256 of a file's bytes, hex."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def legal_json(value: Any) -> Any:
+    """The value with NaN and infinities as the strings 'nan', 'inf', '-inf' (JSON has no such numbers)."""
+    if isinstance(value, dict):
+        return {str(k): legal_json(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [legal_json(v) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
+    return value
+
+
+def atomic_write(path: str | Path, write: Callable[[Path], None]) -> Path:
+    """Call `write(temporary path)`, fsync, then replace `path`: a reader sees the old file or the new one.
+
+    On any failure the old file is untouched and the temporary one removed.
+    Raises StoreError with the place and the cause when the disk is full or the folder not writable.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=".tmp", dir=path.parent)
+    except OSError as error:
+        raise StoreError(_explain(path, error)) from error
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        with open(temporary, "rb+") as written:
+            os.fsync(written.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise StoreError(_explain(path, error)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return path
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Atomic text file (UTF-8)."""
+    return atomic_write(path, lambda tmp: _write_bytes(tmp, text.encode()))
+
+
+def write_bytes(path: str | Path, data: bytes) -> Path:
+    """Atomic binary file."""
+    return atomic_write(path, lambda tmp: _write_bytes(tmp, data))
+
+
+def write_json(path: str | Path, value: Any) -> Path:
+    """Atomic JSON file, indented, keys in the order given, NaN made legal."""
+    return write_text(path, json.dumps(legal_json(value), indent=1, allow_nan=False) + "\n")
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    with open(path, "wb") as handle:
+        handle.write(data)
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:  # some network file systems refuse to sync a folder; the file itself is synced
+        return
+    finally:
+        os.close(handle)
+
+
+def _explain(path: Path, error: OSError) -> str:
+    causes = {
+        errno.ENOSPC: "the disk is full",
+        errno.EFBIG: "the file is larger than this process may write",
+        errno.EDQUOT: "the disk quota is used up",
+        errno.EACCES: "no permission to write there",
+        errno.EROFS: "the file system is read-only",
+        errno.ENOTDIR: "a part of the path is not a folder",
+        errno.EEXIST: "a part of the path is not a folder",
+    }
+    cause = causes.get(error.errno, error.strerror or str(error))
+    return f"Could not write {path}: {cause}.\nNothing earlier was lost: free some space or choose another --store."
