@@ -1,0 +1,296 @@
+"""FYI: synthetic images enter the objective together with their mirrored copies; its ablations and its score.
+
+Paper: Son et al., "FYI: Flip Your Images for Dataset Distillation", ECCV 2024: A(S) = S ∪ Flip(S) (eq. 6) wherever
+the method would see S, before any augmentation; nothing more is stored. The gradient of an image is that of
+its place in the first half plus the mirrored gradient of its copy.
+
+The unequalness score (eq. 5) is Score(R) = D(R, Flip(R)) under the distance of a distillation method, for the
+images R of one class, averaged over classes: 0 exactly for a set that contains every image's mirror image.
+For random real images it falls as 1/N by averaging alone; the plateau is the true asymmetry. The paper leaves
+open how many networks; here 20 fresh ones, the same for both arguments.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from distill import augment_ops
+from distill.matching import distribution_distance, gradient_distance
+from fyi_bench import rng
+from fyi_bench.errors import UsageError
+from fyi_bench.registry import Registry
+
+if TYPE_CHECKING:
+    from distill.augment import Augmentation, Draw
+    from distill.image_set import ImageSet
+    from distill.spaces import Space
+
+# raised whenever a flip would give other images, or the same images and networks another score
+NUMERICS = 1
+
+Transform = Callable[[Tensor], Tensor]
+
+ROTATE_DEGREES = 15.0
+ZOOM = 1.2
+
+NETWORKS = 20
+WIDTH = 128
+_CHUNK = 256  # images in one pass: bounds the memory for sets as large as the real data
+
+# name -> flip, the values of --flip
+FLIPS: Registry[Flip] = Registry("flip", group="fyi_bench.flips")
+
+
+@dataclass(frozen=True)
+class Flip:
+    """How synthetic images are expanded before the objective sees them; the plain one changes nothing.
+
+    transform: the fixed change of images [..., ch, H, W] whose copies are added, or None.
+    """
+
+    name: str
+    transform: Transform | None = None
+    multiplier: ClassVar[int] = 1
+
+    def expand(
+        self, x: Tensor, y: Tensor | None = None, generator: torch.Generator | None = None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """x [N, ch, H, W] -> [multiplier·N, ch, H, W], originals first; with labels y [N, …], both.
+
+        generator: a CPU one, needed by the flip 'random' only (UsageError without).
+        """
+        expanded = self._images(x, 0, generator)
+        return expanded if y is None else (expanded, torch.cat([y] * self.multiplier))
+
+    def expand_classes(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """x [C, n, ch, H, W] -> [C, multiplier·n, ch, H, W], originals first inside each class."""
+        return self._images(x, 1, generator)
+
+    def _images(self, x: Tensor, dim: int, generator: torch.Generator | None) -> Tensor:
+        return x
+
+
+@dataclass(frozen=True)
+class ConcatenatedFlip(Flip):
+    """The images followed by their transformed copies, labels repeated."""
+
+    multiplier: ClassVar[int] = 2
+
+    def _images(self, x: Tensor, dim: int, generator: torch.Generator | None) -> Tensor:
+        return torch.cat([x, self.transform(x)], dim=dim)
+
+
+@dataclass(frozen=True)
+class RandomFlip(Flip):
+    """Every image transformed with probability 1/2, independently at every call; nothing is added."""
+
+    def _images(self, x: Tensor, dim: int, generator: torch.Generator | None) -> Tensor:
+        if generator is None:
+            raise UsageError(f"The flip '{self.name}' draws at random.\nGive it a generator.")
+        chosen = torch.rand(x.shape[: dim + 1], generator=generator, dtype=torch.float64) < 0.5
+        chosen = chosen.to(x.device, non_blocking=True)[..., None, None, None]
+        return torch.where(chosen, self.transform(x), x)
+
+
+def mirror(x: Tensor) -> Tensor:
+    """Left and right exchanged, for x [..., H, W]; exact."""
+    return x.flip(-1)
+
+
+def turn_over(x: Tensor) -> Tensor:
+    """Top and bottom exchanged, for x [..., H, W]; exact."""
+    return x.flip(-2)
+
+
+def turn(x: Tensor) -> Tensor:
+    """x [..., ch, H, W] turned by 15 degrees, what is uncovered is 0.
+
+    The paper states the angle only; counter-clockwise is inferred (the positive angle of the augmentation code).
+    """
+    return _with_draw(x, augment_ops.rotate, augment_ops.AugmentStrength(rotate=ROTATE_DEGREES), 1)
+
+
+def zoom_out(x: Tensor) -> Tensor:
+    """x [..., ch, H, W] shrunk by 1.2 in both directions, with a border of 0.
+
+    The paper states the factor only; that it shrinks is inferred (factors over 1 do in the augmentation code).
+    """
+    return _with_draw(x, augment_ops.scale, augment_ops.AugmentStrength(scale=ZOOM), 2)
+
+
+def _with_draw(x: Tensor, operation: Callable, strength: augment_ops.AugmentStrength, columns: int) -> Tensor:
+    """The operation at the upper end of its range, u = 1."""
+    flat = x.flatten(0, -4) if x.ndim > 4 else x
+    return operation(flat, torch.ones(1, columns, dtype=torch.float64), strength).view(x.shape)
+
+
+FLIPS.register("none", Flip("none"))
+FLIPS.register("fyi", ConcatenatedFlip("fyi", mirror))
+FLIPS.register("random", RandomFlip("random", mirror))
+FLIPS.register("vertical", ConcatenatedFlip("vertical", turn_over))
+FLIPS.register("rotate", ConcatenatedFlip("rotate", turn))
+FLIPS.register("scale", ConcatenatedFlip("scale", zoom_out))
+
+
+# name -> function(network, images sorted by class, their flipped copies, sorted labels) giving scores [classes]
+UNEQUALNESS: Registry[Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]] = Registry("unequalness distance")
+
+
+def unequalness(
+    images: Tensor,
+    labels: Tensor,
+    network: nn.Module,
+    distance: str = "dm",
+    flip: str = "fyi",
+    augmentation: Augmentation | None = None,
+    draws: Sequence[Draw] = (),
+) -> Tensor:
+    """Score of eq. 5 (scalar, no gradient): the mean over classes of `class_unequalness`."""
+    return class_unequalness(images, labels, network, distance, flip, augmentation, draws).mean()
+
+
+def class_unequalness(
+    images: Tensor,
+    labels: Tensor,
+    network: nn.Module,
+    distance: str = "dm",
+    flip: str = "fyi",
+    augmentation: Augmentation | None = None,
+    draws: Sequence[Draw] = (),
+) -> Tensor:
+    """Scores [classes present, ascending] of images [N, ch, H, W] with labels int64 [N] under one network.
+
+    distance: 'dm', squared distance of mean features of `network.embed`; 'dc', layer-wise cosine distance of
+    the gradients of the class's loss. flip: a flip with a fixed transformation (the variants of fig. 10).
+    With an augmentation and siamese draws (the DSA distance, with 'dc'), images and copies go through each draw
+    and the scores are averaged; a draw has one group, or one for each class present, ascending.
+    """
+    measure = UNEQUALNESS.get(distance)
+    transform = FLIPS.get(flip).transform
+    if transform is None or FLIPS.get(flip).multiplier == 1:
+        raise UsageError(f"The flip '{flip}' is no fixed transformation, so it has no unequalness score.")
+    if (augmentation is None) != (len(draws) == 0):
+        raise UsageError("The score under augmentation needs both an augmentation and draws for it.")
+    order = labels.argsort(stable=True)
+    images, labels = images.detach()[order.to(images.device)], labels[order].cpu()
+    copies = transform(images)
+    if augmentation is None:
+        return measure(network, images, copies, labels)
+    counts = labels.unique_consecutive(return_counts=True)[1].tolist()
+    total = torch.zeros(len(counts), dtype=images.dtype, device=images.device)
+    for draw in draws:
+        per_class = counts if draw.groups > 1 else None
+        pair = (augmentation.apply(x, draw, per_class) for x in (images, copies))
+        total = total + measure(network, *pair, labels)
+    return total / len(draws)
+
+
+@UNEQUALNESS.register("dm")
+@torch.no_grad()
+def mean_feature_distance(network: nn.Module, images: Tensor, copies: Tensor, labels: Tensor) -> Tensor:
+    """‖mean ψ(R) - mean ψ(F(R))‖² of each class, ψ the features before the classifier (eq. 3)."""
+    return distribution_distance(_class_means(network, images, labels), _class_means(network, copies, labels))
+
+
+@UNEQUALNESS.register("dc")
+def class_gradient_distance(network: nn.Module, images: Tensor, copies: Tensor, labels: Tensor) -> Tensor:
+    """Layer-wise cosine distance of the gradients of each class's mean loss (supplement, eq. i)."""
+    weights = {name: p.detach().requires_grad_(p.ndim > 1) for name, p in network.named_parameters()}
+    scores, begin = [], 0
+    for label, count in zip(*(t.tolist() for t in labels.unique_consecutive(return_counts=True)), strict=True):
+        rows = slice(begin, begin + count)
+        pair = [_mean_gradient(network, weights, x[rows], label) for x in (copies, images)]
+        scores.append(gradient_distance(*pair))
+        begin += count
+    return torch.stack(scores)
+
+
+def mirror_distance(images: Tensor, network: nn.Module, flip: str = "fyi") -> Tensor:
+    """Mean over images of ‖ψ(x) - ψ(F(x))‖ (scalar): how asymmetric single images are (fig. 12)."""
+    with torch.no_grad():
+        distances = [
+            (network.embed(x) - network.embed(FLIPS.get(flip).transform(x))).flatten(1).norm(dim=1)
+            for x in images.detach().split(_CHUNK)
+        ]
+    return torch.cat(distances).mean()
+
+
+def set_unequalness(
+    image_set: ImageSet,
+    seed: int,
+    networks: int = NETWORKS,
+    width: int = WIDTH,
+    distance: str = "dm",
+    flip: str = "fyi",
+    space: Space | None = None,
+    device: torch.device | str = "cpu",
+) -> dict[str, Any]:
+    """Score of a set over fresh ConvNets, for the command line and tables.
+
+    image_set: any set, its images taken in `space` (default: its own; scores of different spaces do not
+    compare). Returns `mean` (of classes and networks), `std` (of the class means over networks, 0 for
+    one network), `per_class` (class -> mean over networks) and `networks`.
+    Raises UsageError for a set whose images are tiles: enlarge them first.
+    """
+    if image_set.factor != 1:
+        raise UsageError(
+            f"Each image of the set holds {image_set.factor}² tiles, and a mirror would exchange them.\n"
+            "Enlarge the tiles before measuring."
+        )
+    images = image_set.batch(slice(None), space).to(device)
+    scores = torch.stack(
+        [
+            class_unequalness(images, image_set.hard_labels, network.to(device), distance, flip).double().cpu()
+            for network in _fresh_networks(image_set, seed, networks, width)
+        ]
+    )
+    per_network = scores.mean(dim=1)
+    return {
+        "mean": float(per_network.mean()),
+        "std": float(per_network.std()) if networks > 1 else 0.0,
+        "per_class": dict(zip(image_set.classes, scores.mean(dim=0).tolist(), strict=True)),
+        "networks": networks,
+    }
+
+
+def _fresh_networks(image_set: ImageSet, seed: int, networks: int, width: int) -> Iterator[nn.Module]:
+    import search_space
+
+    channels, height, side = image_set.shape
+    if height != side or networks < 1:
+        raise UsageError(f"The score needs square images and at least one network, not {height}x{side}, {networks}.")
+    for number in range(networks):
+        generator = rng.stream(seed, "unequalness", number)
+        yield search_space.build(f"convnet-w{width}", channels, side, image_set.num_classes, generator)
+
+
+def _class_means(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    """Mean features [classes, features] of images sorted by class."""
+    classes, counts = labels.unique_consecutive(return_counts=True)
+    sums: list[Tensor | None] = [None] * len(classes)
+    place = torch.repeat_interleave(counts)
+    for x, owner in zip(images.split(_CHUNK), place.split(_CHUNK), strict=True):
+        present, sizes = owner.unique_consecutive(return_counts=True)
+        features = network.embed(x).flatten(1)
+        for k, part in zip(present.tolist(), features.split(sizes.tolist()), strict=True):
+            total = part.sum(0)
+            sums[k] = total if sums[k] is None else sums[k] + total
+    return torch.stack([total / int(n) for total, n in zip(sums, counts, strict=True)])
+
+
+def _mean_gradient(network: nn.Module, weights: dict[str, Tensor], images: Tensor, label: int) -> list[Tensor]:
+    """Gradient of the mean cross-entropy with respect to the matrices of the network, vectors left out."""
+    matrices = [w for w in weights.values() if w.requires_grad]
+    total = [torch.zeros_like(w) for w in matrices]
+    for x in images.split(_CHUNK):
+        logits = torch.func.functional_call(network, weights, (x,))
+        target = torch.full((len(x),), label, device=x.device)
+        loss = F.cross_entropy(logits, target, reduction="sum") / len(images)
+        total = [t + g for t, g in zip(total, torch.autograd.grad(loss, matrices), strict=True)]
+    return total
