@@ -1,1 +1,20 @@
-"""Architectures: the ConvNet family, the 720-point search space, and the zoo for cross-architecture tests."""
+"""Architectures: the ConvNet family, the 720-point search space, and the zoo for cross-architecture tests.
+
+`build`, `describe`, `cost` and `ARCHITECTURES` are loaded at first use, so that the names of the
+search space can be listed without importing torch.
+"""
+
+from typing import Any
+
+# Bump when the numbers a network produces change (initialisation, structure): results are keyed by it.
+NUMERICS_VERSION = 1
+
+_LAZY = ("ARCHITECTURES", "Architecture", "build", "cost", "describe")
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        from search_space import architectures
+
+        return getattr(architectures, name)
+    raise AttributeError(f"module 'search_space' has no attribute '{name}'")

@@ -72,12 +72,10 @@ def hash_uniform(count: int, number: int, salt: int) -> np.ndarray:
 @torch.no_grad()
 def hash_fill(module: nn.Module, salt: int) -> nn.Module:
     """Fill parameters (and BatchNorm buffers) in place by the hash rule; float64 values cast to the module's dtype."""
-    number = 0
-    for owner, name, parameter in _owned_parameters(module):
+    for number, (owner, name, parameter) in enumerate(_owned_parameters(module)):
         r = 2 * hash_uniform(parameter.numel(), number, salt) - 1
         values = _parameter_values(owner, name, parameter, r)
         parameter.copy_(torch.from_numpy(values).reshape(parameter.shape))
-        number += 1
     number = _BUFFER_OFFSET
     for owner in module.modules():
         if isinstance(owner, nn.BatchNorm2d):

@@ -1,0 +1,170 @@
+"""Architectures by name: `build("convnet3", 3, 32, 10, generator)`.
+
+A name is a registered one (`ARCHITECTURES`), a ConvNet variant spelled out (`convnet-w64-batch`: any parts of
+search_space.names, in any order), or a torchvision model (`torchvision:resnet50`). Adding one is
+`ARCHITECTURES.register(name, thing)` or an entry point of the group `fyi_bench.architectures`, where `thing`
+is any callable `(channels, size, classes) -> nn.Module`; with `embed(images) -> [N, embed_dim]` it also
+serves the methods that match features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from fyi_bench.errors import UsageError
+from fyi_bench.registry import Registry
+from search_space import names, zoo
+from search_space.convnet import ConvNet, ConvNetConfig
+from search_space.init import construct, default_generator_from
+from search_space.network import padded_size
+from search_space.torchvision_models import TorchvisionNet
+
+Maker = Callable[[int, int, int], nn.Module]
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """How a network is made: `make(channels, size, classes)`, and one line about it.
+
+    `initialises_itself`: the constructor draws its weights (from the default generator, which is lent to it
+    for the time); otherwise it is built without weights and filled by `search_space.init.construct`.
+    """
+
+    make: Maker
+    summary: str
+    initialises_itself: bool = False
+
+
+class Cost(NamedTuple):
+    """Trainable parameters; floating-point operations of one image's forward pass (a multiply-add is 2)."""
+
+    parameters: int
+    flops: int
+
+
+ARCHITECTURES: Registry[Architecture | Maker] = Registry("architecture", group="fyi_bench.architectures")
+
+
+def build(name: str, channels: int, size: int, classes: int, generator: torch.Generator) -> nn.Module:
+    """A freshly initialised network, float32 on the CPU, in training mode: a function of the arguments only.
+
+    `generator` is a CPU one (`fyi_bench.rng.stream`); no global generator is read or moved.
+    Raises UnknownNameError, or UsageError where the architecture does not exist for these images.
+    """
+    architecture = find(name)
+    if architecture.initialises_itself:
+        with default_generator_from(generator):
+            return architecture.make(channels, size, classes)
+    return construct(partial(architecture.make, channels, size, classes), generator)
+
+
+def find(name: str) -> Architecture:
+    """The architecture of a name of any of the three kinds; UnknownNameError with the nearest name."""
+    prefix, colon, model = name.partition(":")
+    if colon and prefix in _PREFIXES:
+        return _PREFIXES[prefix](model)
+    base, dash, parts = name.partition("-")
+    if dash and base in _CONVNETS and name not in ARCHITECTURES:
+        return _convnet(names.read(parts, _CONVNETS[base]))
+    entry = ARCHITECTURES.get(name)
+    if isinstance(entry, Architecture):
+        return entry
+    summary = (getattr(entry, "__doc__", None) or "registered from outside").strip().splitlines()[0]
+    return Architecture(entry, summary, initialises_itself=True)
+
+
+def describe(name: str) -> str:
+    """One line about an architecture."""
+    return find(name).summary
+
+
+def cost(name: str, channels: int, size: int, classes: int) -> Cost:
+    """Parameters and forward operations, counted on a network without weights (nothing is computed).
+
+    Convolutions and matrix products are counted; norms, activations and pooling are not.
+    """
+    architecture = find(name)
+    with default_generator_from(torch.Generator()):
+        if architecture.initialises_itself:
+            network = architecture.make(channels, size, classes).to("meta")
+        else:
+            with torch.device("meta"):
+                network = architecture.make(channels, size, classes)
+    network.eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.empty(1, channels, size, size, device="meta"))
+    return Cost(sum(p.numel() for p in network.parameters() if p.requires_grad), counter.get_total_flops())
+
+
+def default_depth(size: int) -> int:
+    """Depth of plain "convnet": 3 at 28 and 32 px, 4 at 64, 5 at 128 as published; the last map has 4 to 7 px.
+
+    Below 32 px it stays 3.
+    """
+    return max(3, padded_size(size).bit_length() - 3)
+
+
+def convnet_config(name: str, channels: int, size: int, classes: int) -> ConvNetConfig:
+    """The configuration behind a ConvNet name, for example "convnet4" or "convnetbn-w64"; UsageError for others."""
+    base, _, parts = name.partition("-")
+    if base not in _CONVNETS:
+        raise UsageError(f"'{name}' is not a ConvNet: {find(name).summary}.")
+    levels = names.read(parts, _CONVNETS[base]) if parts else _CONVNETS[base]
+    return _config(levels, channels, size, classes)
+
+
+def _config(levels: dict[str, Any], channels: int, size: int, classes: int) -> ConvNetConfig:
+    return ConvNetConfig(channels, size, classes, **{"depth": default_depth(size), **levels})
+
+
+def _convnet(levels: dict[str, Any]) -> Architecture:
+    def make(channels: int, size: int, classes: int) -> ConvNet:
+        return ConvNet(_config(levels, channels, size, classes))
+
+    depth = "" if "depth" in levels else ", depth by image size (3 at 28 and 32 px, 4 at 64, 5 at 128)"
+    return Architecture(make, f"ConvNet {names.spell(**_defaults() | levels)}{depth}")
+
+
+def _defaults() -> dict[str, Any]:
+    config = ConvNetConfig()
+    return {factor: getattr(config, factor) for factor in names.FACTORS if factor != "depth"}
+
+
+def _torchvision(model: str) -> Architecture:
+    return Architecture(partial(TorchvisionNet, model), f"torchvision's {model}", initialises_itself=True)
+
+
+_PREFIXES: dict[str, Callable[[str], Architecture]] = {"torchvision": _torchvision}
+
+_CONVNETS: dict[str, dict[str, Any]] = {
+    "convnet": {},
+    **{f"convnet{depth}": {"depth": depth} for depth in range(1, 7)},
+    "convnetbn": {"norm": "batch"},
+}
+for _name, _levels in _CONVNETS.items():
+    ARCHITECTURES.register(_name, _convnet(_levels))
+
+_ZOO: dict[str, tuple[Maker, str]] = {
+    "mlp": (zoo.MLP, "two hidden layers of 128"),
+    "lenet": (zoo.LeNet, "LeNet-5 with ReLU and max-pooling"),
+    "alexnet": (zoo.AlexNet, "small-image AlexNet without norm"),
+    "alexnetbn": (partial(zoo.AlexNet, norm=nn.BatchNorm2d), "small-image AlexNet with batch norm"),
+    "vgg11": (partial(zoo.VGG11, norm=zoo.instance_norm), "VGG-11 with instance norm"),
+    "vgg11bn": (partial(zoo.VGG11, norm=nn.BatchNorm2d), "VGG-11 with batch norm"),
+    "resnet18": (zoo.ResNet18, "ResNet-18 with instance norm"),
+    "resnet18bn": (partial(zoo.ResNet18, norm=nn.BatchNorm2d), "ResNet-18 with batch norm"),
+    "resnet18ap": (partial(zoo.ResNet18, average=True), "ResNet-18, instance norm, average pooling for strides"),
+    "resnet18bnap": (
+        partial(zoo.ResNet18, norm=nn.BatchNorm2d, average=True),
+        "ResNet-18, batch norm, average pooling for strides",
+    ),
+}
+for _name, (_maker, _summary) in _ZOO.items():
+    ARCHITECTURES.register(_name, Architecture(_maker, _summary))

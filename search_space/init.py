@@ -1,0 +1,108 @@
+"""Weights of a fresh network as a function of one generator.
+
+The distributions are PyTorch's defaults, which the field's code uses unchanged: convolutions and linear
+layers uniform in ±1/sqrt(fan in) for weight and bias, norms 1 and 0, running statistics 0 and 1. Values are
+drawn on the CPU in float32, in module order and weight before bias, whatever the module's device and type;
+so every device starts from the same numbers, and a float64 network is the float32 one, widened.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+
+from fyi_bench.errors import UsageError
+
+Module = TypeVar("Module", bound=nn.Module)
+
+# Keyed by the reset function, not the class: a subclass with an initialisation of its own is not ours to know.
+_UNIFORM = (_ConvNd.reset_parameters, nn.Linear.reset_parameters)
+_CONSTANT = (_NormBase.reset_parameters, nn.GroupNorm.reset_parameters, nn.LayerNorm.reset_parameters)
+
+
+@torch.no_grad()
+def initialise(module: Module, generator: torch.Generator) -> Module:
+    """Give every parameter and running statistic of `module` a fresh value, in place; returns it.
+
+    The generator must be a CPU one, and no global generator is read or moved. Layers that are neither
+    convolution, linear nor norm run their own `reset_parameters` with the default CPU generator seeded from
+    `generator` and put back afterwards. UsageError for a layer that has parameters and no way to reset them.
+    """
+    uniform: list[tuple[nn.Parameter, float]] = []
+    foreign: list[nn.Module] = []
+    for layer in module.modules():
+        reset = getattr(type(layer), "reset_parameters", None)
+        if reset in _UNIFORM and layer._parameters.get("weight") is not None:
+            uniform += _with_bounds(layer)
+        elif reset in _CONSTANT:
+            layer.reset_parameters()
+        elif any(parameter is not None for parameter in layer._parameters.values()):
+            foreign.append(_resettable(layer))
+    _fill_uniform(uniform, generator)
+    if foreign:
+        with default_generator_from(generator):
+            for layer in foreign:
+                layer.reset_parameters()
+    return module
+
+
+def construct(make: Callable[[], Module], generator: torch.Generator) -> Module:
+    """`make()` with weights from `generator` alone: construct(lambda: ConvNet(config), generator).
+
+    The module is made without storage first, because constructors of layers draw from the default generator.
+    """
+    with torch.device("meta"):
+        module = make()
+    return initialise(module.to_empty(device="cpu"), generator)
+
+
+def _with_bounds(layer: nn.Module) -> list[tuple[nn.Parameter, float]]:
+    bound = 1 / math.sqrt(layer.weight[0].numel())
+    return [(parameter, bound) for parameter in (layer.weight, layer.bias) if parameter is not None]
+
+
+def _fill_uniform(parameters: list[tuple[nn.Parameter, float]], generator: torch.Generator) -> None:
+    # One draw and one transfer for all of them: matching by distribution takes a new network at every step.
+    if not parameters:
+        return
+    sizes = [parameter.numel() for parameter, _ in parameters]
+    flat = torch.rand(sum(sizes), generator=generator, dtype=torch.float32)
+    for chunk, (_, bound) in zip(flat.split(sizes), parameters, strict=True):
+        chunk.mul_(2 * bound).sub_(bound)
+    moved: dict[torch.device, tuple[torch.Tensor, ...]] = {}
+    for position, (parameter, _) in enumerate(parameters):
+        if parameter.device not in moved:
+            moved[parameter.device] = flat.to(parameter.device).split(sizes)
+        parameter.copy_(moved[parameter.device][position].view(parameter.shape))
+
+
+def _resettable(layer: nn.Module) -> nn.Module:
+    if callable(getattr(layer, "reset_parameters", None)):
+        return layer
+    raise UsageError(
+        f"{type(layer).__name__} has parameters but no reset_parameters(), so it cannot be initialised again.\n"
+        "Give it one, or build a new network instead."
+    )
+
+
+@contextlib.contextmanager
+def default_generator_from(generator: torch.Generator) -> Iterator[None]:
+    """Inside, torch's default CPU generator is seeded from `generator`; afterwards it is as it was.
+
+    Only for code that takes no generator (layers and constructors of other libraries). The generators of
+    accelerators are not touched.
+    """
+    seed = int(torch.randint(2**62, (), generator=generator))
+    before = torch.default_generator.get_state()
+    torch.default_generator.manual_seed(seed)
+    try:
+        yield
+    finally:
+        torch.default_generator.set_state(before)
