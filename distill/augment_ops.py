@@ -248,8 +248,12 @@ def _sample(x: Tensor, matrices: Tensor) -> Tensor:
 
 
 def _grid(matrices: Tensor, shape: torch.Size) -> Tensor:
-    theta = F.pad(matrices, (0, 1)).expand(shape[0], -1, -1)
-    return F.affine_grid(theta, list(shape), align_corners=True)
+    """Positions [N, H, W, 2] from -1 to 1 that each output pixel looks at."""
+    n, _, height, width = shape
+    x, y = (torch.linspace(-1, 1, side, device=matrices.device, dtype=matrices.dtype) for side in (width, height))
+    a, b, c, d = (m.view(-1, 1, 1) for m in matrices.flatten(1).unbind(1))
+    y = y.unsqueeze(1)
+    return torch.stack((a * x + b * y, c * x + d * y), dim=3).expand(n, -1, -1, -1)
 
 
 def _sample_back(gradient: Tensor, matrices: Tensor, taps: int) -> Tensor:

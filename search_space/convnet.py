@@ -17,6 +17,7 @@ from torch import nn
 
 from fyi_bench.errors import UnknownNameError, UsageError
 from search_space.network import Network, extra_padding, padded_size, require_positive
+from search_space.pooling import AveragePool2x2
 
 GROUPS = 4
 _KERNEL = 3
@@ -37,7 +38,7 @@ ACTS: dict[str, Callable[[], nn.Module]] = {
 POOLS: dict[str, Callable[[], nn.Module]] = {
     "none": nn.Identity,
     "max": lambda: nn.MaxPool2d(2),
-    "avg": lambda: nn.AvgPool2d(2),
+    "avg": AveragePool2x2,
 }
 
 

@@ -1,0 +1,249 @@
+"""The one outer loop of every method: initialise, draw, FYI, step, checkpoint, guard, budget.
+
+FYI is a switch here, not a method: methods receive synthetic batches already expanded by the flip. A run is a
+function of (problem, method, config, flip) alone; a checkpoint holds images, learned extras, optimiser buffers and
+losses, and no generator state, because every draw is keyed by its step.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+
+from distill.fyi import FLIPS, Flip
+from distill.image_set import ImageSet
+from distill.method import METHODS, Method, MethodConfig
+from distill.problem import Problem
+from fyi_bench import rng
+from fyi_bench.errors import DivergenceError
+
+NUMERICS = 1
+CHECKPOINT_SECONDS = 30.0
+GUARD_EVERY = 10
+CURVE_POINTS = 200
+
+Tensors = dict[str, torch.Tensor]
+
+
+class Checkpointer(Protocol):
+    """Where checkpoints live; the store provides one, a caller without a store needs none."""
+
+    def save(self, step: int, tensors: Tensors, meta: dict[str, Any]) -> None: ...
+
+    def load(self) -> tuple[int, Tensors, dict[str, Any]] | None: ...
+
+
+class Stop(Protocol):
+    """Says when to stop at the next safe point, and raises the right error for it."""
+
+    def requested(self) -> bool: ...
+
+    def check(self) -> None: ...
+
+
+@dataclass
+class Context:
+    """One matching step as a method sees it.
+
+    images: the learned leaf [C·n, ch, H, W]; labels: int64 [C·n], 0 .. C - 1; extras: further learned tensors.
+    """
+
+    problem: Problem
+    method: Method
+    flip: Flip
+    images: torch.Tensor
+    labels: torch.Tensor
+    extras: Tensors = field(default_factory=dict)
+    iteration: int = 0
+    match: int = 0
+
+    def stream(self, *keys: rng.Key) -> torch.Generator:
+        """Generator keyed by this iteration, matching step and the keys; the same for both arms of a comparison."""
+        return self.problem.stream(*keys, self.iteration, self.match)
+
+    def synthetic(self) -> torch.Tensor:
+        """All synthetic images as a network sees them, [C, n', ch, H, W]: decoded, then expanded by the flip."""
+        per_class = self.images.unflatten(0, (self.problem.num_classes, -1))
+        return self.flip.expand_classes(self.method.decode(per_class), generator=self._flip_stream())
+
+    def expand(self, x: torch.Tensor, y: torch.Tensor, *keys: rng.Key) -> tuple[torch.Tensor, torch.Tensor]:
+        """The flip of an inner loop's mini-batch with its labels, before augmentation."""
+        return self.flip.expand(x, y, generator=self._flip_stream(*keys))
+
+    def real(self, count: int) -> torch.Tensor:
+        """Fresh real batch [C, k, ch, H, W] of this matching step."""
+        return self.problem.real_batch(count, "real", self.iteration, self.match)
+
+    def _flip_stream(self, *keys: rng.Key) -> torch.Generator:
+        return self.stream("flip", *keys)
+
+
+def distill(
+    problem: Problem,
+    method: str,
+    config: MethodConfig,
+    flip: str = "none",
+    *,
+    checkpointer: Checkpointer | None = None,
+    stop: Stop | None = None,
+    report: Callable[[int, float], None] | None = None,
+    provenance: dict[str, Any] | None = None,
+) -> ImageSet:
+    """Condense the problem's real images and return the synthetic set, original labels kept.
+
+    `report(iterations done, loss)` is called after every iteration. Raises DivergenceError when loss or images stop
+    being finite (its `last_good` is the last finite ImageSet), and whatever `stop.check()` raises when asked to stop:
+    then a checkpoint has been saved and the same call goes on from it.
+    """
+    run = _Run(problem, METHODS.get(method)(config, problem), FLIPS.get(flip), provenance or {}, checkpointer)
+    run.restore()
+    saved_at = time.monotonic()
+    while run.done < config.iterations:
+        if stop is not None and stop.requested():
+            run.save()
+            stop.check()
+        run.iterate()
+        if run.done % GUARD_EVERY == 0 or run.done == config.iterations:
+            run.guard()
+        if report is not None:
+            report(run.done, run.last_loss())
+        if checkpointer is not None and time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+            run.save()
+            saved_at = time.monotonic()
+    return run.image_set()
+
+
+class _Run:
+    """State of one run: the learned tensors, their optimiser, the losses so far."""
+
+    def __init__(self, problem: Problem, method: Method, flip: Flip, provenance: dict, keeper: Checkpointer | None):
+        self.problem, self.method, self.flip, self.keeper = problem, method, flip, keeper
+        self.provenance = provenance
+        images = method.initial_images().detach().to(problem.device).requires_grad_(True)
+        labels = torch.arange(problem.num_classes, device=problem.device).repeat_interleave(problem.ipc)
+        groups = [{"params": [images], "lr": method.config.lr_img, "momentum": method.config.momentum_img}]
+        extras = {}
+        for name, (value, lr, momentum) in method.extra_parameters().items():
+            extras[name] = value.detach().clone().to(problem.device).requires_grad_(True)
+            groups.append({"params": [extras[name]], "lr": lr, "momentum": momentum})
+        self.ctx = Context(problem, method, flip, images, labels, extras)
+        self.optimiser = torch.optim.SGD(groups, lr=method.config.lr_img)
+        self.losses = torch.zeros(method.config.iterations, dtype=torch.float64, device=problem.device)
+        self.done = 0
+        self.good = images.detach().clone()
+
+    def iterate(self) -> None:
+        """One iteration: draw, match one or several times, one optimiser step a match."""
+        ctx, total, matches = self.ctx, 0.0, 0
+        ctx.iteration, ctx.match = self.done, 0
+        self.optimiser.param_groups[0]["lr"] = self.method.learning_rate(self.done)
+        self.method.begin(ctx)
+        while True:
+            self.optimiser.zero_grad(set_to_none=True)
+            total = total + self.method.backward(ctx)
+            self.optimiser.step()
+            matches += 1
+            if not self.method.advance(ctx):
+                break
+            ctx.match += 1
+        self.losses[self.done] = total / matches
+        self.done += 1
+
+    def last_loss(self) -> float:
+        """Loss of the last iteration, as the method's papers log it."""
+        return self.method.logged(float(self.losses[self.done - 1]))
+
+    def guard(self) -> None:
+        """Stop a diverged run and keep the last finite images."""
+        images = self.ctx.images.detach()
+        recent = self.losses[max(0, self.done - GUARD_EVERY) : self.done]
+        if bool(torch.isfinite(images).all()) and bool(torch.isfinite(recent).all()):
+            self.good = images.clone()
+            return
+        bad = (~torch.isfinite(recent)).nonzero().flatten()
+        step = self.done - len(recent) + (int(bad[0]) if len(bad) else len(recent) - 1) + 1
+        error = DivergenceError(
+            f"{self.method.name} diverged at iteration {step} of {self.method.config.iterations}: loss or images are"
+            f" no longer finite.\nLower the step size: lr_img is {self.method.config.lr_img:g}"
+            f" (--set lr_img={self.method.config.lr_img / 10:g}).",
+            step=step,
+        )
+        error.last_good = self._as_set(self.good, diverged_at=step)
+        raise error
+
+    def save(self) -> None:
+        """Checkpoint after the iterations done so far."""
+        if self.keeper is None:
+            return
+        tensors = {"images": self.ctx.images, "losses": self.losses[: self.done]}
+        tensors |= {f"extra.{name}": value for name, value in self.ctx.extras.items()}
+        tensors |= {f"state.{name}": value for name, value in self.method.state().items()}
+        for position, group in enumerate(self.optimiser.param_groups):
+            buffer = self.optimiser.state.get(group["params"][0], {}).get("momentum_buffer")
+            if buffer is not None:
+                tensors[f"momentum.{position}"] = buffer
+        self.keeper.save(self.done, {k: v.detach().cpu() for k, v in tensors.items()}, {})
+
+    def restore(self) -> None:
+        """Go on from the newest checkpoint, if there is one."""
+        found = self.keeper.load() if self.keeper is not None else None
+        if found is None:
+            return
+        self.done, tensors, _ = found
+        device = self.problem.device
+        with torch.no_grad():
+            self.ctx.images.copy_(tensors["images"])
+            for name, value in self.ctx.extras.items():
+                value.copy_(tensors[f"extra.{name}"])
+        self.losses[: self.done] = tensors["losses"].to(device)
+        for position, group in enumerate(self.optimiser.param_groups):
+            if f"momentum.{position}" in tensors:
+                self.optimiser.state[group["params"][0]]["momentum_buffer"] = tensors[f"momentum.{position}"].to(device)
+        self.method.load_state({k[6:]: v.to(device) for k, v in tensors.items() if k.startswith("state.")})
+        self.good = self.ctx.images.detach().clone()
+
+    def image_set(self) -> ImageSet:
+        """The finished set."""
+        return self._as_set(self.method.result(self.ctx.images.detach()))
+
+    def _as_set(self, images: torch.Tensor, **facts: Any) -> ImageSet:
+        p, real = self.problem, self.problem.real
+        local = self.ctx.labels.cpu()
+        lr = self.ctx.extras.get("lr")
+        return ImageSet(
+            images=images.to(torch.float32).cpu().contiguous(),
+            labels=torch.tensor(list(p.classes))[local],
+            space=p.space,
+            num_classes=real.num_classes,
+            class_names=real.class_names,
+            factor=getattr(self.method.config, "factor", 1),
+            decode_type=getattr(self.method.config, "decode_type", "single"),
+            lr=None if lr is None else float(lr),
+            provenance={**self.provenance, **self._facts(), **facts},
+        )
+
+    def _facts(self) -> dict[str, Any]:
+        curve = [self.method.logged(v) for v in self.losses[: self.done].tolist()]
+        stride = max(1, math.ceil(len(curve) / CURVE_POINTS))
+        return {
+            "method": self.method.name,
+            "flip": self.flip.name,
+            "ipc": self.problem.ipc,
+            "seed": self.problem.seed,
+            "classes": list(self.problem.classes),
+            "data_digest": self.problem.data_digest,
+            "iterations": self.done,
+            "loss_first": _finite(curve[0]) if curve else None,
+            "loss_last": _finite(curve[-1]) if curve else None,
+            "loss_every": stride,
+            "loss_curve": [_finite(v) for v in curve[::stride]],
+        }
+
+
+def _finite(value: float) -> float | str:
+    return value if math.isfinite(value) else str(value)

@@ -1,0 +1,153 @@
+"""The contract of a distillation method, and the registry that finds methods by name.
+
+A method declares its configuration and how to compute its loss for one matching step. It never loops over
+iterations, flips, checkpoints or logs: the engine does, the same way for all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import nn
+
+import search_space
+from distill.augment import Augmentation
+from distill.problem import Problem
+from fyi_bench.errors import UsageError, unknown_name_message
+from fyi_bench.registry import Registry
+
+if TYPE_CHECKING:
+    from distill.engine import Context
+
+METHODS: Registry[type["Method"]] = Registry("method", package="distill.methods", group="fyi_bench.methods")
+
+
+@dataclass(frozen=True)
+class MethodConfig:
+    """Options every method has; a method's own Config extends it. Values come from its recipe."""
+
+    model: str
+    iterations: int
+    lr_img: float
+    momentum_img: float
+    init: str
+    augment: str
+    dispatcher: str
+
+    @classmethod
+    def from_values(cls, values: dict[str, Any]) -> MethodConfig:
+        """The config of a recipe's values; keys of other concerns (evaluation …) are left out."""
+        names = {f.name for f in fields(cls)}
+        missing = sorted(names - set(values))
+        if missing:
+            raise UsageError(f"The recipe has no value for '{missing[0]}'.\nGive one with --set {missing[0]}=VALUE.")
+        return cls(**{name: values[name] for name in names})
+
+
+class Method:
+    """One distillation algorithm on one problem.
+
+    Class attributes: `name`; `numerics`, a version to raise whenever its numbers change; `Config`;
+    `space_kind`, the space it needs ('normalized' unless its paper says otherwise).
+    """
+
+    name: ClassVar[str]
+    numerics: ClassVar[int]
+    Config: ClassVar[type[MethodConfig]]
+    space_kind: ClassVar[str] = "normalized"
+
+    def __init__(self, config: MethodConfig, problem: Problem):
+        self.config, self.problem = config, problem
+        strategy = "none" if config.augment in ("", "none", "None") else config.augment
+        self.augmentation = Augmentation(strategy, dispatcher=config.dispatcher)
+
+    # what is learned -------------------------------------------------------------------------------------------
+
+    def initial_images(self) -> torch.Tensor:
+        """float [C·ipc, ch, H, W], class-major, in the problem's space."""
+        from distill.initial import initial_images
+
+        return initial_images(self.problem, self.config.init)
+
+    def extra_parameters(self) -> dict[str, tuple[torch.Tensor, float, float]]:
+        """Further learned tensors: name -> (initial value, learning rate, momentum); 'lr' ends in the set."""
+        return {}
+
+    def learning_rate(self, iteration: int) -> float:
+        """Step size of the images at this iteration."""
+        return self.config.lr_img
+
+    def decode(self, images: torch.Tensor) -> torch.Tensor:
+        """Stored images [C, n, …] -> images a network sees [C, n', …] (IDC enlarges tiles); called before FYI."""
+        return images
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Tensors beside the learned ones that must survive a restart (an average of the images, say)."""
+        return {}
+
+    def load_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Take back what `state` gave."""
+
+    def result(self, images: torch.Tensor) -> torch.Tensor:
+        """The images to store at the end: the learned ones, unless the method keeps better."""
+        return images
+
+    # one iteration ---------------------------------------------------------------------------------------------
+
+    def begin(self, ctx: Context) -> None:
+        """Draw what an iteration needs: usually a fresh network."""
+
+    def loss(self, ctx: Context) -> torch.Tensor:
+        """Scalar loss of one matching step, differentiable with respect to the synthetic images."""
+        raise NotImplementedError(self.name)
+
+    def backward(self, ctx: Context) -> torch.Tensor:
+        """Compute the loss and leave gradients in the learned tensors; returns the detached loss."""
+        loss = self.loss(ctx)
+        loss.backward()
+        return loss.detach()
+
+    def advance(self, ctx: Context) -> bool:
+        """After the step: prepare another matching step on this network and return True, or end the iteration."""
+        return False
+
+    def logged(self, loss: float) -> float:
+        """The loss as the method's papers log it (for instance divided by the classes)."""
+        return loss
+
+    # help for methods ------------------------------------------------------------------------------------------
+
+    def fresh_network(self, *keys: int | str, trainable: bool = True) -> nn.Module:
+        """A newly initialised network of the recipe's model with a head for the problem's classes."""
+        p = self.problem
+        channels, size, _ = p.shape
+        net = search_space.build(self.config.model, channels, size, p.num_classes, p.stream("network", *keys))
+        net = net.to(device=p.device, dtype=p.dtype).train()
+        return net.requires_grad_(trainable)
+
+    def first_order(self) -> contextlib.AbstractContextManager:
+        """Around branches that need first derivatives only: bf16 convolutions where the problem asks for them."""
+        if self.problem.precision != "bf16":
+            return contextlib.nullcontext()
+        return torch.autocast(self.problem.device.type, torch.bfloat16)
+
+    def chunks(self, images_per_class: int) -> list[slice]:
+        """Slices of classes whose real batches go through the network together: cache-sized on a CPU."""
+        limit = 64 if self.problem.device.type == "cpu" else 16384
+        step = max(1, limit // max(1, images_per_class))
+        return [slice(c, c + step) for c in range(0, self.problem.num_classes, step)]
+
+
+def config_of(method: str, values: dict[str, Any]) -> MethodConfig:
+    """The named method's config from a recipe's values; unknown names are answered with suggestions."""
+    return METHODS.get(method).Config.from_values(values)
+
+
+def check_keys(kind: str, given: dict[str, Any], known: set[str]) -> None:
+    """Raise UsageError with a suggestion for the first key that is not known."""
+    for key in given:
+        if key not in known:
+            raise UsageError(unknown_name_message(kind, key, known))

@@ -1,0 +1,121 @@
+"""DC: match the gradients that real and synthetic images of a class cause in a network in training.
+
+Paper:  Zhao, Mopuri, Bilen, "Dataset Condensation with Gradient Matching", ICLR 2021 (Algorithm 1, eq. 9).
+        FYI on top of it: Son et al., ECCV 2024, Sec. 3.3 and supplement S1.
+Objective: sum over classes of D(gradient of the class loss on real, on synthetic images), D the layer-wise cosine
+        distance; after each matching step the network takes a few epochs on the synthetic set and is matched again.
+FYI:    synthetic images of a class are expanded before augmentation, in the matching and in the inner epochs.
+Recipe: recipes/dc.toml (defaults of the published code; sources in the file). Images start as noise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from distill.class_gradients import class_gradients
+from distill.matching import GRADIENT_METRICS, MATRIX_METRICS
+from distill.method import METHODS, Method, MethodConfig
+
+if TYPE_CHECKING:
+    from distill.engine import Context
+
+NORM_STATISTICS_IMAGES = 16  # real images a class that set batch-norm statistics before each matching
+
+
+@dataclass(frozen=True)
+class DCConfig(MethodConfig):
+    lr_net: float
+    momentum_net: float
+    wd_net: float
+    batch_real: int
+    batch_train: int
+    outer_loop: int
+    inner_loop: int
+    metric: str
+
+
+@METHODS.register("dc")
+class DC(Method):
+    """Dataset Condensation; DSA is the same with an augmentation in its recipe."""
+
+    name = "dc"
+    numerics = 1
+    Config = DCConfig
+    config: DCConfig
+
+    def begin(self, ctx: Context) -> None:
+        self.network = self.fresh_network(ctx.iteration)
+        self.optimiser = self._network_optimiser()
+
+    def loss(self, ctx: Context) -> torch.Tensor:
+        self._set_norm_statistics(ctx)
+        draw = self.augmentation.draw_classes(ctx.stream("augment"), self.problem.num_classes, self.problem.shape[-1])
+        matrices = self.config.metric in MATRIX_METRICS
+        real = self._real_gradients(ctx, draw, matrices)
+        synthetic = ctx.synthetic()
+        augmented = self.augmentation.apply(synthetic.flatten(0, 1), draw.repeat(synthetic.shape[1]))
+        gradients = class_gradients(
+            self.network, augmented.view_as(synthetic), create_graph=True, matrices_only=matrices
+        )
+        return GRADIENT_METRICS.get(self.config.metric)(gradients, real).sum()
+
+    def advance(self, ctx: Context) -> bool:
+        if ctx.match + 1 >= self.config.outer_loop:
+            return False
+        self.network.train()
+        for epoch in range(self.config.inner_loop):
+            self._train_epoch(ctx, epoch)
+        return True
+
+    def logged(self, loss: float) -> float:
+        return loss / self.problem.num_classes
+
+    def _real_gradients(self, ctx: Context, draw, matrices: bool) -> list[torch.Tensor]:
+        """Gradients [C, …] of the real batches: no graph is kept, classes go through in cache-sized groups."""
+        real = ctx.real(self.config.batch_real)
+        parts = []
+        for group in self.chunks(real.shape[1]):
+            batch = real[group]
+            augmented = self.augmentation.apply(batch.flatten(0, 1), draw.select(group).repeat(batch.shape[1]))
+            labels = torch.arange(self.problem.num_classes, device=batch.device)[group]
+            with self.first_order():
+                parts.append(
+                    class_gradients(self.network, augmented.view_as(batch), matrices_only=matrices, labels=labels)
+                )
+        return [torch.cat(values).to(self.problem.dtype) for values in zip(*parts, strict=True)]
+
+    def _set_norm_statistics(self, ctx: Context) -> None:
+        """Batch-norm networks: statistics from one pass over real images of all classes, then fixed (DC)."""
+        norms = [m for m in self.network.modules() if isinstance(m, nn.BatchNorm2d)]
+        if not norms:
+            return
+        self.network.train()
+        images = self.problem.real_batch(NORM_STATISTICS_IMAGES, "norm statistics", ctx.iteration, ctx.match)
+        with torch.no_grad():
+            self.network(images.flatten(0, 1))
+        for norm in norms:
+            norm.eval()
+
+    def _network_optimiser(self) -> torch.optim.SGD:
+        c = self.config
+        return torch.optim.SGD(self.network.parameters(), lr=c.lr_net, momentum=c.momentum_net, weight_decay=c.wd_net)
+
+    def _train_epoch(self, ctx: Context, epoch: int) -> None:
+        """One shuffled pass over the synthetic set, expanded by the flip and then augmented."""
+        count = len(ctx.labels)
+        order = torch.randperm(count, generator=ctx.stream("inner order", epoch)).to(ctx.labels.device)
+        for number, index in enumerate(order.split(self.config.batch_train)):
+            x, y = ctx.expand(ctx.images.detach()[index], ctx.labels[index], "inner", epoch, number)
+            draw = self.augmentation.draw(
+                ctx.stream("inner augment", epoch, number), len(x), x.shape[-1], siamese=False
+            )
+            self.optimiser.zero_grad(set_to_none=True)
+            with self.first_order():
+                loss = F.cross_entropy(self.network(self.augmentation.apply(x, draw)), y)
+            loss.backward()
+            self.optimiser.step()

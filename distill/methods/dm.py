@@ -1,0 +1,64 @@
+"""DM: match the mean features of real and synthetic images of a class under random networks.
+
+Paper:  Zhao, Bilen, "Dataset Condensation with Distribution Matching", WACV 2023 (Algorithm 1, eq. 5).
+        FYI on top of it: Son et al., ECCV 2024, eq. 3 and 7.
+Objective: sum over classes of the squared distance of mean embeddings (flattened output of the convolutional trunk) in
+        a fresh, never trained network; real and synthetic images of a class share one drawn augmentation.
+FYI:    synthetic images of a class are expanded before augmentation.
+Recipes: recipes/dm.toml. Batch-norm networks see all classes in one pass, so that statistics mix classes as published.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+
+from distill.matching import distribution_distance
+from distill.method import METHODS, Method, MethodConfig
+
+if TYPE_CHECKING:
+    from distill.engine import Context
+
+
+@dataclass(frozen=True)
+class DMConfig(MethodConfig):
+    batch_real: int
+
+
+@METHODS.register("dm")
+class DM(Method):
+    """Distribution Matching."""
+
+    name = "dm"
+    numerics = 1
+    Config = DMConfig
+    config: DMConfig
+
+    def begin(self, ctx: Context) -> None:
+        self.network = self.fresh_network(ctx.iteration, trainable=False)
+
+    def loss(self, ctx: Context) -> torch.Tensor:
+        draw = self.augmentation.draw_classes(ctx.stream("augment"), self.problem.num_classes, self.problem.shape[-1])
+        real = self._mean_real_features(ctx, draw)
+        synthetic = ctx.synthetic()
+        return distribution_distance(self._mean_features(synthetic, draw), real).sum()
+
+    def logged(self, loss: float) -> float:
+        return loss / self.problem.num_classes
+
+    def _mean_features(self, images: torch.Tensor, draw) -> torch.Tensor:
+        """Mean embedding of each class, [C, F], of images [C, n, ch, H, W]."""
+        classes, n = images.shape[:2]
+        augmented = self.augmentation.apply(images.flatten(0, 1), draw.repeat(n))
+        return self.network.embed(augmented).unflatten(0, (classes, n)).mean(1)
+
+    def _mean_real_features(self, ctx: Context, draw) -> torch.Tensor:
+        real = ctx.real(self.config.batch_real)
+        mixes_images = any(isinstance(m, nn.BatchNorm2d) for m in self.network.modules())
+        groups = [slice(None)] if mixes_images else self.chunks(real.shape[1])
+        with torch.no_grad(), self.first_order():
+            means = [self._mean_features(real[group], draw.select(group)) for group in groups]
+        return torch.cat(means).to(self.problem.dtype)

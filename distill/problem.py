@@ -1,0 +1,100 @@
+"""What a method is given: the real images of some classes, the space to work in, a seed and a device."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import torch
+
+from distill.image_set import ImageSet
+from distill.spaces import Space
+from fyi_bench import rng
+from fyi_bench.errors import UsageError
+from fyi_bench.rng import Key
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Real images to condense.
+
+    real: train images of (at least) the wanted classes; never test images.
+    classes: the classes to condense, original labels; inside they count 0 .. C - 1 in this order.
+    ipc: synthetic images per class; space: where the synthetic images live; seed: of every draw.
+    data_digest: identifies the real data in provenance and records.
+    precision: 'fp32', or 'bf16' for branches that need first derivatives only (on CPU and GPU by autocast).
+    """
+
+    real: ImageSet
+    space: Space
+    ipc: int
+    seed: int = 0
+    classes: Sequence[int] = ()
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    dtype: torch.dtype = torch.float32
+    precision: str = "fp32"
+    data_digest: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.classes:
+            object.__setattr__(self, "classes", tuple(self.real.classes))
+        if self.ipc < 1:
+            raise UsageError(f"Images per class must be 1 or more, not {self.ipc}.")
+        empty = [c for c, rows in zip(self.classes, self.rows, strict=True) if len(rows) == 0]
+        if empty:
+            raise UsageError(f"The real data has no images of class {empty[0]}.\nName other classes.")
+        smallest = min(len(r) for r in self.rows)
+        if self.ipc > smallest:
+            raise UsageError(
+                f"{self.ipc} images per class were asked for, but the smallest class has {smallest} real images.\n"
+                f"Choose --ipc {smallest} or less."
+            )
+
+    @property
+    def num_classes(self) -> int:
+        """C: classes condensed together, the size of the head of distillation networks."""
+        return len(self.classes)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of an image."""
+        return self.real.shape
+
+    @cached_property
+    def rows(self) -> list[torch.Tensor]:
+        """Indices into `real` of each class, in the order of `classes`."""
+        return [self.real.indices_of(c) for c in self.classes]
+
+    @cached_property
+    def _padded_rows(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """rows as one [C, most] tensor, and the mask of its real entries."""
+        rows = torch.nn.utils.rnn.pad_sequence(self.rows, batch_first=True, padding_value=-1)
+        return rows, rows >= 0
+
+    def stream(self, *keys: Key) -> torch.Generator:
+        """Keyed generator of this problem's seed."""
+        return rng.stream(self.seed, *keys)
+
+    def draw_rows(self, count: int, *keys: Key) -> torch.Tensor:
+        """int64 [C, k]: k images of each class without replacement, k = count or the smallest class's size."""
+        rows, real = self._padded_rows
+        count = min(count, int(real.sum(1).min()))
+        order = torch.rand(rows.shape, generator=self.stream(*keys), dtype=torch.float64)
+        picks = order.masked_fill_(~real, -1.0).topk(count, dim=1).indices
+        return rows.gather(1, picks)
+
+    def images_at(self, rows: torch.Tensor, space: Space | None = None) -> torch.Tensor:
+        """Real images [*rows.shape, ch, H, W] in the working space (or `space`), on the device."""
+        images = self._resident[rows.flatten().to(self._resident.device)]
+        pixels = ImageSet(images, torch.zeros(len(images), dtype=torch.int64), self.real.space, 1)
+        return pixels.batch(slice(None), space or self.space, self.dtype).unflatten(0, rows.shape)
+
+    def real_batch(self, count: int, *keys: Key) -> torch.Tensor:
+        """Fresh real batch [C, k, ch, H, W]: each class without replacement, batches independent (no epochs)."""
+        return self.images_at(self.draw_rows(count, *keys))
+
+    @cached_property
+    def _resident(self) -> torch.Tensor:
+        """The real images where the work is done: uint8 sets are small enough to stay on a GPU."""
+        return self.real.images.to(self.device)

@@ -1,0 +1,121 @@
+"""Protocols: how a number is measured, named and versioned, as data in protocols/*.toml.
+
+A protocol has a table per task ([accuracy], [continual], …) over [common], and inside a task overrides per method
+([accuracy.method.dc]). A protocol changed by the user is recorded under a name that says so: `paper+epochs=300`.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from fyi_bench.errors import UnknownNameError, UsageError, unknown_name_message
+
+FOLDER = Path(__file__).parent / "protocols"
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Settings of retraining and of the number of repetitions.
+
+    epochs: as published (the loop of the published code runs one more, see `extra_epoch`).
+    lr: initial step size; when `lr_from_set` is true a set that carries a learned one is trained with it.
+    schedule: 'drop-restart' (x `drop` once, after epoch index epochs // 2 + 1, momentum lost), 'milestones'
+    (x `drop` at the given fractions of the epochs), 'cosine' (to 0, per step) or 'constant'.
+    eval_augment, eval_dispatcher: augmentation of the retraining (strategy string or 'none').
+    cutmix: probability of CutMix a batch (beta 1).
+    nets: networks per set; sets: independently distilled sets (seeds); orders: class orders (continual).
+    """
+
+    name: str
+    version: int
+    task: str
+    eval_model: str
+    epochs: int
+    extra_epoch: bool
+    lr: float
+    lr_from_set: bool
+    momentum: float
+    weight_decay: float
+    batch: int
+    schedule: str
+    drop: float
+    milestones: tuple[float, ...]
+    eval_augment: str
+    eval_dispatcher: str
+    cutmix: float
+    nets: int
+    sets: int
+    orders: int
+
+    @property
+    def epochs_run(self) -> int:
+        """Passes over the set that are really made."""
+        return self.epochs + int(self.extra_epoch)
+
+    def with_overrides(self, overrides: dict[str, str]) -> Protocol:
+        """Values given as text by the user; the name then lists them, so that cells of tables never mix."""
+        if not overrides:
+            return self
+        known = protocol_keys()
+        for key in overrides:
+            if key not in known:
+                raise UsageError(unknown_name_message("protocol key", key, known))
+        values = {key: _parse(key, text, getattr(self, key)) for key, text in overrides.items()}
+        changed = {k: v for k, v in values.items() if v != getattr(self, k)}
+        suffix = "".join(f"+{k}={_show(v)}" for k, v in sorted(changed.items()))
+        return replace(self, **values, name=self.name + suffix)
+
+    def keyed(self) -> dict[str, Any]:
+        """Every field that can change a number; the name and the repetitions are left out of a cell's digest."""
+        left_out = {"name", "nets", "sets", "orders", "task", "version"}
+        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
+
+
+def protocol_keys() -> set[str]:
+    """Keys a user may set."""
+    return {f.name for f in fields(Protocol)} - {"name", "version", "task"}
+
+
+def protocol_names() -> list[str]:
+    """Names of the protocols that exist, sorted."""
+    return sorted(p.stem for p in FOLDER.glob("*.toml"))
+
+
+def protocol(name: str, task: str, method: str | None = None) -> Protocol:
+    """The named protocol for a task and (where the published procedures differ) a method.
+
+    Raises UsageError with a suggestion for an unknown protocol, or when it does not define the task.
+    """
+    names = protocol_names()
+    if name not in names:
+        raise UnknownNameError("protocol", name, names)
+    data = tomllib.loads((FOLDER / f"{name}.toml").read_text())
+    if task not in data["task"]:
+        raise UsageError(f"The protocol '{name}' has no settings for '{task}'.\nIt has: {', '.join(data['task'])}.")
+    table = dict(data["task"][task])
+    per_method = table.pop("method", {})
+    values = {**data["common"], **table, **per_method.get(method or "", {})}
+    values["milestones"] = tuple(values["milestones"])
+    return Protocol(name=name, version=data["version"], task=task, **values)
+
+
+def _parse(key: str, text: str, old: Any) -> Any:
+    try:
+        if isinstance(old, bool):
+            return {"true": True, "false": False, "1": True, "0": False}[str(text).lower()]
+        if isinstance(old, tuple):
+            return tuple(float(t) for t in str(text).split(",") if t)
+        return type(old)(text)
+    except (KeyError, ValueError):
+        raise UsageError(
+            f"'{text}' is not a value for {key}.\nIt is a {type(old).__name__}, now {_show(old)}."
+        ) from None
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ",".join(f"{v:g}" for v in value)
+    return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)

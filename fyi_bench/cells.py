@@ -1,0 +1,98 @@
+"""Cells: the units of work of every command, and how a worker computes one.
+
+A cell is a kind and the inputs that can change its numbers; its digest names its folder in the store. Commands
+build cells in the parent process; workers, here or on other machines, compute those whose record is missing.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fyi_bench.registry import Registry
+from fyi_bench.store import Cell, RunFolder, Store
+
+if TYPE_CHECKING:
+    from distill.image_set import ImageSet
+    from fyi_bench.data import RealDataset
+
+SET_FILE = "set.safetensors"
+LAST_GOOD_FILE = "last-good.safetensors"
+
+# kind -> function(cell, run folder, worker) that computes the cell and finishes the run
+CELLS: Registry[Callable[[Cell, RunFolder, "Worker"], None]] = Registry(
+    "cell kind", package="fyi_bench.kinds", group="fyi_bench.cells"
+)
+
+
+@dataclass
+class Worker:
+    """What computing a cell needs beside the cell: where data and results are, the device, when to stop.
+
+    progress(digest, done, total, loss) is called while a cell is computed; say(line) for rare news.
+    """
+
+    store: Store
+    data_root: Path | None = None
+    device: str = "cpu"
+    stop: Any = None
+    progress: Callable[[str, int, int, float], None] = lambda digest, done, total, loss: None
+    say: Callable[[str], None] = lambda line: None
+    _cache: dict[Any, Any] = field(default_factory=dict)
+
+    def data(self, name: str, test: bool = True) -> RealDataset:
+        """The real data set, kept between cells. Without `test` no test image is read."""
+        from fyi_bench.data import load_dataset
+
+        return self.keep(("data", name, test), lambda: load_dataset(name, self.data_root, test=test))
+
+    def image_set(self, reference: dict[str, str]) -> ImageSet:
+        """The set a cell refers to: {'cell': digest} of a finished run, or {'file': path, 'digest': of its content}."""
+        from distill.image_set import ImageSet
+        from fyi_bench.errors import DataError
+
+        path = self.store.artefact("distill", reference["cell"], SET_FILE) if "cell" in reference else reference["file"]
+        image_set = self.keep(("set", str(path)), lambda: ImageSet.load(path))
+        if "digest" in reference and image_set.digest != reference["digest"]:
+            raise DataError(f"{path} is not the set that was planned with.\nRun the command again.")
+        return image_set
+
+    def keep(self, key: Any, make: Callable[[], Any]) -> Any:
+        """A value made once per worker."""
+        if key not in self._cache:
+            self._cache[key] = make()
+        return self._cache[key]
+
+
+def ensure(cell: Cell, worker: Worker) -> dict[str, Any]:
+    """The cell's record: read if it exists, else computed here; another process at it is waited for."""
+    with worker.store.run(cell, on_wait=worker.say) as run:
+        if not run.done:
+            CELLS.get(cell.kind)(cell, run, worker)
+        return run.record
+
+
+@functools.cache
+def numerics() -> dict[str, int]:
+    """Declared numerics version of each component; part of the digest of every cell that uses it."""
+    import search_space
+    from distill import augment, engine, fyi
+    from downstream import accuracy, continual, training
+
+    return {
+        "engine": engine.NUMERICS,
+        "augment": augment.NUMERICS_VERSION,
+        "flip": fyi.NUMERICS_VERSION,
+        "network": search_space.NUMERICS_VERSION,
+        "trainer": training.NUMERICS,
+        "accuracy": accuracy.NUMERICS,
+        "continual": continual.NUMERICS,
+    }
+
+
+def using(*components: str) -> dict[str, int]:
+    """Numerics versions of the components a cell uses."""
+    return {name: numerics()[name] for name in components}

@@ -1,0 +1,1 @@
+"""What the commands do: plan cells, have them computed, put their records together."""

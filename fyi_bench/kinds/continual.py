@@ -1,0 +1,64 @@
+"""Cell `continual`: after one step of a class order, train one network on the memory and test it on the classes seen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from fyi_bench.cells import CELLS, Worker, using
+from fyi_bench.kinds.accuracy import protocol_of
+from fyi_bench.store import Cell, RunFolder
+
+if TYPE_CHECKING:
+    from downstream.protocol import Protocol
+    from fyi_bench.data import RealDataset
+
+
+def continual_cell(
+    data: RealDataset,
+    sets: Sequence[Cell],
+    order_seed: int,
+    steps: int,
+    step: int,
+    seed: int,
+    protocol: Protocol,
+    precision: str = "fp32",
+) -> Cell:
+    """The cell of one network after `step` (0-based); `sets` are the distill cells of steps 0 .. step."""
+    inputs = {
+        "dataset": data.name,
+        "train_data": data.train_digest,
+        "test_data": data.test_digest,
+        "sets": [cell.digest for cell in sets],
+        "order_seed": order_seed,
+        "steps": steps,
+        "step": step,
+        "protocol": protocol.keyed(),
+        "seed": seed,
+        "precision": precision,
+        "numerics": using("continual", "trainer", "augment", "network"),
+    }
+    return Cell("continual", inputs, {"protocol": protocol.name, "protocol_version": protocol.version})
+
+
+@CELLS.register("continual")
+def compute(cell: Cell, run: RunFolder, worker: Worker) -> None:
+    """Run one step of the protocol in Avalanche and record the accuracy on all classes seen."""
+    from downstream.continual import Rehearsal, class_order, scenario
+
+    inputs = cell.inputs
+    data = worker.data(inputs["dataset"])
+    order = class_order(inputs["order_seed"], data.num_classes)
+    key = ("scenario", inputs["dataset"], inputs["order_seed"], inputs["steps"])
+    benchmark = worker.keep(key, lambda: scenario(data.train, data.test, data.space, order, inputs["steps"]))
+    protocol = protocol_of(cell)
+    result = Rehearsal(
+        benchmark=benchmark,
+        sets=[worker.image_set({"cell": digest}) for digest in inputs["sets"]],
+        protocol=protocol,
+        device=worker.device,
+        precision=inputs["precision"],
+        stop=worker.stop,
+        report=lambda epochs, loss: worker.progress(cell.digest, epochs, protocol.epochs_run, loss),
+    ).after_step(inputs["step"], inputs["seed"])
+    run.finish({"value": result.accuracy, "classes_seen": result.classes_seen, "images": result.images})

@@ -1,0 +1,121 @@
+"""Cell `distill`: condense some classes of a data set with one method, with or without FYI."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from fyi_bench.cells import CELLS, LAST_GOOD_FILE, SET_FILE, Worker, using
+from fyi_bench.errors import DivergenceError
+from fyi_bench.store import Cell, RunFolder
+
+if TYPE_CHECKING:
+    from distill.method import Method
+    from distill.problem import Problem
+    from distill.recipes import Recipe
+    from distill.spaces import Space
+    from fyi_bench.data import RealDataset
+
+UNEQUALNESS_NETWORKS = 20  # random networks the symmetry score of a finished set is averaged over
+
+
+def distill_cell(
+    data: RealDataset,
+    method: str,
+    flip: str,
+    ipc: int,
+    seed: int,
+    recipe: Recipe,
+    classes: Sequence[int] | None = None,
+    precision: str = "fp32",
+) -> Cell:
+    """The cell of one condensed set; `recipe` has the user's overrides already applied."""
+    from distill.method import METHODS
+
+    chosen = METHODS.get(method)
+    config = chosen.Config.from_values(recipe.values)
+    inputs = {
+        "dataset": data.name,
+        "data": data.train_digest,
+        "classes": list(classes if classes is not None else range(data.num_classes)),
+        "method": method,
+        "flip": flip,
+        "ipc": ipc,
+        "seed": seed,
+        "precision": precision,
+        "space": working_space(chosen, config, data).describe(),
+        "config": {name: getattr(config, name) for name in config.__dataclass_fields__},
+        "numerics": {"method": chosen.numerics, **using("engine", "augment", "flip", "network")},
+    }
+    notes = {"recipe_sources": recipe.sources, "recipe_inferred": sorted(recipe.inferred)}
+    return Cell("distill", inputs, notes)
+
+
+def working_space(method: type[Method], config: Any, data: RealDataset) -> Space:
+    """The space a method works in on this data set."""
+    from distill.spaces import PixelSpace
+
+    return {"normalized": data.space, "pixel": PixelSpace()}[method.space_kind]
+
+
+def problem_of(cell: Cell, worker: Worker) -> Problem:
+    """The problem a distill cell states; only train images are read."""
+    import torch
+
+    from distill.problem import Problem
+    from distill.spaces import space_from
+
+    inputs = cell.inputs
+    return Problem(
+        real=worker.data(inputs["dataset"], test=False).train,
+        space=space_from(inputs["space"]),
+        ipc=inputs["ipc"],
+        seed=inputs["seed"],
+        classes=tuple(inputs["classes"]),
+        device=torch.device(worker.device),
+        precision=inputs["precision"],
+        data_digest=inputs["data"],
+    )
+
+
+@CELLS.register("distill")
+def compute(cell: Cell, run: RunFolder, worker: Worker) -> None:
+    """Run the engine, store the set with its preview, and record its facts."""
+    from distill.engine import distill
+    from distill.method import config_of
+
+    inputs = cell.inputs
+    total = inputs["config"]["iterations"]
+    try:
+        result = distill(
+            problem_of(cell, worker),
+            inputs["method"],
+            config_of(inputs["method"], inputs["config"]),
+            inputs["flip"],
+            checkpointer=run,
+            stop=worker.stop,
+            report=lambda done, loss: worker.progress(cell.digest, done, total, loss),
+            provenance={"recipe": inputs["config"], "numerics": inputs["numerics"], "cell": cell.digest},
+        )
+    except DivergenceError as error:
+        path = error.last_good.save(run.path(LAST_GOOD_FILE))
+        run.mark_diverged({"message": str(error), "step": error.step, "last_good": str(path)})
+        raise DivergenceError(f"{error}\nThe last finite images are in {path}.", error.step, str(path)) from error
+    result.save(run.path(SET_FILE))
+    facts = result.provenance
+    run.finish(
+        {
+            "set": SET_FILE,
+            "set_digest": result.digest,
+            "set_bytes": result.nbytes,
+            "unequalness": unequalness_of(result, inputs["seed"], worker.device),
+            **{key: facts[key] for key in ("iterations", "loss_first", "loss_last")},
+        }
+    )
+
+
+def unequalness_of(image_set: Any, seed: int, device: str = "cpu") -> dict[str, Any]:
+    """Symmetry score (FYI eq. 5, DM distance) of a set: mean and std over random networks."""
+    from distill.fyi import set_unequalness
+
+    return set_unequalness(image_set, seed, networks=UNEQUALNESS_NETWORKS)

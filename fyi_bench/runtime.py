@@ -1,0 +1,45 @@
+"""Process-wide settings, made in one place at the start of a command or a worker."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+_TOP_PAD = 64 * 2**20
+_TRIM_THRESHOLD = 2**31 - 1
+
+
+def prepare(threads: int) -> None:
+    """Tune the allocator and set torch's threads; called once before numerical work, never at import."""
+    tune_allocator()
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    import torch
+
+    torch.set_num_threads(threads)
+
+
+def tune_allocator() -> bool:
+    """Tell glibc to keep big freed blocks instead of returning them to the system at every step.
+
+    Training frees and asks for the same tens of megabytes each step; handing them back costs page faults that
+    make unchanged code about 1.6 times slower. Returns whether the allocator understood (glibc only).
+    """
+    if sys.platform != "linux":
+        return False
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return False
+    m_trim_threshold, m_top_pad, m_mmap_max = -1, -2, -4
+    wanted = ((m_mmap_max, 0), (m_trim_threshold, _TRIM_THRESHOLD), (m_top_pad, _TOP_PAD))
+    return all([mallopt(option, value) == 1 for option, value in wanted])
+
+
+def end_with_parent() -> None:
+    """Ask Linux to terminate this worker when its parent dies, so that a killed command leaves nobody behind."""
+    if sys.platform != "linux":
+        return
+    set_death_signal = 1
+    ctypes.CDLL(None).prctl(set_death_signal, signal.SIGTERM)
