@@ -57,6 +57,12 @@ class BudgetExhausted(FyiBenchError):
     exit_code = EXIT_BUDGET
 
 
+class Interrupted(FyiBenchError):
+    """Somebody asked for a stop (Ctrl-C, SIGTERM); everything done is checkpointed and resumable."""
+
+    exit_code = EXIT_INTERRUPTED
+
+
 def unknown_name_message(kind: str, name: str, known: Iterable[str]) -> str:
     """Two lines: what is unknown with the nearest suggestion, and everything that is known."""
     known = sorted(known)
