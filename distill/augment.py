@@ -23,6 +23,7 @@ NUMERICS = 1
 
 STRATEGY = "color_crop_cutout_flip_scale_rotate"
 _IDENTITY = ("", "none")
+_LONG_RUN = 8  # images one after another with the same operation that are worth a call of their own
 
 Stages = tuple[tuple[str, ...], ...]
 
@@ -232,20 +233,25 @@ def _per_image(x: Tensor, codes: Tensor, values: Tensor, counts: Sequence[int] |
 def _chosen_on_host(
     x: Tensor, names: tuple[str, ...], codes: Tensor, values: Tensor, strength: AugmentStrength
 ) -> Tensor:
-    """Each operation once, on the images that chose it; the codes are known here, so no device is waited for."""
-    present = codes.unique().tolist()
-    if len(present) == 1:
-        return OPERATIONS.get(names[present[0]]).apply(x, values.to(x.device, non_blocking=True), strength)
-    order = codes.argsort(stable=True)
-    sizes = torch.bincount(codes)[present].tolist()
-    pieces = x.index_select(0, order.to(x.device, non_blocking=True)).split(sizes)
-    draws = values[order].to(x.device, non_blocking=True).split(sizes)
-    changed = [
-        OPERATIONS.get(names[code]).apply(piece, row, strength)
-        for code, piece, row in zip(present, pieces, draws, strict=True)
-    ]
-    back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
-    return torch.cat(changed).index_select(0, back.to(x.device, non_blocking=True))
+    """Each operation on the images that chose it; the codes are known here, so no device is waited for."""
+    runs, sizes = codes.unique_consecutive(return_counts=True)
+    if len(runs) == 1:
+        return OPERATIONS.get(names[int(runs)]).apply(x, values.to(x.device, non_blocking=True), strength)
+    # on a CPU a few calls more cost less than moving every image twice
+    in_order = x.device.type == "cpu" and len(codes) >= _LONG_RUN * len(runs)
+    if not in_order:
+        order = codes.argsort(stable=True)
+        back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
+        runs, sizes = codes[order].unique_consecutive(return_counts=True)
+        x, values = x.index_select(0, order.to(x.device, non_blocking=True)), values[order]
+    pieces, draws = x.split(sizes.tolist()), values.to(x.device, non_blocking=True).split(sizes.tolist())
+    changed = torch.cat(
+        [
+            OPERATIONS.get(names[code]).apply(piece, row, strength)
+            for code, piece, row in zip(runs.tolist(), pieces, draws, strict=True)
+        ]
+    )
+    return changed if in_order else changed.index_select(0, back.to(x.device, non_blocking=True))
 
 
 def _chosen_on_device(

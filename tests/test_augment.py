@@ -37,14 +37,15 @@ def class_by_class(augmentation: Augmentation, x: torch.Tensor, draw: Draw) -> t
     return torch.cat(out)
 
 
+@pytest.mark.parametrize("per_class", [PER_CLASS, 10])  # images brought together by operation; long runs
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("siamese", [True, False])
 @pytest.mark.parametrize("dispatcher", DISPATCHERS)
-def test_all_classes_at_once_is_the_loop(dispatcher: str, siamese: bool, dtype: torch.dtype) -> None:
+def test_all_classes_at_once_is_the_loop(dispatcher: str, siamese: bool, dtype: torch.dtype, per_class: int) -> None:
     augmentation = Augmentation(dispatcher=dispatcher)
-    draw = augmentation.draw(rng.stream(1), PER_CLASS, SIZE, siamese, CLASSES)
+    draw = augmentation.draw(rng.stream(1), per_class, SIZE, siamese, CLASSES)
     assert len({name for names in draw.names for name in names}) == len(OPERATIONS.names())
-    x = images(CLASSES * PER_CLASS, dtype)
+    x = images(CLASSES * per_class, dtype)
     before = x.clone()
     out = augmentation.apply(x, draw)
     assert out.dtype == dtype
