@@ -1,0 +1,127 @@
+"""Checkpoints of one run: the two newest are kept, and a damaged one is never gone on from.
+
+A checkpoint is a step count, named tensors and a small JSON table. It holds no generator state, because every draw
+is keyed by its step.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fyi_bench.errors import DataError, StoreError
+from fyi_bench.files import digest_of, legal_json
+
+if TYPE_CHECKING:
+    import torch
+
+KEPT = 2
+_NAME = re.compile(r"ckpt-(\d+)\.safetensors")
+_NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+
+
+class Checkpoints:
+    """The files `ckpt-<step>.safetensors` of a folder.
+
+    key: digest of the cell; a checkpoint of another cell is refused. say(text): told when a damaged one is passed over.
+    """
+
+    def __init__(self, folder: Path, key: str, say: Callable[[str], None] = lambda text: None):
+        self.folder, self.key, self._say = folder, key, say
+        self._damaged: set[int] = set()
+
+    def steps(self) -> list[int]:
+        """Steps of the files that are there, oldest first."""
+        return checkpoint_steps(self.folder)
+
+    def save(self, step: int, tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> Path:
+        """Write one checkpoint whole or not at all, then remove all but it and the newest good one before it.
+
+        Raises StoreError with the bytes needed where the disk is full; the older checkpoints are then still there.
+        """
+        from distill.tensor_file import save_tensors
+
+        meta = legal_json(meta)
+        seal = _seal(self.key, step, meta, tensors)
+        path = self.path(step)
+        try:
+            save_tensors(path, tensors, {"cell": self.key, "step": step, "meta": meta, "seal": seal})
+        except StoreError as error:
+            raise self._without_room(error, tensors) from error
+        self._damaged.discard(step)
+        self._prune(step)
+        return path
+
+    def load(self) -> tuple[int, dict[str, torch.Tensor], dict[str, Any]] | None:
+        """(step, tensors on the CPU, meta) of the newest checkpoint that is whole, or None."""
+        steps = self.steps()
+        for step in reversed(steps):
+            try:
+                return step, *self.read(step)
+            except DataError as error:
+                self._damaged.add(step)
+                older = [s for s in steps if s < step]
+                rest = f"going on from the one at step {older[-1]}" if older else "starting from the beginning"
+                self._say(f"{str(error).splitlines()[0]} A checkpoint was lost: {rest}.")
+        return None
+
+    def read(self, step: int) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+        """(tensors, meta) of one checkpoint. Raises DataError where any byte of it is not what was written."""
+        from distill.tensor_file import load_tensors
+
+        path = self.path(step)
+        try:
+            tensors, metadata = load_tensors(path)
+            sound = metadata["seal"] == _seal(self.key, step, metadata["meta"], tensors)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:  # a header that parses into something else
+            raise DataError(f"{path} is damaged: its header makes no sense ({error}).\n{_REMEDY}") from error
+        if not sound:
+            raise DataError(f"{path} is damaged or belongs to another run: its seal does not match.\n{_REMEDY}")
+        return tensors, metadata["meta"]
+
+    def path(self, step: int) -> Path:
+        """Where the checkpoint of this step is."""
+        return self.folder / f"ckpt-{step}.safetensors"
+
+    def clear(self) -> None:
+        """Remove all of them."""
+        for step in self.steps():
+            self.path(step).unlink(missing_ok=True)
+
+    def _prune(self, newest: int) -> None:
+        others = [step for step in self.steps() if step != newest and step not in self._damaged]
+        kept = {newest, *others[len(others) - (KEPT - 1) :]}
+        for step in self.steps():
+            if step not in kept:
+                self.path(step).unlink(missing_ok=True)
+
+    def _without_room(self, error: StoreError, tensors: dict[str, torch.Tensor]) -> StoreError:
+        cause = error.__cause__
+        if not isinstance(cause, OSError) or cause.errno not in _NO_ROOM:
+            return error
+        needed = sum(value.numel() * value.element_size() for value in tensors.values()) / 2**20
+        free = shutil.disk_usage(self.folder).free / 2**20
+        steps = self.steps()
+        kept = f"The checkpoint at step {steps[-1]} is kept" if steps else "No checkpoint was saved before"
+        return StoreError(
+            f"{str(error).splitlines()[0]} It needs {needed:.2f} MiB; {free:.1f} MiB are free there.\n"
+            f"{kept}: make room and run the same command, or choose another --store."
+        )
+
+
+def checkpoint_steps(folder: Path) -> list[int]:
+    """Steps of the checkpoints in a folder, oldest first."""
+    return sorted(int(match[1]) for entry in folder.glob("ckpt-*") if (match := _NAME.fullmatch(entry.name)))
+
+
+_REMEDY = "Remove it; the run goes on from an older checkpoint or starts again."
+
+
+def _seal(key: str, step: int, meta: dict[str, Any], tensors: dict[str, torch.Tensor]) -> str:
+    """Digest of what the tensors' own checksums leave out: names, types, shapes, step and meta."""
+    layout = {name: [str(value.dtype), list(value.shape)] for name, value in tensors.items()}
+    return digest_of({"cell": key, "step": step, "meta": meta, "tensors": layout})

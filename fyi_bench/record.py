@@ -1,0 +1,295 @@
+"""Records: the JSON a finished job leaves, the facts about the machine in it, and old ones kept readable."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.util
+import json
+import math
+import os
+import platform
+import re
+import resource
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import fyi_bench
+from fyi_bench.errors import StoreError
+
+SCHEMA = 1
+# schema of the file -> function that gives the record in the next schema; add one whenever SCHEMA goes up
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+PACKAGES = ("search_space", "distill", "downstream", "fyi_bench")
+LIBRARIES = (
+    "torch",
+    "torchvision",
+    "numpy",
+    "scipy",
+    "pandas",
+    "pyarrow",
+    "pillow",
+    "optuna",
+    "avalanche-lib",
+    "safetensors",
+)
+
+COMMON_KEYS = (
+    "task", "dataset", "protocol", "device", "precision", "threads", "seeds", "wall_s", "peak_memory_mib",
+    "versions", "digest", "arms",
+)  # fmt: skip
+ARM_KEYS = ("method", "flip", "ipc")
+_SUMMARY = ("values", "mean", "std")
+_INTERVAL = ("value", "low", "high")
+# what one arm of a task must hold beside ARM_KEYS: key -> keys of its entry, or of each entry of its list
+_ARM_KEYS_OF: dict[str, dict[str, tuple[str, ...]]] = {
+    "distill": dict.fromkeys(("set", "set_digest", "iterations", "loss_first", "loss_last", "unequalness"), ()),
+    "continual": {"accuracy": ("classes_seen", *_SUMMARY)},
+    "accuracy": {"architectures": ("name", *_SUMMARY)},
+    "cross-arch": {"architectures": ("name", *_SUMMARY)},
+    "nas": {
+        "space": (),
+        "evaluated": (),
+        "failed": (),
+        "spearman_all": _INTERVAL,
+        "spearman_top50": _INTERVAL,
+        "kendall_all": _INTERVAL,
+        "kendall_top50": _INTERVAL,
+        "top10_recall": _INTERVAL,
+        "regret": _INTERVAL,
+    },
+}
+_TOP_KEYS_OF = {"continual": ("steps", "class_orders"), "nas": ("ceiling", "reference")}
+
+# cost and circumstances: they differ between two runs of the same cell and are no result
+CIRCUMSTANCES = frozenset((
+    "artefacts", "device", "environment", "notes", "peak_cuda_memory_mib", "peak_memory_mib", "schema",
+    "source_digest", "threads", "versions", "wall_s",
+))  # fmt: skip
+
+_NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+
+
+def build_record(
+    task: str,
+    *,
+    dataset: str,
+    protocol: Any,
+    device: str,
+    precision: str,
+    seeds: Iterable[int],
+    wall_s: float,
+    digest: str,
+    arms: Iterable[Mapping[str, Any]],
+    **more: Any,
+) -> dict[str, Any]:
+    """The record of a finished command: the common keys, the task's own (`more`), and the machine's facts.
+
+    Accuracies are fractions in [0, 1], `wall_s` is seconds, memory MiB. Numbers that are not finite are allowed.
+    Raises ValueError naming what an arm or the record lacks, so that a half-filled record is never written.
+    """
+    here = environment(device)
+    record = {
+        "schema": SCHEMA,
+        "task": task,
+        "dataset": dataset,
+        "protocol": protocol,
+        "device": device,
+        "precision": precision,
+        "threads": here["threads"],
+        "seeds": list(seeds),
+        "wall_s": round(float(wall_s), 3),
+        "peak_memory_mib": peak_memory_mib(),
+        "versions": here["versions"],
+        "digest": digest,
+        "source_digest": here["source_digest"],
+        "environment": {key: here[key] for key in ("device_name", "platform", "cores")},
+        "arms": [dict(arm) for arm in arms],
+        **more,
+    }
+    cuda = peak_cuda_memory_mib()
+    if cuda is not None:
+        record["peak_cuda_memory_mib"] = cuda
+    record = plain(record)
+    _check_complete(record)
+    return record
+
+
+def environment(device: str | None = None) -> dict[str, Any]:
+    """Versions, device name, threads, cores, platform and source digest; imports none of the libraries.
+
+    device: "cpu", "cuda" …; None names the GPU where torch is loaded and has one, else the processor.
+    """
+    return {
+        "versions": _versions(),
+        "device_name": _device_name(device),
+        "threads": _threads(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "platform": platform.platform(),
+        "source_digest": source_digest(),
+    }
+
+
+@functools.cache
+def source_digest() -> str:
+    """First 16 hex digits of the sha256 over names and bytes of every .py file of the four packages."""
+    whole = hashlib.sha256()
+    for package in PACKAGES:
+        spec = importlib.util.find_spec(package)
+        for folder in map(Path, spec.submodule_search_locations or ()) if spec else ():
+            for path in sorted(folder.rglob("*.py")):
+                content = path.read_bytes()
+                name = (Path(package) / path.relative_to(folder)).as_posix()
+                whole.update(f"{name}\0{len(content)}\0".encode() + content)
+    return whole.hexdigest()[:16]
+
+
+def peak_memory_mib() -> float:
+    """Largest resident memory of this process so far, MiB."""
+    try:  # ru_maxrss starts at the size of the process that launched this one
+        found = re.search(r"VmHWM:\s*(\d+) kB", Path("/proc/self/status").read_text())
+    except OSError:
+        found = None
+    if found:
+        return round(int(found[1]) / 1024, 1)
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit, 1)
+
+
+def peak_cuda_memory_mib() -> float | None:
+    """Largest memory torch had allocated on a GPU, MiB, over all devices; None where no GPU was used."""
+    torch = _loaded_torch()
+    if torch is None or not torch.cuda.is_available() or not torch.cuda.is_initialized():
+        return None
+    return round(max(torch.cuda.max_memory_allocated(i) for i in range(torch.cuda.device_count())) / 2**20, 1)
+
+
+def plain(value: Any, where: str = "record") -> Any:
+    """The value as dictionaries, lists, strings and numbers: numpy and torch values and paths are converted.
+
+    Raises TypeError naming the entry that no JSON can hold.
+    """
+    if isinstance(value, Mapping):
+        return {str(key): plain(entry, f"{where}.{key}") for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(entry, f"{where}[{i}]") for i, entry in enumerate(value)]
+    if value is None or isinstance(value, str | bool | int | float):
+        return value.item() if hasattr(value, "item") else value  # numpy's float64 is a float
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):
+        return plain(value.tolist(), where)
+    raise TypeError(f"{where} is a {type(value).__name__}, which a record cannot hold")
+
+
+def restore_numbers(value: Any) -> Any:
+    """The value with the strings 'nan', 'inf', '-inf' as the numbers they stand for: undoes `files.legal_json`."""
+    if isinstance(value, dict):
+        return {key: restore_numbers(entry) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [restore_numbers(entry) for entry in value]
+    return _NOT_FINITE.get(value, value) if isinstance(value, str) else value
+
+
+def read_record(path: str | Path) -> dict[str, Any]:
+    """A record from its file, in the present schema whichever it was written in.
+
+    Raises StoreError where the file is missing, damaged or of a newer version of this program.
+    """
+    path = Path(path)
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(record, dict):
+            raise ValueError("it holds no table")
+        schema = int(record.get("schema", 1))
+        if schema < 1:
+            raise ValueError(f"there was no schema {schema}")
+    except FileNotFoundError:
+        raise StoreError(f"There is no record {path}.\n`fyi-bench store ls` lists what is stored.") from None
+    except (OSError, ValueError, TypeError) as error:
+        raise StoreError(f"{path} is not a readable record ({error}).\n{_remedy(path)}") from error
+    if schema > SCHEMA:
+        raise StoreError(
+            f"{path} was written by a newer fyi-bench (schema {schema}, known up to {SCHEMA}).\n"
+            "Upgrade fyi-bench to read it."
+        )
+    while schema < SCHEMA:
+        record = UPGRADES[schema](record)
+        schema += 1
+    return restore_numbers({**record, "schema": SCHEMA})
+
+
+def same_result(ours: Any, theirs: Any) -> bool:
+    """Whether two records say the same, leaving out cost and circumstances (time, memory, device, versions)."""
+    if isinstance(ours, dict) and isinstance(theirs, dict):
+        keys = (ours.keys() | theirs.keys()) - CIRCUMSTANCES
+        return all(key in ours and key in theirs and same_result(ours[key], theirs[key]) for key in keys)
+    if isinstance(ours, list) and isinstance(theirs, list):
+        return len(ours) == len(theirs) and all(map(same_result, ours, theirs))
+    if isinstance(ours, float) and isinstance(theirs, float) and math.isnan(ours):
+        return math.isnan(theirs)
+    return ours == theirs
+
+
+def _remedy(path: Path) -> str:
+    return f"Remove the folder {path.parent} and run the command again, or merge a whole copy."
+
+
+def _check_complete(record: dict[str, Any]) -> None:
+    task = record["task"]
+    lacking = _missing(record, (*COMMON_KEYS, *_TOP_KEYS_OF.get(task, ())))
+    if not record["arms"]:
+        lacking.append("an entry of arms")
+    parts = _ARM_KEYS_OF.get(task, {})
+    for position, arm in enumerate(record["arms"]):
+        here = f"arms[{position}]."
+        lacking += _missing(arm, (*ARM_KEYS, *parts), here)
+        for part, keys in parts.items():
+            entries = arm.get(part, [])
+            for entry in entries if isinstance(entries, list) else [entries]:
+                lacking += _missing(entry, keys, f"{here}{part}.")
+    if lacking:
+        raise ValueError(f"the record of '{task}' lacks {', '.join(dict.fromkeys(lacking))}")
+
+
+def _missing(entry: Any, keys: Iterable[str], where: str = "") -> list[str]:
+    return [where + key for key in keys if not isinstance(entry, dict) or key not in entry]
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    found = {"fyi-bench": fyi_bench.__version__, "python": platform.python_version()}
+    for name in LIBRARIES:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def _device_name(device: str | None) -> str:
+    torch = _loaded_torch()
+    if torch is not None and (device or "cuda").startswith("cuda") and torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    try:
+        found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    except OSError:
+        found = None
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def _threads() -> int:
+    torch = _loaded_torch()
+    if torch is not None:
+        return torch.get_num_threads()
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    return int(asked) if asked.isdigit() else os.cpu_count() or 1
+
+
+def _loaded_torch() -> Any:
+    """torch if something has imported it already: asking for facts must not cost its import."""
+    return sys.modules.get("torch")
