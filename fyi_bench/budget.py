@@ -18,7 +18,7 @@ from types import FrameType
 from fyi_bench.errors import BudgetExhausted, Interrupted, UsageError
 
 _UNITS = {"d": 86400.0, "h": 3600.0, "m": 60.0, "s": 1.0}
-_PART = re.compile(r"(\d+(?:\.\d+)?)([dhms])")
+_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)([dhms])")
 _RESERVE_SHARE, _RESERVE_LIMIT_S = 0.05, 10.0
 _LARGEST_RESERVE_SHARE = 0.5
 _REMEMBERED_STEPS = 8
@@ -31,7 +31,7 @@ def parse_duration(text: str) -> float:
     Raises UsageError for anything else, and for nothing at all.
     """
     compact = text.strip().lower().replace(" ", "")
-    if re.fullmatch(r"\d+(?:\.\d+)?", compact):
+    if re.fullmatch(r"[0-9]+(?:\.[0-9]+)?", compact):
         compact += "s"
     parts = _PART.findall(compact)
     units = [unit for _, unit in parts]

@@ -38,7 +38,7 @@ class FolderLock:
     def acquire(self, check: Callable[[], None] | None = None, on_wait: Callable[[str], None] | None = None) -> None:
         """Wait until the lock is ours. `check()` is called meanwhile and may raise; `on_wait(line)` once at most.
 
-        Raises StoreError where the lock file cannot be opened or the file system has no locks.
+        Raises StoreError where the folder cannot be written or the file system has no locks.
         """
         began, pause, told = time.monotonic(), _FIRST_WAIT, False
         while not self.try_acquire():
@@ -52,8 +52,9 @@ class FolderLock:
             pause = min(_LONGEST_WAIT, pause * 1.5)
 
     def try_acquire(self) -> bool:
-        """Take the lock if it is free now."""
+        """Take the lock if it is free now; the folder is made if need be."""
         try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
             raise StoreError(_cannot(self.path, error)) from error
@@ -144,7 +145,6 @@ def _same_file(path: Path, opened: os.stat_result) -> bool:
     try:
         now = os.stat(path)
     except FileNotFoundError:
-        path.parent.mkdir(parents=True, exist_ok=True)
         return False
     return (now.st_dev, now.st_ino) == (opened.st_dev, opened.st_ino)
 

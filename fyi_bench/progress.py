@@ -238,6 +238,7 @@ class _Live:
 
     def say(self, text: str) -> None:
         self._display.console.print(text, markup=False, highlight=False)
+        self._display.refresh()
 
     def close(self, tasks: list[Task]) -> None:
         for task in tasks:

@@ -122,12 +122,6 @@ class Store:
             run.check_config()
             yield run
             return
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(
-                f"Could not make the folder {folder}: {error.strerror or error}.\nChoose another --store."
-            ) from error
         lock = FolderLock(folder)
         lock.acquire(check=budget.check if budget is not None else None, on_wait=on_wait)
         try:

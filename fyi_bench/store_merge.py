@@ -121,8 +121,8 @@ def _merge_finished(source: Path, target: Path) -> str:
     problems = problems_of(source)
     if problems:
         raise _SourceDamaged(problems[0].what)
-    lock = _lock(target)
-    if lock is None:
+    lock = FolderLock(target)
+    if not lock.try_acquire():
         return "busy"
     try:
         finished_here = (target / DONE).exists()
@@ -163,8 +163,8 @@ def _merge_unfinished(source: Path, target: Path) -> str:
     whole = [step for step in checkpoint_steps(source) if _checkpoint_error(source, step) is None]
     if checkpoint_steps(source) and not whole:
         raise _SourceDamaged("none of its checkpoints is whole")
-    lock = _lock(target)
-    if lock is None:
+    lock = FolderLock(target)
+    if not lock.try_acquire():
         return "busy"
     try:
         if (target / DONE).exists() or _progress(source) <= _progress(target):
@@ -222,15 +222,6 @@ def _checkpoint_error(folder: Path, step: int) -> DataError | None:
 
 def _checkpoints(folder: Path) -> Checkpoints:
     return Checkpoints(folder, folder.name)
-
-
-def _lock(folder: Path) -> FolderLock | None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(f"Could not make the folder {folder}: {error.strerror}.\nChoose another --store.") from error
-    lock = FolderLock(folder)
-    return lock if lock.try_acquire() else None
 
 
 def _copy(source: Path, target: Path, sha256: str | None = None) -> None:

@@ -36,7 +36,9 @@ def finished(process: subprocess.Popen) -> str:
     return out
 
 
-@pytest.mark.parametrize(("job", "artefact"), [("kill-plain", "out/result.bin"), ("kill-checkpoints", "set.safetensors")])
+@pytest.mark.parametrize(
+    ("job", "artefact"), [("kill-plain", "out/result.bin"), ("kill-checkpoints", "set.safetensors")]
+)
 def test_killed_at_any_file_operation_and_run_again_gives_the_same_bytes(job, artefact, tmp_path):
     told = json.loads(finished(start(job, tmp_path)))
     assert told["cuts"] >= 15

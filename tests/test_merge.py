@@ -1,0 +1,262 @@
+"""Care of a store: what `verify` finds, and what `merge` brings in, leaves and refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+import torch
+
+from distill.tensor_file import save_tensors
+from fyi_bench.errors import StoreError
+from fyi_bench.files import sha256_file, write_bytes
+from fyi_bench.run_folder import CONFIG, DONE, RECORD
+from fyi_bench.store import Cell, Store
+
+CELL = Cell("distill", {"seed": 0})
+OTHER = Cell("evaluate", {"seed": 0})
+
+
+@pytest.fixture
+def ours(tmp_path) -> Store:
+    return Store(tmp_path / "ours", lambda text: None)
+
+
+@pytest.fixture
+def theirs(tmp_path) -> Store:
+    return Store(tmp_path / "theirs", lambda text: None)
+
+
+def finish(store: Store, cell: Cell = CELL, content: bytes = b"abc", **record) -> None:
+    with store.run(cell) as run:
+        write_bytes(run.path("sub/a.bin"), content)
+        run.finish(record or {"value": 0.5})
+
+
+def advance(store: Store, step: int, cell: Cell = CELL) -> None:
+    with store.run(cell) as run:
+        run.append("rows.jsonl", {"step": step})
+        run.save(step, {"x": torch.full((2,), float(step))}, {"at": step})
+
+
+def summary(report) -> dict[str, list[str]]:
+    return {name: entries for name, entries in vars(report).items() if entries}
+
+
+def content(store: Store, cell: Cell = CELL) -> dict[str, str]:
+    files = [path for path in store.folder(cell).rglob("*") if path.is_file() and path.name != "lock"]
+    return {path.relative_to(store.root).as_posix(): sha256_file(path) for path in files}
+
+
+NAME = f"distill/{CELL.digest}"
+
+
+def test_finished_runs_are_copied_whole_and_once(ours, theirs):
+    finish(theirs)
+    finish(theirs, OTHER, value=float("nan"))
+    finish(ours, Cell("distill", {"seed": 9}))
+    report = ours.merge(theirs.root)
+    assert summary(report) == {"copied": [NAME, f"evaluate/{OTHER.digest}"]}
+    assert report.lines() == ["2 finished runs brought in"]
+    assert content(ours) == content(theirs)
+    assert len(ours.ls()) == 3
+    assert ours.verify() == []
+    with ours.run(CELL) as run:
+        assert run.record["value"] == 0.5
+    again = ours.merge(theirs.root)
+    assert summary(again) == {"same": [NAME, f"evaluate/{OTHER.digest}"]}
+
+
+def test_results_that_differ_are_reported_and_ours_is_kept(ours, theirs):
+    finish(ours, value=0.5)
+    finish(theirs, value=0.6)
+    before = content(ours)
+    report = ours.merge(theirs.root)
+    assert summary(report) == {"conflicts": [NAME]}
+    assert f"{NAME}: both stores have a result and they differ" in report.lines()[1]
+    assert content(ours) == before
+
+
+def test_cost_and_circumstances_are_no_conflict(ours, theirs):
+    for store, wall, device in ((ours, 10.0, "cpu"), (theirs, 1.0, "cuda")):
+        with store.run(Cell("distill", {"seed": 0}, {"device": device})) as run:
+            save_tensors(run.path("set.safetensors"), {"images": torch.ones(3)}, {"wall_s": wall})
+            run.finish({"value": 0.5, "wall_s": wall, "environment": {"device_name": device}})
+    assert summary(ours.merge(theirs.root)) == {"same": [NAME]}
+
+
+def test_sets_with_other_tensors_are_a_conflict_even_with_equal_values(ours, theirs):
+    for store, pixel in ((ours, 1.0), (theirs, 1.5)):
+        with store.run(CELL) as run:
+            save_tensors(run.path("set.safetensors"), {"images": torch.full((3,), pixel)}, {})
+            run.finish({"value": 0.5})
+    assert summary(ours.merge(theirs.root)) == {"conflicts": [NAME]}
+
+
+def test_a_finished_run_replaces_an_unfinished_one(ours, theirs):
+    advance(ours, 3)
+    finish(theirs)
+    assert summary(ours.merge(theirs.root)) == {"copied": [NAME]}
+    assert content(ours) == content(theirs)
+
+
+def test_the_further_checkpoint_wins(ours, theirs):
+    advance(ours, 3)
+    for step in (4, 8):
+        advance(theirs, step)
+    assert summary(theirs.merge(ours.root)) == {"older": [NAME]}
+    assert summary(ours.merge(theirs.root)) == {"advanced": [NAME]}
+    with ours.run(CELL) as run:
+        step, tensors, meta = run.load()
+        assert (step, tensors["x"].tolist(), meta) == (8, [8.0, 8.0], {"at": 8})
+        assert [row["step"] for row in run.rows("rows.jsonl")] == [4, 8]
+    assert summary(ours.merge(theirs.root)) == {"older": [NAME]}
+    finish(ours)
+    assert summary(ours.merge(theirs.root)) == {"older": [NAME]}
+
+
+def test_an_unfinished_run_is_begun_here_from_theirs(ours, theirs):
+    advance(theirs, 4)
+    with theirs.run(CELL) as run:
+        run.mark_diverged({"message": "no longer finite", "step": 5})
+    assert summary(ours.merge(theirs.root)) == {"advanced": [NAME]}
+    assert [(info.state, info.step) for info in ours.ls()] == [("diverged", 4)]
+
+
+def test_only_whole_checkpoints_are_brought_in(ours, theirs):
+    for step in (4, 8):
+        advance(theirs, step)
+    (theirs.folder(CELL) / "ckpt-8.safetensors").write_bytes(b"half")
+    assert summary(ours.merge(theirs.root)) == {"advanced": [NAME]}
+    assert [path.name for path in ours.folder(CELL).glob("ckpt-*")] == ["ckpt-4.safetensors"]
+    shutil.rmtree(ours.root)
+    (theirs.folder(CELL) / "ckpt-4.safetensors").write_bytes(b"half")
+    assert summary(ours.merge(theirs.root)) == {"damaged": [f"{NAME}: none of its checkpoints is whole"]}
+    assert not ours.root.exists()
+
+
+def test_a_run_being_worked_on_here_is_left_for_later(ours, theirs):
+    finish(theirs)
+    with ours.run(CELL) as run:
+        # another thread of control holds the lock, as another process would
+        run.append("rows.jsonl", {"step": 1})
+        import threading
+
+        reports = []
+        worker = threading.Thread(target=lambda: reports.append(ours.merge(theirs.root)))
+        worker.start()
+        worker.join()
+    assert summary(reports[0]) == {"busy": [NAME]}
+    assert ours.ls()[0].state == "partial"
+
+
+def test_a_damaged_run_here_is_mended_by_a_whole_copy(ours, theirs):
+    finish(ours)
+    finish(theirs)
+    (ours.folder(CELL) / "sub" / "a.bin").write_bytes(b"abd")
+    assert "a.bin does not match its checksum" in str(ours.verify()[0])
+    assert summary(ours.merge(theirs.root)) == {"mended": [NAME]}
+    assert ours.verify() == []
+
+
+def damage_artefact(folder):
+    (folder / "sub" / "a.bin").write_bytes(b"abd")
+
+
+def shorten_artefact(folder):
+    (folder / "sub" / "a.bin").write_bytes(b"a")
+
+
+def lose_artefact(folder):
+    (folder / "sub" / "a.bin").unlink()
+
+
+def edit_record(folder):
+    path = folder / RECORD
+    path.write_text(path.read_text().replace("0.5", "0.9"))
+
+
+def lose_record(folder):
+    (folder / RECORD).unlink()
+
+
+def edit_config(folder):
+    path = folder / CONFIG
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 1'))
+
+
+def damage_config(folder):
+    (folder / CONFIG).write_bytes(b"\xff\xfe")
+
+
+def escape(folder):
+    """A record whose artefact list points outside, sealed as if it were right."""
+    record = json.loads((folder / RECORD).read_text())
+    record["artefacts"] = {"../../../../outside": {"bytes": 1, "sha256": "0" * 64}}
+    (folder / RECORD).write_text(json.dumps(record))
+    (folder / DONE).write_text(sha256_file(folder / RECORD))
+
+
+def nonsense(folder):
+    """A sealed record without sizes."""
+    record = json.loads((folder / RECORD).read_text())
+    record["artefacts"] = {"sub/a.bin": {}}
+    (folder / RECORD).write_text(json.dumps(record))
+    (folder / DONE).write_text(sha256_file(folder / RECORD))
+
+
+@pytest.mark.parametrize(
+    ("damage", "text"),
+    [
+        (damage_artefact, "sub/a.bin does not match its checksum"),
+        (shorten_artefact, "sub/a.bin has 1 of 3 bytes"),
+        (lose_artefact, "sub/a.bin is missing"),
+        (edit_record, "record.json was changed after the run finished"),
+        (lose_record, "There is no record"),
+        (edit_config, "config.json was edited"),
+        (damage_config, "config.json cannot be read"),
+        (escape, "makes no sense"),
+        (nonsense, "makes no sense"),
+    ],
+)
+def test_every_damage_is_named_and_never_brought_in(ours, theirs, damage, text):
+    finish(theirs)
+    finish(theirs, OTHER)
+    damage(theirs.folder(CELL))
+    [problem] = theirs.verify()
+    assert problem.folder == theirs.folder(CELL)
+    assert text in problem.what
+    assert str(theirs.folder(CELL)) in problem.remedy
+    report = ours.merge(theirs.root)
+    assert report.copied == [f"evaluate/{OTHER.digest}"]
+    assert report.damaged[0].startswith(f"{NAME}: ")
+    assert text in report.damaged[0]
+    assert not (ours.folder(CELL) / DONE).exists()
+
+
+def test_verify_names_a_damaged_checkpoint_and_what_happens(ours):
+    advance(ours, 4)
+    assert ours.verify() == []
+    (ours.folder(CELL) / "ckpt-4.safetensors").write_bytes(b"half")
+    [problem] = ours.verify()
+    assert "ckpt-4.safetensors" in problem.what
+    assert "starts again" in problem.remedy
+
+
+def test_a_merge_cut_short_completes_itself(ours, theirs):
+    finish(theirs)
+    ours.merge(theirs.root)
+    (ours.folder(CELL) / DONE).unlink()  # the last thing it copies
+    assert summary(ours.merge(theirs.root)) == {"copied": [NAME]}
+    (ours.folder(CELL) / DONE).unlink()
+    with ours.run(CELL) as run:
+        assert run.record["value"] == 0.5
+
+
+def test_a_store_that_is_not_there_or_is_this_one_is_refused(ours, tmp_path):
+    with pytest.raises(StoreError, match="There is no store"):
+        ours.merge(tmp_path / "nowhere")
+    finish(ours)
+    with pytest.raises(StoreError, match="is this very store"):
+        ours.merge(ours.root / ".." / "ours")
