@@ -1,0 +1,125 @@
+"""How numbers and names are written for people: the same words in the terminal, the figures, the tables, the report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+HOLE = "–"  # stands where there is no number
+MINUS = "−"
+
+
+def arm_title(arm: Mapping[str, Any]) -> str:
+    """'dsa', 'dsa+fyi', 'random': the arm of a record."""
+    return arm["method"] if arm["flip"] in ("none", "unknown") else f"{arm['method']}+{arm['flip']}"
+
+
+def percent(value: float | None, digits: int = 1) -> str:
+    """A fraction as percent without the sign of percent, '48.9'; a hole for None and for what is not finite."""
+    return HOLE if not is_number(value) else f"{100 * value:.{digits}f}"
+
+
+def mean_and_std(entry: Mapping[str, Any]) -> str:
+    """'48.9 ± 0.6' in percent of an entry with values, mean and std; without the deviation for a single value."""
+    if len(entry["values"]) < 2:
+        return percent(entry["mean"])
+    return f"{percent(entry['mean'])} ± {percent(entry['std'])}"
+
+
+def signed_points(value: float | None, digits: int = 1) -> str:
+    """A difference of fractions in percentage points with its sign, '+1.2' or '−0.3'."""
+    return HOLE if not is_number(value) else f"{100 * value:+.{digits}f}".replace("-", MINUS)
+
+
+def difference_words(difference: Mapping[str, Any], flip: str) -> str:
+    """One line on the paired difference of the arms with and without the flip, and what it allows to say."""
+    pairs = difference["pairs"]
+    what = f"{flip} {MINUS} none: {signed_points(difference['mean'])} points"
+    of = count_words(pairs, "pair")
+    if not has_interval(difference):
+        return f"{what}, {of}: too few for an interval, so this is no evidence either way"
+    return f"{what}, {interval_words(difference)}, {of}: {verdict(difference, flip)}"
+
+
+def interval_words(difference: Mapping[str, Any]) -> str:
+    """'95 % interval [−0.3, +2.7]' in percentage points."""
+    return f"95 % interval [{signed_points(difference['low'])}, {signed_points(difference['high'])}]"
+
+
+def verdict(difference: Mapping[str, Any], flip: str) -> str:
+    """What an interval allows to say, and no more."""
+    if difference["low"] > 0:
+        return f"better with {flip}"
+    if difference["high"] < 0:
+        return f"worse with {flip}"
+    return f"it contains 0, so these runs do not tell whether {flip} helps"
+
+
+def has_interval(difference: Mapping[str, Any] | None) -> bool:
+    """Whether there are pairs enough for an interval to mean something."""
+    if difference is None or difference["pairs"] < 2:
+        return False
+    return is_number(difference.get("low")) and is_number(difference.get("high"))
+
+
+def count_words(count: int, thing: str) -> str:
+    """'1 pair', '5 pairs'."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
+def is_number(value: Any) -> bool:
+    """Whether the value is a finite number."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def unequalness_of(arm: Mapping[str, Any]) -> float | None:
+    """Mean unequalness of an arm, whichever way its task records it."""
+    found = arm.get("unequalness")
+    value = found.get("mean") if isinstance(found, Mapping) else found
+    return value if is_number(value) else None
+
+
+def short(value: Any, digits: int = 4) -> str:
+    """A number in as few figures as it needs; text (such as 'nan') as it is; a hole for None."""
+    if value is None:
+        return HOLE
+    return f"{value:.{digits}g}".replace("e-", f"e{MINUS}") if is_number(value) else str(value)
+
+
+def seconds_words(seconds: float | None) -> str:
+    """'8.3 s', '4 min 12 s', '2 h 05 min'."""
+    if not is_number(seconds):
+        return HOLE
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes_left = divmod(minutes, 60)
+    return f"{hours} h {minutes_left:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def bytes_words(count: int | None) -> str:
+    """'480 B', '120.0 KiB', '1.5 MiB'."""
+    if not is_number(count):
+        return HOLE
+    for unit, size in (("MiB", 2**20), ("KiB", 2**10)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count} B"
+
+
+def protocol_words(protocol: Mapping[str, Any] | str) -> str:
+    """'quick, version 1'; a protocol given as a bare name stays one."""
+    return protocol if isinstance(protocol, str) else f"{protocol['name']}, version {protocol['version']}"
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of an aligned table: first column to the left, the others to the right, a rule under the header."""
+    widths = [max(len(line[column]) for line in (header, *rows)) for column in range(len(header))]
+    lines = [_aligned(line, widths) for line in (header, *rows)]
+    return [lines[0], "─" * len(lines[0].rstrip()), *lines[1:]]
+
+
+def _aligned(line: Sequence[str], widths: Sequence[int]) -> str:
+    cells = (text.ljust(w) if column == 0 else text.rjust(w) for column, (text, w) in enumerate(zip(line, widths)))
+    return "   ".join(cells).rstrip()
