@@ -11,10 +11,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_API = {
-    name: "fyi_bench.api"
-    for name in ("distill", "evaluate", "continual", "load", "inspect", "demo")
-}
+_API = {name: "fyi_bench.api" for name in ("distill", "evaluate", "continual", "load", "CondensedBuffer")}
 
 __all__ = ["__version__", *_API]
 

@@ -79,13 +79,14 @@ def ensure(cell: Cell, worker: Worker) -> dict[str, Any]:
 def numerics() -> dict[str, int]:
     """Declared numerics version of each component; part of the digest of every cell that uses it."""
     import search_space
-    from distill import augment, engine, fyi
+    from distill import augment, cutmix, engine, fyi
     from downstream import accuracy, continual, training
 
     return {
         "engine": engine.NUMERICS,
-        "augment": augment.NUMERICS_VERSION,
-        "flip": fyi.NUMERICS_VERSION,
+        "augment": augment.NUMERICS,
+        "flip": fyi.NUMERICS,
+        "cutmix": cutmix.NUMERICS,
         "network": search_space.NUMERICS_VERSION,
         "trainer": training.NUMERICS,
         "accuracy": accuracy.NUMERICS,

@@ -63,6 +63,18 @@ class Interrupted(FyiBenchError):
     exit_code = EXIT_INTERRUPTED
 
 
+class PlanShown(FyiBenchError):
+    """Not an error: the plan was all that was asked for (--dry-run)."""
+
+    exit_code = EXIT_DONE
+
+
+class Declined(FyiBenchError):
+    """The plan was shown and not agreed to."""
+
+    exit_code = EXIT_USAGE
+
+
 def unknown_name_message(kind: str, name: str, known: Iterable[str]) -> str:
     """Two lines: what is unknown with the nearest suggestion, and everything that is known."""
     known = sorted(known)

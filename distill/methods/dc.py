@@ -72,6 +72,11 @@ class DC(Method):
             self._train_epoch(ctx, epoch)
         return True
 
+    def passes(self, multiplier: int) -> tuple[float, float, float]:
+        c, synthetic = self.config, self.problem.num_classes * self.problem.ipc * multiplier
+        inner = (c.outer_loop - 1) * c.inner_loop * synthetic
+        return 0.0, c.outer_loop * self.problem.num_classes * c.batch_real + inner, c.outer_loop * synthetic
+
     def logged(self, loss: float) -> float:
         return loss / self.problem.num_classes
 

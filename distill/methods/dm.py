@@ -46,6 +46,10 @@ class DM(Method):
         synthetic = ctx.synthetic()
         return distribution_distance(self._mean_features(synthetic, draw), real).sum()
 
+    def passes(self, multiplier: int) -> tuple[float, float, float]:
+        classes = self.problem.num_classes
+        return float(classes * self.config.batch_real), float(classes * self.problem.ipc * multiplier), 0.0
+
     def logged(self, loss: float) -> float:
         return loss / self.problem.num_classes
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fyi_bench.cells import CELLS, Worker, using
+from fyi_bench.estimate import COSTS, Passes
+from fyi_bench.estimate import COSTS, Passes
 from fyi_bench.store import Cell, RunFolder
 
 if TYPE_CHECKING:
@@ -15,12 +17,16 @@ if TYPE_CHECKING:
 def accuracy_cell(
     data: RealDataset,
     image_set: dict[str, str],
+    images: int,
     protocol: Protocol,
     seed: int,
     model: str | None = None,
     precision: str = "fp32",
 ) -> Cell:
-    """The cell of one network's accuracy; `image_set` refers to a set as `Worker.image_set` understands it."""
+    """The cell of one network's accuracy; `image_set` refers to a set as `Worker.image_set` understands it.
+
+    images: how many images the set has, for the estimate of time only.
+    """
     inputs = {
         "dataset": data.name,
         "test_data": data.test_digest,
@@ -28,9 +34,14 @@ def accuracy_cell(
         "protocol": {**protocol.keyed(), "eval_model": model or protocol.eval_model},
         "seed": seed,
         "precision": precision,
-        "numerics": using("accuracy", "trainer", "augment", "network"),
+        "numerics": using("accuracy", "trainer", "augment", "cutmix", "network"),
     }
-    notes = {"protocol": protocol.name, "protocol_version": protocol.version, "file": image_set.get("file")}
+    notes = {
+        "protocol": protocol.name,
+        "protocol_version": protocol.version,
+        "file": image_set.get("file"),
+        "images": images,
+    }
     return Cell("accuracy", inputs, notes)
 
 
@@ -64,3 +75,16 @@ def compute(cell: Cell, run: RunFolder, worker: Worker) -> None:
         report=lambda epochs, loss: worker.progress(cell.digest, epochs, protocol.epochs_run, loss),
     )
     run.finish({"value": result.accuracy, "last_loss": result.last_loss})
+
+
+@COSTS.register("accuracy")
+def passes(cell: Cell, data: RealDataset) -> list[Passes]:
+    """Training passes over the set, one pass over the test images."""
+    return [training_passes(cell, data, len(data.test))]
+
+
+def training_passes(cell: Cell, data: RealDataset, tested: int) -> Passes:
+    """Passes of training one network by the cell's protocol and testing it on `tested` images."""
+    protocol = protocol_of(cell)
+    trained = cell.notes["images"] * protocol.epochs_run
+    return Passes(protocol.eval_model, data.train.shape, data.num_classes, forward=tested, first=trained)

@@ -1,4 +1,4 @@
-"""Cell `continual`: after one step of a class order, train one network on the memory and test it on the classes seen."""
+"""Cell `continual`: train one network on the memory after a step of a class order, test it on the classes seen."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fyi_bench.cells import CELLS, Worker, using
-from fyi_bench.kinds.accuracy import protocol_of
+from fyi_bench.estimate import COSTS, Passes
+from fyi_bench.kinds.accuracy import protocol_of, training_passes
 from fyi_bench.store import Cell, RunFolder
 
 if TYPE_CHECKING:
@@ -36,9 +37,11 @@ def continual_cell(
         "protocol": protocol.keyed(),
         "seed": seed,
         "precision": precision,
-        "numerics": using("continual", "trainer", "augment", "network"),
+        "numerics": using("continual", "trainer", "augment", "cutmix", "network"),
     }
-    return Cell("continual", inputs, {"protocol": protocol.name, "protocol_version": protocol.version})
+    images = sum(len(cell.inputs["classes"]) * cell.inputs["ipc"] for cell in sets)
+    notes = {"protocol": protocol.name, "protocol_version": protocol.version, "images": images}
+    return Cell("continual", inputs, notes)
 
 
 @CELLS.register("continual")
@@ -62,3 +65,10 @@ def compute(cell: Cell, run: RunFolder, worker: Worker) -> None:
         report=lambda epochs, loss: worker.progress(cell.digest, epochs, protocol.epochs_run, loss),
     ).after_step(inputs["step"], inputs["seed"])
     run.finish({"value": result.accuracy, "classes_seen": result.classes_seen, "images": result.images})
+
+
+@COSTS.register("continual")
+def passes(cell: Cell, data: RealDataset) -> list[Passes]:
+    """Training passes over the memory, one pass over the test images of the classes seen."""
+    seen = (cell.inputs["step"] + 1) / cell.inputs["steps"]
+    return [training_passes(cell, data, round(len(data.test) * seen))]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fyi_bench.cells import CELLS, LAST_GOOD_FILE, SET_FILE, Worker, using
 from fyi_bench.errors import DivergenceError
+from fyi_bench.estimate import COSTS, Passes
 from fyi_bench.store import Cell, RunFolder
 
 if TYPE_CHECKING:
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from distill.recipes import Recipe
     from distill.spaces import Space
     from fyi_bench.data import RealDataset
-
-UNEQUALNESS_NETWORKS = 20  # random networks the symmetry score of a finished set is averaged over
 
 
 def distill_cell(
@@ -108,14 +107,20 @@ def compute(cell: Cell, run: RunFolder, worker: Worker) -> None:
             "set": SET_FILE,
             "set_digest": result.digest,
             "set_bytes": result.nbytes,
-            "unequalness": unequalness_of(result, inputs["seed"], worker.device),
             **{key: facts[key] for key in ("iterations", "loss_first", "loss_last")},
         }
     )
 
 
-def unequalness_of(image_set: Any, seed: int, device: str = "cpu") -> dict[str, Any]:
-    """Symmetry score (FYI eq. 5, DM distance) of a set: mean and std over random networks."""
-    from distill.fyi import set_unequalness
+@COSTS.register("distill")
+def passes(cell: Cell, data: RealDataset) -> list[Passes]:
+    """What the method says an iteration needs."""
+    from distill.fyi import FLIPS
+    from distill.method import METHODS, config_of
+    from distill.problem import Problem
 
-    return set_unequalness(image_set, seed, networks=UNEQUALNESS_NETWORKS)
+    inputs = cell.inputs
+    problem = Problem(data.train, data.space, inputs["ipc"], inputs["seed"], tuple(inputs["classes"]))
+    method = METHODS.get(inputs["method"])(config_of(inputs["method"], inputs["config"]), problem)
+    counts = [n * inputs["config"]["iterations"] for n in method.passes(FLIPS.get(inputs["flip"]).multiplier)]
+    return [Passes(inputs["config"]["model"], problem.shape, problem.num_classes, *counts)]

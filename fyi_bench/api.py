@@ -1,0 +1,98 @@
+"""The Python API: the words of the command line as functions that return records or sets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fyi_bench.config import Settings
+from fyi_bench.jobs.save import save_record
+from fyi_bench.session import Session
+
+if TYPE_CHECKING:
+    from distill.image_set import ImageSet
+
+DEFAULT_IPC = 10
+DEFAULT_STEPS = 10
+CONTINUAL_DATASET = "cifar100"
+
+
+def distill(
+    method: str = "dm",
+    *,
+    fyi: bool = False,
+    flip: str | None = None,
+    ipc: int = DEFAULT_IPC,
+    only: bool = False,
+    architectures: Sequence[str] = (),
+    session: Session | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Condense a data set and evaluate the result; returns the record (`arms[i]["set"]` is the file).
+
+    flip: 'none', 'fyi', 'random', 'vertical', 'rotate' or 'scale'; `fyi=True` is short for 'fyi'. only: leave out
+    the other arms. settings: fields of `Settings` (dataset, protocol, device, seed, seeds, overrides …).
+    Raises UsageError, DataError, DivergenceError, BudgetExhausted … of `fyi_bench.errors`.
+    """
+    from fyi_bench.jobs.distill import distill_job
+
+    session = session or Session(Settings(**settings))
+    record = distill_job(session, method, flip_name(fyi, flip), ipc, only, architectures)
+    save_record(session.store, record)
+    return record
+
+
+def continual(
+    method: str = "dsa",
+    *,
+    steps: int = DEFAULT_STEPS,
+    fyi: bool = False,
+    flip: str | None = None,
+    ipc: int = DEFAULT_IPC,
+    only: bool = False,
+    session: Session | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Class-incremental learning from distilled memory; returns the record (`arms[i]["accuracy"]`, a row a step)."""
+    from fyi_bench.jobs.continual import continual_job
+
+    session = session or Session(Settings(**{"dataset": CONTINUAL_DATASET, **settings}))
+    record = continual_job(session, method, flip_name(fyi, flip), ipc, steps, only)
+    save_record(session.store, record)
+    return record
+
+
+def evaluate(
+    path: str | Path, *, architectures: Sequence[str] = (), session: Session | None = None, **settings: Any
+) -> dict[str, Any]:
+    """Accuracy of networks trained on a set that is a file; returns the record."""
+    from fyi_bench.jobs.evaluate import evaluate_job
+
+    session = session or Session(Settings(**settings))
+    record = evaluate_job(session, path, architectures)
+    save_record(session.store, record)
+    return record
+
+
+def load(path: str | Path) -> ImageSet:
+    """Read a condensed set; DataError names what is wrong with a broken one."""
+    from distill.image_set import ImageSet
+
+    return ImageSet.load(path)
+
+
+def CondensedBuffer(method: str = "dsa", fyi: bool = True, **options: Any) -> Any:  # noqa: N802  it makes an object
+    """Storage policy for Avalanche's strategies that distils each experience; see downstream.continual."""
+    from downstream.continual import condensed_buffer
+
+    return condensed_buffer(method, fyi, **options)
+
+
+def flip_name(fyi: bool, flip: str | None) -> str:
+    """The flip that `--fyi` and `--flip` ask for together. Raises UsageError when they contradict each other."""
+    from fyi_bench.errors import UsageError
+
+    if fyi and flip not in (None, "fyi"):
+        raise UsageError(f"--fyi and --flip {flip} contradict each other.\nGive one of them.")
+    return "fyi" if fyi else flip or "none"

@@ -1,0 +1,70 @@
+"""`fyi-bench evaluate`: accuracy of networks trained on a set that is a file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from distill.image_set import ImageSet
+from fyi_bench.errors import UsageError
+from fyi_bench.jobs.common import digest_of_cells, summary
+from fyi_bench.kinds.accuracy import accuracy_cell
+from fyi_bench.record import build_record
+from fyi_bench.session import Session
+
+
+def evaluate_job(session: Session, path: str | Path, architectures: Sequence[str] = ()) -> dict[str, Any]:
+    """Train `nets` networks of each architecture on the set, test each once, return the record."""
+    path = Path(path)
+    image_set = ImageSet.load(path)
+    check_fits(image_set, session.data)
+    session.check_overrides([])
+    method = str(image_set.provenance.get("method", "file"))
+    protocol = session.protocol("accuracy", method)
+    names = list(architectures) or [protocol.eval_model]
+    reference = {"digest": image_set.digest, "file": str(path.resolve())}
+    cells = {
+        (name, net): accuracy_cell(
+            session.data, reference, len(image_set), protocol, session.settings.seed + net, name,
+            session.settings.precision,
+        )
+        for name in names
+        for net in range(protocol.nets)
+    }  # fmt: skip
+    session.announce(f"evaluate {path.name} · {session.data.name}", list(cells.values()), protocol.name)
+    records = session.compute([("evaluating", list(cells.values()))])
+    entries = [
+        {"name": name, **summary([records[cells[name, net].digest]["value"] for net in range(protocol.nets)])}
+        for name in names
+    ]
+    arm = {
+        "method": method,
+        "flip": str(image_set.provenance.get("flip", "unknown")),
+        "ipc": image_set.ipc,
+        "set": str(path),
+        "set_digest": image_set.digest,
+        "set_bytes": image_set.nbytes,
+        "architectures": entries,
+    }
+    return build_record(
+        "accuracy",
+        dataset=session.data.name,
+        protocol={"name": protocol.name, "version": protocol.version},
+        device=session.settings.device,
+        precision=session.settings.precision,
+        seeds=[session.settings.seed + net for net in range(protocol.nets)],
+        wall_s=session.wall_s(),
+        digest=digest_of_cells("accuracy", cells.values()),
+        arms=[arm],
+        store=str(session.store.root),
+    )
+
+
+def check_fits(image_set: ImageSet, data: Any) -> None:
+    """Raise UsageError when a set cannot stand for this data set (size, channels or classes differ)."""
+    if image_set.shape != data.train.shape or image_set.num_classes != data.num_classes:
+        raise UsageError(
+            f"The set has {image_set.num_classes} classes of {image_set.shape} images, {data.name} has"
+            f" {data.num_classes} of {data.train.shape}.\nName the right --dataset."
+        )

@@ -1,0 +1,173 @@
+"""One command at work: settings, data, store, display, and the computing of its cells."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from fyi_bench.budget import Budget, Interruption, Stop, format_duration
+from fyi_bench.cells import Worker
+from fyi_bench.config import Settings
+from fyi_bench.errors import Declined, PlanShown, UsageError, unknown_name_message
+from fyi_bench.pool import Events, WorkerOptions, compute_here, compute_in_workers
+from fyi_bench.progress import Progress, progress
+from fyi_bench.store import Cell, Store
+
+if TYPE_CHECKING:
+    from distill.recipes import Recipe
+    from downstream.protocol import Protocol
+    from fyi_bench.data import RealDataset
+
+ASK_ABOVE_SECONDS = 30 * 60
+
+
+@dataclass
+class Session:
+    """What a job needs. `settings` are resolved here; say(line) prints for people; confirm(question) asks them.
+
+    dry_run: show plan and estimate, then stop by raising PlanShown. display: mode of the progress display.
+    """
+
+    settings: Settings
+    say: Callable[[str], None] = lambda line: None
+    confirm: Callable[[str], bool] = lambda question: True
+    dry_run: bool = False
+    display: str = "silent"
+    stop: Stop | None = None
+    began: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self.settings = self.settings.resolved()
+        self.stop = self.stop or Stop(Budget(self.settings.budget))
+        self.store = Store(self.settings.store, say=lambda line: print(line, file=sys.stderr))
+
+    @cached_property
+    def data(self) -> RealDataset:
+        """The real data set of the settings."""
+        from fyi_bench.data import load_dataset
+
+        return load_dataset(self.settings.dataset, self.settings.data_root)
+
+    def protocol(self, task: str, method: str | None = None) -> Protocol:
+        """The protocol of the settings for a task, with those overrides that are its keys."""
+        from downstream.protocol import protocol, protocol_keys
+
+        mine = {k: v for k, v in self.settings.overrides.items() if k in protocol_keys()}
+        return protocol(self.settings.protocol, task, method).with_overrides(mine)
+
+    def recipe(self, method: str, ipc: int, overridden: bool = True) -> Recipe:
+        """The method's recipe, where `overridden` with those of the user's values that are its keys."""
+        from distill.recipes import recipe
+
+        found = recipe(method, self.settings.dataset, ipc, self.settings.protocol)
+        if not overridden:
+            return found
+        return found.with_overrides({k: v for k, v in self.settings.overrides.items() if k in found.values})
+
+    def check_overrides(self, recipes: Sequence[Recipe]) -> None:
+        """Raise UsageError for a --set key that no recipe of the command and no protocol has."""
+        from downstream.protocol import protocol_keys
+
+        known = set().union(protocol_keys(), *(r.values for r in recipes))
+        for key in self.settings.overrides:
+            if key not in known:
+                raise UsageError(unknown_name_message("key", key, known))
+
+    def announce(self, title: str, cells: Sequence[Cell], protocol_name: str) -> None:
+        """Print the plan: protocol first, what is to compute, how long it takes. Stops here on a dry run."""
+        from fyi_bench.estimate import estimate_seconds
+
+        s = self.settings
+        missing = [cell for cell in cells if not (self.store.folder(cell) / "done").exists()]
+        self.say(
+            f"protocol {protocol_name} · {s.device} · {s.workers} worker(s) x {s.threads} thread(s) · {s.precision}"
+        )
+        self.say(title + (f" · {self.data.note}" if self.data.note else ""))
+        seconds = estimate_seconds(missing, self.data, s.device, s.threads, s.workers)
+        done = f" ({len(cells) - len(missing)} done already)" if len(missing) < len(cells) else ""
+        self.say(f"{len(cells)} cells{done}, about {format_duration(seconds)} to go · store {s.store}")
+        if self.dry_run:
+            raise PlanShown
+        if seconds > ASK_ABOVE_SECONDS and s.budget is None and not self.confirm("Go on?"):
+            raise Declined("Not started.\nUse --budget to work in pieces, or --yes to agree beforehand.")
+
+    def compute(self, stages: Sequence[tuple[str, Sequence[Cell]]]) -> dict[str, dict[str, Any]]:
+        """Compute what is missing, stage after stage, and return every cell's record by digest."""
+        records: dict[str, dict[str, Any]] = {}
+        with Interruption(self.stop), progress(self.display) as shown:
+            for title, cells in stages:
+                unique = list({cell.digest: cell for cell in cells}.values())
+                self._compute_stage(shown, title, [c for c in unique if not self._done(c)])
+                records |= {cell.digest: self._record(cell) for cell in unique}
+        return records
+
+    def wall_s(self) -> float:
+        """Seconds since the command began."""
+        return time.monotonic() - self.began
+
+    def _done(self, cell: Cell) -> bool:
+        return (self.store.folder(cell) / "done").exists()
+
+    def _record(self, cell: Cell) -> dict[str, Any]:
+        with self.store.run(cell) as run:
+            return run.record
+
+    def _compute_stage(self, shown: Progress, title: str, missing: Sequence[Cell]) -> None:
+        if not missing:
+            return
+        events, s = _Shown(shown, title, missing), self.settings
+        heard = Events(events.progress, events.done, shown.say)
+        if s.workers > 1 and len(missing) > 1:
+            budget = None if s.budget is None else max(1.0, s.budget - self.wall_s())
+            options = WorkerOptions(self.store.root, s.data_root, s.device, s.threads, budget)
+            compute_in_workers(missing, options, s.workers, heard, self.stop)
+        else:
+            compute_here(missing, self._worker, heard)
+        events.end()
+
+    @cached_property
+    def _worker(self) -> Worker:
+        from fyi_bench.runtime import prepare
+
+        prepare(self.settings.threads)
+        return Worker(self.store, self.settings.data_root, self.settings.device, self.stop)
+
+
+class _Shown:
+    """Cells as rows of the display: the stage, and the cell that spoke last."""
+
+    def __init__(self, shown: Progress, title: str, cells: Sequence[Cell]):
+        self.shown, self.total, self.names = shown, len(cells), {c.digest: name_of(c) for c in cells}
+        self.stage = shown.add(title, total=len(cells), unit="cell")
+        self.rows: dict[str, Any] = {}
+        self.finished = 0
+
+    def progress(self, digest: str, done: int, total: int, loss: float) -> None:
+        if digest not in self.rows:
+            self.rows[digest] = self.shown.add(self.names.get(digest, digest), total=total, done=done - 1)
+        self.rows[digest].update(done, loss=loss)
+
+    def done(self, digest: str) -> None:
+        if digest in self.rows:
+            self.rows.pop(digest).finish()
+        self.finished += 1
+        self.stage.update(self.finished)
+
+    def end(self) -> None:
+        for row in self.rows.values():
+            row.finish()
+        self.stage.finish()
+
+
+def name_of(cell: Cell) -> str:
+    """Short name of a cell for people."""
+    i: Mapping[str, Any] = cell.inputs
+    words = [cell.kind, i.get("method"), i.get("flip") if i.get("flip") not in (None, "none") else None]
+    if "step" in i:
+        words.append(f"step {i['step'] + 1}/{i['steps']}")
+    words.append(f"seed {i['seed']}" if "seed" in i else None)
+    return " ".join(str(w) for w in words if w)
