@@ -16,7 +16,7 @@ from fyi_bench.errors import DataError
 from fyi_bench.registry import Registry
 
 # kind -> the class that rebuilds such a space from its description; `zca` registers from distill/zca.py
-SPACES: Registry[type["Space"]] = Registry("space")
+SPACES: Registry[type[Space]] = Registry("space")
 
 
 class Space:
@@ -86,6 +86,39 @@ class NormalizedSpace(Space):
         return cls(tuple(description["mean"]), tuple(description["std"]))
 
 
+@dataclass(frozen=True, eq=False)
+class WhitenedSpace(Space):
+    """Whitened images of others whose matrix is not known here: they can be kept and looked at, not converted.
+
+    recipe: how they were whitened, as far as the file tells. dataset: what the matrix was fitted to, or empty.
+    """
+
+    recipe: str
+    dataset: str = ""
+    kind = "whitened"
+
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Always DataError: there is no matrix."""
+        raise self._no_matrix()
+
+    def decode(self, images: torch.Tensor) -> torch.Tensor:
+        """Always DataError: there is no matrix."""
+        raise self._no_matrix()
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": self.kind, "recipe": self.recipe, "dataset": self.dataset}
+
+    @classmethod
+    def rebuild(cls, description: dict[str, Any]) -> WhitenedSpace:
+        return cls(description["recipe"], description["dataset"])
+
+    def _no_matrix(self) -> DataError:
+        return DataError(
+            f"These images are whitened ({self.recipe}) by a matrix that is not known here.\n"
+            "Import the file again with the data it was made from at hand (--data-root), or name its ZCA space."
+        )
+
+
 def space_from(description: dict[str, Any]) -> Space:
     """The space a description stands for; raises UnknownNameError for an unknown kind."""
     return SPACES.get(description["kind"]).rebuild(description)
@@ -99,3 +132,4 @@ def _per_channel(values: Sequence[float], like: torch.Tensor) -> torch.Tensor:
 
 SPACES.register("pixel", PixelSpace)
 SPACES.register("normalized", NormalizedSpace)
+SPACES.register("whitened", WhitenedSpace)
