@@ -44,9 +44,9 @@ def distill_arm(method: str, flip: str, accuracy: dict[str, list[float]], **more
     return arm | more
 
 
-def distill_record(**more: Any) -> dict[str, Any]:
+def distill_record(arms: list[dict] | None = None, **more: Any) -> dict[str, Any]:
     """dm with and without fyi and random images, two architectures, three networks."""
-    arms = [
+    arms = arms or [
         distill_arm("dm", "none", {"convnet": [0.45, 0.46, 0.47], "resnet18": [0.38, 0.4, 0.36]}),
         distill_arm("dm", "fyi", {"convnet": [0.46, 0.475, 0.478], "resnet18": [0.40, 0.41, 0.39]}),
         distill_arm("random", "none", {"convnet": [0.28, 0.3, 0.29]}, loss_first=None, loss_last=None, iterations=0),
@@ -64,9 +64,9 @@ def continual_arm(method: str, flip: str, curve: list[list[float]], size: int = 
     return arm | {"distill_s": 120.0, "unequalness": 20.0 if flip == "none" else 44.0} | more
 
 
-def continual_record(**more: Any) -> dict[str, Any]:
+def continual_record(arms: list[dict] | None = None, **more: Any) -> dict[str, Any]:
     """dsa with and without fyi and random images over five steps and three class orders."""
-    arms = [
+    arms = arms or [
         continual_arm("dsa", "none", _curve([0.52, 0.43, 0.37, 0.33, 0.29], 0.012)),
         continual_arm("dsa", "fyi", _curve([0.55, 0.46, 0.40, 0.355, 0.318], 0.010)),
         continual_arm("random", "none", _curve([0.38, 0.29, 0.23, 0.19, 0.165], 0.008)),
