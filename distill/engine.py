@@ -68,8 +68,16 @@ class Context:
 
     def synthetic(self) -> torch.Tensor:
         """All synthetic images as a network sees them, [C, n', ch, H, W]: decoded, then expanded by the flip."""
-        per_class = self.images.unflatten(0, (self.problem.num_classes, -1))
-        return self.flip.expand_classes(self.method.decode(per_class), generator=self._flip_stream())
+        return self.expand_classes(self.method.decode(self.per_class))
+
+    @property
+    def per_class(self) -> torch.Tensor:
+        """The learned images class by class, [C, n, ch, H, W]."""
+        return self.images.unflatten(0, (self.problem.num_classes, -1))
+
+    def expand_classes(self, x: torch.Tensor, *keys: rng.Key) -> torch.Tensor:
+        """The flip of decoded images [C, n, ch, H, W] inside each class, before augmentation."""
+        return self.flip.expand_classes(x, generator=self._flip_stream(*keys))
 
     def expand(self, x: torch.Tensor, y: torch.Tensor, *keys: rng.Key) -> tuple[torch.Tensor, torch.Tensor]:
         """The flip of an inner loop's mini-batch with its labels, before augmentation."""
@@ -146,7 +154,7 @@ class _Run:
         while True:
             self.optimiser.zero_grad(set_to_none=True)
             total = total + self.method.backward(ctx)
-            self.optimiser.step()
+            self.method.step(ctx, self.optimiser)
             matches += 1
             if not self.method.advance(ctx):
                 break

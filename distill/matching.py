@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 
 from fyi_bench.registry import Registry
 
@@ -59,3 +60,69 @@ def gradient_distance(synthetic: Gradients, real: Gradients, metric: str = "ours
 def distribution_distance(mean_synthetic: torch.Tensor, mean_real: torch.Tensor) -> torch.Tensor:
     """Squared Euclidean distance of mean features, [C, F] x [C, F] -> [C] (FYI eq. 3; DM, WACV 2023, eq. 5)."""
     return ((mean_real - mean_synthetic) ** 2).flatten(1).sum(1)
+
+
+def class_mean_distance(synthetic: Sequence[torch.Tensor], real: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Squared distance of class means, one number a layer: lists of means [C, …] -> [layers], summed over classes.
+
+    CAFE's feature alignment (Wang et al., CVPR 2022), and DataDAM's distance of attention maps (ICCV 2023).
+    """
+    return torch.stack([distribution_distance(s, r).sum() for s, r in zip(synthetic, real, strict=True)])
+
+
+def discrimination_loss(features: torch.Tensor, labels: torch.Tensor, mean_synthetic: torch.Tensor) -> torch.Tensor:
+    """Summed cross-entropy of real features [N, F] classified by their products with synthetic class means [C, F].
+
+    CAFE's discrimination loss: the means of the synthetic features serve as the classifier of the real ones.
+    """
+    return F.cross_entropy(features @ mean_synthetic.T, labels, reduction="sum")
+
+
+def spatial_attention(maps: torch.Tensor, power: float) -> torch.Tensor:
+    """Attention maps [N, h·w] of activations [N, ch, h, w]: sum over channels of |a|^power, each of length 1.
+
+    DataDAM (Sajedi et al., ICCV 2023), Sec. 3.2.
+    """
+    return F.normalize(maps.abs().pow(power).sum(1).flatten(1), dim=1)
+
+
+# metric name -> function(synthetic, real) of one tensor a class [C, …] giving distances [C]: IDC sums them over a
+# chosen part of the gradients, or over features
+TENSOR_METRICS: Registry[Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = Registry("IDC metric")
+
+
+@TENSOR_METRICS.register("mse")
+def tensor_squared_error(synthetic: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    """Sum of squared differences (no mean is taken, whatever the name says)."""
+    return (synthetic - real).square().flatten(1).sum(1)
+
+
+@TENSOR_METRICS.register("l1")
+def tensor_absolute_error(synthetic: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    """Sum of absolute differences."""
+    return (synthetic - real).abs().flatten(1).sum(1)
+
+
+@TENSOR_METRICS.register("l1_mean")
+def tensor_row_mean_error(synthetic: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    """Mean absolute difference of each row (first dimension of the tensor), summed over rows."""
+    return (synthetic - real).abs().unsqueeze(-1).flatten(2).mean(2).sum(1)
+
+
+@TENSOR_METRICS.register("cos")
+def tensor_row_cosine(synthetic: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    """1 - cosine of each row (first dimension of the tensor), summed over rows; 1e-6 as in `layerwise_cosine`."""
+    s, r = (t.unsqueeze(-1).flatten(2) for t in (synthetic, real))
+    return (1 - (s * r).sum(2) / (s.norm(dim=2) * r.norm(dim=2) + 1e-6)).sum(1)
+
+
+def tensors_distance(
+    synthetic: Sequence[torch.Tensor], real: Sequence[torch.Tensor], metric: str, skip: frozenset[int] = frozenset()
+) -> torch.Tensor:
+    """IDC's distance [C]: the metric summed over tensors [C, …]; `skip` leaves out those with so many dimensions.
+
+    IDC skips the gradients of vectors (1) and of the classifier (2) and so matches those of convolutions.
+    """
+    measure = TENSOR_METRICS.get(metric)
+    pairs = zip(synthetic, real, strict=True)
+    return sum(measure(s, r) for s, r in pairs if s.ndim - 1 not in skip)

@@ -51,13 +51,15 @@ class Method:
     """One distillation algorithm on one problem.
 
     Class attributes: `name`; `numerics`, a version to raise whenever its numbers change; `Config`;
-    `space_kind`, the space it needs ('normalized' unless its paper says otherwise).
+    `space_kind`, the space it needs ('normalized' unless its paper says otherwise); `statistics_family`, whose
+    channel statistics its published code normalises with ('dc', or 'mtt': CIFAR-10's for CIFAR-100 too).
     """
 
     name: ClassVar[str]
     numerics: ClassVar[int]
     Config: ClassVar[type[MethodConfig]]
     space_kind: ClassVar[str] = "normalized"
+    statistics_family: ClassVar[str] = "dc"
 
     def __init__(self, config: MethodConfig, problem: Problem):
         self.config, self.problem = config, problem
@@ -110,9 +112,20 @@ class Method:
         loss.backward()
         return loss.detach()
 
+    def step(self, ctx: Context, optimiser: torch.optim.Optimizer) -> None:
+        """Move the learned tensors along the gradients that `backward` left: one step of the engine's optimiser."""
+        optimiser.step()
+
     def advance(self, ctx: Context) -> bool:
         """After the step: prepare another matching step on this network and return True, or end the iteration."""
         return False
+
+    def passes(self, multiplier: int) -> tuple[float, float, float]:
+        """Images an iteration sends through the network: (forward only, first derivatives, second derivatives).
+
+        multiplier: how many images the flip makes of one. Used to estimate time before work.
+        """
+        return 0.0, float(self.problem.num_classes * self.problem.ipc * multiplier), 0.0
 
     def logged(self, loss: float) -> float:
         """The loss as the method's papers log it (for instance divided by the classes)."""

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 
 from distill.image_set import ImageSet
-from distill.spaces import Space
+from distill.spaces import NormalizedSpace, PixelSpace, Space
 from fyi_bench import rng
 from fyi_bench.errors import UsageError
 from fyi_bench.rng import Key
@@ -23,6 +23,7 @@ class Problem:
     classes: the classes to condense, original labels; inside they count 0 .. C - 1 in this order.
     ipc: synthetic images per class; space: where the synthetic images live; seed: of every draw.
     data_digest: identifies the real data in provenance and records.
+    statistics: channel statistics for methods that work on pixels and normalise inside, see `normalisation`.
     precision: 'fp32', or 'bf16' for branches that need first derivatives only (on CPU and GPU by autocast).
     """
 
@@ -35,6 +36,7 @@ class Problem:
     dtype: torch.dtype = torch.float32
     precision: str = "fp32"
     data_digest: str = ""
+    statistics: NormalizedSpace | None = None
 
     def __post_init__(self) -> None:
         if not self.classes:
@@ -93,6 +95,29 @@ class Problem:
     def real_batch(self, count: int, *keys: Key) -> torch.Tensor:
         """Fresh real batch [C, k, ch, H, W]: each class without replacement, batches independent (no epochs)."""
         return self.images_at(self.draw_rows(count, *keys))
+
+    def shuffled(self, batch: int, *keys: Key) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """One shuffled pass over the real images of the classes: (images [b, ch, H, W], int64 [b] in 0 .. C - 1)."""
+        rows = torch.cat(self.rows)
+        labels = torch.repeat_interleave(torch.tensor([len(r) for r in self.rows]))
+        order = torch.randperm(len(rows), generator=self.stream(*keys))
+        for index in order.split(batch):
+            yield self.images_at(rows[index]), labels[index].to(self.device)
+
+    @cached_property
+    def normalisation(self) -> NormalizedSpace:
+        """`statistics`, or where none were given the channel mean and std of the real images of the classes."""
+        if self.statistics is not None:
+            return self.statistics
+        total, squares, count = 0.0, 0.0, 0
+        for rows in torch.cat(self.rows).split(4096):
+            pixels = self.images_at(rows, PixelSpace()).double()
+            total = total + pixels.sum((0, 2, 3))
+            squares = squares + pixels.square().sum((0, 2, 3))
+            count += pixels[:, 0].numel()
+        mean = total / count
+        std = (squares / count - mean.square()).clamp(min=0).sqrt().clamp(min=1e-6)
+        return NormalizedSpace(tuple(mean.tolist()), tuple(std.tolist()))
 
     @cached_property
     def _resident(self) -> torch.Tensor:

@@ -1,0 +1,195 @@
+"""CAFE: align the features of real and synthetic images layer by layer, in a network trained on the synthetic ones.
+
+Paper:  Wang et al., "CAFE: Learning to Condense Dataset by Aligning Features", CVPR 2022.
+Objective: weighted sum over layers (activations of each block before pooling, the last pooled map) of the squared
+        distance of class means, plus that of the flattened last map, plus `inner_weight` times the cross-entropy of
+        real features classified by the synthetic class means. The cross-entropy of the real images in the network
+        itself is added to the value; it does not depend on the synthetic images.
+        Matching on one network ends when its accuracy on fresh real images has settled (the last 10 within
+        `lambda_1`); after each matching step the network is trained on the synthetic images, epoch by epoch, until
+        its accuracy has moved (the last 10 farther apart than `lambda_2`).
+FYI:    images of a class are expanded before augmentation, in the matching and in the epochs in between (as FYI's
+        code does in DC). CAFE with FYI is not published: inferred.
+Recipe: recipes/cafe.toml. Images start as noise. The published code is written for CIFAR-10; this one for any classes
+        and sizes: `weights` are lined up with the deepest block, earlier blocks take the first weight.
+Differs from the published code: no accuracy leaks into the next one's sum, and both loops have a cap (`max_matches`,
+        `max_epochs`; the published ones have none and may not end). A step-size schedule that reaches beyond a shorter
+        run is squeezed in proportion. Both inferred.
+Published: CIFAR-10 at 1 / 10 / 50 images a class 30.3 / 46.3 / 55.5 %, CIFAR-100 12.9 / 27.8 / 37.9 % (FYI Table 1).
+Run:    fyi-bench distill --method cafe --dataset cifar10 --ipc 10
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from distill.augment import Draw
+from distill.matching import class_mean_distance, discrimination_loss
+from distill.method import METHODS, MethodConfig
+from distill.methods.dc import DC
+from fyi_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from distill.engine import Context
+
+WATCHED = 10  # accuracies that decide whether a loop ends
+WATCH_IMAGES = 128  # fresh real images a class behind each of them
+LAST_MARK = 0.9  # where a squeezed schedule has its last mark: 1800 of 2000 iterations, as published
+
+
+@dataclass(frozen=True)
+class CAFEConfig(MethodConfig):
+    lr_net: float
+    momentum_net: float
+    wd_net: float
+    batch_real: int
+    batch_train: int
+    lambda_1: float
+    lambda_2: float
+    max_matches: int
+    max_epochs: int
+    weights: tuple[float, ...]
+    inner_weight: float
+    lr_img_factor: float
+    lr_img_schedule: tuple[int, ...]
+
+
+class RealSide(NamedTuple):
+    """What the real images of a step give: class means [C, …] by layer, flat features [N, F], cross-entropy."""
+
+    means: list[torch.Tensor]
+    features: torch.Tensor
+    cross_entropy: torch.Tensor
+
+
+@METHODS.register("cafe")
+class CAFE(DC):
+    """Feature alignment with dynamic loops; the network's epochs on synthetic images are those of DC."""
+
+    name = "cafe"
+    numerics = 1
+    Config = CAFEConfig
+    config: CAFEConfig
+    statistics_family = "mtt"
+
+    def begin(self, ctx: Context) -> None:
+        super().begin(ctx)
+        if not hasattr(self.network, "features_per_block"):
+            raise UsageError(f"CAFE reads the blocks of a ConvNet, which '{self.config.model}' is not.")
+        self.settled = Watch()
+
+    def loss(self, ctx: Context) -> torch.Tensor:
+        self.network.train().requires_grad_(False)
+        draw = self.augmentation.draw_classes(ctx.stream("augment"), self.problem.num_classes, self.problem.shape[-1])
+        real = self._real_side(ctx, draw)
+        means = self._class_means(self._maps(ctx.synthetic(), draw), self.problem.num_classes)
+        layers = class_mean_distance(means, real.means)
+        flat = means[-1].flatten(1)
+        labels = torch.arange(self.problem.num_classes, device=flat.device)
+        owner = labels.repeat_interleave(len(real.features) // len(labels))
+        output = layers[-1] + self.config.inner_weight * discrimination_loss(real.features, owner, flat)
+        weights = torch.tensor(layer_weights(self.config.weights, len(layers)), dtype=layers.dtype)
+        return (layers * weights.to(layers.device)).sum() + real.cross_entropy + output
+
+    def advance(self, ctx: Context) -> bool:
+        c = self.config
+        if ctx.match + 1 >= c.max_matches:
+            return False
+        if c.max_matches > WATCHED and self.settled.spread(self._accuracy(ctx, "settled")) < c.lambda_1:
+            return False
+        moved = Watch()
+        for epoch in range(c.max_epochs):
+            self.network.train().requires_grad_(True)
+            self._train_epoch(ctx, epoch)
+            if c.max_epochs > WATCHED and moved.full_spread(self._accuracy(ctx, "moved", epoch)) > c.lambda_2:
+                break
+        return True
+
+    def learning_rate(self, iteration: int) -> float:
+        marks = squeezed(self.config.lr_img_schedule, self.config.iterations)
+        return self.config.lr_img * self.config.lr_img_factor ** sum(iteration >= mark for mark in marks)
+
+    def passes(self, multiplier: int) -> tuple[float, float, float]:
+        c, classes = self.config, self.problem.num_classes
+        matches, epochs = min(c.max_matches, WATCHED), min(c.max_epochs, WATCHED)
+        synthetic = classes * self.problem.ipc * multiplier
+        watched = WATCH_IMAGES * classes * ((c.max_matches > WATCHED) + epochs * (c.max_epochs > WATCHED))
+        forward = matches * (classes * c.batch_real + watched)
+        return float(forward), float(matches * synthetic + (matches - 1) * epochs * synthetic), 0.0
+
+    def _maps(self, images: torch.Tensor, draw: Draw) -> list[torch.Tensor]:
+        """Activations of every block before pooling and the last pooled map, of images [C', n, ch, H, W]."""
+        augmented = self.augmentation.apply(images.flatten(0, 1), draw.repeat(images.shape[1]))
+        blocks = self.network.features_per_block(augmented)
+        return [*(block.activated for block in blocks), blocks[-1].pooled]
+
+    @staticmethod
+    def _class_means(maps: list[torch.Tensor], classes: int) -> list[torch.Tensor]:
+        return [m.unflatten(0, (classes, -1)).mean(1) for m in maps]
+
+    @torch.no_grad()
+    def _real_side(self, ctx: Context, draw: Draw) -> RealSide:
+        """The real images of a step, class by class in cache-sized groups; batch norms see all classes at once."""
+        real = ctx.real(self.config.batch_real)
+        mixes_images = any(isinstance(m, nn.BatchNorm2d) for m in self.network.modules())
+        groups = [slice(0, len(real))] if mixes_images else self.chunks(real.shape[1])
+        means, features, total = [], [], 0.0
+        for group in groups:
+            with self.first_order():
+                maps = self._maps(real[group], draw.select(group))
+                flat = maps[-1].flatten(1)
+                logits = self.network.classifier(flat)
+            labels = torch.arange(self.problem.num_classes, device=flat.device)[group]
+            owner = labels.repeat_interleave(real.shape[1])
+            total = total + F.cross_entropy(logits.to(self.problem.dtype), owner, reduction="sum")
+            means.append(self._class_means(maps, len(labels)))
+            features.append(flat)
+        joined = [torch.cat(parts).to(self.problem.dtype) for parts in zip(*means, strict=True)]
+        return RealSide(joined, torch.cat(features).to(self.problem.dtype), total / (len(real) * real.shape[1]))
+
+    @torch.no_grad()
+    def _accuracy(self, ctx: Context, *keys: int | str) -> float:
+        """Share of fresh real images that the network classifies right, the mean of the classes."""
+        self.network.eval()
+        real = self.problem.real_batch(WATCH_IMAGES, "watch", *keys, ctx.iteration, ctx.match)
+        right = torch.zeros((), device=real.device)
+        for group in self.chunks(real.shape[1]):
+            labels = torch.arange(self.problem.num_classes, device=real.device)[group]
+            with self.first_order():
+                predicted = self.network(real[group].flatten(0, 1)).argmax(1)
+            right += (predicted == labels.repeat_interleave(real.shape[1])).sum()
+        return float(right) / (len(real) * real.shape[1])
+
+
+class Watch:
+    """The last accuracies of a loop."""
+
+    def __init__(self) -> None:
+        self.values: deque[float] = deque(maxlen=WATCHED)
+
+    def spread(self, value: float, unknown: float = float("inf")) -> float:
+        """Difference of the largest and the smallest of the last ones with this one; `unknown` before there are 10."""
+        self.values.append(value)
+        return max(self.values) - min(self.values) if len(self.values) == WATCHED else unknown
+
+    def full_spread(self, value: float) -> float:
+        """The same, 0 before there are 10."""
+        return self.spread(value, unknown=0.0)
+
+
+def layer_weights(weights: tuple[float, ...], layers: int) -> list[float]:
+    """One weight a layer, shallow to deep: the given ones end with the last layer, the first serves all before."""
+    return [weights[max(0, len(weights) - layers + k)] for k in range(layers)]
+
+
+def squeezed(schedule: tuple[int, ...], iterations: int) -> list[float]:
+    """The marks, brought nearer in proportion where the last one lies beyond the run."""
+    if not schedule or schedule[-1] < iterations:
+        return list(schedule)
+    return [mark * LAST_MARK * iterations / schedule[-1] for mark in schedule]

@@ -1,0 +1,282 @@
+"""IDC: match gradients in a network trained on real images, with several small images stored in each synthetic one.
+
+Paper:  Kim et al., "Dataset Condensation via Efficient Synthetic-Data Parameterization", ICML 2022.
+        FYI on top of it: Son et al., ECCV 2024, Table 1.
+Objective: for each class the sum over convolution weights of the distance (sum of squares) between the gradients of
+        real and of decoded synthetic images, both through one drawn augmentation; one optimiser step a class. Between
+        two rounds over the classes the network takes SGD steps on real images with CutMix.
+FYI:    decoded images of a class are expanded after at most `batch_syn_max` (halved with the flip, so that the cost
+        stays) were drawn from them, and before the augmentation they share with the real ones. No code is published
+        for it: inferred. The network sees real images only, which are not expanded.
+Recipe: recipes/idc.toml. Images live in [0, 1] and are normalised inside, with CIFAR-10's statistics for CIFAR-100 too.
+Published (factor 2): CIFAR-10 at 1 / 10 / 50 images a class 50.6 / 67.5 / 74.5 %, CIFAR-100 at 10 45.1 % (IDC's
+        README); FYI Table 1: 50.1 / 67.5 / 74.5, CIFAR-100 at 1 / 10 28.1 / 45.0; with FYI 52.5 / 68.1 / 75.2 and
+        28.9 / 45.8.
+Run:    fyi-bench distill --method idc --dataset cifar10 --ipc 10 --fyi
+
+All classes of a round go through the network together. That is exact: with one momentum buffer for the whole set, a
+class's turn moves the others by their decayed momentum only, and that has a closed form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from distill.augment import Augmentation, Draw
+from distill.class_gradients import class_gradients
+from distill.cutmix import cutmix
+from distill.decode import decode, decoded_count
+from distill.initial import initial_images
+from distill.matching import TENSOR_METRICS, tensors_distance
+from distill.method import METHODS, Method, MethodConfig
+from distill.problem import Problem
+from fyi_bench.errors import UnknownNameError, UsageError
+
+if TYPE_CHECKING:
+    from distill.engine import Context
+
+VECTORS_AND_CLASSIFIER = frozenset({1, 2})  # dimensions of the gradients that IDC leaves out
+SYNTHETIC_AT_ONCE = 2048  # images whose second derivatives are held together on a GPU: about 10 GB at 32 pixels
+MIXES = {"cut": True, "vanilla": False}
+
+Summary = Callable[[nn.Module, torch.Tensor, torch.Tensor, bool], list[torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class IDCConfig(MethodConfig):
+    inner_loop: int
+    lr_net: float
+    momentum_net: float
+    wd_net: float
+    batch_real: int
+    batch_syn_max: int
+    batch_train: int
+    n_data: int
+    factor: int
+    decode_type: str
+    match: str
+    metric: str
+    aug_match: str
+    aug_net: str
+    net_mix: str
+    mix_p: float
+    beta: float
+
+
+def gradients(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, graph: bool) -> list[torch.Tensor]:
+    """Parameter gradients [C, …] of each class's mean cross-entropy; images [C, n, ch, H, W], labels [C]."""
+    if not _mixes_images(network):
+        return class_gradients(network, images, create_graph=graph, labels=labels)
+    parameters, rows = list(network.parameters()), []
+    for x, label in zip(images, labels, strict=True):
+        loss = F.cross_entropy(network(x), label.expand(len(x)))
+        rows.append(torch.autograd.grad(loss, parameters, create_graph=graph))
+    return [torch.stack(values) for values in zip(*rows, strict=True)]
+
+
+def mean_features(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, graph: bool) -> list[torch.Tensor]:
+    """Class means [C, …] of the pooled map of every block; images [C, n, ch, H, W]."""
+    if not hasattr(network, "features_per_block"):
+        raise UsageError("IDC with match=feat reads the blocks of a ConvNet.\nChoose such a model, or match=grad.")
+    together = images.split(1) if _mixes_images(network) else [images]
+    with torch.set_grad_enabled(graph):
+        rows = [
+            [block.pooled.unflatten(0, x.shape[:2]).mean(1) for block in network.features_per_block(x.flatten(0, 1))]
+            for x in together
+        ]
+    return [torch.cat(means) for means in zip(*rows, strict=True)]
+
+
+# what is matched, and which of its tensors are left out, by their number of dimensions
+MATCHES: dict[str, tuple[Summary, frozenset[int]]] = {
+    "grad": (gradients, VECTORS_AND_CLASSIFIER),
+    "feat": (mean_features, frozenset()),
+}
+
+
+@METHODS.register("idc")
+class IDC(Method):
+    """Efficient synthetic-data parameterisation; IDC-I is the same with factor 1."""
+
+    name = "idc"
+    numerics = 1
+    Config = IDCConfig
+    config: IDCConfig
+    space_kind = "pixel"
+    statistics_family = "mtt"
+
+    def __init__(self, config: IDCConfig, problem: Problem):
+        super().__init__(config, problem)
+        for kind, name, known in (("match", config.match, MATCHES), ("net_mix", config.net_mix, MIXES)):
+            if name not in known:
+                raise UnknownNameError(kind, name, known)
+        TENSOR_METRICS.get(config.metric)
+        self.augmentation = Augmentation(config.aug_match, dispatcher=config.dispatcher)
+        self.net_augmentation = Augmentation(config.aug_net, dispatcher=config.dispatcher)
+        self.summary, self.skip = MATCHES[config.match]
+        self.momentum: torch.Tensor | None = None
+
+    # what is learned -------------------------------------------------------------------------------------------
+
+    def initial_images(self) -> torch.Tensor:
+        if self.problem.space.kind != "pixel":
+            raise UsageError("IDC works on pixels from 0 to 1.\nGive the problem the pixel space.")
+        return initial_images(self.problem, self.config.init, self.config.factor)
+
+    def decode(self, images: torch.Tensor) -> torch.Tensor:
+        return decode(images, self.config.factor, self.config.decode_type)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        return {} if self.momentum is None else {"momentum": self.momentum}
+
+    def load_state(self, state: dict[str, torch.Tensor]) -> None:
+        self.momentum = state.get("momentum")
+
+    # one iteration: rounds over the classes on one network, which learns from real images in between -----------
+
+    def begin(self, ctx: Context) -> None:
+        with torch.no_grad():
+            ctx.images.clamp_(0, 1)
+        self.network = self.fresh_network(ctx.iteration)
+        c = self.config
+        self.optimiser = torch.optim.SGD(
+            self.network.parameters(), lr=c.lr_net, momentum=c.momentum_net, weight_decay=c.wd_net
+        )
+        self._ready_to_match()
+
+    def loss(self, ctx: Context) -> torch.Tensor:
+        return sum(part.sum() for part in self.distances(ctx, self.synthetic(ctx)))
+
+    def backward(self, ctx: Context) -> torch.Tensor:
+        self._drift(ctx, before_turn=True)
+        synthetic = self.synthetic(ctx)
+        images, total = synthetic.detach().requires_grad_(True), 0.0
+        for part in self.distances(ctx, images):  # each group's graph is freed before the next is built
+            part.sum().backward()
+            total = total + part.detach().sum()
+        synthetic.backward(images.grad)
+        return total
+
+    def step(self, ctx: Context, optimiser: torch.optim.Optimizer) -> None:
+        """Each class's own optimiser step, with what the turns of the other classes add: see `_drift`."""
+        with torch.no_grad():
+            self.momentum.mul_(self.config.momentum_img).add_(ctx.images.grad)
+            ctx.images.sub_(self.learning_rate(ctx.iteration) * self.momentum)
+        self._drift(ctx, before_turn=False)
+
+    def advance(self, ctx: Context) -> bool:
+        if ctx.match + 1 >= self.config.inner_loop:
+            return False
+        self._train_network(ctx)
+        return True
+
+    def logged(self, loss: float) -> float:
+        return loss / self.problem.num_classes
+
+    def passes(self, multiplier: int) -> tuple[float, float, float]:
+        c, classes = self.config, self.problem.num_classes
+        shown = min(decoded_count(self.problem.ipc, c.factor, c.decode_type) * multiplier, c.batch_syn_max)
+        first = c.inner_loop * classes * c.batch_real + (c.inner_loop - 1) * c.n_data
+        return 0.0, float(first), float(c.inner_loop * classes * shown)
+
+    # matching --------------------------------------------------------------------------------------------------
+
+    def synthetic(self, ctx: Context) -> torch.Tensor:
+        """[C, m, ch, H, W] pixels: decoded, as many as are used drawn from each class, expanded by the flip."""
+        images = self.decode(ctx.per_class)
+        most = max(1, self.config.batch_syn_max // ctx.flip.multiplier)
+        if images.shape[1] > most:
+            order = torch.rand(images.shape[:2], generator=ctx.stream("used"), dtype=torch.float64).argsort(1)
+            rows = order[:, :most].to(images.device)
+            images = images[torch.arange(len(images), device=images.device).unsqueeze(1), rows]
+        return ctx.expand_classes(images)
+
+    def distances(self, ctx: Context, synthetic: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Distance of each class, group of classes by group: tensors [group]; synthetic [C, m, ch, H, W] in pixels."""
+        draw = self.augmentation.draw_classes(ctx.stream("augment"), self.problem.num_classes, self.problem.shape[-1])
+        labels = torch.arange(self.problem.num_classes, device=synthetic.device)
+        real = self._real_summary(ctx, draw, labels)
+        for group in self._groups(synthetic.shape[1]):
+            seen = self._seen(synthetic[group], draw.select(group))
+            found = self.summary(self.network, seen, labels[group], True)
+            yield tensors_distance(found, [r[group] for r in real], self.config.metric, self.skip)
+
+    def _real_summary(self, ctx: Context, draw: Draw, labels: torch.Tensor) -> list[torch.Tensor]:
+        """What synthetic images are to match, [C, …], without a graph."""
+        real = ctx.real(self.config.batch_real)
+        parts = []
+        for group in self.chunks(real.shape[1]):
+            seen = self._seen(real[group], draw.select(group))
+            with self.first_order():
+                parts.append(self.summary(self.network, seen, labels[group], False))
+        return [torch.cat(values).detach().to(self.problem.dtype) for values in zip(*parts, strict=True)]
+
+    def _seen(self, pixels: torch.Tensor, draw: Draw) -> torch.Tensor:
+        """Pixels [C', n, ch, H, W] normalised, and augmented by one draw a class."""
+        flat = self.problem.normalisation.encode(pixels.flatten(0, 1))
+        return self.augmentation.apply(flat, draw.repeat(pixels.shape[1])).view_as(pixels)
+
+    def _groups(self, images_per_class: int) -> list[slice]:
+        """Classes whose synthetic images go through the network together, with all their second derivatives."""
+        if self.problem.device.type == "cpu":
+            return self.chunks(images_per_class)
+        step = max(1, SYNTHETIC_AT_ONCE // images_per_class)
+        return [slice(c, c + step) for c in range(0, self.problem.num_classes, step)]
+
+    def _drift(self, ctx: Context, before_turn: bool) -> None:
+        """What momentum alone does to each class while it is the others' turn.
+
+        Published code steps after every class with one momentum buffer for all images; class c of C has c turns of
+        others before its own and C - 1 - c after it, in which its gradient is zero. k such steps multiply the
+        momentum v by μ^k and move the images by -lr (μ + … + μ^k) v.
+        """
+        if self.momentum is None:
+            self.momentum = torch.zeros_like(ctx.images, requires_grad=False)
+        classes = self.problem.num_classes
+        powers = self.config.momentum_img ** torch.arange(classes, dtype=torch.float64)
+        travelled = powers.cumsum(0) - 1
+        order = slice(None) if before_turn else torch.arange(classes - 1, -1, -1)
+        shape = (classes, 1, 1, 1, 1)
+        with torch.no_grad():
+            momentum = self.momentum.unflatten(0, (classes, -1))
+            lr = self.learning_rate(ctx.iteration)
+            ctx.per_class.sub_(lr * travelled[order].to(momentum).view(shape) * momentum)
+            momentum.mul_(powers[order].to(momentum).view(shape))
+
+    # the network -----------------------------------------------------------------------------------------------
+
+    def _train_network(self, ctx: Context) -> None:
+        """SGD on `n_data` real images of all classes (rounded up to whole batches), augmented one by one, mixed."""
+        c = self.config
+        self.network.train().requires_grad_(True)
+        batches = self.problem.shuffled(c.batch_train, "network order", ctx.iteration, ctx.match)
+        for number, (pixels, y) in enumerate(islice(batches, -(-c.n_data // c.batch_train))):
+            x = self.problem.normalisation.encode(pixels)
+            draw = self.net_augmentation.draw(ctx.stream("network augment", number), len(x), x.shape[-1], siamese=False)
+            x = self.net_augmentation.apply(x, draw)
+            mixed = cutmix(x, y, ctx.stream("cutmix", number), c.mix_p if MIXES[c.net_mix] else 0.0, c.beta)
+            x, own, pasted, share = mixed
+            self.optimiser.zero_grad(set_to_none=True)
+            with self.first_order():
+                logits = self.network(x)
+                loss = F.cross_entropy(logits, own) * share + F.cross_entropy(logits, pasted) * (1 - share)
+            loss.backward()
+            self.optimiser.step()
+        self.optimiser.zero_grad(set_to_none=True)
+        self._ready_to_match()
+
+    def _ready_to_match(self) -> None:
+        """Weights need derivatives only where the plain way to class gradients asks torch for them."""
+        self.network.requires_grad_(self.config.match == "grad" and _mixes_images(self.network))
+
+
+def _mixes_images(network: nn.Module) -> bool:
+    """Whether images of a batch see each other (batch norm): IDC then takes each class through alone, as published."""
+    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
