@@ -1,1 +1,24 @@
 """Real data sets as uint8 tensors: loaders, channel statistics, built-in shapes."""
+
+from __future__ import annotations
+
+from fyi_bench.data.entry import DATASETS, DatasetEntry, Decoded, Source
+from fyi_bench.data.load import load_dataset
+from fyi_bench.data.manage import DatasetRow, VerifyReport, get, list_datasets, verify
+from fyi_bench.data.real import RealDataset, describe, statistics
+
+__all__ = [
+    "DATASETS",
+    "DatasetEntry",
+    "DatasetRow",
+    "Decoded",
+    "RealDataset",
+    "Source",
+    "VerifyReport",
+    "describe",
+    "get",
+    "list_datasets",
+    "load_dataset",
+    "statistics",
+    "verify",
+]

@@ -1,0 +1,148 @@
+"""What `data list`, `data verify` and `data get` show."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fyi_bench.data.entry import DATASETS, DatasetEntry, Source, find_entry
+from fyi_bench.data.load import find_source, load_dataset, locate, search_roots
+from fyi_bench.data.real import RealDataset, pixel_statistics
+
+# ImageNet's constants are used for its subsets too, so only a gross difference (other data, other scale) is a problem.
+_MEAN_TOLERANCE = 0.1
+
+
+@dataclass(frozen=True)
+class DatasetRow:
+    """One line of `data list`; numbers are the published ones, None where they depend on the files."""
+
+    name: str
+    classes: int | None
+    size: int | None
+    channels: int
+    train: int | None
+    test: int | None
+    found: str  # folder, "built in", or empty
+    state: str  # "complete", "partial", "can be downloaded", or what to do
+
+
+def list_datasets(root: str | Path | None = None) -> list[DatasetRow]:
+    """Every registered data set and whether it is here. Opens no image file and downloads nothing."""
+    roots = search_roots(root)
+    rows = []
+    for name in DATASETS:
+        entry = DATASETS.get(name)
+        source = entry.fixed or find_source(entry, roots)
+        found, state = _state(entry, source)
+        rows.append(
+            DatasetRow(name, entry.num_classes, entry.size, entry.channels, entry.train, entry.test, found, state)
+        )
+    return rows
+
+
+def _state(entry: DatasetEntry, source: Source | None) -> tuple[str, str]:
+    if source is None:
+        return "", "can be downloaded" if entry.download else entry.obtain
+    where = str(source.where) if source.where else "built in"
+    return where, "complete" if source.complete else "partial"
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """Result of `data verify`. `problems` is empty when nothing is wrong; `shared` is told, not counted as wrong.
+
+    train_counts, test_counts: images per class, in the order of `class_names`. pixel_mean, pixel_std: measured on all
+    train pixels in [0, 1]; mean, std: the constants images are normalised with. (CIFAR-10's published stds are
+    means over single images and so smaller than the measured ones.) shared: test images that are, pixel by pixel,
+    also in the train set.
+    """
+
+    name: str
+    where: str
+    note: str
+    size: int
+    class_names: tuple[str, ...]
+    train_counts: tuple[int, ...]
+    test_counts: tuple[int, ...]
+    train_digest: str
+    test_digest: str
+    digest: str
+    pixel_mean: tuple[float, ...]
+    pixel_std: tuple[float, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    shared: int
+    problems: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def verify(name: str, root: str | Path | None = None) -> VerifyReport:
+    """Load both splits (decoded where they are not cached) and measure them. DataError for absent or broken data."""
+    data = load_dataset(name, root, download=False)
+    pixel_mean, pixel_std = pixel_statistics(data.train.images)
+    return VerifyReport(
+        name=data.name,
+        where=data.where,
+        note=data.note,
+        size=data.size,
+        class_names=data.class_names,
+        train_counts=tuple(data.train.counts.tolist()),
+        test_counts=tuple(data.test.counts.tolist()),
+        train_digest=data.train_digest,
+        test_digest=data.test_digest,
+        digest=data.digest,
+        pixel_mean=pixel_mean,
+        pixel_std=pixel_std,
+        mean=data.mean,
+        std=data.std,
+        shared=_shared_images(data.train.images, data.test.images),
+        problems=tuple(_problems(data, pixel_mean, pixel_std)),
+    )
+
+
+def get(name: str, root: str | Path | None = None) -> Path | None:
+    """Make sure the data set is here whole, downloading it into `root` where it is not; its folder (None: built in).
+
+    `root` is made if need be. Raises DataError where there is no download or it fails.
+    """
+    entry = find_entry(name)
+    if entry.fixed is not None:
+        return entry.fixed.where
+    if root is not None:
+        Path(root).expanduser().mkdir(parents=True, exist_ok=True)
+    source = find_source(entry, search_roots(root))
+    if source is not None and not source.complete and entry.download is not None:
+        entry.download(search_roots(root)[-1])
+        source = None
+    return (source or locate(entry, root)).where
+
+
+def _problems(data: RealDataset, pixel_mean: tuple[float, ...], pixel_std: tuple[float, ...]) -> list[str]:
+    found = []
+    distance = max(abs(a - b) for a, b in zip(pixel_mean, data.mean))
+    if distance > _MEAN_TOLERANCE:
+        found.append(f"the mean of the train pixels is {distance:.3f} away from the constants of {data.name}")
+    if not bool((torch.tensor(data.std) > 0).all()):
+        found.append("a channel has no contrast")
+    return found
+
+
+def _shared_images(train: torch.Tensor, test: torch.Tensor) -> int:
+    known = set(_image_hashes(train))
+    return sum(image in known for image in _image_hashes(test))
+
+
+def _image_hashes(images: torch.Tensor) -> list[bytes]:
+    flat = images.contiguous().reshape(len(images), -1).numpy()
+    return [hashlib.blake2b(memoryview(row), digest_size=16).digest() for row in flat]

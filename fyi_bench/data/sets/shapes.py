@@ -1,0 +1,98 @@
+"""shapes10 and shapes100: generated pictures, so that everything can be tried without a download.
+
+32x32 colour, 500 train and 100 test images a class (shapes10), 300 and 50 (shapes100). What the pictures show and why
+is told in `fyi_bench.data.scenes`. In shapes10 five bodies are shared by two classes each, which only their
+ends tell apart; shapes100 is every combination of five bodies, ten pairs of ends, plain or striped.
+Pixels are the same on every machine; `VERSION` changes when they do.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from fyi_bench.data.drawing import BODIES, ENDS, SIDE, Draws
+from fyi_bench.data.entry import DatasetEntry, Decoded, Split, Statistics, register
+from fyi_bench.data.scenes import ShapeClass, render
+from fyi_bench.rng import numpy_stream
+
+VERSION = 1
+_PAIRS = tuple(itertools.combinations(ENDS, 2))
+_BODIES = tuple(BODIES)
+CLASSES = {
+    "shapes10": tuple(ShapeClass(_BODIES[k % 5], pair, k % 5 % 2 == 1) for k, pair in enumerate(_PAIRS)),
+    "shapes100": tuple(ShapeClass(*facts) for facts in itertools.product(_BODIES, _PAIRS, (False, True))),
+}
+PER_CLASS: dict[str, dict[Split, int]] = {
+    "shapes10": {"train": 500, "test": 100},
+    "shapes100": {"train": 300, "test": 50},
+}
+STATISTICS: dict[str, Statistics] = {
+    "shapes10": ((0.3969, 0.3876, 0.3875), (0.2525, 0.2611, 0.2571)),
+    "shapes100": ((0.3927, 0.3818, 0.3825), (0.2525, 0.2576, 0.2550)),
+}
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Generated images uint8 [N, 3, 32, 32], labels int64 [N], and which were mirrored, bool [N]."""
+
+    images: torch.Tensor
+    labels: torch.Tensor
+    mirrored: torch.Tensor
+
+
+def draw_shapes(name: str, split: Split, per_class: int | None = None) -> Drawn:
+    """The pictures of a split in rounds of one image of each class, so the first k rounds are k images a class.
+
+    `per_class` draws another number than the data set has; it is another sample, not a part of it.
+    """
+    classes = CLASSES[name]
+    count = per_class or PER_CLASS[name][split]
+    images = np.empty((count, len(classes), 3, SIDE, SIDE), dtype=np.uint8)
+    mirrored = np.empty((count, len(classes)), dtype=bool)
+    for label, shape in enumerate(classes):
+        draws = Draws(numpy_stream(0, name, VERSION, split, label), count)
+        images[:, label], mirrored[:, label] = render(shape, draws)
+    labels = torch.arange(len(classes)).repeat(count)
+    flat = torch.from_numpy(images.reshape(-1, 3, SIDE, SIDE))
+    return Drawn(flat, labels, torch.from_numpy(mirrored.reshape(-1)))
+
+
+@dataclass(frozen=True)
+class ShapesSource:
+    """The generator as a source without files."""
+
+    name: str
+    where: Path | None = None
+    complete: bool = True
+
+    def files(self, split: Split) -> list[Path]:
+        return []
+
+    def options(self) -> dict[str, Any]:
+        return {"generator": self.name, "version": VERSION}
+
+    def read(self, split: Split) -> Decoded:
+        drawn = draw_shapes(self.name, split)
+        names = tuple(shape.name for shape in CLASSES[self.name])
+        return Decoded(drawn.images, drawn.labels, len(names), names)
+
+
+for _name, _classes in CLASSES.items():
+    register(
+        DatasetEntry(
+            name=_name,
+            statistics={"dc": STATISTICS[_name]},
+            num_classes=len(_classes),
+            size=SIDE,
+            train=PER_CLASS[_name]["train"] * len(_classes),
+            test=PER_CLASS[_name]["test"] * len(_classes),
+            fixed=ShapesSource(_name),
+        )
+    )
