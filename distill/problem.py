@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -13,6 +14,9 @@ from distill.spaces import NormalizedSpace, PixelSpace, Space
 from fyi_bench import rng
 from fyi_bench.errors import UsageError
 from fyi_bench.rng import Key
+
+if TYPE_CHECKING:
+    from distill.experts import Trajectory
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class Problem:
     data_digest: identifies the real data in provenance and records.
     statistics: channel statistics for methods that work on pixels and normalise inside, see `normalisation`.
     precision: 'fp32', or 'bf16' for branches that need first derivatives only (on CPU and GPU by autocast).
+    experts: gives the expert trajectories of these classes, for methods that match them; called when first needed.
     """
 
     real: ImageSet
@@ -37,6 +42,7 @@ class Problem:
     precision: str = "fp32"
     data_digest: str = ""
     statistics: NormalizedSpace | None = None
+    experts: Callable[[], Sequence[Trajectory]] | None = None
 
     def __post_init__(self) -> None:
         if not self.classes:
