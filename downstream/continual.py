@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -57,9 +58,12 @@ def avalanche() -> Any:
     try:
         import search_space.torchvision_compat  # noqa: F401  Avalanche imports torchvision
 
-        from avalanche.benchmarks import class_incremental_benchmark
+        with warnings.catch_warnings():  # its dependency qpsolvers warns of solvers that nothing here uses
+            warnings.simplefilter("ignore")
+            from avalanche.benchmarks import class_incremental_benchmark
         from avalanche.benchmarks.utils import as_classification_dataset
         from avalanche.evaluation.metrics import accuracy_metrics
+        from avalanche.logging import BaseLogger
         from avalanche.training.plugins import EvaluationPlugin
         from avalanche.training.storage_policy import ExemplarsBuffer
         from avalanche.training.templates import SupervisedTemplate
@@ -72,6 +76,7 @@ def avalanche() -> Any:
         class_incremental_benchmark=class_incremental_benchmark,
         as_classification_dataset=as_classification_dataset,
         accuracy_metrics=accuracy_metrics,
+        BaseLogger=BaseLogger,
         EvaluationPlugin=EvaluationPlugin,
         ExemplarsBuffer=ExemplarsBuffer,
         SupervisedTemplate=SupervisedTemplate,
@@ -233,9 +238,9 @@ class Rehearsal:
     def after_step(self, step: int, seed: int) -> StepResult:
         """Train a new network on the memory after `step` (0-based) and test it on the classes seen so far."""
         memory = self._memory(step)
-        network = new_network(self.model or self.protocol.eval_model, memory.image_set, seed)
+        network = new_network(self.model or self.protocol.eval_model, self.sets[0], seed)
         with _untouched_global_generator():
-            strategy = _strategy_class()(network, memory, self, seed)
+            strategy = _strategy_class()(network=network, memory=memory, settings=self, seed=seed)
             strategy.train(self.benchmark.train_stream[step])
             metrics = strategy.eval(self.benchmark.test_stream[: step + 1])
         accuracy = next(v for k, v in metrics.items() if k.startswith(ACCURACY_PREFIX))
@@ -255,14 +260,16 @@ def _strategy_class() -> type:
     class FromScratchOnMemory(avalanche().SupervisedTemplate):
         """Avalanche strategy: at each experience update the memory, then train a new network on it alone."""
 
-        def __init__(self, network: torch.nn.Module, memory: Any, settings: Rehearsal, seed: int):
+        def __init__(self, *, network: torch.nn.Module, memory: Any, settings: Rehearsal, seed: int):
             super().__init__(
                 model=network,
                 optimizer=torch.optim.SGD(network.parameters(), lr=settings.protocol.lr),
                 criterion=torch.nn.CrossEntropyLoss(),
                 eval_mb_size=EVAL_BATCH,
                 device=settings.device,
-                evaluator=avalanche().EvaluationPlugin(avalanche().accuracy_metrics(stream=True), loggers=[]),
+                evaluator=avalanche().EvaluationPlugin(
+                    avalanche().accuracy_metrics(stream=True), loggers=[avalanche().BaseLogger()]
+                ),
             )
             self.memory, self.settings, self.seed = memory, settings, seed
 
@@ -270,7 +277,7 @@ def _strategy_class() -> type:
             """None is needed: the trainer reads the memory."""
 
         def _train_exp(self, experience: Any, eval_streams: Any = None, **kwargs: Any) -> None:
-            self.memory.update(self)
+            self.memory.post_adapt(self, experience)
             s = self.settings
             train(self.model, self.memory.image_set, s.protocol, self.seed, device=s.device, precision=s.precision,
                   stop=s.stop, report=s.report)  # fmt: skip

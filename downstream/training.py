@@ -19,6 +19,7 @@ from torch import nn
 import search_space
 from distill.augment import Augmentation
 from distill.cutmix import cutmix
+from distill.decode import decoded
 from distill.engine import Stop
 from distill.image_set import ImageSet
 from distill.spaces import Space
@@ -37,6 +38,11 @@ class Trained:
 
     network: nn.Module
     losses: list[float] = field(default_factory=list)
+
+
+def training_space(image_set: ImageSet, normalized: Space) -> Space:
+    """The space to train on a set in: its own, but `normalized` (the data set's) for pixels, as in every protocol."""
+    return normalized if image_set.space.kind == "pixel" else image_set.space
 
 
 def new_network(model: str, train_set: ImageSet, seed: int, classes: int | None = None) -> nn.Module:
@@ -88,6 +94,7 @@ def train(
     """
     device = torch.device(device)
     network = network.to(device).train()
+    train_set = decoded(train_set)
     images, labels = _Images(train_set, space or train_set.space, device), train_set.labels.to(device)
     augmentation = Augmentation(protocol.eval_augment, dispatcher=protocol.eval_dispatcher)
     lr = train_set.lr if protocol.lr_from_set and train_set.lr is not None else protocol.lr

@@ -93,6 +93,27 @@ def kill_everywhere(folder: Path, job) -> None:
     print(json.dumps({"results": results, "cuts": at - 1}))
 
 
+def kill_merges(folder: Path) -> None:
+    """The same for a merge over an unfinished run; what was cut is merged again or worked on, in turns."""
+    plain_job(Store(folder / "uncut"))
+
+    def merge(store: Store) -> None:
+        store.merge(folder / "uncut")
+
+    at, results = 0, {}
+    while True:
+        at += 1
+        store = Store(folder / f"cut{at}")
+        with store.run(CELL) as run:
+            run.append("rows.jsonl", {"step": 0, "value": 0})
+            write_bytes(run.path("out/draft.bin"), b"draft")
+        if _in_child(lambda at=at, store=store: (Killer(at), merge(store))) == 0:
+            break
+        again = (merge, plain_job)[at % 2]
+        results[f"cut{at}"] = _in_child(lambda again=again, store=store: again(store))
+    print(json.dumps({"results": results, "cuts": at - 1}))
+
+
 def _in_child(work) -> int:
     child = os.fork()
     if child == 0:
@@ -116,7 +137,7 @@ def hold(folder: Path) -> None:
     with Store(folder).run(CELL):
         helper = os.fork()
         if helper == 0:
-            time.sleep(30)
+            time.sleep(60)
             os._exit(0)
         print(json.dumps({"helper": helper}), flush=True)
         time.sleep(30)
@@ -170,6 +191,7 @@ def interruptible(folder: Path) -> None:
 JOBS = {
     "kill-plain": lambda folder: kill_everywhere(folder, plain_job),
     "kill-checkpoints": lambda folder: kill_everywhere(folder, checkpoint_job),
+    "kill-merges": kill_merges,
     "same-cell": same_cell,
     "hold": hold,
     "append-many": append_many,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from fyi_bench.budget import Budget
 from fyi_bench.errors import StoreError
 from fyi_bench.files import sha256_file, write_bytes
 from fyi_bench.jsonl import append_line, read_lines
@@ -37,7 +38,8 @@ def finished(process: subprocess.Popen) -> str:
 
 
 @pytest.mark.parametrize(
-    ("job", "artefact"), [("kill-plain", "out/result.bin"), ("kill-checkpoints", "set.safetensors")]
+    ("job", "artefact"),
+    [("kill-plain", "out/result.bin"), ("kill-checkpoints", "set.safetensors"), ("kill-merges", "out/result.bin")],
 )
 def test_killed_at_any_file_operation_and_run_again_gives_the_same_bytes(job, artefact, tmp_path):
     told = json.loads(finished(start(job, tmp_path)))
@@ -70,7 +72,7 @@ def test_a_killed_owner_frees_the_lock_even_while_its_forked_helper_lives(tmp_pa
         owner.kill()
 
     try:
-        with Store(tmp_path).run(CELL, on_wait=told) as run:
+        with Store(tmp_path).run(CELL, Budget(20), on_wait=told) as run:
             os.kill(helper, 0)  # alive
             assert run.finish({"value": 1})["value"] == 1
     finally:

@@ -267,14 +267,16 @@ def test_list_get_and_verify(tmp_path):
     assert rows["shapes10"].found == "built in"
     assert rows["svhn"].state == "can be downloaded"
     assert not (tmp_path / "cache/data").exists()
-    assert get("cifar10", tmp_path) == tmp_path / "cifar10"
-    assert get("shapes10") is None
+    assert get("cifar10", tmp_path) == str(tmp_path / "cifar10")
+    assert get("shapes10") == "built in"
     report = verify("cifar10", tmp_path)
     assert report.train_counts == (2,) * 10
     assert report.test_counts == (1,) * 10
     assert report.shared == 0
     assert report.digest == load_dataset("cifar10", tmp_path).digest
     assert report.to_json()["name"] == "cifar10"
+    assert "train      20 images, 2 a class" in str(report)
+    assert str(report).endswith("problem    none")
 
 
 def test_verify_tells_wrong_pixels_and_shared_images(tmp_path):
@@ -300,7 +302,7 @@ def test_download_fills_the_folder_once(tmp_path, monkeypatch):
     monkeypatch.setitem(DATASETS._entries, "cifar10", DatasetEntry(**{**vars(entry), "download": download}))
     data = load_dataset("cifar10", test=False)
     assert (len(data.train), calls) == (20, [tmp_path / "cache/datasets"])
-    assert get("cifar10", tmp_path / "new") == tmp_path / "new/cifar10"
+    assert get("cifar10", tmp_path / "new") == str(tmp_path / "new/cifar10")
     load_dataset("cifar10", tmp_path / "new", test=False)
     assert len(calls) == 2
 

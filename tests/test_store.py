@@ -292,6 +292,7 @@ def test_a_folder_removed_while_waiting_is_made_again(store):
         leave.set()
 
     with store.run(CELL, on_wait=remove) as run:
+        assert FolderLock(run.folder).held_by_someone()
         assert run.finish({"value": 1})["value"] == 1
     holder.join()
 

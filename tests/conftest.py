@@ -1,0 +1,28 @@
+"""Shared by all tests: one thread each, no network, places of real data, and a private cache."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+DATA = Path(os.environ.get("FYI_BENCH_DATA", ROOT.parent / "shared" / "data"))
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread():
+    import torch
+
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def data_root() -> Path:
+    """Folder of real data; the test is skipped where it is absent."""
+    if not (DATA / "cifar10").is_dir():
+        pytest.skip(f"no real data in {DATA}: set FYI_BENCH_DATA")
+    return DATA

@@ -1,0 +1,130 @@
+"""What every method promises, with and without the flip: shapes, determinism, resume, honesty, falling loss."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import tiny
+from distill.engine import distill
+from distill.fyi import FLIPS
+from distill.method import METHODS
+from fyi_bench.errors import BudgetExhausted
+
+ALL = METHODS.names()
+ARMS = [(method, flip) for method in ALL for flip in ("none", "fyi")]
+
+
+class MemoryKeeper:
+    """Checkpoints in memory."""
+
+    def __init__(self):
+        self.kept = None
+
+    def save(self, step, tensors, meta):
+        self.kept = (step, {k: v.clone() for k, v in tensors.items()}, meta)
+
+    def load(self):
+        return self.kept
+
+
+class StopAfter:
+    """Asks for a stop after some safe points."""
+
+    def __init__(self, steps: int):
+        self.left = steps
+
+    def requested(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+    def check(self) -> None:
+        raise BudgetExhausted("enough")
+
+
+def run(method: str, flip: str = "none", iterations: int = 4, seed: int = 0, **kwargs):
+    space = METHODS.get(method).space_kind
+    changes = {"space": tiny.SPACES[space]} if space in tiny.SPACES else {}
+    config = tiny.config(method, iterations)
+    return distill(tiny.problem(seed=seed, **changes), method, config, flip, **kwargs)
+
+
+@pytest.mark.parametrize(("method", "flip"), ARMS)
+def test_result_is_a_valid_set_of_the_right_shape(method, flip):
+    result = run(method, flip).validate()
+    assert result.images.shape == (tiny.CLASSES * 2, 3, tiny.SIZE, tiny.SIZE)
+    assert result.labels.tolist() == [0, 0, 1, 1, 2, 2]
+    assert result.ipc == 2
+    assert (result.provenance["method"], result.provenance["flip"]) == (method, flip)
+
+
+@pytest.mark.parametrize(("method", "flip"), ARMS)
+def test_same_seed_same_bytes_and_other_seed_other_bytes(method, flip):
+    first, again, other = run(method, flip), run(method, flip), run(method, flip, seed=1)
+    assert first.digest == again.digest
+    assert first.digest != other.digest
+
+
+@pytest.mark.parametrize(("method", "flip"), ARMS)
+@pytest.mark.parametrize("cut", [1, 3])
+def test_resumed_run_repeats_the_bytes_of_an_uncut_one(method, flip, cut):
+    whole = run(method, flip)
+    if not whole.provenance["iterations"]:
+        pytest.skip("a coreset has no iteration to be cut in")
+    keeper = MemoryKeeper()
+    with pytest.raises(BudgetExhausted):
+        run(method, flip, checkpointer=keeper, stop=StopAfter(cut))
+    assert keeper.kept[0] == cut
+    resumed = run(method, flip, checkpointer=keeper)
+    assert resumed.digest == whole.digest
+    assert resumed.provenance["loss_curve"] == whole.provenance["loss_curve"]
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_every_flip_runs_and_changes_what_is_learned(method):
+    plain = run(method, "none", iterations=2)
+    for flip in FLIPS:
+        flipped = run(method, flip, iterations=2)
+        assert bool(torch.isfinite(flipped.images).all())
+        same = flipped.digest == plain.digest
+        assert same == (flip == "none" or not plain.provenance["iterations"])
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_no_global_generator_is_touched(method):
+    import random
+
+    import numpy as np
+
+    states = (torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate())
+    run(method, "random", iterations=2)
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert (np.random.get_state()[1] == states[1]).all()
+    assert random.getstate() == states[2]
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_only_images_of_the_wanted_classes_are_read(method):
+    real = tiny.real_set()
+    spoiled = real.images.clone()
+    spoiled[real.labels == 1] = 255 - spoiled[real.labels == 1]
+    other = tiny.real_set()
+    object.__setattr__(other, "images", spoiled)
+    space = METHODS.get(method).space_kind
+    changes = {"space": tiny.SPACES[space]} if space in tiny.SPACES else {}
+    sets = [
+        distill(tiny.problem(real=r, classes=(0, 2), **changes), method, tiny.config(method, 2), "fyi")
+        for r in (real, other)
+    ]
+    assert sets[0].digest == sets[1].digest
+    assert sets[0].labels.tolist() == [0, 0, 2, 2]
+
+
+@pytest.mark.parametrize("method", [m for m in ALL if m in tiny.LOSS_FALLS])
+@pytest.mark.parametrize("flip", ["none", "fyi"])
+def test_loss_falls(method, flip):
+    config = tiny.config(method, 30, **tiny.LOSS_FALLS[method])
+    space = METHODS.get(method).space_kind
+    changes = {"space": tiny.SPACES[space]} if space in tiny.SPACES else {}
+    curve = distill(tiny.problem(**changes), method, config, flip).provenance["loss_curve"]
+    assert sum(curve[-8:]) < 0.9 * sum(curve[:8])

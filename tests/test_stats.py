@@ -1,0 +1,202 @@
+"""Statistics against scipy and by hand: means, paired intervals, the bootstrap, and what intervals cover."""
+
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats as scipy_stats
+
+from fyi_bench.errors import UsageError
+from fyi_bench.rng import numpy_stream
+from fyi_bench.stats import (
+    bootstrap,
+    mean_interval,
+    mean_std,
+    paired_difference,
+    paired_difference_bootstrap,
+    resampled_indices,
+)
+
+finite = st.floats(-1e3, 1e3)
+
+
+def test_mean_std_is_the_papers_population_deviation():
+    assert mean_std([0.1, 0.2, 0.6]) == pytest.approx((0.3, np.std([0.1, 0.2, 0.6])))
+    assert mean_std([1, 2, 3], ddof=1) == pytest.approx((2.0, 1.0))
+    assert mean_std([0.5]) == (0.5, 0.0)
+    assert mean_std([None, math.nan, 0.5]) == (0.5, 0.0)
+    assert all(map(math.isnan, mean_std([])))
+    assert math.isnan(mean_std([0.5], ddof=1)[1])
+
+
+def test_mean_interval_is_students():
+    values = [0.61, 0.64, 0.58, 0.60]
+    expected = scipy_stats.t.interval(0.9, 3, loc=np.mean(values), scale=scipy_stats.sem(values))
+    found = mean_interval(values, level=0.9)
+    assert (found["low"], found["high"]) == pytest.approx(expected)
+    assert (found["mean"], found["n"]) == (pytest.approx(0.6075), 4)
+
+
+def test_too_few_values_have_no_interval():
+    assert mean_interval([0.5]) == {"mean": 0.5, "low": None, "high": None, "n": 1}
+    assert mean_interval([None, math.nan]) == {"mean": None, "low": None, "high": None, "n": 0}
+    assert paired_difference([0.5], [0.4]) == {"mean": pytest.approx(0.1), "low": None, "high": None, "pairs": 1}
+    assert paired_difference([], []) == {"mean": None, "low": None, "high": None, "pairs": 0}
+    assert paired_difference_bootstrap([0.5] * 4, [0.4] * 4, seed=0)["low"] is None
+
+
+def test_paired_difference_is_the_paired_t_test():
+    a, b = [0.52, 0.55, 0.50, 0.57, 0.53], [0.50, 0.54, 0.49, 0.53, 0.50]
+    expected = scipy_stats.ttest_rel(a, b).confidence_interval(0.95)
+    found = paired_difference(a, b)
+    assert (found["low"], found["high"]) == pytest.approx((expected.low, expected.high))
+    assert (found["mean"], found["pairs"]) == (pytest.approx(0.022), 5)
+
+
+def test_pairing_takes_out_what_the_arms_share():
+    seeds = np.array([0.30, 0.40, 0.50, 0.60])
+    gain = seeds + [0.01, 0.02, 0.01, 0.02]
+    paired = paired_difference(gain, seeds)
+    unpaired = [mean_interval(values) for values in (gain, seeds)]
+    assert paired["low"] > 0
+    assert unpaired[0]["low"] < unpaired[1]["high"]
+
+
+def test_a_pair_with_a_failed_run_is_left_out_and_missing_from_the_count():
+    found = paired_difference([0.5, None, 0.7, 0.6], [0.4, 0.4, math.nan, 0.4])
+    assert (found["mean"], found["pairs"]) == (pytest.approx(0.15), 2)
+
+
+def test_networks_of_one_set_are_one_value():
+    a = [0.50, 0.52, 0.60, 0.62]
+    groups = ["set 0", "set 0", "set 1", "set 1"]
+    assert mean_interval(a, groups=groups) == mean_interval([0.51, 0.61])
+    b = [0.40, 0.40, 0.50, 0.52]
+    assert paired_difference(a, b, groups=groups)["pairs"] == 2
+    assert paired_difference(a, b, groups=groups)["mean"] == pytest.approx(0.105)
+
+
+@pytest.mark.parametrize("function", [paired_difference, lambda a, b: paired_difference_bootstrap(a, b, seed=0)])
+def test_unequal_numbers_are_an_error(function):
+    with pytest.raises(UsageError, match="equal numbers"):
+        function([1.0, 2.0], [1.0])
+
+
+def test_wrong_groups_levels_and_methods_are_errors():
+    with pytest.raises(UsageError, match="groups"):
+        mean_interval([1.0, 2.0], groups=["a"])
+    with pytest.raises(UsageError, match="between 0 and 1"):
+        mean_interval([1.0, 2.0], level=95)
+    with pytest.raises(UsageError, match="Known: percentile, bca"):
+        bootstrap(np.mean, 3, seed=0, method="magic")
+
+
+@given(st.lists(st.tuples(finite, finite), min_size=2, max_size=12))
+def test_the_difference_changes_sign_with_the_arms(pairs):
+    a, b = map(list, zip(*pairs, strict=True))
+    one, other = paired_difference(a, b), paired_difference(b, a)
+    assert one["mean"] == -other["mean"]
+    assert (one["low"], one["high"]) == pytest.approx((-other["high"], -other["low"]))
+    assert one["low"] <= one["mean"] <= one["high"]
+
+
+def plain_percentile(values, statistic, seed, resamples, level=0.95):
+    """The twin: one resample after another."""
+    rows = resampled_indices(len(values), seed, resamples)
+    draws = sorted(statistic([values[i] for i in row]) for row in rows)
+    return np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
+
+
+def test_bootstrap_equals_its_plain_twin():
+    values = numpy_stream(0, "values").normal(size=15)
+    found = bootstrap(lambda row: float(np.median(values[row])), 15, seed=3, resamples=200)
+    low, high = plain_percentile(list(values), np.median, 3, 200)
+    assert found == {"value": float(np.median(values)), "low": low, "high": high}
+    together = bootstrap(lambda rows: np.median(values[rows], axis=1), 15, seed=3, resamples=200, batched=True)
+    assert together == found
+
+
+def test_bca_is_close_to_scipys():
+    values = numpy_stream(1, "values").exponential(size=40)
+    found = bootstrap(lambda rows: values[rows].mean(1), 40, seed=0, resamples=9999, method="bca", batched=True)
+    theirs = scipy_stats.bootstrap((values,), np.mean, n_resamples=9999, method="BCa", rng=np.random.default_rng(0))
+    width = theirs.confidence_interval.high - theirs.confidence_interval.low
+    assert found["low"] == pytest.approx(theirs.confidence_interval.low, abs=0.03 * width)
+    assert found["high"] == pytest.approx(theirs.confidence_interval.high, abs=0.03 * width)
+
+
+def test_bca_of_a_constant_falls_back():
+    found = bootstrap(lambda rows: np.ones(len(rows)), 6, seed=0, method="bca", batched=True)
+    assert found == {"value": 1.0, "low": 1.0, "high": 1.0}
+
+
+def test_undefined_bootstraps_are_none():
+    undefined = {"value": None, "low": None, "high": None}
+    assert bootstrap(lambda row: math.nan, 5, seed=0) == undefined
+    assert bootstrap(lambda row: 1.0, 0, seed=0) == undefined
+    assert bootstrap(lambda row: 1.0, 1, seed=0) == {"value": 1.0, "low": None, "high": None}
+
+
+def test_the_bootstrap_repeats_itself_and_follows_the_seed():
+    a, b = numpy_stream(2, "a").normal(size=8), numpy_stream(2, "b").normal(size=8)
+    assert paired_difference_bootstrap(a, b, seed=5) == paired_difference_bootstrap(a, b, seed=5)
+    assert paired_difference_bootstrap(a, b, seed=5) != paired_difference_bootstrap(a, b, seed=6)
+
+
+def test_global_generators_are_left_alone():
+    before = np.random.get_state()[1].copy()  # noqa: NPY002  (reading it is the point)
+    bootstrap(lambda row: float(row.mean()), 10, seed=0, resamples=10)
+    assert (np.random.get_state()[1] == before).all()  # noqa: NPY002
+
+
+def test_equal_pairs_have_an_interval_of_one_point():
+    found = paired_difference_bootstrap([2.0] * 6, [1.5] * 6, seed=0)
+    assert (found["low"], found["mean"], found["high"]) == (0.5, 0.5, 0.5)
+
+
+def coverage(draw, interval, simulations):
+    """Share of simulations whose interval holds 0."""
+    inside = 0
+    for number in range(simulations):
+        found = interval(draw(numpy_stream(number, "coverage")), number)
+        inside += found["low"] <= 0 <= found["high"]
+    return inside / simulations
+
+
+@pytest.mark.parametrize("pairs", [3, 5, 15])
+def test_the_paired_interval_covers_95_percent(pairs):
+    def draw(random):
+        shared = random.normal(size=pairs)
+        return shared + random.normal(size=pairs), shared + random.normal(size=pairs)
+
+    assert 0.93 <= coverage(draw, lambda arms, number: paired_difference(*arms), 2000) <= 0.97
+
+
+def test_the_studentised_bootstrap_covers_95_percent_where_t_does_not():
+    zeros = np.zeros(20)
+
+    def draw(random):
+        return random.exponential(size=20) - 1
+
+    def studentised(values, number):
+        return paired_difference_bootstrap(values, zeros, seed=number, resamples=1000)
+
+    assert 0.93 <= coverage(draw, studentised, 1000) <= 0.97
+    assert coverage(draw, lambda values, number: paired_difference(values, zeros), 1000) < 0.93
+
+
+def test_results_are_legal_json_and_need_no_torch():
+    code = (
+        "import sys, json; from fyi_bench import stats;"
+        "print(json.dumps([stats.rank_report([1, 2], [2, 1]), stats.paired_difference([1], [2])], allow_nan=False));"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    first, second = done.stdout.splitlines()
+    assert json.loads(first)[1]["low"] is None
+    assert second == "False"

@@ -1,0 +1,60 @@
+"""Tiny problems for contract tests: a few classes of small images, a narrow network, a handful of steps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from distill.image_set import ImageSet
+from distill.method import METHODS
+from distill.problem import Problem
+from distill.recipes import recipe
+from distill.spaces import NormalizedSpace, PixelSpace
+from fyi_bench import rng
+
+CLASSES, PER_CLASS, SIZE = 3, 12, 8
+SPACE = NormalizedSpace((0.5, 0.45, 0.4), (0.25, 0.25, 0.3))
+MODEL = "convnet-w8-d2"
+
+
+def real_set(classes: int = CLASSES, per_class: int = PER_CLASS, size: int = SIZE) -> ImageSet:
+    """uint8 images whose classes differ in colour and in a bright side, so that there is something to learn."""
+    g = rng.stream(7, "tiny real", classes, per_class, size)
+    noise = torch.randint(0, 90, (classes * per_class, 3, size, size), generator=g)
+    labels = torch.arange(classes).repeat_interleave(per_class)
+    colour = torch.nn.functional.one_hot(labels % 3, 3).view(-1, 3, 1, 1) * 100
+    ramp = torch.linspace(0, 60, size).long().view(1, 1, 1, -1) * (labels % 2).view(-1, 1, 1, 1)
+    return ImageSet((noise + colour + ramp).to(torch.uint8), labels, PixelSpace(), classes)
+
+
+def problem(ipc: int = 2, seed: int = 0, real: ImageSet | None = None, **changes: Any) -> Problem:
+    """A problem over the tiny real set in normalised space."""
+    given = {"real": real if real is not None else real_set(), "space": SPACE, "ipc": ipc, "seed": seed}
+    return Problem(**{**given, **changes})
+
+
+# what makes each method's recipe small; further methods add theirs
+SMALL: dict[str, dict[str, Any]] = {
+    "dc": {"outer_loop": 2, "inner_loop": 1, "batch_train": 4},
+    "dsa": {"outer_loop": 2, "inner_loop": 1, "batch_train": 4},
+}
+
+
+def config(method: str, iterations: int = 4, ipc: int = 2, **changes: Any) -> Any:
+    """The method's quick recipe, made tiny."""
+    values = dict(recipe(method, "cifar10", ipc, "quick").values)
+    small = {"model": MODEL, "iterations": min(iterations, values["iterations"]), "batch_real": 6}
+    values |= {**small, **SMALL.get(method, {}), **changes}
+    return METHODS.get(method).Config.from_values(values)
+
+
+# the space of each kind, for methods that do not work in normalised space
+SPACES = {"pixel": PixelSpace()}
+
+# methods whose logged loss must fall over 30 tiny iterations, with the changes that make it visible
+LOSS_FALLS: dict[str, dict[str, Any]] = {
+    "dc": {"lr_img": 1.0, "batch_real": 12, "init": "noise"},
+    "dsa": {"lr_img": 1.0, "batch_real": 12, "init": "noise"},
+    "dm": {"lr_img": 1.0, "batch_real": 12, "init": "noise"},
+}
