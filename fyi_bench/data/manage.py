@@ -48,8 +48,7 @@ def list_datasets(root: str | Path | None = None) -> list[DatasetRow]:
 def _state(entry: DatasetEntry, source: Source | None) -> tuple[str, str]:
     if source is None:
         return "", "can be downloaded" if entry.download else entry.obtain
-    where = str(source.where) if source.where else "built in"
-    return where, "complete" if source.complete else "partial"
+    return _where(source), "complete" if source.complete else "partial"
 
 
 @dataclass(frozen=True)
@@ -86,6 +85,19 @@ class VerifyReport:
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
+    def __str__(self) -> str:
+        lines = [
+            f"{self.name} in {self.where}" + (f" ({self.note})" if self.note else ""),
+            f"{len(self.train_counts)} classes, {self.size}x{self.size} pixels",
+            f"train      {_spread(self.train_counts)}, digest {self.train_digest}",
+            f"test       {_spread(self.test_counts)}, digest {self.test_digest}",
+            f"measured   mean {_decimals(self.pixel_mean)}, std {_decimals(self.pixel_std)} of the train pixels",
+            f"constants  mean {_decimals(self.mean)}, std {_decimals(self.std)} used to normalise",
+            f"shared     {self.shared} test images are also train images, pixel by pixel",
+            f"digest     {self.digest}",
+        ]
+        return "\n".join([*lines, *(f"problem    {problem}" for problem in self.problems or ("none",))])
+
 
 def verify(name: str, root: str | Path | None = None) -> VerifyReport:
     """Load both splits (decoded where they are not cached) and measure them. DataError for absent or broken data."""
@@ -111,21 +123,35 @@ def verify(name: str, root: str | Path | None = None) -> VerifyReport:
     )
 
 
-def get(name: str, root: str | Path | None = None) -> Path | None:
-    """Make sure the data set is here whole, downloading it into `root` where it is not; its folder (None: built in).
+def get(name: str, root: str | Path | None = None) -> str:
+    """Make sure the data set is here whole, downloading it into `root` where it is not; its folder, or "built in".
 
     `root` is made if need be. Raises DataError where there is no download or it fails.
     """
     entry = find_entry(name)
     if entry.fixed is not None:
-        return entry.fixed.where
+        return _where(entry.fixed)
     if root is not None:
         Path(root).expanduser().mkdir(parents=True, exist_ok=True)
     source = find_source(entry, search_roots(root))
     if source is not None and not source.complete and entry.download is not None:
         entry.download(search_roots(root)[-1])
         source = None
-    return (source or locate(entry, root)).where
+    return _where(source or locate(entry, root))
+
+
+def _where(source: Source) -> str:
+    return str(source.where) if source.where else "built in"
+
+
+def _spread(counts: tuple[int, ...]) -> str:
+    few, many = min(counts), max(counts)
+    each = f"{few:,}" if few == many else f"{few:,} to {many:,}"
+    return f"{sum(counts):,} images, {each} a class"
+
+
+def _decimals(values: tuple[float, ...]) -> str:
+    return " ".join(f"{value:.4f}" for value in values)
 
 
 def _problems(data: RealDataset, pixel_mean: tuple[float, ...], pixel_std: tuple[float, ...]) -> list[str]:
