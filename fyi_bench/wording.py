@@ -8,11 +8,19 @@ from typing import Any
 
 HOLE = "–"  # stands where there is no number
 MINUS = "−"
+LONGEST_LABEL = 20
 
 
 def arm_title(arm: Mapping[str, Any]) -> str:
     """'dsa', 'dsa+fyi', 'random': the arm of a record."""
     return arm["method"] if arm["flip"] in ("none", "unknown") else f"{arm['method']}+{arm['flip']}"
+
+
+def arm_label(arm: Mapping[str, Any]) -> str:
+    """The title to stand beside a line; of a long one the middle is left out, as arms often differ at the end."""
+    title = arm_title(arm)
+    half = LONGEST_LABEL // 2
+    return title if len(title) <= LONGEST_LABEL else f"{title[: half - 1]}…{title[-half:]}"
 
 
 def percent(value: float | None, digits: int = 1) -> str:

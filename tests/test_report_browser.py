@@ -66,13 +66,15 @@ addEventListener("load", () => {
   const requests = performance.getEntriesByType("resource").map((entry) => entry.name)
     .filter((name) => !name.startsWith("data:"));
   parent.postMessage(JSON.stringify({...seen, ...worst, requests, inner: innerWidth, scroll: page.scrollWidth,
-    dark: matchMedia("(prefers-color-scheme: dark)").matches, images: [...document.images].map((i) => i.naturalWidth)}), "*");
+    dark: matchMedia("(prefers-color-scheme: dark)").matches,
+    images: [...document.images].map((i) => i.naturalWidth)}), "*");
 });
 </script>"""
 
 
 # a window cannot be as narrow as a telephone, a frame can; what the page inside says ends up in the title
-AROUND = """<!doctype html><title></title><script>addEventListener("message", (e) => { document.title = e.data; });</script>
+AROUND = """<!doctype html><title></title>
+<script>addEventListener("message", (e) => { document.title = e.data; });</script>
 <iframe src="page.html" style="width:WIDTHpx;height:900px;border:0"></iframe>"""
 
 
@@ -120,17 +122,9 @@ def measured(page, tmp_path_factory):
 
 def _visit(address: str, scheme: str) -> dict:
     with tempfile.TemporaryDirectory() as profile:
-        look = f"--blink-settings=preferredColorScheme={SCHEMES[scheme]}"
-        command = [
-            BROWSER,
-            *FLAGS,
-            f"--user-data-dir={profile}",
-            f"--window-size={width},900",
-            look,
-            "--dump-dom",
-            address,
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+        look = (f"--blink-settings=preferredColorScheme={SCHEMES[scheme]}", "--window-size=1400,1000")
+        command = [BROWSER, *FLAGS, *look, f"--user-data-dir={profile}", "--virtual-time-budget=5000", "--dump-dom"]
+        done = subprocess.run([*command, address], capture_output=True, text=True, timeout=120, check=True)
     return json.loads(html.unescape(re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL)[1]))
 
 

@@ -97,3 +97,9 @@ def test_bytes(count, words):
 )
 def test_short_numbers(value, words):
     assert wording.short(value) == words
+
+
+def test_a_long_title_keeps_its_end():
+    arm = {"method": "a-method-with-a-very-long-name", "flip": "fyi"}
+    assert wording.arm_label(arm) == "a-method-…g-name+fyi"
+    assert wording.arm_label({"method": "cafe-dsa", "flip": "vertical"}) == "cafe-dsa+vertical"

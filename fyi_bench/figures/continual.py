@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fyi_bench.figures.style import Drawing, draw, frame, label_ends, label_inches, lines_of
-from fyi_bench.wording import arm_title, count_words, difference_words, protocol_words
+from fyi_bench.wording import arm_label, count_words, difference_words, protocol_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,18 +22,23 @@ def continual_figure(record: Record, folder: str | Path) -> list[Path]:
     return continual_drawing(record).write(folder)
 
 
-def continual_drawing(record: Record, name: str = "continual") -> Drawing:
-    """One line an arm, a band of one standard deviation where there are several values a step."""
+def continual_drawing(
+    record: Record, name: str = "continual", size: tuple[float, float] = SIZE, bare: bool = False
+) -> Drawing:
+    """One line an arm, a band of one standard deviation where there are several values a step.
+
+    size: inches. bare: without title and caption, for a page that has its own.
+    """
 
     def paint(figure) -> None:
-        bottom, top = frame(figure, TITLE, _caption(record))
-        right = 1 - label_inches(map(arm_title, record["arms"])) / SIZE[0]
-        axes = figure.add_axes((0.075, bottom, right - 0.075, top - bottom))
+        bottom, top = frame(figure) if bare else frame(figure, TITLE, continual_caption(record))
+        left, right = 0.42 / size[0], 1 - label_inches(map(arm_label, record["arms"])) / size[0]
+        axes = figure.add_axes((left, bottom, right - left, top - bottom))
         ends = paint_curves(axes, record)
         axes.set_ylim(bottom=0)
         label_ends(axes, ends)
 
-    return draw(name, SIZE, paint)
+    return draw(name, size, paint)
 
 
 def continual_panels(records: Sequence[Record], name: str = "figure-E") -> Drawing:
@@ -44,7 +49,7 @@ def continual_panels(records: Sequence[Record], name: str = "figure-E") -> Drawi
     def paint(figure) -> None:
         bottom, top = frame(figure, TITLE, "\n".join(sorted({_setting(r) for r in records})))
         grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
-        room = label_inches(arm_title(arm) for record in records for arm in record["arms"]) / (PANEL[0] * columns)
+        room = label_inches(arm_label(arm) for record in records for arm in record["arms"]) / (PANEL[0] * columns)
         figure.subplots_adjust(0.06, bottom, 1 - room, top - 0.25 / (PANEL[1] * rows), hspace=0.42, wspace=0.42)
         ends = [paint_curves(axes, record) for axes, record in zip(grid.flat, records, strict=False)]
         grid.flat[0].set_ylim(bottom=0, top=1.05 * max(axes.dataLim.y1 for axes in grid.flat[: len(records)]))
@@ -68,7 +73,7 @@ def paint_curves(axes: Axes, record: Record) -> list[tuple[float, str, str]]:
             bounds = [m - s for m, s in zip(mean, std)], [m + s for m, s in zip(mean, std)]
             axes.fill_between(seen, *bounds, color=line.color, alpha=0.16, linewidth=0)
         axes.plot(seen, mean, **line.keywords())
-        ends.append((mean[-1], arm_title(arm), line.color))
+        ends.append((mean[-1], arm_label(arm), line.color))
     axes.set_xticks(_ticks(seen))
     axes.set_xlabel("classes seen")
     return ends
@@ -94,7 +99,8 @@ def _setting(record: Record) -> str:
     )
 
 
-def _caption(record: Record) -> str:
+def continual_caption(record: Record) -> str:
+    """What was run, and the paired difference with its interval."""
     lines = [f"{count_words(record['steps'], 'step')} · {_setting(record)}"]
     if any(len(row["values"]) > 1 for arm in record["arms"] for row in arm["accuracy"]):
         lines[0] += " · band: ± 1 std"

@@ -1,6 +1,7 @@
 """How every figure looks, and how it is written: one palette, no change of matplotlib's settings left behind.
 
-Colours are those of Okabe and Ito, told apart with any colour vision; a dash and a marker tell the same once more.
+Colours are near those of Okabe and Ito, so that any colour vision tells them apart, and dark enough to write with; a
+dash, a marker and a name at the line tell the same once more.
 The same records give the same bytes: no date, no random identifiers in the SVG.
 """
 
@@ -23,12 +24,16 @@ if TYPE_CHECKING:
 
 DPI = 200
 INK, SOFT, RULE = "#22262b", "#5c6570", "#d7dbe0"
-VANILLA, FYI = "#0072b2", "#d55e00"
-NEUTRAL = "#7d8590"
+VANILLA, FYI, NEUTRAL = "#0072b2", "#c05000", "#6f7781"
+GREEN, ROSE, VIOLET, GOLD = "#007d5a", "#a8487f", "#7b4fb5", "#8a6500"
 # by flip, so that an arm has one colour in every figure
-_BY_FLIP = {"none": VANILLA, "unknown": VANILLA, "fyi": FYI, "random": "#cc79a7", "vertical": "#009e73",
-            "rotate": "#56b4e9", "scale": "#b8860b"}  # fmt: skip
-_FURTHER = ("#009e73", "#cc79a7", "#56b4e9", "#b8860b")
+_BY_FLIP = {"none": VANILLA, "unknown": VANILLA, "fyi": FYI, "random": ROSE, "vertical": GREEN, "rotate": VIOLET,
+            "scale": GOLD}  # fmt: skip
+_FURTHER = (GREEN, ROSE, VIOLET, GOLD)
+# colour -> variable of the page that has it in a lighter shade where the page is dark
+_THEMED = {INK: "currentColor", SOFT: "var(--soft)", RULE: "var(--rule)", "#ffffff": "var(--page)",
+           VANILLA: "var(--vanilla)", FYI: "var(--fyi)", NEUTRAL: "var(--neutral)", GREEN: "var(--green)",
+           ROSE: "var(--rose)", VIOLET: "var(--violet)", GOLD: "var(--gold)"}  # fmt: skip
 _MARKERS = "osD^vPX"
 _LABEL_SIZE = 8.5
 _CAPTION_SIZE, _CAPTION_LEADING = 7.2, 1.45
@@ -68,6 +73,7 @@ RC = {
     "savefig.facecolor": "white",
     "svg.fonttype": "none",
     "path.simplify": True,
+    "text.parse_math": False,  # names come from files: a dollar sign is a dollar sign
 }
 
 
@@ -118,16 +124,31 @@ def draw(name: str, size: tuple[float, float], paint: Callable[[Figure], None]) 
         figure = Figure(figsize=size)
         FigureCanvasAgg(figure)
         paint(figure)
-        return Drawing(name, _bytes(figure, "png"), _bytes(figure, "svg").decode())
+    return Drawing(name, figure)
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """A finished figure as PNG bytes and SVG text."""
+    """A finished figure; PNG bytes and SVG text are made when they are asked for."""
 
     name: str
-    png: bytes
-    svg: str
+    figure: Figure
+
+    @property
+    def png(self) -> bytes:
+        """The picture at 200 dots per inch."""
+        return self._bytes("png", {"Software": None})
+
+    @property
+    def svg(self) -> str:
+        """The drawing as SVG with text as text."""
+        return self._bytes("svg", {"Date": None, "Creator": None}).decode()
+
+    def _bytes(self, kind: str, nothing: dict[str, None]) -> bytes:
+        buffer = io.BytesIO()
+        with styled(self.name):
+            self.figure.savefig(buffer, format=kind, dpi=DPI, metadata=nothing)
+        return buffer.getvalue()
 
     def write(self, folder: str | Path) -> list[Path]:
         """`name.png` and `name.svg` in the folder; returns both paths."""
@@ -149,26 +170,17 @@ def inline_svg(svg: str, prefix: str, label: str) -> str:
     body = re.sub(r'\bid="([^"]+)"', rf'id="{prefix}-\1"', body)
     body = re.sub(r"url\(#([^)]+)\)", rf"url(#{prefix}-\1)", body)
     body = re.sub(r'href="#([^"]+)"', rf'href="#{prefix}-\1"', body)
-    for color, variable in ((INK, "currentColor"), (SOFT, "var(--soft)"), (RULE, "var(--rule)"), *_THEMED):
-        body = re.sub(re.escape(color), variable, body, flags=re.IGNORECASE)
-    body = re.sub(r"fill: #ffffff|fill: white", "fill: var(--page)", body)
+    for color, variable in _THEMED.items():
+        body = re.sub(color, variable, body, flags=re.IGNORECASE)
+    body = body.replace("'DejaVu Sans', sans-serif", "var(--sans)")
     head = f'<svg role="img" aria-label="{escape(label, quote=True)}" class="figure"'
     return re.sub(r'\s(width|height)="[\d.]+pt"', "", body.replace("<svg", head, 1), count=2)
 
 
-# lines that need another shade on a dark page
-_THEMED = ((VANILLA, "var(--vanilla)"), (FYI, "var(--fyi)"), (NEUTRAL, "var(--neutral)"))
-
-
-def _bytes(figure: Figure, kind: str) -> bytes:
-    buffer = io.BytesIO()
-    nothing = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
-    figure.savefig(buffer, format=kind, dpi=DPI, metadata=nothing[kind])
-    return buffer.getvalue()
-
-
-def frame(figure: Figure, title: str, caption: str, below: float = 0.45) -> tuple[float, float]:
+def frame(figure: Figure, title: str = "", caption: str = "", below: float = 0.45) -> tuple[float, float]:
     """Title at the top left, caption at the bottom left, wrapped; returns (bottom, top) of what is left, fractions.
+
+    Without title and caption, for a page that has its own, the axes get their room.
 
     below: inches that tick labels and an axis label need under the axes.
     """
@@ -178,18 +190,22 @@ def frame(figure: Figure, title: str, caption: str, below: float = 0.45) -> tupl
     figure.text(0.08 / width, 1 - 0.12 / height, title, fontsize=11, fontweight="bold", va="top")
     figure.text(0.08 / width, 0.08 / height, "\n".join(lines), fontsize=_CAPTION_SIZE, color=SOFT, va="bottom",
                 linespacing=_CAPTION_LEADING)  # fmt: skip
-    caption_height = len(lines) * _CAPTION_SIZE * _CAPTION_LEADING / 72
-    return (0.16 + caption_height + below) / height, 1 - 0.5 / height
+    caption_height = len(lines) * _CAPTION_SIZE * _CAPTION_LEADING / 72 + 0.16 if lines else 0.03
+    return (caption_height + below) / height, 1 - (0.5 if title else 0.1) / height
 
 
 def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]], size: float = _LABEL_SIZE) -> None:
-    """Names at the right ends of lines, moved apart where they would touch. ends: (y, text, colour)."""
-    low, high = axes.get_ylim()
+    """Names at the right ends of lines, moved apart where they would touch. ends: (y, text, colour).
+
+    Call it when limits and scale of the axes are final.
+    """
+    x = axes.get_xlim()[0]
+    pixels = axes.transData.transform([(x, y) for y, _, _ in ends]) if ends else []
+    wished = [axes.transAxes.inverted().transform(pixel)[1] for pixel in pixels]
     inches = axes.get_position().height * axes.figure.get_size_inches()[1]
-    gap = (high - low) * size * 1.35 / 72 / inches
-    for (_, text, color), y in zip(ends, spread([end[0] for end in ends], gap), strict=True):
+    for (_, text, color), y in zip(ends, spread(wished, size * 1.35 / 72 / inches), strict=True):
         axes.annotate(
-            text, (1.0, y), xycoords=("axes fraction", "data"), xytext=(6, 0), textcoords="offset points",
+            text, (1.0, y), xycoords="axes fraction", xytext=(6, 0), textcoords="offset points",
             color=color, fontsize=size, fontweight="bold", va="center", annotation_clip=False,
         )  # fmt: skip
 

@@ -1,0 +1,118 @@
+"""Condensed images for a page: the sets of several arms as mosaics with the same image at the same place."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fyi_bench.cells import SET_FILE
+from fyi_bench.errors import DataError, StoreError
+from fyi_bench.wording import arm_title
+
+if TYPE_CHECKING:
+    from distill.image_set import ImageSet
+    from fyi_bench.store import Store
+
+MOST_CLASSES, MOST_EACH = 10, 10
+_GAP = 16  # one transparent pixel between images for so many pixels of an image
+_SINGLES = 5  # columns where there is one image a class
+
+
+@dataclass(frozen=True)
+class Mosaic:
+    """A picture as a data address, its size in pixels, and what it shows."""
+
+    title: str
+    address: str
+    width: int
+    height: int
+
+
+def find_set(arm: Mapping[str, Any], record: Mapping[str, Any], store: Store | None) -> ImageSet:
+    """The first set of an arm: the file its record names, else the one in the store.
+
+    Raises DataError or StoreError where there is none or it is damaged.
+    """
+    from distill.image_set import ImageSet
+
+    path = Path(arm["set"]) if arm.get("set") else None
+    if path is not None and path.is_file():
+        return ImageSet.load(path)
+    if not arm.get("cells"):
+        raise DataError(f"The set {path or ''} is not there.")
+    return ImageSet.load(_store_of(record, store).artefact("distill", arm["cells"][0], SET_FILE))
+
+
+def mosaics(sets: Sequence[tuple[str, ImageSet]]) -> tuple[list[Mosaic], str]:
+    """A mosaic for each (title, set), and a line that says what is where.
+
+    Shown are the first classes that all sets have, and the first images of each: nothing is picked by looks.
+    """
+    shared = set.intersection(*(set(one.classes) for _, one in sets))
+    classes = sorted(shared)[:MOST_CLASSES]
+    each = min([MOST_EACH, *(len(one.indices_of(c)) for _, one in sets for c in classes)])
+    found = [_mosaic(title, one, classes, each) for title, one in sets]
+    return found, _legend(sets[0][1], classes, each, len(shared))
+
+
+def data_address(png: bytes) -> str:
+    """A PNG as the address of an `<img>`."""
+    return "data:image/png;base64," + base64.b64encode(png).decode()
+
+
+def title_of(arm: Mapping[str, Any]) -> str:
+    """What stands above an arm's images."""
+    if arm["method"] == "random" and arm["flip"] == "none":
+        return "random real images"
+    return arm_title(arm)
+
+
+def grid_png(image_set: ImageSet, classes: Sequence[int], each: int) -> tuple[bytes, int, int]:
+    """PNG bytes, width and height of the first `each` images of the classes, a row a class, on transparent ground.
+
+    With one image a class, rows of five. Pixels are clipped to [0, 1].
+    """
+    import torch
+    from PIL import Image
+
+    rows = [image_set.indices_of(c)[:each] for c in classes]
+    flat = torch.cat(rows)
+    columns = each if each > 1 else min(_SINGLES, len(flat))
+    tiles = image_set.select(flat).pixels().clamp(0, 1).mul(255).round().to(torch.uint8).expand(-1, 3, -1, -1)
+    gap = max(1, tiles.shape[3] // _GAP)
+    height, width = tiles.shape[2] + gap, tiles.shape[3] + gap
+    canvas = torch.zeros(4, -(-len(flat) // columns) * height - gap, columns * width - gap, dtype=torch.uint8)
+    for place, tile in enumerate(tiles):
+        top, left = place // columns * height, place % columns * width
+        canvas[:3, top : top + tile.shape[1], left : left + tile.shape[2]] = tile
+        canvas[3, top : top + tile.shape[1], left : left + tile.shape[2]] = 255
+    buffer = io.BytesIO()
+    Image.fromarray(canvas.permute(1, 2, 0).contiguous().numpy()).save(buffer, format="PNG", optimize=True)
+    return buffer.getvalue(), canvas.shape[2], canvas.shape[1]
+
+
+def _mosaic(title: str, image_set: ImageSet, classes: Sequence[int], each: int) -> Mosaic:
+    png, width, height = grid_png(image_set, classes, each)
+    return Mosaic(title, data_address(png), width, height)
+
+
+def _legend(image_set: ImageSet, classes: Sequence[int], each: int, present: int) -> str:
+    names = [image_set.class_names[c] if image_set.class_names else f"class {c}" for c in classes]
+    order = "Left to right, top to bottom" if each == 1 else "Rows, top to bottom"
+    part = f" (the first {len(classes)} of {present} classes)" if present > len(classes) else ""
+    tiles = f" Each image holds {image_set.factor}² tiles." if image_set.factor != 1 else ""
+    return f"{order}: {', '.join(names)}{part}.{tiles}"
+
+
+def _store_of(record: Mapping[str, Any], store: Store | None) -> Store:
+    from fyi_bench.store import Store
+
+    if store is not None:
+        return store
+    if "store" not in record:
+        raise StoreError("The record does not name its store.")
+    return Store(record["store"])

@@ -1,0 +1,255 @@
+"""What the report says about one record: a section a record, its parts by the kind of task."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fyi_bench.errors import FyiBenchError
+from fyi_bench.figures.continual import continual_drawing
+from fyi_bench.figures.dots import accuracy_drawing, unequalness_drawing
+from fyi_bench.figures.style import Drawing
+from fyi_bench.figures.training import LOSS_CAVEAT, curves_drawing, loss_curve
+from fyi_bench.registry import Registry
+from fyi_bench.report.images import Mosaic, find_set, mosaics, title_of
+from fyi_bench.report.provenance import Facts, record_facts, set_facts
+from fyi_bench.wording import (
+    HOLE,
+    arm_title,
+    count_words,
+    difference_words,
+    has_interval,
+    mean_and_std,
+    percent,
+    protocol_words,
+    seconds_words,
+    short,
+    unequalness_of,
+)
+
+if TYPE_CHECKING:
+    from distill.image_set import ImageSet
+    from fyi_bench.store import Store
+
+Record = Mapping[str, Any]
+WIDE, NARROW = 6.8, 3.75  # inches of a figure on a desk and on a telephone
+
+UNEQUALNESS_CAPTION = (
+    "How far the mean features of a class change when its images are mirrored (eq. 5 of the paper, DM distance): 0 "
+    "for a set that holds every image's mirror image. Random real images stand for what many real images average to."
+)
+
+
+@dataclass(frozen=True)
+class TableView:
+    """A table: first column is a heading. `marked` is the number of rows at the end that are sums of the others."""
+
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    marked: int = 0
+
+
+@dataclass(frozen=True)
+class FigureView:
+    """One figure at two widths, as SVG elements, with what is to be known beside it."""
+
+    title: str
+    caption: str
+    wide: str
+    narrow: str
+
+
+@dataclass
+class Section:
+    """Everything the page shows of one record."""
+
+    key: str
+    kind: str
+    title: str
+    facts: list[tuple[str, str]]
+    command: str | None
+    headline: str | None = None
+    tone: str = "unknown"
+    tables: list[TableView] = field(default_factory=list)
+    figures: list[FigureView] = field(default_factory=list)
+    mosaics: list[Mosaic] = field(default_factory=list)
+    legend: str = ""
+    provenance: list[Facts] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+# task -> function(record, section) that fills in tables and figures; the order is that of the page
+TASKS: Registry[Callable[[Record, Section], None]] = Registry("task of a record", group="fyi_bench.report_sections")
+_KINDS = {
+    "distill": "Condensed sets",
+    "accuracy": "Accuracy of a set",
+    "cross-arch": "Other architectures",
+    "continual": "Continual learning",
+    "nas": "Architecture search",
+}
+TASK_ORDER = tuple(_KINDS)
+
+
+def section_of(record: Record, key: str, store: Store | None) -> Section:
+    """The section of a record; key: unique on the page. Sets that cannot be read are said, not skipped in silence."""
+    kind = _KINDS.get(record["task"], record["task"])
+    section = Section(key, kind, _title(record), _facts(record), command_of(record))
+    section.headline, section.tone = headline(record)
+    if record["task"] in TASKS:
+        TASKS.get(record["task"])(record, section)
+    else:
+        section.notes.append(f"There is no layout for records of the task '{record['task']}': see its provenance.")
+    section.provenance = record_facts(record)
+    _add_sets(record, section, store)
+    return section
+
+
+def headline(record: Record) -> tuple[str | None, str]:
+    """The paired difference in words, and whether it speaks: better, worse or unknown."""
+    flips = [arm["flip"] for arm in record["arms"] if arm["flip"] not in ("none", "unknown")]
+    difference = record.get("difference")
+    if not flips or difference is None:
+        return None, "unknown"
+    tone = "unknown"
+    if has_interval(difference):
+        tone = "better" if difference["low"] > 0 else "worse" if difference["high"] < 0 else "unknown"
+    return difference_words(difference, flips[0]), tone
+
+
+def command_of(record: Record) -> str | None:
+    """The command of a record as one line for a shell, where it is known."""
+    import shlex
+
+    command = record.get("command")
+    return shlex.join(map(str, command)) if isinstance(command, list) else command
+
+
+@TASKS.register("distill")
+@TASKS.register("accuracy")
+@TASKS.register("cross-arch")
+def accuracy_parts(record: Record, section: Section) -> None:
+    """Accuracy of every arm on every architecture, cost and symmetry of the sets."""
+    arms = record["arms"]
+    names = list(dict.fromkeys(entry["name"] for arm in arms for entry in arm.get("architectures", [])))
+    header = ["", *(f"{name}, %" for name in names)]
+    rows = [[arm_title(arm), *(_accuracy(arm, name) for name in names)] for arm in arms]
+    if any("iterations" in arm for arm in arms):
+        header += ["unequalness", "loss first → last", "iterations", "time a set"]
+        rows = [row + _set_columns(arm) for row, arm in zip(rows, arms, strict=True)]
+    section.tables.append(TableView("Mean ± standard deviation over networks and sets.", header, rows))
+    if names:
+        section.figures.append(
+            _figure("Accuracy", "A dot is one network; the bar is the mean.",
+                    lambda name, width: accuracy_drawing(record, name, width), f"{section.key}-accuracy")
+        )  # fmt: skip
+    _add_unequalness(record, section)
+
+
+@TASKS.register("continual")
+def continual_parts(record: Record, section: Section) -> None:
+    """The curves, and the numbers behind them."""
+    section.figures.append(
+        _figure("Accuracy on all classes seen so far, %", "Band: ± one standard deviation over runs.",
+                lambda name, width: continual_drawing(record, name, (width, 3.2 if width > 5 else 2.9), bare=True),
+                f"{section.key}-curves")
+    )  # fmt: skip
+    arms = record["arms"]
+    header = ["classes seen", *(f"{arm_title(arm)}, %" for arm in arms)]
+    rows = [
+        [str(step[0]["classes_seen"]), *map(mean_and_std, step)] for step in zip(*(arm["accuracy"] for arm in arms))
+    ]
+    averages = all("average" in arm for arm in arms)
+    if averages:
+        rows.append(["average over steps", *(mean_and_std(arm["average"]) for arm in arms)])
+    runs = count_words(len(record["class_orders"]), "class order")
+    section.tables.append(TableView(f"Mean ± standard deviation over {runs}.", header, rows, int(averages)))
+    _add_unequalness(record, section)
+
+
+@TASKS.register("nas")
+def nas_parts(record: Record, section: Section) -> None:
+    """How well a search on the set ranks the architectures, with intervals; an arm a column."""
+    arms = record["arms"]
+    keys = ("spearman_all", "spearman_top50", "kendall_all", "kendall_top50", "top10_recall", "regret")
+    names = {"regret": "regret, points", "top10_recall": "recall of the 10 best"}
+    rows = [[names.get(key, key.replace("_", ", ")), *(_estimate(arm[key], key) for arm in arms)] for key in keys]
+    rows += [[what, *(str(arm[what]) for arm in arms)] for what in ("space", "evaluated", "failed")]
+    section.tables.append(
+        TableView("Agreement with the ranking by real data, with 95 % intervals.", ["", *map(arm_title, arms)], rows)
+    )
+
+
+def _estimate(entry: Mapping[str, Any], key: str) -> str:
+    write = percent if key == "regret" else lambda value: short(value, 3)
+    if entry["low"] is None:
+        return write(entry["value"])
+    return f"{write(entry['value'])} [{write(entry['low'])}, {write(entry['high'])}]"
+
+
+def _title(record: Record) -> str:
+    arms = record["arms"]
+    methods = " and ".join(dict.fromkeys(arm["method"] for arm in arms if arm["method"] != "random")) or "random"
+    ipc = f", {count_words(arms[0]['ipc'], 'image')} per class" if arms[0].get("ipc") else ""
+    steps = f", {count_words(record['steps'], 'step')}" if "steps" in record else ""
+    return f"{methods} on {record['dataset']}{ipc}{steps}"
+
+
+def _facts(record: Record) -> list[tuple[str, str]]:
+    facts = [
+        ("protocol", protocol_words(record["protocol"])),
+        ("seeds", str(len(record["seeds"]))),
+        ("device", f"{record['device']}, {record['precision']}"),
+        ("time", seconds_words(record["wall_s"])),
+        ("data", record.get("data", {}).get("note", "")),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+def _accuracy(arm: Mapping[str, Any], name: str) -> str:
+    return next((mean_and_std(entry) for entry in arm.get("architectures", []) if entry["name"] == name), HOLE)
+
+
+def _set_columns(arm: Mapping[str, Any]) -> list[str]:
+    taken = arm.get("distill_s")
+    loss = f"{short(arm['loss_first'], 3)} → {short(arm['loss_last'], 3)}" if arm["loss_first"] is not None else HOLE
+    seconds = sum(taken) / len(taken) if isinstance(taken, list) and taken else taken
+    return [short(unequalness_of(arm), 3), loss, str(arm["iterations"]), seconds_words(seconds)]
+
+
+def _add_unequalness(record: Record, section: Section) -> None:
+    if any(unequalness_of(arm) is not None for arm in record["arms"]):
+        section.figures.append(
+            _figure("Unequalness", UNEQUALNESS_CAPTION, lambda name, width: unequalness_drawing(record, name, width),
+                    f"{section.key}-unequalness")
+        )  # fmt: skip
+
+
+def _add_sets(record: Record, section: Section, store: Store | None) -> None:
+    """Images, loss curves and recipes out of the files of the sets."""
+    found: list[tuple[Mapping[str, Any], ImageSet]] = []
+    for arm in record["arms"]:
+        if not (arm.get("set") or arm.get("cells")):
+            continue
+        try:
+            found.append((arm, find_set(arm, record, store)))
+        except FyiBenchError as error:
+            section.notes.append(f"The images of {arm_title(arm)} are not shown. {str(error).splitlines()[0]}")
+    if not found:
+        return
+    section.mosaics, section.legend = mosaics([(title_of(arm), one) for arm, one in found])
+    curves = [curve for curve in (loss_curve(one.provenance) for _, one in found) if curve is not None]
+    if curves:
+        caption = f"First set of each arm. {LOSS_CAVEAT}" if len(curves) > 1 else "First set of the arm."
+        section.figures.append(
+            _figure("Loss while condensing", caption,
+                    lambda name, width: curves_drawing(curves, name, (width, 2.9 if width > 5 else 2.6), "loss"),
+                    f"{section.key}-loss")
+        )  # fmt: skip
+    section.provenance += [set_facts(arm_title(arm), one.provenance) for arm, one in found]
+
+
+def _figure(title: str, caption: str, drawing: Callable[[str, float], Drawing], name: str) -> FigureView:
+    wide, narrow = (drawing(f"{name}-{kind}", w).inline(title) for kind, w in (("wide", WIDE), ("narrow", NARROW)))
+    return FigureView(title, caption, wide, narrow)
