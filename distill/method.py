@@ -52,7 +52,8 @@ class Method:
 
     Class attributes: `name`; `numerics`, a version to raise whenever its numbers change; `Config`;
     `space_kind`, the space it needs ('normalized' unless its paper says otherwise); `statistics_family`, whose
-    channel statistics its published code normalises with ('dc', or 'mtt': CIFAR-10's for CIFAR-100 too).
+    channel statistics its published code normalises with ('dc', or 'mtt': CIFAR-10's for CIFAR-100 too);
+    `components`, parts with a numerics version of their own that not every method uses.
     """
 
     name: ClassVar[str]
@@ -60,6 +61,7 @@ class Method:
     Config: ClassVar[type[MethodConfig]]
     space_kind: ClassVar[str] = "normalized"
     statistics_family: ClassVar[str] = "dc"
+    components: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: MethodConfig, problem: Problem):
         self.config, self.problem = config, problem

@@ -79,7 +79,7 @@ def ensure(cell: Cell, worker: Worker) -> dict[str, Any]:
 def numerics() -> dict[str, int]:
     """Declared numerics version of each component; part of the digest of every cell that uses it."""
     import search_space
-    from distill import augment, cutmix, engine, fyi
+    from distill import augment, cutmix, decode, engine, experts, fyi, trajectory
     from downstream import accuracy, continual, training
 
     return {
@@ -87,6 +87,9 @@ def numerics() -> dict[str, int]:
         "augment": augment.NUMERICS,
         "flip": fyi.NUMERICS,
         "cutmix": cutmix.NUMERICS,
+        "decode": decode.NUMERICS,
+        "expert": experts.NUMERICS,
+        "trajectory": trajectory.NUMERICS,
         "network": search_space.NUMERICS_VERSION,
         "trainer": training.NUMERICS,
         "accuracy": accuracy.NUMERICS,

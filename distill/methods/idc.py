@@ -111,6 +111,7 @@ class IDC(Method):
     config: IDCConfig
     space_kind = "pixel"
     statistics_family = "mtt"
+    components = ("cutmix", "decode")
 
     def __init__(self, config: IDCConfig, problem: Problem):
         super().__init__(config, problem)

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from fyi_bench.cells import CELLS, Worker, using
 from fyi_bench.estimate import COSTS, Passes
-from fyi_bench.estimate import COSTS, Passes
 from fyi_bench.store import Cell, RunFolder
 
 if TYPE_CHECKING:
@@ -61,16 +60,19 @@ def protocol_of(cell: Cell) -> Protocol:
 def compute(cell: Cell, run: RunFolder, worker: Worker) -> None:
     """Train, test once, record."""
     from downstream.accuracy import train_and_test
+    from downstream.training import training_space
 
     reference = {**cell.inputs["set"], **({"file": cell.notes["file"]} if cell.notes.get("file") else {})}
     protocol = protocol_of(cell)
+    image_set, data = worker.image_set(reference), worker.data(cell.inputs["dataset"])
     result = train_and_test(
-        worker.image_set(reference),
-        worker.data(cell.inputs["dataset"]).test,
+        image_set,
+        data.test,
         protocol,
         cell.inputs["seed"],
         device=worker.device,
         precision=cell.inputs["precision"],
+        space=training_space(image_set, data.space),
         stop=worker.stop,
         report=lambda epochs, loss: worker.progress(cell.digest, epochs, protocol.epochs_run, loss),
     )

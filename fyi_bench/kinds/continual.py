@@ -57,7 +57,7 @@ def compute(cell: Cell, run: RunFolder, worker: Worker) -> None:
     protocol = protocol_of(cell)
     result = Rehearsal(
         benchmark=benchmark,
-        sets=[worker.image_set({"cell": digest}) for digest in inputs["sets"]],
+        sets=[worker.image_set({"cell": digest}).to_space(data.space) for digest in inputs["sets"]],
         protocol=protocol,
         device=worker.device,
         precision=inputs["precision"],

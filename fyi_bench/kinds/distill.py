@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from fyi_bench.cells import CELLS, LAST_GOOD_FILE, SET_FILE, Worker, using
 from fyi_bench.errors import DivergenceError
 from fyi_bench.estimate import COSTS, Passes
+from fyi_bench.kinds.expert import expert_digests, trajectories
 from fyi_bench.store import Cell, RunFolder
+from fyi_bench.whitening import ready, zca_space
 
 if TYPE_CHECKING:
     from distill.method import Method
@@ -43,18 +45,33 @@ def distill_cell(
         "seed": seed,
         "precision": precision,
         "space": working_space(chosen, config, data).describe(),
+        **inner_statistics(chosen, data),
         "config": {name: getattr(config, name) for name in config.__dataclass_fields__},
-        "numerics": {"method": chosen.numerics, **using("engine", "augment", "flip", "network")},
+        "numerics": {"method": chosen.numerics, **using("engine", "augment", "flip", "network", *chosen.components)},
     }
+    inputs |= expert_digests(inputs)
     notes = {"recipe_sources": recipe.sources, "recipe_inferred": sorted(recipe.inferred)}
     return Cell("distill", inputs, notes)
 
 
 def working_space(method: type[Method], config: Any, data: RealDataset) -> Space:
-    """The space a method works in on this data set."""
-    from distill.spaces import PixelSpace
+    """The space a method works in on this data set, with the channel statistics of its published code."""
+    from distill.spaces import NormalizedSpace, PixelSpace
+    from fyi_bench.data.real import statistics
 
-    return {"normalized": data.space, "pixel": PixelSpace()}[method.space_kind]
+    normalized = NormalizedSpace(*statistics(data, method.statistics_family))
+    kind = "zca" if getattr(config, "zca", False) else method.space_kind
+    return {"normalized": normalized, "pixel": PixelSpace(), "zca": zca_space(data)}[kind]
+
+
+def inner_statistics(method: type[Method], data: RealDataset) -> dict[str, Any]:
+    """`statistics` of a cell whose method works on pixels and normalises inside; nothing for the others."""
+    from distill.spaces import NormalizedSpace
+    from fyi_bench.data.real import statistics
+
+    if method.space_kind != "pixel":
+        return {}
+    return {"statistics": NormalizedSpace(*statistics(data, method.statistics_family)).describe()}
 
 
 def problem_of(cell: Cell, worker: Worker) -> Problem:
@@ -65,15 +82,18 @@ def problem_of(cell: Cell, worker: Worker) -> Problem:
     from distill.spaces import space_from
 
     inputs = cell.inputs
+    experts = trajectories(inputs, worker) if inputs.get("experts") else None
     return Problem(
         real=worker.data(inputs["dataset"], test=False).train,
-        space=space_from(inputs["space"]),
+        space=ready(space_from(inputs["space"]), lambda name: worker.data(name, test=False)),
         ipc=inputs["ipc"],
         seed=inputs["seed"],
         classes=tuple(inputs["classes"]),
         device=torch.device(worker.device),
         precision=inputs["precision"],
         data_digest=inputs["data"],
+        statistics=space_from(inputs["statistics"]) if "statistics" in inputs else None,
+        experts=(lambda: experts) if experts else None,
     )
 
 
@@ -84,10 +104,10 @@ def compute(cell: Cell, run: RunFolder, worker: Worker) -> None:
     from distill.method import config_of
 
     inputs = cell.inputs
-    total = inputs["config"]["iterations"]
+    total, problem = inputs["config"]["iterations"], problem_of(cell, worker)
     try:
         result = distill(
-            problem_of(cell, worker),
+            problem,
             inputs["method"],
             config_of(inputs["method"], inputs["config"]),
             inputs["flip"],

@@ -31,12 +31,13 @@ def unequalness_cell(image_set: dict[str, str], images: int, seed: int) -> Cell:
 @CELLS.register("unequalness")
 def compute(cell: Cell, run: RunFolder, worker: Worker) -> None:
     """Score the set and record it."""
+    from distill.decode import decoded
     from distill.fyi import set_unequalness
 
     reference = {**cell.inputs["set"], **({"file": cell.notes["file"]} if cell.notes.get("file") else {})}
     run.finish(
         set_unequalness(
-            worker.image_set(reference),
+            decoded(worker.image_set(reference)),
             cell.inputs["seed"],
             networks=cell.inputs["networks"],
             distance=cell.inputs["distance"],
