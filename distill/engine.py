@@ -231,7 +231,7 @@ class _Run:
             class_names=real.class_names,
             factor=getattr(self.method.config, "factor", 1),
             decode_type=getattr(self.method.config, "decode_type", "single"),
-            lr=None if lr is None else float(lr),
+            lr=None if lr is None else float(lr.detach()),
             provenance={**self.provenance, **self._facts(), **facts},
         )
 

@@ -34,7 +34,8 @@ def match(gradient: str, name: str, sizes: str) -> tuple[Match, dict[str, np.nda
     data = golden(CASE)
     flip = "fyi" if "fyi" in name else "none"
     rows = {"full": "index_sequence_fullbatch", "mini2": "index_sequence_minibatch2"}[sizes]
-    network = FlatNetwork(search_space.build("convnet-w32", 3, 32, 10, rng.stream(0, "shell")).double())
+    width = next(v for k, v in data.items() if k.startswith("start00")).shape[0]
+    network = FlatNetwork(search_space.build(f"convnet-w{width}", 3, 32, 10, rng.stream(0, "shell")).double())
     found = GRADIENTS.get(gradient)(
         network,
         batches(data, rows, flip),
@@ -69,5 +70,5 @@ def test_truncated_gradient_is_another_gradient_of_the_same_loss(sizes: str) -> 
     exact, _ = match("adjoint", "mtt", sizes)
     truncated, _ = match("tesla", "tesla", sizes)
     assert torch.allclose(exact.loss, truncated.loss, rtol=1e-12)
-    cosine = torch.cosine_similarity(exact.by_images.flatten(), truncated.by_images.flatten(), dim=0)
-    assert cosine < 0.99
+    difference = (exact.by_images - truncated.by_images).norm() / exact.by_images.norm()
+    assert difference > 1e-3

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
 
+from distill.experts import ExpertConfig, Trajectory, train_expert
 from distill.image_set import ImageSet
 from distill.method import METHODS
 from distill.problem import Problem
@@ -31,13 +33,25 @@ def real_set(classes: int = CLASSES, per_class: int = PER_CLASS, size: int = SIZ
 def problem(ipc: int = 2, seed: int = 0, real: ImageSet | None = None, **changes: Any) -> Problem:
     """A problem over the tiny real set in normalised space."""
     given = {"real": real if real is not None else real_set(), "space": SPACE, "ipc": ipc, "seed": seed}
-    return Problem(**{**given, **changes})
+    made = Problem(**{**given, **changes})
+    return made if made.experts else replace(made, experts=lambda: experts(made))
+
+
+def experts(of: Problem, count: int = 2) -> list[Trajectory]:
+    """Expert trajectories of a problem's images, a few dozen steps each."""
+    values = ExpertConfig(
+        model=MODEL, epochs=4, lr=0.05, momentum=0.0, wd=0.0, batch=8, augment="flip_scale", dispatcher="dsa",
+        storage="fp32",
+    )  # fmt: skip
+    return [train_expert(replace(of, seed=k, experts=None), values).trajectory for k in range(count)]
 
 
 # what makes each method's recipe small; further methods add theirs
 SMALL: dict[str, dict[str, Any]] = {
     "dc": {"outer_loop": 2, "inner_loop": 1, "batch_train": 4},
     "dsa": {"outer_loop": 2, "inner_loop": 1, "batch_train": 4},
+    "mtt": {"syn_steps": 3, "batch_syn": 4, "expert_epochs": 1, "max_start_epoch": 2, "lr_img": 10.0},
+    "ftd": {"syn_steps": 3, "batch_syn": 4, "expert_epochs": 1, "max_start_epoch": 2, "lr_img": 10.0},
 }
 
 

@@ -1,0 +1,264 @@
+"""Expert trajectories: the weights of networks in training on the real images, epoch by epoch.
+
+MTT (Cazenavette et al., CVPR 2022), buffer code: SGD with a constant step size, shuffled batches, one drawn
+augmentation a batch with parameters of each image's own; the weights are kept at the start and after each epoch. FTD
+(Du et al., CVPR 2023) does the same with GSAM (gsam.py). An expert is a function of (problem, config): its number is
+the problem's seed. The published programs' snapshots alias the live weights on a CPU, so that all are the last
+ones; here they are copied.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+import search_space
+from distill.augment import Augmentation
+from distill.gsam import GSAM
+from distill.problem import Problem
+from distill.tensor_file import read_header, save_tensors
+from distill.trajectory import FlatNetwork
+from fyi_bench.errors import DataError, DivergenceError, UsageError, unknown_name_message
+
+if TYPE_CHECKING:
+    from distill.engine import Checkpointer, Stop
+
+# raised whenever an expert of the same problem and config would get other weights
+NUMERICS = 1
+
+SCHEMA, CONTENT = 1, "trajectory"
+CHECKPOINT_SECONDS = 60.0  # a checkpoint holds all snapshots so far, tens of megabytes
+REPORT_EVERY = 10  # steps between two looks at the loss, which waits for the device
+
+# how snapshots are kept. Half precision halves the disk, but two neighbouring epochs differ by little, and rounding
+# (relative 5e-4, bf16 4e-3) enters the distance that is matched: fp32 unless space forbids it
+STORAGE = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+_BY_NAME = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_REMEDY = "Remove the folder it is in and run the command again: the expert is trained anew."
+
+
+@dataclass(frozen=True)
+class ExpertConfig:
+    """How experts are trained; the values come from a method's recipe.
+
+    model: network; augment, dispatcher: see `Augmentation`; gsam: None for plain SGD; storage: a key of `STORAGE`.
+    """
+
+    model: str
+    epochs: int
+    lr: float
+    momentum: float
+    wd: float
+    batch: int
+    augment: str
+    dispatcher: str
+    storage: str
+    gsam: GSAM | None = None
+
+    def __post_init__(self) -> None:
+        if self.storage not in STORAGE:
+            raise UsageError(unknown_name_message("expert storage", self.storage, STORAGE))
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-able form; `rebuild` is its inverse."""
+        return asdict(self)
+
+    @classmethod
+    def rebuild(cls, description: dict[str, Any]) -> ExpertConfig:
+        gsam = description.get("gsam")
+        return cls(**{**description, "gsam": GSAM(**gsam) if gsam else None})
+
+
+class Trajectory:
+    """Weights of one expert, [epochs + 1, P]: at the start and after each epoch.
+
+    From a file single rows are read, each checked against its own sha256, so that a hundred experts need no memory.
+    """
+
+    def __init__(self, weights: torch.Tensor):
+        self.epochs, self._weights = weights.shape[0] - 1, weights
+
+    @staticmethod
+    def open(path: str | Path) -> Trajectory:
+        """A trajectory in a file. Raises DataError where it is none, or of a newer version."""
+        return _Stored(Path(path))
+
+    def at(self, epoch: int) -> torch.Tensor:
+        """Weights [P] after so many epochs, float32 on the CPU (float64 where they were trained in it)."""
+        return _full_precision(self._weights[epoch])
+
+    def save(self, path: str | Path, facts: dict[str, Any] | None = None) -> Path:
+        """Write the trajectory with its checksums and some JSON facts."""
+        sums = [_row_sha256(row) for row in self._weights]
+        header = {"schema": SCHEMA, "content": CONTENT, "row_sha256": sums, "facts": facts or {}}
+        return save_tensors(path, {"weights": self._weights}, header)
+
+
+class _Stored(Trajectory):
+    """Rows read from the file when they are asked for."""
+
+    def __init__(self, path: Path):
+        self.path = path
+        header, begin, size = read_header(path)
+        try:
+            own = json.loads(header["__metadata__"]["fyi_bench"])
+            if own["content"] != CONTENT or own["schema"] > SCHEMA:
+                raise ValueError(f"content {own['content']}, schema {own['schema']}")
+            entry, self._sums = header["weights"], own["row_sha256"]
+            rows, parameters = entry["shape"]
+            self._dtype = _BY_NAME[entry["dtype"]]
+            self._row_bytes, self._begin = parameters * self._dtype.itemsize, begin + entry["data_offsets"][0]
+            if len(self._sums) != rows or self._begin + rows * self._row_bytes > size:
+                raise ValueError("it is cut short")
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path} is not an expert trajectory of this version ({error}).\n{_REMEDY}") from error
+        self.epochs = rows - 1
+
+    def at(self, epoch: int) -> torch.Tensor:
+        with open(self.path, "rb") as handle:
+            handle.seek(self._begin + range(self.epochs + 1)[epoch] * self._row_bytes)
+            data = handle.read(self._row_bytes)
+        if hashlib.sha256(data).hexdigest() != self._sums[epoch]:
+            raise DataError(f"{self.path} is damaged: the weights after epoch {epoch} do not match.\n{_REMEDY}")
+        return _full_precision(torch.frombuffer(bytearray(data), dtype=self._dtype))
+
+
+@dataclass(frozen=True)
+class Expert:
+    """A finished expert: its trajectory, and the mean training loss of each epoch."""
+
+    trajectory: Trajectory
+    losses: list[float]
+
+
+def train_expert(
+    problem: Problem,
+    config: ExpertConfig,
+    *,
+    checkpointer: Checkpointer | None = None,
+    stop: Stop | None = None,
+    report: Callable[[int, int, float], None] | None = None,
+) -> Expert:
+    """Train expert number `problem.seed` on all real images of the problem's classes, in the problem's space.
+
+    `report(steps done, steps in all, loss)` follows. Raises DivergenceError when the loss is no longer finite, and what
+    `stop.check()` raises when asked to stop: then a checkpoint has been saved, and the same call goes on from it, in
+    the middle of an epoch if need be.
+    """
+    run = _Training(problem, config, checkpointer)
+    run.restore()
+    saved_at = time.monotonic()
+    while run.done < run.steps:
+        if stop is not None and stop.requested():
+            run.save()
+            stop.check()
+        run.step()
+        if report is not None and (run.done % REPORT_EVERY == 0 or run.done == run.steps):
+            report(run.done, run.steps, float(run.last_loss))
+        if checkpointer is not None and time.monotonic() - saved_at > CHECKPOINT_SECONDS:
+            run.save()
+            saved_at = time.monotonic()
+    return Expert(Trajectory(run.snapshots), run.losses[: config.epochs].tolist())
+
+
+class _Training:
+    """State of one training: weights, momentum, snapshots and losses so far."""
+
+    def __init__(self, problem: Problem, config: ExpertConfig, keeper: Checkpointer | None):
+        self.problem, self.config, self.keeper = problem, config, keeper
+        channels, size, _ = problem.shape
+        network = search_space.build(
+            config.model, channels, size, problem.num_classes, problem.stream("expert network")
+        )
+        self.network = FlatNetwork(network.to(device=problem.device, dtype=problem.dtype))
+        self.augmentation = Augmentation(config.augment, dispatcher=config.dispatcher)
+        self.rows = torch.cat(problem.rows)
+        self.labels = torch.repeat_interleave(torch.tensor([len(r) for r in problem.rows])).to(problem.device)
+        self.per_epoch = math.ceil(len(self.rows) / config.batch)
+        self.done, self.steps = 0, config.epochs * self.per_epoch
+        self.weights = self.network.values()
+        self.momentum = torch.zeros_like(self.weights)
+        kept = torch.float64 if problem.dtype == torch.float64 else STORAGE[config.storage]
+        self.snapshots = torch.zeros(config.epochs + 1, self.network.size, dtype=kept)
+        self.snapshots[0] = self.weights.cpu()
+        self.losses = torch.zeros(config.epochs, dtype=torch.float64, device=problem.device)
+        self.last_loss = torch.zeros(())
+        self._order: tuple[int, torch.Tensor] = (-1, self.rows)
+
+    def step(self) -> None:
+        """One batch; after an epoch's last one, a snapshot."""
+        c, (epoch, number) = self.config, divmod(self.done, self.per_epoch)
+        index = self._shuffled(epoch)[number * c.batch : (number + 1) * c.batch]
+        self.last_loss, direction = self._direction(index, epoch, number)
+        direction = direction + c.wd * self.weights
+        self.momentum = c.momentum * self.momentum + direction
+        self.weights = self.weights - c.lr * self.momentum
+        self.losses[epoch] += self.last_loss * (len(index) / len(self.rows))
+        self.done += 1
+        if number == self.per_epoch - 1:
+            self._end_epoch(epoch)
+
+    def save(self) -> None:
+        """Checkpoint after the steps done so far."""
+        if self.keeper is None:
+            return
+        kept = self.snapshots[: self.done // self.per_epoch + 1]
+        tensors = {"snapshots": kept, "weights": self.weights, "momentum": self.momentum, "losses": self.losses}
+        self.keeper.save(self.done, {k: v.cpu() for k, v in tensors.items()}, {})
+
+    def restore(self) -> None:
+        """Go on from the newest checkpoint, if there is one."""
+        found = self.keeper.load() if self.keeper is not None else None
+        if found is None:
+            return
+        self.done, tensors, _ = found
+        self.snapshots[: len(tensors["snapshots"])] = tensors["snapshots"]
+        device = self.problem.device
+        self.weights, self.momentum = tensors["weights"].to(device), tensors["momentum"].to(device)
+        self.losses = tensors["losses"].to(device)
+
+    def _shuffled(self, epoch: int) -> torch.Tensor:
+        if self._order[0] != epoch:
+            generator = self.problem.stream("expert order", epoch)
+            self._order = (epoch, torch.randperm(len(self.rows), generator=generator))
+        return self._order[1]
+
+    def _direction(self, index: torch.Tensor, epoch: int, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(loss, direction to walk against) of one augmented batch."""
+        x, y = self.problem.images_at(self.rows[index]), self.labels[index.to(self.labels.device)]
+        generator = self.problem.stream("expert augment", epoch, number)
+        x = self.augmentation.apply(x, self.augmentation.draw(generator, len(x), x.shape[-1], siamese=False))
+        bf16 = self.problem.precision == "bf16"
+
+        def gradient_at(weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+            return self.network.gradient(weights, x, y, bf16=bf16)
+
+        gsam = self.config.gsam
+        return gradient_at(self.weights) if gsam is None else gsam.step(gradient_at, self.weights)
+
+    def _end_epoch(self, epoch: int) -> None:
+        self.snapshots[epoch + 1] = self.weights.cpu()
+        if not (math.isfinite(float(self.losses[epoch])) and bool(torch.isfinite(self.weights).all())):
+            lr = self.config.lr
+            raise DivergenceError(
+                f"Expert {self.problem.seed} diverged in epoch {epoch + 1} of {self.config.epochs}.\n"
+                f"Lower its step size: expert_lr is {lr:g} (--set expert_lr={lr / 10:g}).",
+                step=epoch + 1,
+            )
+
+
+def _full_precision(weights: torch.Tensor) -> torch.Tensor:
+    return weights if weights.dtype == torch.float64 else weights.float()
+
+
+def _row_sha256(row: torch.Tensor) -> str:
+    return hashlib.sha256(memoryview(row.contiguous().view(torch.uint8).numpy())).hexdigest()

@@ -1,0 +1,191 @@
+"""Trajectory matching: a student takes steps on synthetic images, and the distance of where it ends is differentiated.
+
+The student starts at an expert's weights w_0 and takes N steps w_{k+1} = w_k - a g_k, g_k the gradient of the mean
+cross-entropy on the k-th batch of synthetic images. With the expert's later weights w* the loss is
+|w_N - w*|² / |w_0 - w*|² (MTT, Cazenavette et al., CVPR 2022, eq. 2). Its gradient with respect to the images and to
+the step size a can be had in three ways (`GRADIENTS`):
+
+adjoint  keep the weights w_k, walk back with p_N = dL/dw_N and p_k = p_{k+1} - a H_k p_{k+1}, where H_k p is the
+         derivative of <g_k, p>; the images of step k get -a d<g_k, p_{k+1}>/dx, the step size -<g_k, p_{k+1}>. Exact,
+         and only one step's activations are ever held, or those of a part of its batch.
+unroll   the plain way: one graph through all steps. The same numbers; its memory grows with N.
+tesla    p_k = p_N for all k: what the memory-saving code of TESLA (Cui et al., ICML 2023) and of FYI compute. It drops
+         the influence of a step on the later ones, so for N > 1 it is not the gradient. FYI's factor 2 is kept;
+         TESLA's own repository loses it.
+
+Run as a program (`python -m distill.trajectory`), this prints the peak memory of each for growing N.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fyi_bench.errors import DataError
+from fyi_bench.registry import Registry
+
+# raised whenever the same batches would give another loss or gradient
+NUMERICS = 1
+
+CPU_PART = 32  # images of a batch that go through together on a CPU: fits its cache, 1.1 to 2 times as fast
+
+
+class FlatNetwork:
+    """A network as a function of one vector of its parameters, in `named_parameters` order.
+
+    The module is a shell in train mode; its own values are only read by `values`.
+    """
+
+    def __init__(self, network: nn.Module):
+        self.network = network.train().requires_grad_(False)
+        named = dict(network.named_parameters())
+        self._names, self._shapes = list(named), [p.shape for p in named.values()]
+        self._sizes = [p.numel() for p in named.values()]
+        # batch statistics tie the images of a batch together, so it must go through whole
+        self._divisible = not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
+
+    @property
+    def size(self) -> int:
+        """Number of parameters P."""
+        return sum(self._sizes)
+
+    def values(self) -> Tensor:
+        """The module's parameters as a new vector [P]."""
+        return torch.cat([p.detach().flatten() for p in self.network.parameters()])
+
+    def logits(self, weights: Tensor, images: Tensor) -> Tensor:
+        """Logits [n, C] of images [n, ch, H, W] under weights [P]; differentiable in both."""
+        if weights.shape != (self.size,):
+            raise DataError(
+                f"Weights of {weights.numel()} parameters for a network that has {self.size}.\n"
+                "The expert trajectories belong to another model or number of classes."
+            )
+        pieces = zip(self._names, weights.split(self._sizes), self._shapes, strict=True)
+        return torch.func.functional_call(self.network, {n: w.view(s) for n, w, s in pieces}, (images,))
+
+    def loss(self, weights: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        """Mean cross-entropy (scalar)."""
+        return F.cross_entropy(self.logits(weights, images), labels)
+
+    def gradient(self, weights: Tensor, images: Tensor, labels: Tensor, bf16: bool = False) -> tuple[Tensor, Tensor]:
+        """(mean cross-entropy, its gradient [P]) without a graph; `bf16`: convolutions in that precision."""
+        weights = weights.detach().requires_grad_(True)
+        loss, total = torch.zeros_like(weights[0].detach()), torch.zeros_like(weights)
+        for x, y, share in self._parts(images.detach(), labels):
+            with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
+                part = self.loss(weights, x, y) * share
+            total += torch.autograd.grad(part, weights)[0]
+            loss += part.detach()
+        return loss, total
+
+    def gradient_along(
+        self, weights: Tensor, images: Tensor, labels: Tensor, direction: Tensor, curvature: bool
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """(s, ds/dimages, ds/dweights if `curvature`), s = <gradient of the mean cross-entropy, direction>."""
+        weights = weights.detach().requires_grad_(True)
+        along, by_images = torch.zeros_like(direction[0]), []
+        by_weights = torch.zeros_like(direction) if curvature else None
+        for x, y, share in self._parts(images.detach(), labels):
+            x.requires_grad_(True)
+            gradient = torch.autograd.grad(self.loss(weights, x, y) * share, weights, create_graph=True)[0]
+            part = gradient @ direction
+            found = torch.autograd.grad(part, [x, weights] if curvature else [x])
+            along += part.detach()
+            by_images.append(found[0])
+            if curvature:
+                by_weights += found[1]
+        return along, torch.cat(by_images), by_weights
+
+    def _parts(self, images: Tensor, labels: Tensor) -> Iterable[tuple[Tensor, Tensor, float]]:
+        """The batch in parts, each with its share of the batch's mean."""
+        whole = not self._divisible or images.device.type != "cpu"
+        size = len(images) if whole else CPU_PART
+        for x, y in zip(images.split(size), labels.split(size), strict=True):
+            yield x, y, len(x) / len(images)
+
+
+@dataclass(frozen=True)
+class StudentBatch:
+    """What the student sees in one step.
+
+    index: int64 [b], which synthetic images, none twice. view: these images [b, …] -> (images, labels) as the network
+    gets them (flipped, augmented); it gives the same whenever it is called, and is differentiable.
+    """
+
+    index: Tensor
+    view: Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True)
+class Match:
+    """loss: scalar; by_images: dL/dimages [N, …]; by_lr: dL/da (scalar); weights: the student's last ones [P]."""
+
+    loss: Tensor
+    by_images: Tensor
+    by_lr: Tensor
+    weights: Tensor
+
+
+# name -> function(network, batches, images, step size, start weights, target weights) giving a Match
+GradientOf = Callable[[FlatNetwork, Sequence[StudentBatch], Tensor, Tensor, Tensor, Tensor], Match]
+GRADIENTS: Registry[GradientOf] = Registry("trajectory gradient")
+
+
+@GRADIENTS.register("adjoint")
+def adjoint(network, batches, images, lr, start, target) -> Match:
+    """Exact gradient with the activations of one step in memory."""
+    return _walk_back(network, batches, images.detach(), lr.detach(), start, target, exact=True)
+
+
+@GRADIENTS.register("tesla")
+def tesla(network, batches, images, lr, start, target) -> Match:
+    """The truncated gradient of FYI's published code."""
+    return _walk_back(network, batches, images.detach(), lr.detach(), start, target, exact=False)
+
+
+@GRADIENTS.register("unroll")
+def unroll(network, batches, images, lr, start, target) -> Match:
+    """Exact gradient by one graph through all steps."""
+    images, lr = images.detach().requires_grad_(True), lr.detach().requires_grad_(True)
+    loss, weights = unrolled_loss(network, batches, images, lr, start, target)
+    by_images, by_lr = torch.autograd.grad(loss, [images, lr])
+    return Match(loss.detach(), by_images, by_lr, weights.detach())
+
+
+def unrolled_loss(network, batches, images, lr, start, target) -> tuple[Tensor, Tensor]:
+    """(loss, last weights) with their graph through all steps."""
+    weights = start.detach().clone().requires_grad_(True)
+    for batch in batches:
+        x, y = batch.view(images[batch.index])
+        step = torch.autograd.grad(network.loss(weights, x, y), weights, create_graph=True)[0]
+        weights = weights - lr * step
+    return trajectory_distance(weights, start, target), weights
+
+
+def trajectory_distance(weights: Tensor, start: Tensor, target: Tensor) -> Tensor:
+    """|weights - target|² / |start - target|² (MTT, eq. 2)."""
+    return (weights - target).square().sum() / (start - target).square().sum()
+
+
+def _walk_back(network, batches, images, lr, start, target, exact: bool) -> Match:
+    path = [start.detach()]
+    for batch in batches:
+        x, y = batch.view(images[batch.index])
+        path.append(path[-1] - lr * network.gradient(path[-1], x, y)[1])
+    pull = 2 * (path[-1] - target) / (start - target).square().sum()
+    by_images, by_lr = torch.zeros_like(images), torch.zeros_like(lr)
+    for k in reversed(range(len(batches))):
+        index = batches[k].index
+        picked = images[index].requires_grad_(True)
+        with torch.enable_grad():
+            x, y = batches[k].view(picked)
+        along, by_x, by_weights = network.gradient_along(path[k], x, y, pull, curvature=exact and k > 0)
+        by_lr -= along
+        by_images.index_add_(0, index, torch.autograd.grad(x, picked, -lr * by_x)[0])
+        if by_weights is not None:
+            pull = pull - lr * by_weights
+    return Match(trajectory_distance(path[-1], start, target), by_images, by_lr, path[-1])
