@@ -199,9 +199,7 @@ class _Training:
         c, (epoch, number) = self.config, divmod(self.done, self.per_epoch)
         index = self._shuffled(epoch)[number * c.batch : (number + 1) * c.batch]
         self.last_loss, direction = self._direction(index, epoch, number)
-        direction = direction + c.wd * self.weights
-        self.momentum = c.momentum * self.momentum + direction
-        self.weights = self.weights - c.lr * self.momentum
+        self.weights, self.momentum = sgd_step(self.weights, self.momentum, direction, c.lr, c.momentum, c.wd)
         self.losses[epoch] += self.last_loss * (len(index) / len(self.rows))
         self.done += 1
         if number == self.per_epoch - 1:
@@ -254,6 +252,14 @@ class _Training:
                 f"Lower its step size: expert_lr is {lr:g} (--set expert_lr={lr / 10:g}).",
                 step=epoch + 1,
             )
+
+
+def sgd_step(
+    weights: torch.Tensor, buffer: torch.Tensor, direction: torch.Tensor, lr: float, momentum: float, wd: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """(weights, momentum buffer) after one step of SGD as PyTorch takes it; the first buffer is zero."""
+    buffer = momentum * buffer + direction + wd * weights
+    return weights - lr * buffer, buffer
 
 
 def _full_precision(weights: torch.Tensor) -> torch.Tensor:
