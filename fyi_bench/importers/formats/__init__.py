@@ -1,0 +1,1 @@
+"""The known layouts: a file here registers its formats by being there."""

@@ -1,0 +1,103 @@
+"""Which data set a file was made from: what the caller says, else what names say, else what shapes allow."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from fyi_bench.data.entry import DATASETS, DatasetEntry, find_entry
+from fyi_bench.errors import DataError
+
+_LEVELS = 4  # folders above the file whose names are looked at
+_FREE_FORMS = {"tinyimagenet": r"tiny[-_ ]?imagenet", "fashionmnist": r"fashion[-_ ]?mnist|fmnist"}
+# of sets with the same shape and number of classes, the one most published files are of
+_USUAL = ("cifar10", "mnist")
+
+
+@dataclass
+class Origin:
+    """entry: the data set, or None. sure: False where only the shape speaks for it, `rivals` then has the others."""
+
+    entry: DatasetEntry | None = None
+    sure: bool = True
+    rivals: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Name of the data set where it is sure, else ''."""
+        return self.entry.name if self.entry and self.sure else ""
+
+    @property
+    def num_classes(self) -> int | None:
+        """Number of classes of the data set, where known."""
+        return self.entry.num_classes if self.entry else None
+
+
+def stated(name: str, shape: tuple[int, ...], classes: int | None) -> Origin:
+    """The data set the caller named; DataError where the images cannot be of it."""
+    entry = find_entry(name)
+    problem = _misfit(entry, shape, classes)
+    if problem:
+        raise DataError(f"The file is not of {entry.name}: {problem}.\nName the right data set, or leave it out.")
+    return Origin(entry)
+
+
+def guessed(hint: str, path: Path, shape: tuple[int, ...], classes: int | None) -> Origin:
+    """The data set by what the file says (`hint`), by the names of file and folders, or by shape and classes.
+
+    shape: (channels, height, width). classes: their number, or None where the file does not tell.
+    """
+    origin = Origin()
+    parts = [path.name, *(parent.name for parent in list(path.resolve().parents)[:_LEVELS])]
+    for where, text in [("the file", hint), *(("the name", part) for part in parts)]:
+        entry = _named(text)
+        problem = _misfit(entry, shape, classes) if entry else ""
+        if entry and not problem:
+            origin.entry = entry
+            origin.notes.append(f"data set {entry.name}: {where} '{text}' says so")
+            return origin
+        if problem:
+            origin.warnings.append(f"{where} '{text}' says {entry.name}, but {problem}: not believed")
+            break
+    return _by_shape(origin, shape, classes)
+
+
+def _by_shape(origin: Origin, shape: tuple[int, ...], classes: int | None) -> Origin:
+    known = [DATASETS.get(name) for name in DATASETS]
+    fitting = [
+        e for e in known if e.size and not e.fixed and classes == e.num_classes and not _misfit(e, shape, classes)
+    ]
+    fitting.sort(key=lambda entry: entry.name not in _USUAL)
+    if fitting:
+        origin.entry, origin.rivals = fitting[0], [entry.name for entry in fitting[1:]]
+        origin.sure = not origin.rivals
+        also = f" (so are {', '.join(origin.rivals)})" if origin.rivals else ""
+        facts = f"{classes} classes of {shape[2]}x{shape[1]} pixels, {shape[0]} channel{'s' * (shape[0] > 1)}"
+        origin.notes.append(f"data set {fitting[0].name}: {facts}{also}")
+    return origin
+
+
+def _named(text: str) -> DatasetEntry | None:
+    """The data set whose name is in the text, the longest first (cifar100 before cifar10)."""
+    for name in sorted(DATASETS, key=len, reverse=True):
+        if DATASETS.get(name).at is not None:
+            continue
+        pattern = _FREE_FORMS.get(name) or re.sub(r"(?<=[a-z])(?=\d)", "[-_ ]?", name)
+        if re.search(rf"(?<![a-z])(?:{pattern})(?!\d)", text.lower()):
+            return DATASETS.get(name)
+    return None
+
+
+def _misfit(entry: DatasetEntry, shape: tuple[int, ...], classes: int | None) -> str:
+    """Why images of this shape and number of classes cannot be of the data set, or ''."""
+    channels, height, width = shape
+    if channels != entry.channels:
+        return f"it has {channels} channel{'s' * (channels > 1)}, {entry.name} has {entry.channels}"
+    if entry.size and (height, width) != (entry.size, entry.size):
+        return f"it has images of {width}x{height} pixels, {entry.name} has {entry.size}x{entry.size}"
+    if classes and entry.num_classes and classes > entry.num_classes:
+        return f"it has labels up to {classes - 1}, {entry.name} has {entry.num_classes} classes"
+    return ""
