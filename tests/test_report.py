@@ -130,6 +130,20 @@ def test_a_missing_or_damaged_set_is_said(tmp_path):
     assert "random real images" in text
 
 
+def test_whitened_images_are_not_shown_but_the_rest_is(tmp_path):
+    from dataclasses import replace
+
+    from distill.spaces import WhitenedSpace
+
+    found = with_sets(distill_record(), tmp_path)
+    whitened = replace(image_set("dm", "none"), space=WhitenedSpace("kornia zca"))
+    whitened.save(Path(found["arms"][0]["set"]), preview=False)
+    page = Page(report_html([found], "t"))
+    assert "The images of dm are not shown. These images are whitened" in page.text
+    assert [a["alt"] for t, a in page.elements if t == "img"] == ["images of dm+fyi", "images of random real images"]
+    assert "set of dm " in page.text
+
+
 def test_sets_of_a_continual_record_are_found_in_the_store(tmp_path):
     store, found = Store(tmp_path / "runs"), continual_record()
     for arm in found["arms"]:

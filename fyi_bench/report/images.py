@@ -47,6 +47,13 @@ def find_set(arm: Mapping[str, Any], record: Mapping[str, Any], store: Store | N
     return ImageSet.load(_store_of(record, store).artefact("distill", arm["cells"][0], SET_FILE))
 
 
+def as_pictures(image_set: ImageSet) -> ImageSet:
+    """The set in pixels, to look at. Raises DataError where its space cannot be left: whitened, its matrix unknown."""
+    from distill.spaces import PixelSpace
+
+    return image_set.to_space(PixelSpace())
+
+
 def mosaics(sets: Sequence[tuple[str, ImageSet]]) -> tuple[list[Mosaic], str]:
     """A mosaic for each (title, set), and a line that says what is where.
 

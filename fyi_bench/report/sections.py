@@ -12,7 +12,7 @@ from fyi_bench.figures.dots import accuracy_drawing, unequalness_drawing
 from fyi_bench.figures.style import Drawing
 from fyi_bench.figures.training import LOSS_CAVEAT, curves_drawing, loss_curve
 from fyi_bench.registry import Registry
-from fyi_bench.report.images import Mosaic, find_set, mosaics, title_of
+from fyi_bench.report.images import Mosaic, as_pictures, find_set, mosaics, title_of
 from fyi_bench.report.provenance import Facts, record_facts, set_facts
 from fyi_bench.wording import (
     HOLE,
@@ -229,16 +229,17 @@ def _add_unequalness(record: Record, section: Section) -> None:
 def _add_sets(record: Record, section: Section, store: Store | None) -> None:
     """Images, loss curves and recipes out of the files of the sets."""
     found: list[tuple[Mapping[str, Any], ImageSet]] = []
+    shown: list[tuple[str, ImageSet]] = []
     for arm in record["arms"]:
         if not (arm.get("set") or arm.get("cells")):
             continue
         try:
             found.append((arm, find_set(arm, record, store)))
+            shown.append((title_of(arm), as_pictures(found[-1][1])))
         except FyiBenchError as error:
             section.notes.append(f"The images of {arm_title(arm)} are not shown. {str(error).splitlines()[0]}")
-    if not found:
-        return
-    section.mosaics, section.legend = mosaics([(title_of(arm), one) for arm, one in found])
+    if shown:
+        section.mosaics, section.legend = mosaics(shown)
     curves = [curve for curve in (loss_curve(one.provenance) for _, one in found) if curve is not None]
     if curves:
         caption = f"First set of each arm. {LOSS_CAVEAT}" if len(curves) > 1 else "First set of the arm."
