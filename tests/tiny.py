@@ -52,13 +52,17 @@ SMALL: dict[str, dict[str, Any]] = {
     "dsa": {"outer_loop": 2, "inner_loop": 1, "batch_train": 4},
     "mtt": {"syn_steps": 3, "batch_syn": 4, "expert_epochs": 1, "max_start_epoch": 2, "lr_img": 10.0},
     "ftd": {"syn_steps": 3, "batch_syn": 4, "expert_epochs": 1, "max_start_epoch": 2, "lr_img": 10.0},
+    "idc": {"inner_loop": 2, "n_data": 12, "batch_train": 6, "lr_img": 0.01},
+    "cafe": {"max_matches": 2, "max_epochs": 1, "batch_train": 4},
+    "cafe-dsa": {"max_matches": 2, "max_epochs": 1, "batch_train": 4},
+    **{name: {"feature_steps": 3, "batch_train": 6} for name in ("herding", "kcenter", "kmeans")},
 }
 
 
 def config(method: str, iterations: int = 4, ipc: int = 2, **changes: Any) -> Any:
     """The method's quick recipe, made tiny."""
     values = dict(recipe(method, "cifar10", ipc, "quick").values)
-    small = {"model": MODEL, "iterations": min(iterations, values["iterations"]), "batch_real": 6}
+    small = {"model": MODEL, "iterations": iterations if values["iterations"] else 0, "batch_real": 6}
     values |= {**small, **SMALL.get(method, {}), **changes}
     return METHODS.get(method).Config.from_values(values)
 
@@ -71,4 +75,8 @@ LOSS_FALLS: dict[str, dict[str, Any]] = {
     "dc": {"lr_img": 1.0, "batch_real": 12, "init": "noise"},
     "dsa": {"lr_img": 1.0, "batch_real": 12, "init": "noise"},
     "dm": {"lr_img": 1.0, "batch_real": 12, "init": "noise"},
+    "idc": {"lr_img": 0.2, "batch_real": 12, "init": "noise", "aug_match": "none"},
+    "cafe": {"batch_real": 12},
+    "cafe-dsa": {"batch_real": 12},
+    "datadam": {"lr_img": 1.0, "batch_real": 12, "init": "noise"},
 }
