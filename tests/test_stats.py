@@ -60,7 +60,7 @@ def test_paired_difference_is_the_paired_t_test():
 
 def test_pairing_takes_out_what_the_arms_share():
     seeds = np.array([0.30, 0.40, 0.50, 0.60])
-    gain = seeds + [0.01, 0.02, 0.01, 0.02]
+    gain = seeds + np.array([0.01, 0.02, 0.01, 0.02])
     paired = paired_difference(gain, seeds)
     unpaired = [mean_interval(values) for values in (gain, seeds)]
     assert paired["low"] > 0
