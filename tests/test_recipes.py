@@ -246,7 +246,7 @@ def test_rows_of_ls_recipes():
         ("cifar10", 10, "published"),
         ("cifar10", 50, "published"),
     ]
-    assert rows[0]["main"]["syn_steps"] == 50
+    assert "lr_img=100 syn_steps=50 max_start_epoch=2" in rows[0]["main"]
     every = list_recipes()
     assert {row["method"] for row in every} == set(recipe_methods())
     assert {row["ipc"] for row in every if (row["method"], row["dataset"]) == ("ftd", "imagenette")} == {1, 10}

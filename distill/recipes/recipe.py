@@ -111,7 +111,7 @@ def list_recipes(
 ) -> list[dict[str, Any]]:
     """One row per method, data set and images a class that the files know of, for `fyi-bench ls recipes`.
 
-    Keys of a row: method, dataset, ipc, main (the values that differ most between settings), status ('published',
+    Keys of a row: method, dataset, ipc, main (text of the values that differ most), status ('published',
     or how many values are 'inferred'), source (of the step size), digest.
     """
     rows = []
@@ -140,7 +140,7 @@ def _row(found: Recipe) -> dict[str, Any]:
         "method": found.method,
         "dataset": found.dataset,
         "ipc": found.ipc,
-        "main": {key: found.values[key] for key in _MAIN if key in found.values},
+        "main": " ".join(f"{key}={show(found.values[key])}" for key in _MAIN if key in found.values),
         "status": f"{len(inferred)} of {len(found.values)} inferred" if inferred else "published",
         "source": found.sources.get("lr_img", ""),
         "digest": found.digest,
