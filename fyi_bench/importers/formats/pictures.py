@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -152,12 +153,27 @@ def _check_parquet(path: Path, budget: int) -> None:
     try:
         file = parquet.ParquetFile(path)
         columns = [name for name in IMAGE_COLUMNS if name in file.schema_arrow.names]
-        check_size(path, sum(file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups)), budget)
-        for batch in file.iter_batches(_BATCH, columns=columns):
-            total += batch.nbytes
+        sizes = [file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups)]
+        check_size(path, sum(sizes), budget)
+        rows = min(_BATCH, max(1, budget // max([1, *sizes])))  # no value is larger than its row group
+        for batch in file.iter_batches(rows, columns=columns):
+            total += sum(_value_bytes(column) for column in batch.columns)
             check_size(path, total, budget)
     except (ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path} is not a readable parquet file ({first_line(error)}).\n{DAMAGED}") from error
+
+
+def _value_bytes(column: Any) -> int:
+    """Bytes of all values of an arrow column, each counted as often as it stands there."""
+    import pyarrow as arrow
+    import pyarrow.compute as compute
+
+    if arrow.types.is_struct(column.type):
+        return sum(_value_bytes(part) for part in column.flatten())
+    if arrow.types.is_dictionary(column.type):
+        lengths = compute.binary_length(column.dictionary).take(column.indices)
+        return compute.sum(lengths).as_py() or 0
+    return column.nbytes
 
 
 register(Format("parquet", "Hugging Face parquet: columns img or image, and label", recognise_parquet, read_parquet, 2))
