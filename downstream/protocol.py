@@ -6,6 +6,7 @@ A protocol has a table per task ([accuracy], [continual], …) over [common], an
 
 from __future__ import annotations
 
+import math
 import tomllib
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ class Protocol:
     """Settings of retraining and of the number of repetitions.
 
     epochs: as published (the loop of the published code runs one more, see `extra_epoch`).
+    min_steps: small sets get more epochs, so that at least this many optimiser steps are made (0: never).
     lr: initial step size; when `lr_from_set` is true a set that carries a learned one is trained with it.
     schedule: 'drop-restart' (x `drop` once, after epoch index epochs // 2 + 1, momentum lost), 'milestones'
     (x `drop` at the given fractions of the epochs), 'cosine' (to 0, per step) or 'constant'.
@@ -34,6 +36,7 @@ class Protocol:
     task: str
     eval_model: str
     epochs: int
+    min_steps: int
     extra_epoch: bool
     lr: float
     lr_from_set: bool
@@ -50,10 +53,10 @@ class Protocol:
     sets: int
     orders: int
 
-    @property
-    def epochs_run(self) -> int:
-        """Passes over the set that are really made."""
-        return self.epochs + int(self.extra_epoch)
+    def epochs_for(self, images: int) -> int:
+        """Passes over a set of this many images that are really made."""
+        batches = math.ceil(images / self.batch)
+        return max(self.epochs, math.ceil(self.min_steps / batches)) + int(self.extra_epoch)
 
     def with_overrides(self, overrides: dict[str, str]) -> Protocol:
         """Values given as text by the user; the name then lists them, so that cells of tables never mix."""

@@ -67,7 +67,7 @@ def train_many(
     trained = []
     for number, seed in enumerate(seeds):
         network = new_network(model or protocol.eval_model, train_set, seed)
-        before = number * protocol.epochs_run
+        before = number * protocol.epochs_for(len(train_set))
         follow = None if report is None else (lambda epoch, loss, before=before: report(before + epoch, loss))
         trained.append(
             train(network, train_set, protocol, seed, device=device, precision=precision, space=space, stop=stop,
@@ -98,9 +98,9 @@ def train(
     images, labels = _Images(train_set, space or train_set.space, device), train_set.labels.to(device)
     augmentation = Augmentation(protocol.eval_augment, dispatcher=protocol.eval_dispatcher)
     lr = train_set.lr if protocol.lr_from_set and train_set.lr is not None else protocol.lr
-    schedule = SCHEDULES[protocol.schedule](network, protocol, lr, math.ceil(len(train_set) / protocol.batch))
+    schedule = SCHEDULES[protocol.schedule](network, protocol, lr, len(train_set))
     losses = []
-    for epoch in range(protocol.epochs_run):
+    for epoch in range(protocol.epochs_for(len(train_set))):
         if stop is not None and stop.requested():
             stop.check()
         order = torch.randperm(len(train_set), generator=rng.stream(seed, "shuffle", epoch))
@@ -199,7 +199,7 @@ def _sgd(network: nn.Module, p: Protocol, lr: float) -> torch.optim.SGD:
     return torch.optim.SGD(network.parameters(), lr=lr, momentum=p.momentum, weight_decay=p.weight_decay)
 
 
-def _drop_restart(network: nn.Module, p: Protocol, lr: float, batches: int) -> Step:
+def _drop_restart(network: nn.Module, p: Protocol, lr: float, images: int) -> Step:
     """A new optimiser with lr x drop from the epoch after index epochs // 2 + 1 on, as the published loop makes it."""
     first, second = _sgd(network, p, lr), _sgd(network, p, lr * p.drop)
     return lambda epoch, number: first if epoch <= p.epochs // 2 + 1 else second
@@ -215,19 +215,20 @@ def _following(network: nn.Module, p: Protocol, lr: float, factor: Callable[[int
     return step
 
 
-def _milestones(network: nn.Module, p: Protocol, lr: float, batches: int) -> Step:
+def _milestones(network: nn.Module, p: Protocol, lr: float, images: int) -> Step:
     marks = [int(m * p.epochs) for m in p.milestones]
     return _following(network, p, lr, lambda epoch, number: p.drop ** sum(epoch >= m for m in marks))
 
 
-def _cosine(network: nn.Module, p: Protocol, lr: float, batches: int) -> Step:
-    total = p.epochs_run * batches
+def _cosine(network: nn.Module, p: Protocol, lr: float, images: int) -> Step:
+    batches = math.ceil(images / p.batch)
+    total = p.epochs_for(images) * batches
     return _following(
         network, p, lr, lambda epoch, number: 0.5 * (1 + math.cos(math.pi * (epoch * batches + number) / total))
     )
 
 
-def _constant(network: nn.Module, p: Protocol, lr: float, batches: int) -> Step:
+def _constant(network: nn.Module, p: Protocol, lr: float, images: int) -> Step:
     return _following(network, p, lr, lambda epoch, number: 1.0)
 
 

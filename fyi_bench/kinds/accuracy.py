@@ -64,6 +64,7 @@ def compute(cell: Cell, run: RunFolder, worker: Worker) -> None:
 
     reference = {**cell.inputs["set"], **({"file": cell.notes["file"]} if cell.notes.get("file") else {})}
     protocol = protocol_of(cell)
+    total = protocol.epochs_for(cell.notes["images"])
     image_set, data = worker.image_set(reference), worker.data(cell.inputs["dataset"])
     result = train_and_test(
         image_set,
@@ -74,7 +75,7 @@ def compute(cell: Cell, run: RunFolder, worker: Worker) -> None:
         precision=cell.inputs["precision"],
         space=training_space(image_set, data.space),
         stop=worker.stop,
-        report=lambda epochs, loss: worker.progress(cell.digest, epochs, protocol.epochs_run, loss),
+        report=lambda epochs, loss: worker.progress(cell.digest, epochs, total, loss),
     )
     run.finish({"value": result.accuracy, "last_loss": result.last_loss})
 
@@ -88,5 +89,5 @@ def passes(cell: Cell, data: RealDataset) -> list[Passes]:
 def training_passes(cell: Cell, data: RealDataset, tested: int) -> Passes:
     """Passes of training one network by the cell's protocol and testing it on `tested` images."""
     protocol = protocol_of(cell)
-    trained = cell.notes["images"] * protocol.epochs_run
+    trained = cell.notes["images"] * protocol.epochs_for(cell.notes["images"])
     return Passes(protocol.eval_model, data.train.shape, data.num_classes, forward=tested, first=trained)

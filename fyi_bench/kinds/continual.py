@@ -55,6 +55,7 @@ def compute(cell: Cell, run: RunFolder, worker: Worker) -> None:
     key = ("scenario", inputs["dataset"], inputs["order_seed"], inputs["steps"])
     benchmark = worker.keep(key, lambda: scenario(data.train, data.test, data.space, order, inputs["steps"]))
     protocol = protocol_of(cell)
+    total = protocol.epochs_for(cell.notes["images"])
     result = Rehearsal(
         benchmark=benchmark,
         sets=[worker.image_set({"cell": digest}).to_space(data.space) for digest in inputs["sets"]],
@@ -62,7 +63,7 @@ def compute(cell: Cell, run: RunFolder, worker: Worker) -> None:
         device=worker.device,
         precision=inputs["precision"],
         stop=worker.stop,
-        report=lambda epochs, loss: worker.progress(cell.digest, epochs, protocol.epochs_run, loss),
+        report=lambda epochs, loss: worker.progress(cell.digest, epochs, total, loss),
     ).after_step(inputs["step"], inputs["seed"])
     run.finish({"value": result.accuracy, "classes_seen": result.classes_seen, "images": result.images})
 
