@@ -73,20 +73,8 @@ def report_html(
     records: Sequence[Mapping[str, Any]], title: str, store: Store | None = None, notes: Sequence[str] = ()
 ) -> str:
     """The page as text."""
-    import jinja2
-    from markupsafe import Markup
-
-    from fyi_bench import __version__
+    from fyi_bench.report.page import render
     from fyi_bench.report.sections import section_of
 
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("fyi_bench", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["svg"] = Markup  # drawn here; matplotlib escapes the text in it
     sections = [section_of(record, f"r{number}", store) for number, record in enumerate(records, 1)]
-    template = environment.get_template("report.html.j2")
-    return template.render(title=title, sections=sections, notes=list(notes), version=__version__)
+    return render("report.html.j2", title=title, sections=sections, notes=list(notes))

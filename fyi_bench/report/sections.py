@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ from fyi_bench.figures.style import Drawing
 from fyi_bench.figures.training import LOSS_CAVEAT, curves_drawing, loss_curve
 from fyi_bench.registry import Registry
 from fyi_bench.report.images import Mosaic, as_pictures, find_set, mosaics, title_of
+from fyi_bench.report.page import TableView
 from fyi_bench.report.provenance import Facts, record_facts, set_facts
 from fyi_bench.wording import (
     HOLE,
@@ -39,16 +40,6 @@ UNEQUALNESS_CAPTION = (
     "How far the mean features of a class change when its images are mirrored (eq. 5 of the paper, DM distance): 0 "
     "for a set that holds every image's mirror image. Random real images stand for what many real images average to."
 )
-
-
-@dataclass(frozen=True)
-class TableView:
-    """A table: first column is a heading. `marked` is the number of rows at the end that are sums of the others."""
-
-    caption: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    marked: int = 0
 
 
 @dataclass(frozen=True)

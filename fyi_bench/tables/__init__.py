@@ -1,0 +1,29 @@
+"""The tables of the FYI paper with our numbers beside the published ones, and what is still to run.
+
+table('1', store).to('markdown'); missing('1', 'quick', store) gives the commands that fill the holes.
+"""
+
+from __future__ import annotations
+
+from fyi_bench.tables.build import missing, same_architecture, table
+from fyi_bench.tables.forms import FORMS
+from fyi_bench.tables.layouts import LAYOUTS, layout
+from fyi_bench.tables.model import VERDICT_RULE, Cell, Column, Missing, Ours, Row, Table
+from fyi_bench.tables.time import estimate_with
+
+__all__ = [
+    "FORMS",
+    "LAYOUTS",
+    "VERDICT_RULE",
+    "Cell",
+    "Column",
+    "Missing",
+    "Ours",
+    "Row",
+    "Table",
+    "estimate_with",
+    "layout",
+    "missing",
+    "same_architecture",
+    "table",
+]
