@@ -41,11 +41,18 @@ def load_npz(path: Path, budget: int) -> dict[str, np.ndarray]:
         raise DataError(f"{path} is not a readable .npz file ({first_line(error)}).\n{DAMAGED}") from error
 
 
+def _header(handle: BinaryIO, version: tuple[int, int]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    try:
+        return _READERS[version](handle)
+    except Exception as error:  # NumPy parses it with Python's own tokenizer, whose errors are of many kinds
+        raise ValueError("its header is damaged") from error
+
+
 def _array(path: Path, handle: BinaryIO, available: int, budget: int) -> np.ndarray:
     version = np.lib.format.read_magic(handle)
     if version not in _READERS:
         raise ValueError(f"version {version} of the format is not known")
-    shape, fortran, dtype = _READERS[version](handle)
+    shape, fortran, dtype = _header(handle, version)
     if dtype.hasobject or dtype.names is not None:
         raise DataError(
             f"{path} holds Python objects, which could run a program when they are read, so it was not opened.\n"

@@ -29,7 +29,7 @@ class Pixels:
 
 
 def to_tensor(value: Any, what: str, budget: int) -> torch.Tensor:
-    """A plain CPU tensor without gradient, of a tensor, array, or list of equal tensors; DataError otherwise.
+    """A plain CPU tensor without gradient, of a tensor, array, or list of numbers or equal tensors; else DataError.
 
     Checked before memory is taken: a stored tensor may be a tiny one that claims to be expanded to any size.
     """
@@ -40,6 +40,8 @@ def to_tensor(value: Any, what: str, budget: int) -> torch.Tensor:
         if len({v.shape for v in value}) != 1:
             raise DataError(f"The {what} are a list of tensors of different shapes.\nStack them into one tensor first.")
         value = torch.stack([v.detach() for v in value])
+    if isinstance(value, list | tuple) and value and all(type(v) in (int, float) for v in value):
+        value = torch.tensor(value)
     if isinstance(value, np.ndarray):
         if value.dtype.kind not in "biuf" or value.dtype.itemsize > 8:
             raise DataError(f"The {what} are of type {value.dtype}, not numbers.\nSave them as float32 or uint8.")
@@ -59,8 +61,13 @@ def prepare(value: Any, budget: int) -> Pixels:
     found = Pixels(images)
     _arrange(found)
     _retype(found)
-    found.images = found.images.contiguous()
+    found.images = _alone(found.images.contiguous())
     return found
+
+
+def _alone(images: torch.Tensor) -> torch.Tensor:
+    """A copy where the tensor is a part of a larger stored one, which would stay in memory with it."""
+    return images.clone() if images.untyped_storage().nbytes() > images.nbytes else images
 
 
 def _check_elements(nbytes: int, what: str, budget: int) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from distill.image_set import ImageSet
 from distill.tensor_file import load_tensors, read_header
+from fyi_bench.errors import DataError
 from fyi_bench.importers.base import Format, Options, Raw, register
-from fyi_bench.importers.common import check_size
+from fyi_bench.importers.common import DAMAGED, check_size
 from fyi_bench.importers.formats._shared import need, one_file
 from fyi_bench.importers.formats.tensors import from_mapping
 from fyi_bench.importers.source import FOLDER, Source
@@ -31,9 +32,12 @@ def read(source: Source, options: Options) -> Raw:
     path = source.used(source.folder / name)
     check_size(path, path.stat().st_size, options.max_bytes)
     header, _, _ = read_header(path)
-    if "fyi_bench" in header.get("__metadata__", {}):
-        return Raw(finished=ImageSet.load(path))
-    return from_mapping(source, load_tensors(path)[0])
+    try:
+        if "fyi_bench" in header.get("__metadata__", {}):
+            return Raw(finished=ImageSet.load(path))
+        return from_mapping(source, load_tensors(path)[0])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:  # changed bytes in its description
+        raise DataError(f"The description in {path} is damaged ({type(error).__name__}).\n{DAMAGED}") from error
 
 
 register(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fyi_bench.importers.base import Format, Options, Raw, register
-from fyi_bench.importers.formats._shared import dims, is_pair, method_in, need, scalar
+from fyi_bench.importers.formats._shared import dims, is_array, is_pair, method_in, need, scalar
 from fyi_bench.importers.source import Source
 
 _IMAGES = ("images", "image", "imgs", "x", "X", "data", "image_syn", "images_train")
@@ -25,7 +25,8 @@ def recognise(source: Source) -> str:
     if is_pair(content):
         return "a list [images, labels]"
     if isinstance(content, dict):
-        found = _key(content, _IMAGES, (4, 5))
+        ranks = (3, 4, 5) if _key(content, _LABELS, (1, 2)) else (4, 5)
+        found = _key(content, _IMAGES, ranks)
         return f"a dictionary with the entry '{found}'" if found else ""
     return "a tensor of images" if dims(content) in (4, 5) else ""
 
@@ -42,7 +43,8 @@ def read(source: Source, options: Options) -> Raw:
 
 def from_mapping(source: Source, content: Mapping[str, Any]) -> Raw:
     """Raw of named tensors."""
-    images, labels = _key(content, _IMAGES, (3, 4, 5)), _key(content, _LABELS, (1, 2))
+    images = _key(content, _IMAGES, (3, 4, 5)) or next((name for name in _IMAGES if is_array(content.get(name))), "")
+    labels = next((name for name in _LABELS if content.get(name) is not None), "")
     listed = ", ".join(map(str, list(content)[:6]))
     need(bool(images), source, f"a file with an entry 'images' (it has {listed})")
     found = Raw(content[images], content[labels] if labels else None, method=method_in(source.name))
