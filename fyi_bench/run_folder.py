@@ -162,8 +162,7 @@ class RunFolder:
         if self.done:
             self.check_config()
             return
-        for leftover in self.folder.rglob(".*.tmp"):
-            leftover.unlink(missing_ok=True)
+        sweep(self.folder)
         self._open, self._began = True, time.monotonic()
         if (self.folder / CONFIG).exists():
             self.check_config()
@@ -263,6 +262,12 @@ def final_record(folder: Path) -> dict[str, Any] | None:
             f"Bring back a copy (`fyi-bench store merge DIR`), or remove {folder} to compute it anew."
         )
     return record
+
+
+def sweep(folder: Path) -> None:
+    """Remove what a kill in the middle of a write left behind; call it with the lock held."""
+    for leftover in folder.rglob(".*.tmp"):
+        leftover.unlink(missing_ok=True)
 
 
 def artefact_names(folder: Path) -> list[str]:

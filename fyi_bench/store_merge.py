@@ -22,6 +22,7 @@ from fyi_bench.run_folder import (
     cell_digest,
     final_record,
     read_config,
+    sweep,
 )
 
 if TYPE_CHECKING:
@@ -139,6 +140,7 @@ def _replace(source: Path, target: Path) -> None:
     artefacts = final_record(source)["artefacts"]
     (target / DONE).unlink(missing_ok=True)
     (target / RECORD).unlink(missing_ok=True)
+    sweep(target)
     for name in set(artefact_names(target)) - set(artefacts):
         (target / name).unlink()
     for name, facts in artefacts.items():
@@ -169,6 +171,7 @@ def _merge_unfinished(source: Path, target: Path) -> str:
     try:
         if (target / DONE).exists() or _progress(source) <= _progress(target):
             return "older"
+        sweep(target)
         if not (target / CONFIG).exists():
             _copy(source / CONFIG, target / CONFIG)
         marks = [DIVERGED] if (source / DIVERGED).exists() else []

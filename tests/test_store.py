@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from fyi_bench import lock as lock_module
 from fyi_bench.budget import Budget, Stop
 from fyi_bench.errors import BudgetExhausted, DivergenceError, Interrupted, StoreError, UsageError
 from fyi_bench.files import write_bytes
@@ -295,6 +296,19 @@ def test_a_folder_removed_while_waiting_is_made_again(store):
         assert FolderLock(run.folder).held_by_someone()
         assert run.finish({"value": 1})["value"] == 1
     holder.join()
+
+
+def test_a_lock_file_replaced_while_it_was_being_locked_is_locked_anew(store, monkeypatch):
+    folder, whole = store.folder(CELL), lock_module._flock
+
+    def and_remove(path, descriptor, kind):
+        monkeypatch.setattr(lock_module, "_flock", whole)
+        path.unlink()
+        return whole(path, descriptor, kind)
+
+    monkeypatch.setattr(lock_module, "_flock", and_remove)
+    with store.run(CELL):
+        assert FolderLock(folder).held_by_someone()
 
 
 # places that cannot be written -------------------------------------------------------------------------------------
