@@ -29,7 +29,7 @@ _active: contextvars.ContextVar[Progress | None] = contextvars.ContextVar("activ
 class Task:
     """One row: how far of `total` steps, with values such as the loss; made by `Progress.add`.
 
-    `done` steps of an earlier session count as done and not towards the speed. Used with `with`, it ends by itself.
+    `done` steps of an earlier call count as done and not towards the speed. Used with `with`, it ends by itself.
     """
 
     def __init__(self, owner: Progress, name: str, total: int | None, done: int = 0, unit: str = "it"):
@@ -107,7 +107,7 @@ class Progress:
         self.tasks: list[Task] = []
 
     def add(self, name: str, total: int | None = None, done: int = 0, unit: str = "it") -> Task:
-        """A new row. `total` None means that the end is not known; `done` steps come from an earlier session."""
+        """A new row. `total` None means that the end is not known; `done` steps come from an earlier call."""
         task = Task(self, name, total, done, unit)
         self.tasks = [*(other for other in self.tasks if not other.finished), task]
         self._view.show(self.tasks, task)

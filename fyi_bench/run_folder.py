@@ -74,7 +74,7 @@ class RunFolder:
         return read_record(path) if path.exists() else None
 
     def wall_s(self) -> float:
-        """Seconds of work so far: since this run was opened, and what its checkpoint tells of earlier sessions."""
+        """Seconds of work so far: since this run was opened, and what its checkpoint tells of earlier calls."""
         return self._earlier_s + time.monotonic() - self._began
 
     def path(self, name: str) -> Path:

@@ -105,6 +105,10 @@ class Store:
         """Where a cell's files are or would be."""
         return self.root / cell.kind / cell.digest
 
+    def has(self, cell: Cell) -> bool:
+        """Whether the cell is finished here."""
+        return (self.folder(cell) / DONE).exists()
+
     @contextmanager
     def run(
         self, cell: Cell, budget: StopLike | None = None, on_wait: Callable[[str], None] | None = None

@@ -58,7 +58,7 @@ def test_the_whole_and_its_present_part_share_a_line(clock):
     ]
 
 
-def test_speed_counts_this_session_only_and_the_last_half_minute(clock):
+def test_speed_counts_this_call_only_and_the_last_half_minute(clock):
     with progress("silent") as shown:
         task = shown.add("distil", total=1000, done=500)
         assert (task.speed(), task.left_s()) == (None, None)

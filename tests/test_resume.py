@@ -98,13 +98,13 @@ def test_leftovers_of_a_kill_are_swept(store):
         assert (run.folder / "sub" / "a.bin").exists()
 
 
-def test_work_of_earlier_sessions_counts_as_wall_time(store, monkeypatch):
+def test_work_of_earlier_calls_counts_as_wall_time(store, monkeypatch):
     clock = {"now": 100.0}
     monkeypatch.setattr(time, "monotonic", lambda: clock["now"])
     with store.run(CELL) as run:
         clock["now"] += 40
         run.save(1, {"x": torch.zeros(1)}, {})
-        clock["now"] += 5  # lost with the session
+        clock["now"] += 5  # lost with the kill
     clock["now"] += 1000
     with store.run(CELL) as run:
         run.load()

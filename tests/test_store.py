@@ -112,6 +112,7 @@ def test_states_of_a_run_as_listed(store):
     assert store.get(CELL.digest) is None
     with store.run(CELL) as run:
         assert not run.done
+        assert not store.has(CELL)
         assert run.record is None
         [info] = store.ls()
         assert (info.state, info.kind, info.digest, info.step) == ("running", "distill", CELL.digest, None)
@@ -127,6 +128,7 @@ def test_states_of_a_run_as_listed(store):
         assert run.diverged["step"] == 9
         run.finish({"value": 1.0})
         assert run.done
+        assert store.has(CELL)
         assert run.diverged is None
     [info] = store.ls()
     assert (info.state, info.step) == ("done", None)
