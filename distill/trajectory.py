@@ -189,3 +189,48 @@ def _walk_back(network, batches, images, lr, start, target, exact: bool) -> Matc
         if by_weights is not None:
             pull = pull - lr * by_weights
     return Match(trajectory_distance(path[-1], start, target), by_images, by_lr, path[-1])
+
+
+def _benchmark(width: int = 32, ipc: int = 10) -> None:
+    """Peak memory of one match on images like CIFAR-10's, each in a process of its own; full batches, one thread."""
+    import subprocess
+    import sys
+
+    steps = (2, 5, 10, 20, 40)
+    print(f"peak resident MiB of one match, ConvNet width {width}, {10 * ipc} images a step, above the import of torch")
+    print("gradient" + "".join(f"{n:>9} steps" for n in steps))
+    for name in GRADIENTS:
+        row = []
+        for n in steps:
+            command = [sys.executable, "-m", "distill.trajectory", name, str(n), str(width), str(ipc)]
+            row.append(subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip())
+        print(f"{name:8}" + "".join(f"{value:>15}" for value in row), flush=True)
+
+
+def _measure(gradient: str, steps: int, width: int, ipc: int) -> None:
+    import resource
+    import time
+
+    import search_space
+    from fyi_bench import rng
+
+    torch.set_num_threads(1)
+    network = FlatNetwork(search_space.build(f"convnet-w{width}", 3, 32, 10, rng.stream(0, "network")))
+    images = torch.randn(10 * ipc, 3, 32, 32, generator=rng.stream(0, "images"))
+    labels = torch.arange(10).repeat_interleave(ipc)
+    start = network.values()
+    target = start + 0.01 * torch.randn(len(start), generator=rng.stream(0, "target"))
+    batches = [StudentBatch(torch.arange(10 * ipc), lambda picked: (picked, labels))] * steps
+    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    GRADIENTS.get(gradient)(network, batches, images, torch.tensor(0.01), start, target)
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    print(f"{grown:.0f} ({time.perf_counter() - began:.1f} s)")
+
+
+if __name__ == "__main__":
+    import sys
+
+    if len(sys.argv) > 1:
+        _measure(sys.argv[1], *map(int, sys.argv[2:]))
+    else:
+        _benchmark()
