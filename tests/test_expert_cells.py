@@ -13,17 +13,23 @@ from distill.experts import Trajectory
 from distill.image_set import ImageSet
 from distill.recipes import recipe
 from fyi_bench.cells import SET_FILE, Worker, ensure
+from fyi_bench.config import Settings
 from fyi_bench.data.real import RealDataset
-from fyi_bench.errors import BudgetExhausted, DivergenceError, StoreError
+from fyi_bench.errors import BudgetExhausted, DivergenceError, StoreError, UsageError
 from fyi_bench.estimate import COSTS
+from fyi_bench.jobs.experts import experts_job
 from fyi_bench.kinds.distill import distill_cell
 from fyi_bench.kinds.expert import TRAJECTORY_FILE, expert_cells, prerequisites
+from fyi_bench.session import Session
 from fyi_bench.store import Cell, Store
 
 SMALL = {
     "model": tiny.MODEL, "iterations": 3, "syn_steps": 3, "batch_syn": 4, "expert_epochs": 1, "max_start_epoch": 2,
     "expert_train_epochs": 3, "expert_batch": 10, "experts": 2, "lr_img": 10.0,
 }  # fmt: skip
+
+
+JOB = {"model": tiny.MODEL, "expert_train_epochs": "1", "expert_epochs": "1", "max_start_epoch": "1"}
 
 
 @pytest.fixture(autouse=True)
@@ -171,3 +177,22 @@ def test_trajectory_of_another_network_is_refused():
     wrong = Trajectory(torch.zeros(5, 7))
     with pytest.raises(DataError, match="another model"):
         distill(replace(problem, experts=lambda: [wrong]), "mtt", tiny.config("mtt", 1))
+
+
+def session(tmp_path, overrides) -> Session:
+    """A command on the tiny data set."""
+    made = Session(Settings("tiny", store=tmp_path / "store", protocol="quick", workers=1, overrides=overrides))
+    made.__dict__["data"] = dataset()
+    made._worker.keep(("data", "tiny", False), dataset)
+    return made
+
+
+def test_job_trains_the_first_experts_and_finds_them_again(tmp_path):
+    record = experts_job(session(tmp_path, JOB), "mtt", 10, count=2)["arms"][0]
+    assert len(record["cells"]) == 2
+    assert all(len(losses) == 1 for losses in record["losses"])
+    more = experts_job(session(tmp_path, JOB), "mtt", 1, count=3)["arms"][0]
+    assert more["cells"][:2] == record["cells"]
+    assert more["expert_s"][:2] == record["expert_s"]
+    with pytest.raises(UsageError, match="Name mtt or ftd"):
+        experts_job(session(tmp_path, {}), "dm", 1)
