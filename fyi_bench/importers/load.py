@@ -20,7 +20,7 @@ from fyi_bench.importers.labels import Labels, check_classes, class_major, read_
 from fyi_bench.importers.looks import look
 from fyi_bench.importers.origin import Origin, guessed, stated
 from fyi_bench.importers.pixels import Pixels, prepare
-from fyi_bench.importers.source import FOLDER, Source
+from fyi_bench.importers.source import FOLDER, UNKNOWN, Source
 from fyi_bench.importers.space import Case, resolve
 
 
@@ -57,6 +57,8 @@ def load_set(
     options = Options(
         dataset, space, ipc, factor, mean, std, zca, experiment, step, labels, lr, data_root, max_bytes
     )  # fmt: skip
+    if ipc is not None and ipc < 1:
+        raise UsageError(f"ipc={ipc}: a class has 1 image or more.\nCorrect it, or leave it out.")
     source = Source(path, max_bytes)
     chosen, guesses = _choose(source, format)
     _check_choice(chosen, options)
@@ -86,6 +88,12 @@ def _choose(source: Source, name: str | None) -> tuple[Format, list[str]]:
         reason = entry.recognise(source)
         if reason:
             return entry, [f"format {entry.name}: {reason}"]
+    if source.kind == UNKNOWN:
+        raise DataError(
+            f"{source.path} is of no kind that is known here (it begins with {source.head()!r}).\n"
+            "Known are .pt, .npz, .npy, .parquet, .safetensors files and folders of pictures; if it should be one, "
+            "it is damaged."
+        )
     raise DataError(
         f"{source.path} is of no known layout: {describe(source)}.\n"
         f"Name one with format=…: {', '.join(IMPORTERS.names())}; or save torch.save([images, labels], 'data.pt')."
@@ -162,7 +170,7 @@ def _assemble(source: Source, chosen: Format, raw: Raw, options: Options) -> Imp
     finished = replace(
         draft,
         space=found.space,
-        factor=_factor(options.factor or raw.factor, pixels),
+        factor=_factor(raw.factor if options.factor is None else options.factor, pixels),
         decode_type=raw.decode_type,
         lr=_step_size(options.lr if options.lr is not None else raw.lr),
         provenance=_provenance(source, chosen, raw, origin, draft.ipc, guesses, warnings),

@@ -15,7 +15,7 @@ from fyi_bench.importers.array_file import load_npy, load_npz
 from fyi_bench.importers.common import DAMAGED, check_size, first_line
 from fyi_bench.importers.torch_file import LEGACY_MAGIC, load_torch
 
-FOLDER = "folder"
+FOLDER, UNKNOWN = "folder", "unknown"
 _HEAD = 512
 _PLAIN_KINDS = ((b"\x93NUMPY", "npy"), (b"PAR1", "parquet"), (LEGACY_MAGIC, "torch"))
 _PICTURE = "it is one picture.\nName the folder with one sub-folder of pictures a class."
@@ -35,7 +35,7 @@ class Source:
     """One file or folder to import, and its neighbours; nothing is read before it is asked for.
 
     path: what was named. folder: it, or the folder it is in. kind: 'folder', 'torch', 'npz', 'npy', 'parquet',
-    'safetensors' or 'pickle'. budget: bytes that a file may unpack to.
+    'safetensors', 'pickle' or 'unknown'. budget: bytes that a file may unpack to.
     Raises DataError for a path that is absent or cannot be a set (empty, a web page, an archive …).
     """
 
@@ -69,7 +69,7 @@ class Source:
         if path not in self._contents:
             kind = self.kind if path == self.path else _kind(path)
             if kind not in _LOADERS:
-                raise DataError(f"{path} is a {kind} file; one of tensors was expected.\nName another file or format.")
+                raise DataError(f"{path} holds no tensors (kind of file: {kind}).\nName another file or format.")
             check_size(path, path.stat().st_size, self.budget)
             self._contents[path] = _LOADERS[kind](path, self.budget)
             self.read_files.append(path)
@@ -79,6 +79,10 @@ class Source:
         """Note a file that was read by other means; returns it."""
         self.read_files.append(path)
         return path
+
+    def head(self) -> bytes:
+        """The first bytes of the file."""
+        return _head(self.path)[:8]
 
     def facts(self) -> dict[str, Any]:
         """Names and sha256 of the files that were read, for provenance (the first 100 of a folder of pictures)."""
@@ -123,11 +127,7 @@ def _kind(path: Path) -> str:
         return "safetensors"
     if _PICKLE.match(head):
         return "pickle"
-    raise DataError(
-        f"{path} is of no kind that is known here (it begins with {head[:8]!r}).\n"
-        "Known are .pt, .npz, .npy, .parquet, .safetensors files and folders of pictures; if it should be one, "
-        "it is damaged."
-    )
+    return UNKNOWN
 
 
 def _head(path: Path) -> bytes:

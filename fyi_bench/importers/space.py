@@ -133,6 +133,8 @@ def _normalised(case: Case) -> Found:
         mean, std = tuple(map(float, options.mean)), tuple(map(float, options.std))
         if len(mean) != channels or len(std) != channels:
             raise DataError(f"The images have {channels} channels; mean has {len(mean)} values.\nGive one a channel.")
+        if min(std) <= 0:
+            raise DataError(f"std is {min(std):g} in a channel.\nGive one positive std a channel.")
         return Found(NormalizedSpace(mean, std))
     if case.looks.like_symmetric:
         return Found(NormalizedSpace((0.5,) * channels, (0.5,) * channels), ["mean and std 0.5: values fill [-1, 1]"])
