@@ -42,7 +42,8 @@ def class_gradients(
     by_parameter: dict[int, torch.Tensor] = {}
     with torch.set_grad_enabled(create_graph):
         for (layer, inputs, _), grad in zip(layers, output_grads, strict=True):
-            for parameter, value in _layer_gradients(layer, inputs, grad, classes, matrices_only):
+            # under autocast the input of a layer may be of a wider type than its output
+            for parameter, value in _layer_gradients(layer, inputs.to(grad.dtype), grad, classes, matrices_only):
                 key = id(parameter)
                 by_parameter[key] = by_parameter[key] + value if key in by_parameter else value
     wanted = [p for p in network.parameters() if not (matrices_only and p.ndim < 2)]

@@ -120,6 +120,16 @@ def test_batch_norm_networks_see_all_classes_at_once(name):
 
 
 @pytest.mark.parametrize("name", METHODS_HERE)
+def test_half_precision_of_the_real_branch_stays_close(name):
+    losses = []
+    for precision in ("fp32", "bf16"):
+        method, ctx = context(name, problem=tiny.problem(precision=precision))
+        losses.append(float(method.loss(ctx).detach()))
+    assert losses[1] != losses[0]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
+@pytest.mark.parametrize("name", METHODS_HERE)
 def test_networks_without_blocks_are_refused(name):
     with pytest.raises(UsageError, match="blocks of a ConvNet, which 'vgg11' is not"):
         context(name, problem=tiny.problem(real=tiny.real_set(size=32)), model="vgg11")

@@ -242,6 +242,12 @@ def test_wrong_settings_are_refused(changes, error, says):
         distill(pixels(real=tiny.real_set(size=32 if "model" in changes else 8)), "idc", config(**changes), "none")
 
 
+def test_half_precision_of_first_derivatives_stays_close():
+    curves = [distill(pixels(precision=p), "idc", config(), "fyi").provenance["loss_curve"] for p in ("fp32", "bf16")]
+    assert curves[1] != curves[0]
+    assert curves[1] == pytest.approx(curves[0], rel=0.1)
+
+
 def test_another_space_is_refused():
     with pytest.raises(UsageError, match="pixels from 0 to 1"):
         distill(tiny.problem(), "idc", config(), "none")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from golden import golden, load_parameters, normalised, relative_error
 
 from distill.engine import Context
 from distill.fyi import FLIPS
@@ -14,6 +13,7 @@ from distill.method import METHODS, Method, config_of
 from distill.problem import Problem
 from distill.recipes import recipe
 from distill.spaces import NormalizedSpace, PixelSpace
+from golden import golden, load_parameters, normalised, relative_error
 from search_space.convnet import ConvNet, ConvNetConfig
 
 CASE = "case09_cafe_datadam"

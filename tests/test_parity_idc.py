@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from golden import golden, load_parameters, normalised, relative_error
 
 from distill.decode import decode
 from distill.engine import Context
@@ -17,6 +16,7 @@ from distill.methods.idc import VECTORS_AND_CLASSIFIER, gradients, mean_features
 from distill.problem import Problem
 from distill.recipes import recipe
 from distill.spaces import NormalizedSpace, PixelSpace
+from golden import golden, load_parameters, normalised, relative_error
 from search_space.convnet import ConvNet, ConvNetConfig
 
 CASE = "case07_idc"
