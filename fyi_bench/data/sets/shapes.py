@@ -3,7 +3,12 @@
 32x32 colour, 500 train and 100 test images a class (shapes10), 300 and 50 (shapes100). What the pictures show and why
 is told in `fyi_bench.data.scenes`. In shapes10 five bodies are shared by two classes each, which only their
 ends tell apart; shapes100 is every combination of five bodies, ten pairs of ends, plain or striped.
-Pixels are the same on every machine; `VERSION` changes when they do.
+
+Test accuracy after training on everything: ConvNet of width 128, depth 3, instance norm, three epochs: shapes10
+0.984, shapes100 0.939; one linear layer on pixels, 20 epochs: 0.451 and 0.092. Repeat with
+`pytest tests/test_shapes.py -m slow -n0` (105 s and 549 s on two cores that were also doing other work).
+
+Pixels are the same on every machine by construction (see `drawing`); `VERSION` is raised when they change.
 """
 
 from __future__ import annotations
