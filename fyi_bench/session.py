@@ -95,6 +95,13 @@ class Session:
         if seconds > ASK_ABOVE_SECONDS and s.budget is None and not self.confirm("Go on?"):
             raise Declined("Not started.\nUse --budget to work in pieces, or --yes to agree beforehand.")
 
+    def announce_and_compute(
+        self, title: str, protocol_name: str, stages: Sequence[tuple[str, Sequence[Cell]]]
+    ) -> dict[str, dict[str, Any]]:
+        """`announce` all cells of the stages, then `compute` them."""
+        self.announce(title, [cell for _, cells in stages for cell in cells], protocol_name)
+        return self.compute(stages)
+
     def compute(self, stages: Sequence[tuple[str, Sequence[Cell]]]) -> dict[str, dict[str, Any]]:
         """Compute what is missing, stage after stage, and return every cell's record by digest."""
         records: dict[str, dict[str, Any]] = {}

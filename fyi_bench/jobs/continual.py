@@ -8,6 +8,7 @@ from typing import Any
 from fyi_bench.jobs.common import Arm, arms_of, digest_of_cells, flip_difference, recipes_of, summary
 from fyi_bench.kinds.continual import continual_cell
 from fyi_bench.kinds.distill import distill_cell
+from fyi_bench.kinds.expert import prerequisites
 from fyi_bench.record import build_record
 from fyi_bench.session import Session
 from fyi_bench.store import Cell
@@ -44,10 +45,13 @@ def continual_job(session: Session, method: str, flip: str, ipc: int, steps: int
     title = (
         f"continual {', '.join(a.title for a in arms)} · {session.data.name} · {steps} steps · {ipc} images per class"
     )
-    session.announce(title, [*sets.values(), *tests.values()], protocol.name)
-    # the longest cells first, so that no worker is left with one at the end
-    longest_first = sorted(tests.values(), key=lambda cell: -cell.inputs["step"])
-    records = session.compute([("distilling", list(sets.values())), ("rehearsing", longest_first)])
+    stages = [
+        ("training experts", prerequisites(sets.values())),
+        ("distilling", list(sets.values())),
+        # the longest cells first, so that no worker is left with one at the end
+        ("rehearsing", sorted(tests.values(), key=lambda cell: -cell.inputs["step"])),
+    ]
+    records = session.announce_and_compute(title, protocol.name, stages)
     results = {key: records[cell.digest] for key, cell in tests.items()}
     return build_record(
         "continual",
@@ -121,8 +125,9 @@ def _difference(arms: Sequence[Arm], steps: int, results) -> dict[str, Any]:
     overall = flip_difference(arms, {arm: _averages(arm, results) for arm in arms})
     if overall is None:
         return {}
-    by_step = [
-        flip_difference(arms, {arm: [r["value"] for k, r in results.items() if k[0] == arm and k[2] == step] for arm in arms})
-        for step in range(steps)
-    ]  # fmt: skip
+    by_step = [flip_difference(arms, {arm: _at_step(arm, step, results) for arm in arms}) for step in range(steps)]
     return {"difference": overall, "difference_by_step": by_step}
+
+
+def _at_step(arm: Arm, step: int, results: Mapping[TestKey, Mapping[str, Any]]) -> list[float]:
+    return [record["value"] for key, record in results.items() if key[0] == arm and key[2] == step]

@@ -9,6 +9,7 @@ from fyi_bench.cells import SET_FILE
 from fyi_bench.jobs.common import Arm, arms_of, digest_of_cells, flip_difference, recipes_of, summary
 from fyi_bench.kinds.accuracy import accuracy_cell
 from fyi_bench.kinds.distill import distill_cell
+from fyi_bench.kinds.expert import prerequisites
 from fyi_bench.kinds.unequalness import unequalness_cell
 from fyi_bench.record import build_record
 from fyi_bench.session import Session
@@ -18,12 +19,19 @@ EVALUATION_SEEDS_PER_SET = 1000  # network k of set s is drawn with seed 1000·s
 
 
 def distill_job(
-    session: Session, method: str, flip: str, ipc: int, only: bool = False, architectures: Sequence[str] = ()
+    session: Session,
+    method: str,
+    flip: str,
+    ipc: int,
+    only: bool = False,
+    architectures: Sequence[str] = (),
+    task: str = "distill",
 ) -> dict[str, Any]:
     """Distil what is missing, evaluate every set on every architecture, return the record.
 
     Arms: the method without the flip, with it, and random real images; `only` keeps the one asked for.
     architectures: names for evaluation, default the protocol's; ('none',) leaves evaluation out.
+    task: 'distill', or 'cross-arch' where the architectures are the point.
     """
     arms = arms_of(method, flip, only, floor=True)
     recipes = recipes_of(session, arms, ipc)
@@ -43,21 +51,23 @@ def distill_job(
         key: unequalness_cell({"cell": cell.digest}, images_of(cell), session.settings.seed)
         for key, cell in sets.items()
     }
-    title = f"distill {', '.join(a.title for a in arms)} · {session.data.name} · {ipc} images per class"
-    session.announce(title, [*sets.values(), *tests.values(), *scores.values()], protocol.name)
-    records = session.compute(
-        [("distilling", list(sets.values())), ("evaluating", [*tests.values(), *scores.values()])]
-    )
+    title = f"{task} {', '.join(a.title for a in arms)} · {session.data.name} · {ipc} images per class"
+    stages = [
+        ("training experts", prerequisites(sets.values())),
+        ("distilling", list(sets.values())),
+        ("evaluating", [*tests.values(), *scores.values()]),
+    ]
+    records = session.announce_and_compute(title, protocol.name, stages)
     values = {key: records[cell.digest]["value"] for key, cell in tests.items()}
     return build_record(
-        "distill",
+        task,
         dataset=session.data.name,
         protocol={"name": protocol.name, "version": protocol.version},
         device=session.settings.device,
         precision=precision,
         seeds=seeds,
         wall_s=session.wall_s(),
-        digest=digest_of_cells("distill", [*sets.values(), *tests.values()]),
+        digest=digest_of_cells(task, [*sets.values(), *tests.values()]),
         arms=[_arm_entry(session, arm, ipc, seeds, sets, scores, records, names, values) for arm in arms],
         **_difference(arms, names, values),
         data={"note": session.data.note, "train": session.data.train_digest},

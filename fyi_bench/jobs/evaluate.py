@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from distill.image_set import ImageSet
+from fyi_bench.cells import SET_FILE
 from fyi_bench.errors import UsageError
+from fyi_bench.importers import load_set, save_imported
 from fyi_bench.jobs.common import digest_of_cells, summary
 from fyi_bench.kinds.accuracy import accuracy_cell
 from fyi_bench.record import build_record
@@ -16,14 +18,13 @@ from fyi_bench.session import Session
 
 def evaluate_job(session: Session, path: str | Path, architectures: Sequence[str] = ()) -> dict[str, Any]:
     """Train `nets` networks of each architecture on the set, test each once, return the record."""
-    path = Path(path)
-    image_set = ImageSet.load(path)
+    path, image_set = _own_file(session, Path(path))
     check_fits(image_set, session.data)
     session.check_overrides([])
     method = str(image_set.provenance.get("method", "file"))
     protocol = session.protocol("accuracy", method)
     names = list(architectures) or [protocol.eval_model]
-    reference = {"digest": image_set.digest, "file": str(path.resolve())}
+    reference = {"digest": image_set.digest, "file": str(path)}
     cells = {
         (name, net): accuracy_cell(
             session.data, reference, len(image_set), protocol, session.settings.seed + net, name,
@@ -32,8 +33,9 @@ def evaluate_job(session: Session, path: str | Path, architectures: Sequence[str
         for name in names
         for net in range(protocol.nets)
     }  # fmt: skip
-    session.announce(f"evaluate {path.name} · {session.data.name}", list(cells.values()), protocol.name)
-    records = session.compute([("evaluating", list(cells.values()))])
+    records = session.announce_and_compute(
+        f"evaluate {path.name} · {session.data.name}", protocol.name, [("evaluating", list(cells.values()))]
+    )
     entries = [
         {"name": name, **summary([records[cells[name, net].digest]["value"] for net in range(protocol.nets)])}
         for name in names
@@ -59,6 +61,17 @@ def evaluate_job(session: Session, path: str | Path, architectures: Sequence[str
         arms=[arm],
         store=str(session.store.root),
     )
+
+
+def _own_file(session: Session, path: Path) -> tuple[Path, ImageSet]:
+    """The set as a file of our own format: itself, or, of another format, a copy in the store."""
+    imported = load_set(path, dataset=session.settings.dataset)
+    for line in imported.warnings:
+        session.say(line)
+    if path.suffix == ".safetensors":
+        return path.resolve(), imported.image_set
+    place = session.store.root / "imported" / imported.image_set.digest / SET_FILE
+    return save_imported(imported, place).resolve(), imported.image_set
 
 
 def check_fits(image_set: ImageSet, data: Any) -> None:

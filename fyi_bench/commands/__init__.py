@@ -1,0 +1,1 @@
+"""The sub-commands, thin: each imports its job when it is called."""
