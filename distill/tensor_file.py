@@ -75,8 +75,7 @@ def load_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, A
     header, data_start, size = read_header(path)
     spans = {name: entry for name, entry in header.items() if name != "__metadata__"}
     _check_layout(path, spans, size - data_start)
-    raw = header.get("__metadata__", {})
-    metadata = json.loads(raw[_METADATA_KEY]) if _METADATA_KEY in raw else dict(raw)
+    metadata = _metadata(path, header.get("__metadata__", {}))
     tensors = {}
     with open(path, "rb") as handle:
         for name, entry in spans.items():
@@ -87,6 +86,18 @@ def load_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, A
             flat = torch.frombuffer(bytearray(data), dtype=_BY_NAME[entry["dtype"]]) if data else torch.empty(0)
             tensors[name] = flat.to(_BY_NAME[entry["dtype"]]).reshape(entry["shape"])
     return tensors, metadata
+
+
+def _metadata(path: Path, raw: Any) -> dict[str, Any]:
+    try:
+        found = json.loads(raw[_METADATA_KEY]) if _METADATA_KEY in raw else dict(raw)
+        if not isinstance(found, dict) or not isinstance(found.get("sha256", {}), dict):
+            raise ValueError("not a table")
+    except (TypeError, ValueError) as error:
+        raise DataError(
+            f"{path} is damaged: its header cannot be read ({error}).\nCopy or make the file again."
+        ) from error
+    return found
 
 
 def read_header(path: str | Path) -> tuple[dict[str, Any], int, int]:
@@ -139,7 +150,9 @@ def _check_layout(path: Path, spans: dict[str, Any], available: int) -> None:
         if position != available:
             raise ValueError(f"{available} of {position} bytes of data are there")
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path} is damaged: {error}.\nIt is truncated or was changed: copy or make it again.") from error
+        raise DataError(
+            f"{path} is damaged: {error}.\nIt is truncated or was changed: copy or make it again."
+        ) from error
 
 
 def _check_digest(path: Path, name: str, data: bytes, digests: dict[str, str]) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from distill.decode import decoded
 from distill.engine import Stop, distill
 from distill.image_set import ImageSet, concatenate
 from distill.method import config_of
@@ -93,6 +94,7 @@ class TensorImages(torch.utils.data.Dataset):
     """Images of a set as a torch dataset of (float [ch, H, W] in `space`, int label), with Avalanche's `targets`."""
 
     def __init__(self, image_set: ImageSet, space: Space):
+        image_set = decoded(image_set)
         self.images, self.source, self.space = image_set.images, image_set, space
         if image_set.images.is_floating_point():
             self.images = image_set.to_space(space).images

@@ -44,9 +44,12 @@ class Worker:
     _cache: dict[Any, Any] = field(default_factory=dict)
 
     def data(self, name: str, test: bool = True) -> RealDataset:
-        """The real data set, kept between cells. Without `test` no test image is read."""
+        """The real data set, kept between cells. Without `test` no test image is read or can be."""
         from fyi_bench.data import load_dataset
 
+        if test:
+            # the train images would be in memory twice: the set without test images goes
+            self._cache.pop(("data", name, False), None)
         return self.keep(("data", name, test), lambda: load_dataset(name, self.data_root, test=test))
 
     def image_set(self, reference: dict[str, str]) -> ImageSet:
@@ -69,7 +72,7 @@ class Worker:
 
 def ensure(cell: Cell, worker: Worker) -> dict[str, Any]:
     """The cell's record: read if it exists, else computed here; another process at it is waited for."""
-    with worker.store.run(cell, on_wait=worker.say) as run:
+    with worker.store.run(cell, budget=worker.stop, on_wait=worker.say) as run:
         if not run.done:
             CELLS.get(cell.kind)(cell, run, worker)
         return run.record

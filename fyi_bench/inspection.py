@@ -222,8 +222,10 @@ def _shrunk(images: torch.Tensor) -> torch.Tensor:
 def _unit_rows(images: torch.Tensor) -> torch.Tensor:
     """[N, F] of length 1, each image's mean taken out; zeros for an image of one colour."""
     rows = images.float().flatten(1)
-    rows = rows - rows.mean(1, keepdim=True)
-    return rows / rows.norm(dim=1, keepdim=True).clamp_min(1e-12)
+    centred = rows - rows.mean(1, keepdim=True)
+    length = centred.norm(dim=1, keepdim=True)
+    flat = length <= 1e-5 * rows.norm(dim=1, keepdim=True)  # what is left of one colour is rounding
+    return torch.where(flat, 0.0, centred / length.clamp_min(1e-30))
 
 
 def _unequalness(s: ImageSet, networks: int | None, seed: int) -> dict[str, Any]:
@@ -240,10 +242,11 @@ def format_report(report: dict[str, Any]) -> str:
     channels, height, width = report["shape"]
     rows = [("file", f"{file['path']} ({size_text(file['bytes'])})" if file else "")]
     rows += [("format", report["format"] or "")]
+    colours = _counted(channels, "channel")
     per_class = f"{ipc} a class" if ipc else f"{classes['smallest']} to {classes['largest']} a class"
     decoded = report["decoded_images"] if report["factor"] != 1 else 0
     rows += [
-        ("images", f"{report['images']:,} of {width}x{height}, {channels} channel(s), {report['dtype']}, {per_class}"),
+        ("images", f"{report['images']:,} of {width}x{height}, {colours}, {report['dtype']}, {per_class}"),
         ("classes", _classes_text(classes)),
         ("labels", f"{report['labels']['kind']} {report['labels']['shape']}"),
         ("space", _space_text(report["space"])),
@@ -259,6 +262,10 @@ def format_report(report: dict[str, Any]) -> str:
         *(("warning", text) for text in report["warnings"]),
     ]
     return "\n".join(f"{name:<12} {text}" for name, text in rows if text)
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number:,} {word}{'' if number == 1 else 's'}"
 
 
 def _classes_text(classes: dict[str, Any]) -> str:
@@ -295,7 +302,7 @@ def _kind_text(found: dict[str, Any], word: str) -> str:
         return ""
     shown = ", ".join(f"{int(i)}-{int(j)}" for i, j, _ in found["examples"])
     across = f", {found['across_classes']} of them across classes" if found["across_classes"] else ""
-    return f"{found['pairs']:,} pairs {word}{across} ({shown}{' …' if found['pairs'] > _EXAMPLES else ''})"
+    return f"{_counted(found['pairs'], 'pair')} {word}{across} ({shown}{' …' if found['pairs'] > _EXAMPLES else ''})"
 
 
 def _score_text(score: dict[str, Any] | None) -> str:

@@ -98,9 +98,10 @@ def data_lines(root: Path | None) -> list[str]:
     """One line a data set: classes, size, counts, where it was found."""
     from fyi_bench.data import list_datasets
 
-    rows = [("name", "classes", "size", "train", "test", "found")]
+    rows = [("name", "classes", "size", "train", "test", "state", "where")]
     for row in list_datasets(root):
-        rows.append((row.name, row.classes, row.size, row.train, row.test, row.found or row.state))
+        numbers = ("" if n is None else n for n in (row.classes, row.size, row.train, row.test))
+        rows.append((row.name, *numbers, row.state if row.found else f"not here: {row.state}", row.found))
     return columns(rows)
 
 

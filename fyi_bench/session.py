@@ -82,7 +82,7 @@ class Session:
         from fyi_bench.estimate import estimate_seconds
 
         s = self.settings
-        missing = [cell for cell in cells if not (self.store.folder(cell) / "done").exists()]
+        missing = [cell for cell in cells if not self.store.has(cell)]
         self.say(
             f"protocol {protocol_name} · {s.device} · {s.workers} worker(s) x {s.threads} thread(s) · {s.precision}"
         )
@@ -108,16 +108,13 @@ class Session:
         with Interruption(self.stop), progress(self.display) as shown:
             for title, cells in stages:
                 unique = list({cell.digest: cell for cell in cells}.values())
-                self._compute_stage(shown, title, [c for c in unique if not self._done(c)])
+                self._compute_stage(shown, title, [c for c in unique if not self.store.has(c)])
                 records |= {cell.digest: self._record(cell) for cell in unique}
         return records
 
     def wall_s(self) -> float:
         """Seconds since the command began."""
         return time.monotonic() - self.began
-
-    def _done(self, cell: Cell) -> bool:
-        return (self.store.folder(cell) / "done").exists()
 
     def _record(self, cell: Cell) -> dict[str, Any]:
         with self.store.run(cell) as run:

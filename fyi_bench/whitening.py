@@ -31,7 +31,7 @@ def ready(space: Space, data: Callable[[str], RealDataset]) -> Space:
     """
     from distill.zca import ZCASpace, fit
 
-    if not isinstance(space, ZCASpace) or space.fitted:
+    if not isinstance(space, ZCASpace) or _usable(space):
         return space
     real = data(space.dataset)
     if real.train_digest != space.data:
@@ -40,6 +40,15 @@ def ready(space: Space, data: Callable[[str], RealDataset]) -> Space:
             f" ({real.note or 'complete'}).\nName the folder of the right ones with --data-root."
         )
     return fit(space, real.train)
+
+
+def _usable(space: ZCASpace) -> bool:
+    """Whether the matrix is at hand and whole; a damaged file is left to `fit`, which replaces it."""
+    try:
+        space.whitening()
+    except DataError:
+        return False
+    return True
 
 
 def _main(name: str, root: str | None = None) -> None:

@@ -78,5 +78,9 @@ def data_get(name: Annotated[str, typer.Argument()], data_root: RootOption = Non
 def data_verify(name: Annotated[str, typer.Argument()], data_root: RootOption = None) -> None:
     """Count images and compare channel statistics with the published ones."""
     from fyi_bench.data import verify
+    from fyi_bench.errors import DataError
 
-    typer.echo(str(verify(name, data_root)))
+    found = verify(name, data_root)
+    typer.echo(str(found))
+    if not found.ok:
+        raise DataError(f"{name} is not what it should be.\nSee the line 'problem' above.")

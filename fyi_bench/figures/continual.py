@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fyi_bench.figures.request import FIGURES, PaperFigure, Request, lacking
 from fyi_bench.figures.style import Drawing, draw, frame, label_ends, label_inches, lines_of
+from fyi_bench.missing import Missing
 from fyi_bench.wording import arm_label, count_words, difference_words, protocol_words
 
 if TYPE_CHECKING:
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
 
 Record = Mapping[str, Any]
 SIZE, PANEL = (6.6, 4.3), (4.1, 3.0)
+METHODS, STEPS, IPC, DATASET = ("dm", "dsa"), (5, 10), 10, "cifar100"  # of the paper's Fig. E
 TITLE = "Accuracy on all classes seen so far, %"
 
 
@@ -108,3 +111,32 @@ def continual_caption(record: Record) -> str:
     if "difference" in record and flips:
         lines.append(f"average over steps: {difference_words(record['difference'], flips[0])}")
     return "\n".join(lines)
+
+
+def _figure_e(request: Request) -> Drawing:
+    """What of the paper's four panels the store has, by the protocol asked for."""
+    from fyi_bench.tables.results import command_records
+
+    found = {}
+    for record in command_records(request.store, "continual"):
+        arms = [arm for arm in record["arms"] if arm["method"] in METHODS]
+        ours = record["dataset"] == DATASET and record["protocol"]["name"] == request.protocol
+        if ours and arms and arms[0]["ipc"] == IPC:
+            found[record["steps"], arms[0]["method"]] = record
+    shown = [found[key] for key in ((steps, method) for steps in STEPS for method in METHODS) if key in found]
+    if not shown:
+        raise lacking(
+            f"The store {request.store.root} has no continual learning for figure E", _needs(request.protocol)
+        )
+    return continual_panels(shown)
+
+
+def _needs(protocol: str) -> list[Missing]:
+    return [
+        Missing("continual", method, "fyi", DATASET, IPC, (), protocol, options=("--steps", str(steps)))
+        for steps in STEPS
+        for method in METHODS
+    ]
+
+
+FIGURES.register("E", PaperFigure("E", "Continual learning, DM and DSA, 5 and 10 steps", _figure_e, _needs))

@@ -20,6 +20,7 @@ from fyi_bench.files import atomic_write, write_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 DPI = 200
@@ -192,6 +193,19 @@ def frame(figure: Figure, title: str = "", caption: str = "", below: float = 0.4
                 linespacing=_CAPTION_LEADING)  # fmt: skip
     caption_height = len(lines) * _CAPTION_SIZE * _CAPTION_LEADING / 72 + 0.16 if lines else 0.03
     return (caption_height + below) / height, 1 - (0.5 if title else 0.1) / height
+
+
+def logarithmic(axis: Axis) -> None:
+    """A logarithmic axis with plain numbers: 1, 10, 100; also 2 and 5 where it spans little."""
+    from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
+
+    scale = {"x": axis.axes.set_xscale, "y": axis.axes.set_yscale}[axis.axis_name]
+    scale("log")
+    low, high = axis.get_view_interval()
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 150 * low else (1.0,)))
+    axis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.set_minor_locator(NullLocator())
+    axis.set_minor_formatter(NullFormatter())
 
 
 def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]], size: float = _LABEL_SIZE) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fyi_bench.figures.style import Drawing, draw, frame, label_ends, label_inches, lines_of
+from fyi_bench.figures.style import Drawing, draw, frame, label_ends, label_inches, lines_of, logarithmic
 from fyi_bench.wording import arm_label, is_number
 
 LOSS_CAVEAT = (
@@ -63,19 +63,10 @@ def paint_curves(axes: Any, curves: Sequence[Curve], ylabel: str) -> None:
             ends.append((finite[-1], arm_label(curve.arm), line.color))
     shown = [v for curve in curves for v in curve.numbers if is_number(v)]
     if shown and min(shown) > 0 and max(shown) > 10 * min(shown):
-        axes.set_yscale("log")
-        _plain_log_ticks(axes)
+        logarithmic(axes.yaxis)
     else:
         axes.set_ylim(bottom=min(0.0, *shown, 0.0) if shown else 0.0)
     axes.set_xlabel("iteration")
     axes.set_ylabel(ylabel)
     axes.margins(x=0.01)
     label_ends(axes, ends)
-
-
-def _plain_log_ticks(axes: Any) -> None:
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-
-    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
-    axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axes.yaxis.set_minor_formatter(NullFormatter())

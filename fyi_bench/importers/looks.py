@@ -69,7 +69,7 @@ class Looks:
         )
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
 
 
 def look(images: torch.Tensor) -> Looks:

@@ -33,7 +33,7 @@ def accuracy_cell(
         "protocol": {**protocol.keyed(), "eval_model": model or protocol.eval_model},
         "seed": seed,
         "precision": precision,
-        "numerics": using("accuracy", "trainer", "augment", "cutmix", "network"),
+        "numerics": using("accuracy", "trainer", "augment", "cutmix", "decode", "network"),
     }
     notes = {
         "protocol": protocol.name,

@@ -37,7 +37,7 @@ def continual_cell(
         "protocol": protocol.keyed(),
         "seed": seed,
         "precision": precision,
-        "numerics": using("continual", "trainer", "augment", "cutmix", "network"),
+        "numerics": using("continual", "trainer", "augment", "cutmix", "decode", "network"),
     }
     images = sum(len(cell.inputs["classes"]) * cell.inputs["ipc"] for cell in sets)
     notes = {"protocol": protocol.name, "protocol_version": protocol.version, "images": images}

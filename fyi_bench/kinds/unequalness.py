@@ -23,7 +23,7 @@ def unequalness_cell(image_set: dict[str, str], images: int, seed: int) -> Cell:
         "networks": NETWORKS,
         "distance": DISTANCE,
         "seed": seed,
-        "numerics": using("flip", "network"),
+        "numerics": using("flip", "decode", "network"),
     }
     return Cell("unequalness", inputs, {"file": image_set.get("file"), "images": images})
 

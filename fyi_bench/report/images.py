@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fyi_bench.cells import SET_FILE
 from fyi_bench.errors import DataError, StoreError
+from fyi_bench.figures.mosaic import mosaic, png_of
 from fyi_bench.wording import arm_title
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from fyi_bench.store import Store
 
 MOST_CLASSES, MOST_EACH = 10, 10
-_GAP = 16  # one transparent pixel between images for so many pixels of an image
-_SINGLES = 5  # columns where there is one image a class
 
 
 @dataclass(frozen=True)
@@ -47,13 +45,6 @@ def find_set(arm: Mapping[str, Any], record: Mapping[str, Any], store: Store | N
     return ImageSet.load(_store_of(record, store).artefact("distill", arm["cells"][0], SET_FILE))
 
 
-def as_pictures(image_set: ImageSet) -> ImageSet:
-    """The set in pixels, to look at. Raises DataError where its space cannot be left: whitened, its matrix unknown."""
-    from distill.spaces import PixelSpace
-
-    return image_set.to_space(PixelSpace())
-
-
 def mosaics(sets: Sequence[tuple[str, ImageSet]]) -> tuple[list[Mosaic], str]:
     """A mosaic for each (title, set), and a line that says what is where.
 
@@ -78,33 +69,9 @@ def title_of(arm: Mapping[str, Any]) -> str:
     return arm_title(arm)
 
 
-def grid_png(image_set: ImageSet, classes: Sequence[int], each: int) -> tuple[bytes, int, int]:
-    """PNG bytes, width and height of the first `each` images of the classes, a row a class, on transparent ground.
-
-    With one image a class, rows of five. Pixels are clipped to [0, 1].
-    """
-    import torch
-    from PIL import Image
-
-    rows = [image_set.indices_of(c)[:each] for c in classes]
-    flat = torch.cat(rows)
-    columns = each if each > 1 else min(_SINGLES, len(flat))
-    tiles = image_set.select(flat).pixels().clamp(0, 1).mul(255).round().to(torch.uint8).expand(-1, 3, -1, -1)
-    gap = max(1, tiles.shape[3] // _GAP)
-    height, width = tiles.shape[2] + gap, tiles.shape[3] + gap
-    canvas = torch.zeros(4, -(-len(flat) // columns) * height - gap, columns * width - gap, dtype=torch.uint8)
-    for place, tile in enumerate(tiles):
-        top, left = place // columns * height, place % columns * width
-        canvas[:3, top : top + tile.shape[1], left : left + tile.shape[2]] = tile
-        canvas[3, top : top + tile.shape[1], left : left + tile.shape[2]] = 255
-    buffer = io.BytesIO()
-    Image.fromarray(canvas.permute(1, 2, 0).contiguous().numpy()).save(buffer, format="PNG", optimize=True)
-    return buffer.getvalue(), canvas.shape[2], canvas.shape[1]
-
-
 def _mosaic(title: str, image_set: ImageSet, classes: Sequence[int], each: int) -> Mosaic:
-    png, width, height = grid_png(image_set, classes, each)
-    return Mosaic(title, data_address(png), width, height)
+    picture = mosaic(image_set, classes, each)
+    return Mosaic(title, data_address(png_of(picture)), picture.shape[1], picture.shape[0])
 
 
 def _legend(image_set: ImageSet, classes: Sequence[int], each: int, present: int) -> str:

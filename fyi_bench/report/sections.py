@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 from fyi_bench.errors import FyiBenchError
 from fyi_bench.figures.continual import continual_drawing
 from fyi_bench.figures.dots import accuracy_drawing, unequalness_drawing
+from fyi_bench.figures.mosaic import as_pictures
 from fyi_bench.figures.style import Drawing
 from fyi_bench.figures.training import LOSS_CAVEAT, curves_drawing, loss_curve
 from fyi_bench.registry import Registry
-from fyi_bench.report.images import Mosaic, as_pictures, find_set, mosaics, title_of
+from fyi_bench.report.images import Mosaic, find_set, mosaics, title_of
 from fyi_bench.report.page import TableView
 from fyi_bench.report.provenance import Facts, record_facts, set_facts
 from fyi_bench.wording import (

@@ -5,10 +5,11 @@ table('1', store).to('markdown'); missing('1', 'quick', store) gives the command
 
 from __future__ import annotations
 
+from fyi_bench.missing import Missing
 from fyi_bench.tables.build import missing, same_architecture, table
 from fyi_bench.tables.forms import FORMS
 from fyi_bench.tables.layouts import LAYOUTS, layout
-from fyi_bench.tables.model import VERDICT_RULE, Cell, Column, Missing, Ours, Row, Table
+from fyi_bench.tables.model import VERDICT_RULE, Cell, Column, Ours, Row, Table
 from fyi_bench.tables.time import estimate_with
 
 __all__ = [

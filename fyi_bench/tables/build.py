@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from fyi_bench.missing import Missing
 from fyi_bench.tables.layouts import Layout, layout
-from fyi_bench.tables.model import PAPER, VERDICT_RULE, Cell, Column, Missing, Ours, Row, Table
+from fyi_bench.tables.model import PAPER, VERDICT_RULE, Cell, Column, Ours, Row, Table
 from fyi_bench.tables.results import (
     Group,
     best,

@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
+from fyi_bench.missing import Missing
 from fyi_bench.registry import Registry
 from fyi_bench.tables import words
-from fyi_bench.tables.model import Cell, Column, Missing, Table
+from fyi_bench.tables.model import Cell, Column, Table
 from fyi_bench.wording import text_table
 
 # form -> function(table) giving text

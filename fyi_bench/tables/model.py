@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fyi_bench.missing import Missing
 from fyi_bench.published import Published
 from fyi_bench.wording import HOLE, is_number
 
@@ -111,39 +112,6 @@ class Cell:
     def exists(self) -> bool:
         """Whether something belongs here; a hole of the paper that nobody filled is left empty."""
         return self.asked or self.ours is not None
-
-
-@dataclass(frozen=True)
-class Missing:
-    """A command that would fill holes of a table.
-
-    task: 'distill' or 'nas'. method, flip, dataset, ipc, architectures (empty: the protocol's own), protocol: its
-    arguments. cells: labels of the holes. seconds: estimate, None where it is not known; reason: why it cannot be run.
-    """
-
-    task: str
-    method: str
-    flip: str
-    dataset: str
-    ipc: int
-    architectures: tuple[str, ...]
-    protocol: str
-    cells: tuple[str, ...] = ()
-    seconds: float | None = None
-    reason: str = ""
-
-    @property
-    def command(self) -> str:
-        """The line to type."""
-        words = ["fyi-bench", self.task, "--method", self.method]
-        words += {"none": [], "fyi": ["--fyi"]}.get(self.flip, ["--flip", self.flip])
-        base, *changes = self.protocol.split("+")
-        words += ["--dataset", self.dataset, "--ipc", str(self.ipc), "--protocol", base]
-        for change in changes:
-            words += ["--set", change]
-        for name in self.architectures:
-            words += ["--arch", name]
-        return " ".join(words)
 
 
 @dataclass(frozen=True)

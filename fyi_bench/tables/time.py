@@ -10,8 +10,8 @@ from fyi_bench.errors import FyiBenchError
 
 if TYPE_CHECKING:
     from fyi_bench.config import Settings
+    from fyi_bench.missing import Missing
     from fyi_bench.store import Cell
-    from fyi_bench.tables.model import Missing
 
 
 def estimate_with(settings: Settings) -> Callable[[Missing], float | None]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
-from fyi_bench.tables.model import Cell, Column, Missing, Row, Table
+from fyi_bench.missing import Missing
+from fyi_bench.tables.model import Cell, Column, Row, Table
 from fyi_bench.wording import HOLE, count_words, has_interval, is_number, percent, seconds_words, signed_points
 
 DETAILS = ("row", "column", "ours", "published", "gap", "verdict", "flip − none, ours", "published", "what differs",

@@ -1,0 +1,148 @@
+"""The trainer: schedules as published, determinism, soft labels, divergence, and golden case 11."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import tiny
+import torch
+
+from distill.image_set import ImageSet
+from downstream.protocol import protocol, protocol_names
+from downstream.training import SCHEDULES, accuracy, correct, new_network, train, train_many
+from fyi_bench.errors import DivergenceError, UnknownNameError, UsageError
+from golden import golden
+
+
+def settings(**changes):
+    base = dataclasses.replace(protocol("quick", "accuracy"), eval_model=tiny.MODEL, epochs=3, min_steps=0, batch=5)
+    return dataclasses.replace(base, **changes)
+
+
+@pytest.fixture(scope="module")
+def small_set():
+    return tiny.real_set().to_space(tiny.SPACE)
+
+
+def weights(trained):
+    return torch.cat([p.detach().flatten() for p in trained.network.parameters()])
+
+
+def test_same_seed_same_weights_and_many_equals_one_by_one(small_set):
+    many = train_many(small_set, settings(), [3, 4])
+    one = train(new_network(tiny.MODEL, small_set, 4), small_set, settings(), 4)
+    assert torch.equal(weights(many[1]), weights(one))
+    assert not torch.equal(weights(many[0]), weights(many[1]))
+
+
+def test_learns_the_tiny_classes(small_set):
+    trained = train(new_network(tiny.MODEL, small_set, 0), small_set, settings(epochs=30), 0)
+    assert accuracy(trained.network, tiny.real_set(), tiny.SPACE) > 0.9
+    assert trained.losses[-1] < trained.losses[0]
+
+
+def test_uint8_and_float_sets_train_alike(small_set):
+    raw = tiny.real_set()
+    a = train(new_network(tiny.MODEL, raw, 0), raw, settings(), 0, space=tiny.SPACE)
+    b = train(new_network(tiny.MODEL, small_set, 0), small_set, settings(), 0)
+    assert torch.equal(weights(a), weights(b))
+
+
+def test_hard_labels_as_confident_logits_train_nearly_alike(small_set):
+    logits = torch.nn.functional.one_hot(small_set.labels, tiny.CLASSES).float() * 100
+    soft = dataclasses.replace(small_set, labels=logits)
+    a = train(new_network(tiny.MODEL, soft, 0), soft, settings(), 0)
+    b = train(new_network(tiny.MODEL, small_set, 0), small_set, settings(), 0)
+    torch.testing.assert_close(weights(a), weights(b), rtol=1e-4, atol=1e-5)
+
+
+def test_published_schedule_drops_once_and_forgets_momentum():
+    network = torch.nn.Linear(2, 2)
+    p = dataclasses.replace(protocol("paper", "accuracy"), epochs=10)
+    assert p.epochs_for(100) == 11
+    step = SCHEDULES["drop-restart"](network, p, 0.01, 100)
+    used = [step(epoch, 0) for epoch in range(p.epochs_for(100))]
+    assert [o.param_groups[0]["lr"] for o in used] == pytest.approx([0.01] * 7 + [0.001] * 4)
+    assert used[6] is not used[7]
+
+
+def test_milestones_and_cosine():
+    network = torch.nn.Linear(2, 2)
+    p = dataclasses.replace(settings(), epochs=6, milestones=(0.5, 0.8334), drop=0.2)
+    step = SCHEDULES["milestones"](network, p, 1.0, 5)
+    assert [step(e, 0).param_groups[0]["lr"] for e in range(6)] == pytest.approx([1, 1, 1, 0.2, 0.2, 0.04])
+    step = SCHEDULES["cosine"](network, dataclasses.replace(p, epochs=4), 1.0, 5)
+    assert [step(e, 0).param_groups[0]["lr"] for e in range(4)] == pytest.approx([1, 0.8536, 0.5, 0.1464], abs=1e-4)
+
+
+def test_least_number_of_steps():
+    p = settings(epochs=2, min_steps=20, batch=5)
+    assert (p.epochs_for(3), p.epochs_for(10), p.epochs_for(100)) == (20, 10, 2)
+
+
+def test_diverged_training_says_so(small_set):
+    with pytest.raises(DivergenceError, match=r"diverged in epoch \d+.*\n.*--set lr="):
+        train(new_network(tiny.MODEL, small_set, 0), small_set, settings(lr=1e25, epochs=8), 0)
+
+
+def test_learned_step_size_is_used_only_where_the_protocol_says(small_set):
+    learned = dataclasses.replace(small_set, lr=0.02)
+    plain = train(new_network(tiny.MODEL, small_set, 0), small_set, settings(lr=0.02), 0)
+    used = train(new_network(tiny.MODEL, learned, 0), learned, settings(), 0)
+    ignored = train(new_network(tiny.MODEL, learned, 0), learned, settings(lr_from_set=False), 0)
+    assert torch.equal(weights(plain), weights(used))
+    assert not torch.equal(weights(ignored), weights(used))
+
+
+def test_correct_is_image_by_image(small_set):
+    network = new_network(tiny.MODEL, small_set, 0)
+    found = correct(network, tiny.real_set(), tiny.SPACE)
+    network.eval()
+    expected = [
+        int(network(small_set.images[i : i + 1]).argmax()) == int(small_set.labels[i]) for i in range(len(found))
+    ]
+    assert found.tolist() == expected
+
+
+def test_unknown_names():
+    with pytest.raises(UnknownNameError, match="Did you mean 'quick'"):
+        protocol("quik", "accuracy")
+    with pytest.raises(UsageError, match="Did you mean 'epochs'"):
+        protocol("quick", "accuracy").with_overrides({"epoch": "3"})
+    with pytest.raises(UsageError, match="is not a value for epochs"):
+        protocol("quick", "accuracy").with_overrides({"epochs": "many"})
+
+
+def test_changed_protocol_is_named():
+    assert protocol("paper", "accuracy").with_overrides({"epochs": "300"}).name == "paper+epochs=300"
+    assert protocol("paper", "accuracy").with_overrides({"epochs": "1000"}).name == "paper"
+
+
+@pytest.mark.parametrize("name", protocol_names())
+def test_every_protocol_loads_for_its_tasks(name):
+    for task in ("accuracy", "continual"):
+        assert protocol(name, task).schedule in SCHEDULES
+
+
+def test_dc_is_evaluated_as_published():
+    p = protocol("paper", "accuracy", "dc")
+    assert (p.epochs, p.eval_augment, p.nets, p.sets) == (300, "none", 20, 5)
+
+
+@pytest.mark.slow
+def test_case_11_statistics_of_the_published_retraining(data_root):
+    """ConvNet on 100 real images for 300 epochs: final accuracy and last training loss as recorded."""
+    from fyi_bench.data import load_dataset
+
+    data, cifar = golden("case11_evaluate_synset"), load_dataset("cifar10", data_root)
+    train_set = ImageSet(
+        torch.from_numpy(data["images_u8"]), torch.from_numpy(data["labels"]), cifar.train.space, 10
+    ).to_space(cifar.space)
+    p = dataclasses.replace(protocol("paper", "accuracy", "dsa"), epochs=300)
+    trained = train(new_network("convnet", train_set, 0), train_set, p, 0)
+    test_set = cifar.test.select(torch.arange(2000))  # rows are class-balanced block by block
+    recorded = [float(data[f"final_test_acc_seed{s}"]) for s in (0, 1)]
+    assert abs(accuracy(trained.network, test_set, cifar.space) - sum(recorded) / 2) < 0.04
+    expected = sum(data[f"train_loss_seed{s}"][-20:].mean() for s in (0, 1)) / 2
+    assert 0.5 < (sum(trained.losses[-20:]) / 20) / expected < 2
