@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import xml.etree.ElementTree as ET
 from typing import Any
 
 from fyi_bench.record import build_record
@@ -92,3 +93,8 @@ def evaluate_record(**more: Any) -> dict[str, Any]:
 
 def _curve(means: list[float], spread: float) -> list[list[float]]:
     return [[mean - spread, mean, mean + spread] for mean in means]
+
+
+def texts(svg: str) -> list[str]:
+    """Every piece of text of an SVG, in order."""
+    return ["".join(node.itertext()) for node in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]

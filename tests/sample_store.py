@@ -10,6 +10,7 @@ from distill.image_set import ImageSet
 from distill.recipes import recipe
 from distill.spaces import PixelSpace
 from downstream.protocol import protocol as protocol_of
+from fyi_bench import rng
 from fyi_bench.data.real import RealDataset
 from fyi_bench.kinds.accuracy import accuracy_cell
 from fyi_bench.kinds.distill import distill_cell
@@ -19,14 +20,39 @@ SEEDS_A_SET = 1000  # as `fyi-bench distill` draws the networks of a set
 
 
 def tiny_dataset(
-    name: str = "cifar10", classes: int = 10, size: int = 32, each: int = 60, note: str = ""
+    name: str = "cifar10", classes: int = 10, size: int = 32, each: int = 60, note: str = "", names: Sequence[str] = ()
 ) -> RealDataset:
     """A data set with the name and shape of a published one and next to no content."""
     images = torch.zeros(classes * each, 3, size, size, dtype=torch.uint8)
     images[:, 0, 0, 0] = torch.arange(len(images)) % 256
     labels = torch.arange(classes).repeat_interleave(each)
-    split = ImageSet(images, labels, PixelSpace(), classes)
+    split = ImageSet(images, labels, PixelSpace(), classes, tuple(names))
     return RealDataset(name, split, split, (0.5,) * 3, (0.25,) * 3, note)
+
+
+def add_set(
+    store: Store,
+    method: str,
+    flip: str,
+    ipc: int = 1,
+    data: RealDataset | None = None,
+    seed: int = 0,
+    protocol: str = "paper",
+    **changes: str,
+) -> None:
+    """Finish one distil cell with a set in it: coloured noise, with a loss curve where the method has a loss."""
+    data = data or tiny_dataset()
+    made = distill_cell(data, method, flip, ipc, seed, recipe(method, data.name, ipc, protocol).with_overrides(changes))
+    n = data.num_classes * ipc
+    noise = torch.rand(n, *data.train.shape, generator=rng.stream(seed, method, flip, str(changes)))
+    facts = {"method": method, "flip": flip, "ipc": ipc, "seed": seed}
+    if method != "random":
+        facts |= {"loss_every": 1, "loss_curve": [9.0 / (k + 1) for k in range(20)]}
+    labels = torch.arange(data.num_classes).repeat_interleave(ipc)
+    found = ImageSet(data.space.encode(noise), labels, data.space, data.num_classes, data.class_names, provenance=facts)
+    with store.run(made) as run:
+        found.save(run.path("set.safetensors"), preview=False)
+        run.finish({"set": "set.safetensors"})
 
 
 def fill(

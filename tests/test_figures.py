@@ -6,15 +6,10 @@ import re
 import xml.etree.ElementTree as ET
 
 import pytest
-from sample_records import continual_arm, continual_record
 
 from fyi_bench.figures import continual_drawing, continual_figure, continual_panels
 from fyi_bench.figures.style import inline_svg, lines_of, spread
-
-
-def texts(svg: str) -> list[str]:
-    """Every piece of text of an SVG, in order."""
-    return ["".join(node.itertext()) for node in ET.fromstring(svg).iter("{http://www.w3.org/2000/svg}text")]
+from sample_records import continual_arm, continual_record, texts
 
 
 def test_continual_figure_writes_png_and_svg(tmp_path):

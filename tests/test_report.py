@@ -9,14 +9,15 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from sample_records import continual_record, distill_arm, distill_record, evaluate_record, record, summary
-from sample_sets import image_set, with_sets
 
 from fyi_bench.errors import StoreError
+from fyi_bench.figures.mosaic import mosaic, png_of
 from fyi_bench.files import write_json, write_text
 from fyi_bench.report import report_html, report_of_store, write_report
-from fyi_bench.report.images import grid_png, mosaics
+from fyi_bench.report.images import mosaics
 from fyi_bench.store import Cell, Store
+from sample_records import continual_record, distill_arm, distill_record, evaluate_record, record, summary
+from sample_sets import image_set, with_sets
 
 HOSTILE = '<script>alert("x")</script> & $\\frac$ \'"'
 
@@ -193,9 +194,7 @@ def test_a_grid_has_every_image_at_its_place():
     from PIL import Image
 
     one = image_set("dm", "none", ipc=2, size=8)
-    png, width, height = grid_png(one, [0, 2], 2)
-    pixels = np.asarray(Image.open(io.BytesIO(png)))
-    assert (width, height) == (17, 17)
+    pixels = np.asarray(Image.open(io.BytesIO(png_of(mosaic(one, [0, 2], 2)))))
     assert pixels.shape == (17, 17, 4)
     expected = (one.pixels().clamp(0, 1) * 255).round()
     for place, index in (((0, 0), 0), ((0, 9), 1), ((9, 0), 4), ((9, 9), 5)):

@@ -10,10 +10,10 @@ import subprocess
 import tempfile
 
 import pytest
-from sample_records import continual_arm, continual_record, distill_arm, distill_record, evaluate_record, record
-from sample_sets import with_sets
 
 from fyi_bench.report import report_html
+from sample_records import continual_arm, continual_record, distill_arm, distill_record, evaluate_record, record
+from sample_sets import with_sets
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium is installed")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 import pytest
-from sample_records import continual_arm, continual_record, distill_arm, distill_record, evaluate_record, record
 
 from fyi_bench import wording
 from fyi_bench.show import show_continual, show_distill, show_evaluate
+from sample_records import continual_arm, continual_record, distill_arm, distill_record, evaluate_record, record
 
 
 def test_distill_shows_accuracy_symmetry_loss_and_place_of_every_arm():

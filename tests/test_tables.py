@@ -8,14 +8,14 @@ import math
 import re
 
 import pytest
-from sample_records import record
-from sample_store import fill, tiny_dataset
 
 from fyi_bench.errors import UnknownNameError
 from fyi_bench.files import write_json
 from fyi_bench.published import published
 from fyi_bench.store import Store
 from fyi_bench.tables import FORMS, LAYOUTS, Missing, layout, missing, same_architecture, table
+from sample_records import record
+from sample_store import fill, tiny_dataset
 
 
 @pytest.fixture

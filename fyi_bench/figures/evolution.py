@@ -109,7 +109,7 @@ def _panels(
     columns = min(len(shown), 3 if len(shown) > 4 else 2)
     lines = -(-len(shown) // columns)
     size = (3.4 * columns + 0.4, 2.5 * lines + 0.85)
-    text = caption + (f" · not run: {'; '.join(absent)}" if absent else "")
+    text = caption + (f"\nnot run: {'; '.join(absent)}" if absent else "")
 
     def paint(figure: Any) -> None:
         bottom, top = frame(figure, title, text)

@@ -140,8 +140,8 @@ def _class_name(rows: Sequence[Row], dataset: str, wanted: str | int) -> str:
 def _caption(grid: Grid, rows: Sequence[Row]) -> str:
     made = [f"{label.splitlines()[0]}: {count_words(run.iterations, 'iteration')}" for label, _, run in rows]
     note = f" · {grid.note}" if grid.note else ""
-    ipcs = " and ".join(map(str, grid.ipcs))
-    return f"{', '.join(grid.datasets)} · {ipcs} images per class{note} · {', '.join(dict.fromkeys(made))}"
+    ipcs = " and ".join(count_words(ipc, "image") for ipc in grid.ipcs)
+    return f"{', '.join(grid.datasets)} · {ipcs} per class{note} · {', '.join(dict.fromkeys(made))}"
 
 
 def _register(grid: Grid) -> None:

@@ -105,7 +105,9 @@ def scores_drawing(
         names = [series.label for _, curves in panels for series, _ in curves if len(curves) > 1]
         right = 1 - room_for(names) / size[0]
         grid = figure.subplots(lines, columns, squeeze=False)
-        figure.subplots_adjust(0.62 / size[0], bottom, right, top - 0.22 / size[1], hspace=0.5, wspace=0.62)
+        figure.subplots_adjust(
+            0.62 / size[0], bottom, right, top - 0.22 / size[1], hspace=0.5, wspace=0.62 if names else 0.3
+        )
         for axes, (heading, curves) in zip(grid.flat, panels, strict=False):
             _paint_panel(axes, heading, curves)
         for axes in grid[:, 0]:
@@ -217,7 +219,7 @@ def _figure_d(request: Request) -> Drawing:
         for label in ("DC", "DM"):
             distance, augmented = DISTANCES[label]
             series = Series(label, distance, augmented, mirrored=mirrored)
-            heading = f"{label}, each image mirrored with p = ½" if mirrored else f"{label}, images as they are"
+            heading = f"{label}, mirrored at random" if mirrored else f"{label}, as they are"
             panels.append((heading, [(series, measured("mnist", series, request))]))
     return scores_drawing("figure-D", "Unequalness of digits", _caption("mnist", request), panels)
 

@@ -14,6 +14,8 @@ LOSS_CAVEAT = (
     "lowers it by itself."
 )
 
+FEW_POINTS = 12  # so many are marked one by one
+
 
 @dataclass(frozen=True)
 class Curve:
@@ -57,7 +59,8 @@ def paint_curves(axes: Any, curves: Sequence[Curve], ylabel: str) -> None:
     ends = []
     for curve, line in zip(curves, lines_of(curve.arm for curve in curves), strict=True):
         y = curve.numbers
-        axes.plot(curve.x, y, color=line.color, linestyle=line.dash, linewidth=1.5)
+        marker = {"marker": line.marker, "markersize": 4.0} if len(y) <= FEW_POINTS else {}
+        axes.plot(curve.x, y, color=line.color, linestyle=line.dash, linewidth=1.5, **marker)
         finite = [v for v in y if is_number(v)]
         if finite:
             ends.append((finite[-1], arm_label(curve.arm), line.color))
@@ -65,7 +68,7 @@ def paint_curves(axes: Any, curves: Sequence[Curve], ylabel: str) -> None:
     if shown and min(shown) > 0 and max(shown) > 10 * min(shown):
         logarithmic(axes.yaxis)
     else:
-        axes.set_ylim(bottom=min(0.0, *shown, 0.0) if shown else 0.0)
+        axes.set_ylim(min(0.0, *shown, 0.0), 1.06 * max(0.0, *shown, 0.0) or 1.0)
     axes.set_xlabel("iteration")
     axes.set_ylabel(ylabel)
     axes.margins(x=0.01)
