@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from fyi_bench.errors import DataError
+from fyi_bench.errors import DataError, FyiBenchError
 
 if TYPE_CHECKING:
     from distill.spaces import Space
@@ -65,4 +65,8 @@ if __name__ == "__main__":
 
     if not 2 <= len(sys.argv) <= 3:
         raise SystemExit("usage: python -m fyi_bench.whitening DATASET [DATA_ROOT]")
-    _main(*sys.argv[1:])
+    try:
+        _main(*sys.argv[1:])
+    except FyiBenchError as error:
+        print(error, file=sys.stderr)
+        raise SystemExit(error.exit_code) from None

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import tiny
 import torch
 
+import tiny
 from distill import zca
 from distill.fyi import set_unequalness
 from distill.image_set import ImageSet
@@ -138,7 +138,7 @@ def test_damaged_file_is_told_and_fitted_again(monkeypatch, caplog):
     forget(monkeypatch)
     with pytest.raises(DataError, match="damaged"):
         space.whitening()
-    assert torch.equal(fit(space, data.train).whitening().matrix, expected)
+    assert torch.equal(ready(space, lambda name: data).whitening().matrix, expected)
     assert "fitted again" in caplog.text
 
 
