@@ -7,6 +7,11 @@ import json
 import numpy as np
 import pytest
 import torch
+
+from distill.image_set import ImageSet
+from distill.spaces import NormalizedSpace, PixelSpace, WhitenedSpace
+from fyi_bench.errors import DataError
+from fyi_bench.importers import IMPORTERS, load_set, save_imported
 from importer_files import (
     CIFAR10,
     CIFAR100,
@@ -19,11 +24,6 @@ from importer_files import (
     png,
     whitened,
 )
-
-from distill.image_set import ImageSet
-from distill.spaces import NormalizedSpace, PixelSpace, WhitenedSpace
-from fyi_bench.errors import DataError
-from fyi_bench.importers import IMPORTERS, load_set, save_imported
 
 
 def has(texts: list[str], *words: str) -> bool:

@@ -7,6 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
+from distill.spaces import NormalizedSpace, PixelSpace, WhitenedSpace
+from fyi_bench.errors import DataError, FyiBenchError, UnknownNameError, UsageError
+from fyi_bench.importers import IMPORTERS, Format, Raw, load_set, register
+from fyi_bench.importers.looks import look
+from fyi_bench.importers.origin import guessed
+from golden import golden
 from importer_files import (
     CIFAR10,
     CIFAR100,
@@ -18,13 +25,6 @@ from importer_files import (
     pictures,
     whitened,
 )
-
-from distill.spaces import NormalizedSpace, PixelSpace, WhitenedSpace
-from fyi_bench.errors import DataError, FyiBenchError, UnknownNameError, UsageError
-from fyi_bench.importers import IMPORTERS, Format, Raw, load_set, register
-from fyi_bench.importers.looks import look
-from fyi_bench.importers.origin import guessed
-from golden import golden
 
 
 def saved(folder: Path, images, targets=None, name: str = "cifar10.pt") -> Path:

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from importer_files import CIFAR10, dc_file, labels, normalised, picture_folder, pictures
 
 from distill.spaces import PixelSpace
 from fyi_bench.errors import DataError, FyiBenchError, UsageError
 from fyi_bench.importers import load_set
+from importer_files import CIFAR10, dc_file, labels, normalised, picture_folder, pictures
 
 
 def saved(folder: Path, images, targets, name: str = "cifar10.pt") -> Path:
@@ -112,6 +112,7 @@ def test_files_that_are_something_else(tmp_path, content, expected):
 def test_absent_files_and_folders_without_a_set(tmp_path):
     assert "There is no file or folder" in message(tmp_path / "absent.pt")
     assert "a folder without pictures or tensors" in message(tmp_path)
+    assert "neither a file nor a folder" in message(Path("/dev/null"))
     (tmp_path / "notes.txt").write_text("x")
     assert "a folder with 1 files (notes.txt)" in message(tmp_path)
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from importer_files import Trap, dc_file, labels, normalised, picture_folder, trap_bytes
 
 from fyi_bench.errors import DataError
 from fyi_bench.importers import load_set
 from fyi_bench.importers.pickle_scan import Suspicious, scan
+from importer_files import Trap, dc_file, labels, normalised, picture_folder, trap_bytes
 
 PACKAGES = ("search_space", "distill", "downstream", "fyi_bench")
 

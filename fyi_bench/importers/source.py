@@ -54,7 +54,10 @@ class Source:
     @property
     def names(self) -> list[str]:
         """Names of the files in the folder, sorted; where a file was named, it is among them."""
-        return sorted(entry.name for entry in self.folder.iterdir() if entry.is_file())
+        try:
+            return sorted(entry.name for entry in self.folder.iterdir() if entry.is_file())
+        except OSError as error:
+            raise DataError(f"{self.folder} cannot be read: {error.strerror}.\nCheck its permissions.") from error
 
     def has(self, name: str) -> bool:
         """Whether the folder holds this file."""
@@ -131,6 +134,8 @@ def _kind(path: Path) -> str:
 
 
 def _head(path: Path) -> bytes:
+    if path.exists() and not path.is_file():
+        raise DataError(f"{path} is neither a file nor a folder.\nName one.")
     try:
         with open(path, "rb") as handle:
             head = handle.read(_HEAD)

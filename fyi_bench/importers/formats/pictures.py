@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +28,10 @@ _SPLITS = ("train", "test", "val", "valid", "validation")
 _BATCH = 64
 
 
-def _pictures(folder: Path) -> list[Path]:
-    """Pictures of a class, also in sub-folders, sorted by name."""
+def _pictures(folder: Path) -> Iterator[Path]:
+    """Pictures of a class, also in sub-folders, in no order."""
     walked = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
-    return sorted(path for path in walked if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    return (path for path in walked if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
 
 
 def _classes(source: Source) -> list[str]:
@@ -41,7 +41,8 @@ def _classes(source: Source) -> list[str]:
 
 
 def recognise_folder(source: Source) -> str:
-    return "a sub-folder of pictures a class" if any(_pictures(source.path / name) for name in _classes(source)) else ""
+    has_some = any(True for name in _classes(source) for _ in _pictures(source.path / name))
+    return "a sub-folder of pictures a class" if has_some else ""
 
 
 def read_folder(source: Source, options: Options) -> Raw:
@@ -52,7 +53,7 @@ def read_folder(source: Source, options: Options) -> Raw:
         split = next(name for name in folders if name in _SPLITS)
         raise DataError(f"{source.path} holds whole data sets ({', '.join(folders)}).\nName {source.path / split}.")
     labels, names, note = _order(folders, options.dataset)
-    listing = [(path, labels[name]) for name in folders for path in _pictures(source.path / name)]
+    listing = [(path, labels[name]) for name in folders for path in sorted(_pictures(source.path / name))]
     need(bool(listing), source, "a folder with pictures in its sub-folders")
     paths = [source.used(path) for path, _ in listing]
     raw = Raw(
