@@ -8,7 +8,7 @@ from typing import Any
 from fyi_bench.wording import (
     arm_title,
     count_words,
-    difference_words,
+    difference_of_record,
     mean_and_std,
     protocol_words,
     seconds_words,
@@ -97,7 +97,7 @@ def _difference_lines(record: Mapping[str, Any]) -> list[str]:
     flips = [arm["flip"] for arm in record["arms"] if arm["flip"] != "none"]
     if "difference" not in record or not flips:
         return []
-    return [difference_words(record["difference"], flips[0]), ""]
+    return [difference_of_record(record, flips[0]), ""]
 
 
 def _set_lines(record: Mapping[str, Any]) -> list[str]:

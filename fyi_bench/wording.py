@@ -50,6 +50,13 @@ def difference_words(difference: Mapping[str, Any], flip: str) -> str:
     return f"{what}, {interval_words(difference)}, {of}: {verdict(difference, flip)}"
 
 
+def difference_of_record(record: Mapping[str, Any], flip: str) -> str:
+    """`difference_words` of a record, with the architecture it was measured on where there are several."""
+    names = list(dict.fromkeys(e["name"] for arm in record["arms"] for e in arm.get("architectures", [])))
+    words = difference_words(record["difference"], flip)
+    return f"{names[0]}, {words}" if len(names) > 1 else words
+
+
 def interval_words(difference: Mapping[str, Any]) -> str:
     """'95 % interval [−0.3, +2.7]' in percentage points."""
     return f"95 % interval [{signed_points(difference['low'])}, {signed_points(difference['high'])}]"

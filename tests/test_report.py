@@ -168,6 +168,14 @@ def test_architecture_search_has_its_table():
     assert "regret, points 1.2" in text
 
 
+def test_experts_are_listed_without_looking_for_sets():
+    arm = {"method": "mtt", "flip": "none", "ipc": 10, "cells": ["aaaabbbbccccdddd"], "bytes": 3 * 2**20}
+    arm |= {"losses": [[2.0, 1.0], [2.2, 1.4]], "expert_s": [30.0, 31.0]}
+    text = Page(report_html([record("experts", [arm], command="fyi-bench experts")], "t")).text
+    assert "mtt 2 2 1.2 3.0 MiB 61.0 s" in text
+    assert "are not shown" not in text
+
+
 def test_an_unknown_task_still_has_its_provenance():
     arms = [{"method": "dm", "flip": "none", "ipc": 1, "thing": 1}]
     text = Page(report_html([record("novel", arms)], "t")).text

@@ -22,7 +22,7 @@ def test_distill_shows_accuracy_symmetry_loss_and_place_of_every_arm():
 
 def test_distill_says_what_the_interval_allows():
     text = show_distill(distill_record())
-    assert "fyi − none: +1.1 points, 95 % interval [−0.3, +2.7], 3 pairs: it contains 0" in text
+    assert "convnet, fyi − none: +1.1 points, 95 % interval [−0.3, +2.7], 3 pairs: it contains 0" in text
     better = show_distill(distill_record(difference={"mean": 0.02, "low": 0.01, "high": 0.03, "pairs": 5}))
     assert "5 pairs: better with fyi" in better
     worse = show_distill(distill_record(difference={"mean": -0.02, "low": -0.03, "high": -0.01, "pairs": 5}))

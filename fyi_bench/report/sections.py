@@ -19,8 +19,9 @@ from fyi_bench.report.provenance import Facts, record_facts, set_facts
 from fyi_bench.wording import (
     HOLE,
     arm_title,
+    bytes_words,
     count_words,
-    difference_words,
+    difference_of_record,
     has_interval,
     mean_and_std,
     percent,
@@ -72,14 +73,17 @@ class Section:
     notes: list[str] = field(default_factory=list)
 
 
-# task -> function(record, section) that fills in tables and figures; the order is that of the page
-TASKS: Registry[Callable[[Record, Section], None]] = Registry("task of a record", group="fyi_bench.report_sections")
+# task -> function(record, section, store) that fills in tables, figures and images
+TASKS: Registry[Callable[[Record, Section, Store | None], None]] = Registry(
+    "task of a record", group="fyi_bench.report_sections"
+)
 _KINDS = {
     "distill": "Condensed sets",
     "accuracy": "Accuracy of a set",
     "cross-arch": "Other architectures",
     "continual": "Continual learning",
     "nas": "Architecture search",
+    "experts": "Expert trajectories",
 }
 TASK_ORDER = tuple(_KINDS)
 
@@ -89,12 +93,11 @@ def section_of(record: Record, key: str, store: Store | None) -> Section:
     kind = _KINDS.get(record["task"], record["task"])
     section = Section(key, kind, _title(record), _facts(record), command_of(record))
     section.headline, section.tone = headline(record)
+    section.provenance = record_facts(record)
     if record["task"] in TASKS:
-        TASKS.get(record["task"])(record, section)
+        TASKS.get(record["task"])(record, section, store)
     else:
         section.notes.append(f"There is no layout for records of the task '{record['task']}': see its provenance.")
-    section.provenance = record_facts(record)
-    _add_sets(record, section, store)
     return section
 
 
@@ -107,7 +110,7 @@ def headline(record: Record) -> tuple[str | None, str]:
     tone = "unknown"
     if has_interval(difference):
         tone = "better" if difference["low"] > 0 else "worse" if difference["high"] < 0 else "unknown"
-    return difference_words(difference, flips[0]), tone
+    return difference_of_record(record, flips[0]), tone
 
 
 def command_of(record: Record) -> str | None:
@@ -121,7 +124,7 @@ def command_of(record: Record) -> str | None:
 @TASKS.register("distill")
 @TASKS.register("accuracy")
 @TASKS.register("cross-arch")
-def accuracy_parts(record: Record, section: Section) -> None:
+def accuracy_parts(record: Record, section: Section, store: Store | None) -> None:
     """Accuracy of every arm on every architecture, cost and symmetry of the sets."""
     arms = record["arms"]
     names = list(dict.fromkeys(entry["name"] for arm in arms for entry in arm.get("architectures", [])))
@@ -137,10 +140,11 @@ def accuracy_parts(record: Record, section: Section) -> None:
                     lambda name, width: accuracy_drawing(record, name, width), f"{section.key}-accuracy")
         )  # fmt: skip
     _add_unequalness(record, section)
+    _add_sets(record, section, store)
 
 
 @TASKS.register("continual")
-def continual_parts(record: Record, section: Section) -> None:
+def continual_parts(record: Record, section: Section, store: Store | None) -> None:
     """The curves, and the numbers behind them."""
     section.figures.append(
         _figure("Accuracy on all classes seen so far, %", "Band: ± one standard deviation over runs.",
@@ -158,10 +162,11 @@ def continual_parts(record: Record, section: Section) -> None:
     runs = count_words(len(record["class_orders"]), "class order")
     section.tables.append(TableView(f"Mean ± standard deviation over {runs}.", header, rows, int(averages)))
     _add_unequalness(record, section)
+    _add_sets(record, section, store)
 
 
 @TASKS.register("nas")
-def nas_parts(record: Record, section: Section) -> None:
+def nas_parts(record: Record, section: Section, store: Store | None) -> None:
     """How well a search on the set ranks the architectures, with intervals; an arm a column."""
     arms = record["arms"]
     keys = ("spearman_all", "spearman_top50", "kendall_all", "kendall_top50", "top10_recall", "regret")
@@ -171,6 +176,22 @@ def nas_parts(record: Record, section: Section) -> None:
     section.tables.append(
         TableView("Agreement with the ranking by real data, with 95 % intervals.", ["", *map(arm_title, arms)], rows)
     )
+
+
+@TASKS.register("experts")
+def experts_parts(record: Record, section: Section, store: Store | None) -> None:
+    """What was trained, and how far its loss went down."""
+    rows = [
+        [arm["method"], str(len(arm["losses"])), str(len(arm["losses"][0])), short(_mean_last(arm["losses"]), 3),
+         bytes_words(arm["bytes"]), seconds_words(sum(arm["expert_s"]))]
+        for arm in record["arms"]
+    ]  # fmt: skip
+    header = ["", "experts", "epochs", "mean last loss", "size", "time"]
+    section.tables.append(TableView("Networks trained on real images, kept epoch by epoch.", header, rows))
+
+
+def _mean_last(losses: list[list[float]]) -> float:
+    return sum(one[-1] for one in losses) / len(losses)
 
 
 def _estimate(entry: Mapping[str, Any], key: str) -> str:
