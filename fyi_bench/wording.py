@@ -51,9 +51,14 @@ def difference_words(difference: Mapping[str, Any], flip: str) -> str:
 
 
 def difference_of_record(record: Mapping[str, Any], flip: str) -> str:
-    """`difference_words` of a record, with the architecture it was measured on where there are several."""
+    """`difference_words` of a record: on which architecture where there are several, and what the pairs leave open.
+
+    Networks trained on one and the same pair of sets say nothing about how sets vary, however many they are.
+    """
     names = list(dict.fromkeys(e["name"] for arm in record["arms"] for e in arm.get("architectures", [])))
     words = difference_words(record["difference"], flip)
+    if len(record["seeds"]) == 1 and has_interval(record["difference"]):
+        words += " (one seed: sets of other seeds may differ)"
     return f"{names[0]}, {words}" if len(names) > 1 else words
 
 

@@ -96,7 +96,7 @@ def test_images_of_the_arms_stand_side_by_side(page):
     images = [a for t, a in page.elements if t == "img"]
     assert [a["alt"] for a in images] == ["images of dm", "images of dm+fyi", "images of random real images"]
     assert len({(a["width"], a["height"]) for a in images}) == 1
-    assert "Rows, top to bottom: cat, dog, ship." in page.text
+    assert "Left to right, top to bottom, 2 images each: cat, dog, ship." in page.text
 
 
 def test_loss_curves_come_with_their_caveat(page):
@@ -202,7 +202,7 @@ def test_a_grid_has_every_image_at_its_place():
     from PIL import Image
 
     one = image_set("dm", "none", ipc=2, size=8)
-    pixels = np.asarray(Image.open(io.BytesIO(png_of(mosaic(one, [0, 2], 2)))))
+    pixels = np.asarray(Image.open(io.BytesIO(png_of(mosaic(one, [0, 2], 2, columns=2)))))
     assert pixels.shape == (17, 17, 4)
     expected = (one.pixels().clamp(0, 1) * 255).round()
     for place, index in (((0, 0), 0), ((0, 9), 1), ((9, 0), 4), ((9, 9), 5)):
@@ -212,10 +212,18 @@ def test_a_grid_has_every_image_at_its_place():
     assert (pixels[8:9, :, 3] == 0).all()
 
 
-def test_one_image_a_class_stands_in_rows_of_five():
-    found, legend = mosaics([("dm", image_set("dm", "none", ipc=1))])
-    assert (found[0].width, found[0].height) == (26, 8)
-    assert legend == "Left to right, top to bottom: cat, dog, ship."
+@pytest.mark.parametrize(
+    ("ipc", "size", "legend"),
+    [
+        (1, (26, 8), "Left to right, top to bottom: cat, dog, ship."),
+        (2, (35, 17), "Left to right, top to bottom, 2 images each: cat, dog, ship."),
+        (4, (35, 26), "Rows, top to bottom, 4 images each: cat, dog, ship."),
+    ],
+)
+def test_classes_with_few_images_share_rows(ipc, size, legend):
+    found, said = mosaics([("dm", image_set("dm", "none", ipc=ipc))])
+    assert (found[0].width, found[0].height) == size
+    assert said == legend
     assert base64.b64decode(found[0].address.split(",")[1]).startswith(b"\x89PNG")
 
 

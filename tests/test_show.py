@@ -29,6 +29,12 @@ def test_distill_says_what_the_interval_allows():
     assert "fyi − none: −2.0 points, 95 % interval [−3.0, −1.0], 5 pairs: worse with fyi" in worse
 
 
+def test_pairs_of_one_seed_are_said_to_be_that():
+    wide = {"mean": 0.02, "low": 0.01, "high": 0.03, "pairs": 3}
+    assert "better with fyi (one seed: sets of other seeds may differ)" in show_distill(distill_record(difference=wide))
+    assert "one seed" not in show_distill(distill_record(difference=wide, seeds=[0, 1, 2]))
+
+
 @pytest.mark.parametrize("bound", [None, math.nan, 0.01])
 def test_one_pair_gives_no_interval_and_says_so(bound):
     text = show_distill(distill_record(difference={"mean": 0.01, "low": bound, "high": bound, "pairs": 1}))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from distill.image_set import ImageSet
 
 GAP = 16  # one transparent pixel between images for so many pixels of an image
-SINGLES = 5  # columns where there is one image a class
+FEW = 5  # images a row where classes have fewer than that
 
 
 def as_pictures(image_set: ImageSet) -> ImageSet:
@@ -22,15 +22,20 @@ def as_pictures(image_set: ImageSet) -> ImageSet:
     return image_set.to_space(PixelSpace())
 
 
+def classes_a_row(each: int) -> int:
+    """How many classes of `each` images stand in a row of a mosaic."""
+    return max(1, FEW // each)
+
+
 def mosaic(image_set: ImageSet, classes: Sequence[int], each: int, columns: int | None = None) -> torch.Tensor:
     """uint8 [height, width, 4] of the first `each` images of the classes, class after class, on transparent ground.
 
-    columns: by default one row a class, and with one image a class rows of five. Pixels are clipped to [0, 1].
+    columns: by default one row a class; classes of one or two images share rows. Pixels are clipped to [0, 1].
     """
     import torch
 
     flat = torch.cat([image_set.indices_of(c)[:each] for c in classes])
-    columns = columns or (each if each > 1 else min(SINGLES, len(flat)))
+    columns = min(columns or each * classes_a_row(each), len(flat))
     tiles = image_set.select(flat).pixels().clamp(0, 1).mul(255).round().to(torch.uint8).expand(-1, 3, -1, -1)
     gap = max(1, tiles.shape[3] // GAP)
     height, width = tiles.shape[2] + gap, tiles.shape[3] + gap

@@ -69,6 +69,7 @@ def paint_curves(axes: Any, curves: Sequence[Curve], ylabel: str) -> None:
         logarithmic(axes.yaxis)
     else:
         axes.set_ylim(min(0.0, *shown, 0.0), 1.06 * max(0.0, *shown, 0.0) or 1.0)
+    axes.xaxis.get_major_locator().set_params(integer=True)
     axes.set_xlabel("iteration")
     axes.set_ylabel(ylabel)
     axes.margins(x=0.01)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fyi_bench.cells import SET_FILE
 from fyi_bench.errors import DataError, StoreError
-from fyi_bench.figures.mosaic import mosaic, png_of
+from fyi_bench.figures.mosaic import classes_a_row, mosaic, png_of
 from fyi_bench.wording import arm_title
 
 if TYPE_CHECKING:
@@ -76,7 +76,8 @@ def _mosaic(title: str, image_set: ImageSet, classes: Sequence[int], each: int) 
 
 def _legend(image_set: ImageSet, classes: Sequence[int], each: int, present: int) -> str:
     names = [image_set.class_names[c] if image_set.class_names else f"class {c}" for c in classes]
-    order = "Left to right, top to bottom" if each == 1 else "Rows, top to bottom"
+    order = "Rows, top to bottom" if classes_a_row(each) == 1 else "Left to right, top to bottom"
+    order += f", {each} images each" if each > 1 else ""
     part = f" (the first {len(classes)} of {present} classes)" if present > len(classes) else ""
     tiles = f" Each image holds {image_set.factor}² tiles." if image_set.factor != 1 else ""
     return f"{order}: {', '.join(names)}{part}.{tiles}"

@@ -102,13 +102,13 @@ def section_of(record: Record, key: str, store: Store | None) -> Section:
 
 
 def headline(record: Record) -> tuple[str | None, str]:
-    """The paired difference in words, and whether it speaks: better, worse or unknown."""
+    """The paired difference in words, and whether it speaks: better, worse or unknown, as it is with one seed."""
     flips = [arm["flip"] for arm in record["arms"] if arm["flip"] not in ("none", "unknown")]
     difference = record.get("difference")
     if not flips or difference is None:
         return None, "unknown"
     tone = "unknown"
-    if has_interval(difference):
+    if has_interval(difference) and len(record["seeds"]) > 1:
         tone = "better" if difference["low"] > 0 else "worse" if difference["high"] < 0 else "unknown"
     return difference_of_record(record, flips[0]), tone
 
