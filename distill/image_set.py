@@ -148,7 +148,7 @@ class ImageSet:
         if meta.get("schema", 0) > SCHEMA:
             raise DataError(f"{path} was written by a newer fyi-bench (schema {meta['schema']}).\nUpgrade to read it.")
         if not {"images", "labels"} <= set(tensors) or "space" not in meta:
-            raise DataError(f"{path} holds tensors but is not an ImageSet.\nUse `fyi-bench import` for files of others.")
+            raise DataError(f"{path} holds tensors but no ImageSet.\nUse `fyi-bench import` for files of others.")
         return ImageSet(
             images=tensors["images"],
             labels=tensors["labels"],
@@ -178,7 +178,7 @@ def save_preview(image_set: ImageSet, path: Path, per_class: int = 10, max_class
 
     rows = [image_set.indices_of(c)[:per_class] for c in image_set.classes[:max_classes]]
     columns = max((len(r) for r in rows), default=0)
-    channels, height, width = image_set.shape
+    _, height, width = image_set.shape
     canvas = torch.full((3, len(rows) * (height + 2) + 2, columns * (width + 2) + 2), 255, dtype=torch.uint8)
     for r, index in enumerate(rows):
         pixels = _convert(image_set.images[index], image_set.space, PixelSpace(), torch.float32)
@@ -215,7 +215,7 @@ def _first_problem(s: ImageSet) -> tuple[str, str] | None:
         return f"uint8 images cannot live in the space '{s.space.kind}'.", "State the space 'pixel'."
     if x.is_floating_point() and not bool(torch.isfinite(x).all()):
         bad = int((~torch.isfinite(x)).flatten(1).any(1).sum())
-        return f"{bad} of {len(s)} images hold NaN or infinite values.", "The run that made them diverged: lower lr_img."
+        return f"{bad} of {len(s)} images hold NaN or infinite values.", "The run diverged: lower lr_img."
     if isinstance(s.space, NormalizedSpace) and len(s.space.mean) != x.shape[1]:
         return f"{x.shape[1]} channels, but statistics for {len(s.space.mean)}.", "Name the right mean and std."
     if y.shape[0] != x.shape[0]:

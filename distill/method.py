@@ -22,7 +22,7 @@ from fyi_bench.registry import Registry
 if TYPE_CHECKING:
     from distill.engine import Context
 
-METHODS: Registry[type["Method"]] = Registry("method", package="distill.methods", group="fyi_bench.methods")
+METHODS: Registry[type[Method]] = Registry("method", package="distill.methods", group="fyi_bench.methods")
 
 
 @dataclass(frozen=True)

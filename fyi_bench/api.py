@@ -76,13 +76,13 @@ def evaluate(
 
 
 def load(path: str | Path) -> ImageSet:
-    """Read a condensed set; DataError names what is wrong with a broken one."""
-    from distill.image_set import ImageSet
+    """Read a condensed set, ours or of any public format; DataError names what is wrong with a broken one."""
+    from fyi_bench.importers import load_set
 
-    return ImageSet.load(path)
+    return load_set(path).image_set
 
 
-def CondensedBuffer(method: str = "dsa", fyi: bool = True, **options: Any) -> Any:  # noqa: N802  it makes an object
+def CondensedBuffer(method: str = "dsa", fyi: bool = True, **options: Any) -> Any:
     """Storage policy for Avalanche's strategies that distils each experience; see downstream.continual."""
     from downstream.continual import condensed_buffer
 

@@ -23,7 +23,7 @@ SET_FILE = "set.safetensors"
 LAST_GOOD_FILE = "last-good.safetensors"
 
 # kind -> function(cell, run folder, worker) that computes the cell and finishes the run
-CELLS: Registry[Callable[[Cell, RunFolder, "Worker"], None]] = Registry(
+CELLS: Registry[Callable[[Cell, RunFolder, Worker], None]] = Registry(
     "cell kind", package="fyi_bench.kinds", group="fyi_bench.cells"
 )
 
@@ -56,9 +56,11 @@ class Worker:
         """The set a cell refers to: {'cell': digest} of a finished run, or {'file': path, 'digest': of its content}."""
         from distill.image_set import ImageSet
         from fyi_bench.errors import DataError
+        from fyi_bench.whitening import ready
 
         path = self.store.artefact("distill", reference["cell"], SET_FILE) if "cell" in reference else reference["file"]
         image_set = self.keep(("set", str(path)), lambda: ImageSet.load(path))
+        ready(image_set.space, lambda name: self.data(name, test=False))
         if "digest" in reference and image_set.digest != reference["digest"]:
             raise DataError(f"{path} is not the set that was planned with.\nRun the command again.")
         return image_set

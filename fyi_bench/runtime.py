@@ -34,7 +34,8 @@ def tune_allocator() -> bool:
         return False
     m_trim_threshold, m_top_pad, m_mmap_max = -1, -2, -4
     wanted = ((m_mmap_max, 0), (m_trim_threshold, _TRIM_THRESHOLD), (m_top_pad, _TOP_PAD))
-    return all([mallopt(option, value) == 1 for option, value in wanted])
+    accepted = [mallopt(option, value) for option, value in wanted]  # each is tried, whatever the others say
+    return all(code == 1 for code in accepted)
 
 
 def end_with_parent() -> None:

@@ -65,10 +65,11 @@ def evaluate_job(session: Session, path: str | Path, architectures: Sequence[str
 
 def _own_file(session: Session, path: Path) -> tuple[Path, ImageSet]:
     """The set as a file of our own format: itself, or, of another format, a copy in the store."""
-    imported = load_set(path, dataset=session.settings.dataset)
+    own = path.suffix == ".safetensors"  # ours say themselves what they stand for
+    imported = load_set(path) if own else load_set(path, dataset=session.settings.dataset)
     for line in imported.warnings:
         session.say(line)
-    if path.suffix == ".safetensors":
+    if own:
         return path.resolve(), imported.image_set
     place = session.store.root / "imported" / imported.image_set.digest / SET_FILE
     return save_imported(imported, place).resolve(), imported.image_set

@@ -1,0 +1,170 @@
+"""The command line as a user meets it: help, plans, results, records, errors and exit codes."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from commands import arguments, run
+
+COMMON = {"task", "dataset", "protocol", "device", "precision", "threads", "seeds", "wall_s", "peak_memory_mib"}
+COMMON |= {"versions", "digest", "arms"}
+
+
+def record_of(path):
+    return json.loads(path.read_text())
+
+
+def test_help_lists_every_command():
+    text = run("--help").stdout
+    for name in (
+        "distill",
+        "continual",
+        "evaluate",
+        "cross-arch",
+        "inspect",
+        "import",
+        "export",
+        "demo",
+        "store",
+        "data",
+    ):
+        assert name in text
+
+
+def test_version():
+    import fyi_bench
+
+    assert fyi_bench.__version__ in run("--version").stdout
+
+
+def test_distill_from_plan_to_record(tmp_path):
+    words = arguments("distill", "--method", "dm", "--ipc", "1", "--fyi", store=tmp_path / "store")
+    plan = run(*words, "--dry-run").stdout
+    assert plan.startswith("protocol quick")
+    assert "about" in plan
+    assert not (tmp_path / "store" / "distill").exists()
+    done = run(*words, "--json", str(tmp_path / "record.json"))
+    record = record_of(tmp_path / "record.json")
+    assert set(record) >= COMMON
+    assert [(a["method"], a["flip"]) for a in record["arms"]] == [("dm", "none"), ("dm", "fyi"), ("random", "none")]
+    for arm in record["arms"]:
+        assert 0 <= arm["architectures"][0]["mean"] <= 1
+        assert arm["unequalness"]["mean"] > 0
+        assert arm["iterations"] == (0 if arm["method"] == "random" else 6)
+    assert record["protocol"]["name"].startswith("quick+")
+    assert record["difference"]["pairs"] == 1
+    assert "dm+fyi" in done.stdout
+    assert "repeat   fyi-bench distill" in done.stdout
+    again = run(*words, "--json", str(tmp_path / "again.json"))
+    assert "done already" in again.stdout
+    assert record_of(tmp_path / "again.json")["arms"] == record["arms"]
+
+
+def test_only_leaves_out_the_comparison(tmp_path):
+    words = arguments(
+        "distill", "--method", "random", "--ipc", "1", "--only", "--arch", "none", store=tmp_path, batch_real=None
+    )
+    run(*words, "--json", str(tmp_path / "r.json"))
+    record = record_of(tmp_path / "r.json")
+    assert [a["method"] for a in record["arms"]] == ["random"]
+    assert "architectures" not in record["arms"][0]
+
+
+def test_continual_record_and_plot(tmp_path):
+    words = arguments("continual", "--steps", "2", "--method", "dm", "--fyi", "--ipc", "1", store=tmp_path / "store")
+    done = run(*words, "--json", str(tmp_path / "record.json"))
+    record = record_of(tmp_path / "record.json")
+    assert record["steps"] == 2
+    assert sorted(record["class_orders"][0]) == list(range(10))
+    for arm in record["arms"]:
+        assert [row["classes_seen"] for row in arm["accuracy"]] == [5, 10]
+        assert [row["images"] for row in arm["accuracy"]] == [5, 10]
+    assert {"mean", "low", "high", "pairs"} <= set(record["difference"])
+    plots = [line.split()[-1] for line in done.stdout.splitlines() if line.startswith("plot")]
+    assert {path.rsplit(".")[-1] for path in plots} == {"png", "svg"}
+    page = run("report", "--store", str(tmp_path / "store")).stdout.split()[-1]
+    assert page.endswith(".html")
+
+
+def test_workers_do_not_change_results(tmp_path):
+    values = []
+    for workers in (1, 2):
+        words = arguments("distill", "--method", "dm", "--ipc", "1", store=tmp_path / str(workers), workers=workers)
+        run(*words, "--threads", "1", "--json", str(tmp_path / f"{workers}.json"))
+        arms = record_of(tmp_path / f"{workers}.json")["arms"]
+        values.append([(a["set_digest"], a["architectures"][0]["values"]) for a in arms])
+    assert values[0] == values[1]
+
+
+def test_evaluate_and_inspect_a_file(tmp_path):
+    words = ("distill", "--method", "random", "--ipc", "1", "--only", "--arch", "none")
+    run(*arguments(*words, store=tmp_path / "s", batch_real=None))
+    path = next((tmp_path / "s" / "distill").glob("*/set.safetensors"))
+    assert "10 of 32x32" in run("inspect", str(path)).stdout
+    words = arguments("evaluate", str(path), store=tmp_path / "s", model=None, iterations=None, batch_real=None)
+    run(*words, "--json", str(tmp_path / "r.json"))
+    assert record_of(tmp_path / "r.json")["arms"][0]["architectures"][0]["name"] == "convnet-w8"
+
+
+@pytest.mark.parametrize("what", ["methods", "archs", "datasets", "protocols", "flips"])
+def test_listings(what):
+    assert len(run("ls", what).stdout.splitlines()) >= 2
+
+
+WRONG = [
+    (("distill", "--method", "dmm"), 2, "Unknown method 'dmm'. Did you mean 'dm'?"),
+    (("distill", "--flip", "mirror"), 2, "Unknown flip 'mirror'."),
+    (("distill", "--fyi", "--flip", "vertical"), 2, "contradict each other"),
+    (("distill", "--set", "lr_imgg=1"), 2, "Unknown key 'lr_imgg'. Did you mean 'lr_img'?"),
+    (("distill", "--set", "lr_img"), 2, "is not key=value"),
+    (("distill", "--set", "iterations=some"), 2, "iterations"),
+    (("distill", "--protocol", "qick"), 2, "Did you mean 'quick'?"),
+    (("distill", "--budget", "soon"), 2, "no length of time"),
+    (("distill", "--device", "tpu"), 2, "Unknown device 'tpu'"),
+    (("distill", "--ipc", "501"), 2, "the smallest class has 500 real images"),
+    (("distill", "--arch", "convnet-w0"), 2, ""),
+    (("continual", "--steps", "3"), 2, "3 steps do not divide 10 classes"),
+    (("distill", "--workers", "0"), 2, "--workers must be 1 or more"),
+    (("evaluate", "nowhere.safetensors"), 5, "nowhere.safetensors"),
+]
+
+
+@pytest.mark.parametrize(("words", "code", "text"), WRONG, ids=[" ".join(w) for w, _, _ in WRONG])
+def test_wrong_input_is_one_clear_message(words, code, text, tmp_path):
+    done = run(*words, "--dataset", "shapes10", "--store", str(tmp_path), "--dry-run", check=code)
+    assert text in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.strip().splitlines()) <= 3
+
+
+def test_unknown_data_set(tmp_path):
+    done = run("distill", "--dataset", "cifar1O", "--store", str(tmp_path), check=2)
+    assert "Did you mean 'cifar10'?" in done.stderr
+
+
+def test_wrong_data_folder(tmp_path):
+    done = run(
+        "distill", "--dataset", "cifar10", "--store", str(tmp_path / "s"), "--data-root", str(tmp_path), check=5,
+        FYI_BENCH_CACHE=str(tmp_path / "cache"),
+    )  # fmt: skip
+    assert "cifar10" in done.stderr
+    assert "--data-root" in done.stderr
+
+
+def test_absurd_learning_rate_diverges_and_keeps_the_last_good_set(tmp_path):
+    words = arguments("distill", "--method", "dm", "--ipc", "1", "--only", "--arch", "none", store=tmp_path)
+    done = run(*words, "--set", "lr_img=1e30", "--set", "iterations=40", check=4)
+    assert "diverged at iteration" in done.stderr
+    assert "--set lr_img=1e+29" in done.stderr
+    assert len(list((tmp_path / "distill").glob("*/last-good.safetensors"))) == 1
+    assert "diverged" in run("store", "ls", "--store", str(tmp_path)).stdout
+
+
+def test_store_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    words = arguments(
+        "distill", "--method", "random", "--ipc", "1", "--only", store=tmp_path / "file" / "store", batch_real=None
+    )
+    assert "Could not" in run(*words, check=5).stderr
