@@ -40,7 +40,7 @@ WIDE, NARROW = 6.8, 3.75  # inches of a figure on a desk and on a telephone
 
 UNEQUALNESS_CAPTION = (
     "How far the mean features of a class change when its images are mirrored (eq. 5 of the paper, DM distance): 0 "
-    "for a set that holds every image's mirror image. Random real images stand for what many real images average to."
+    "for a set that holds every image's mirror image. Random real images show the score of as many real images."
 )
 
 
@@ -160,7 +160,9 @@ def continual_parts(record: Record, section: Section, store: Store | None) -> No
     if averages:
         rows.append(["average over steps", *(mean_and_std(arm["average"]) for arm in arms)])
     runs = count_words(len(record["class_orders"]), "class order")
-    section.tables.append(TableView(f"Mean ± standard deviation over {runs}.", header, rows, int(averages)))
+    several = any(len(row["values"]) > 1 for arm in arms for row in arm["accuracy"])
+    caption = f"Mean ± standard deviation over {runs}." if several else "One run a step."
+    section.tables.append(TableView(caption, header, rows, int(averages)))
     _add_unequalness(record, section)
     _add_sets(record, section, store)
 
