@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -129,7 +130,8 @@ def table(
     from fyi_bench.files import write_text
     from fyi_bench.jobs.table import table_job
 
-    text = table_job(session, name, form, run, typer.echo)
+    asked = None if "--protocol" not in sys.argv else session.protocol("accuracy").name
+    text = table_job(session, name, form, run, asked, typer.echo)
     if out is None:
         typer.echo(text)
     else:
@@ -143,14 +145,18 @@ def figure(
     json_file: Any,
     name: Annotated[str, typer.Argument(metavar="2…12|A…E")],
     out: Annotated[Path | None, typer.Option("--out", help="Folder of the pictures; default: in the store.")] = None,
+    run: Annotated[bool, typer.Option("--run", help="Compute what it needs first, within --budget.")] = False,
     dataset: str = "cifar10",
 ) -> None:
     """A figure of the paper, from our data and results."""
     from fyi_bench.data import load_dataset
-    from fyi_bench.figures.request import Request
+    from fyi_bench.figures.request import Request, figure_needs
     from fyi_bench.figures.request import figure as draw
+    from fyi_bench.jobs.fill import fill
 
     s = session.settings
+    if run:
+        fill(session, figure_needs(name, s.protocol), typer.echo)
     request = Request(
         session.store,
         lambda wanted: load_dataset(wanted, s.data_root),

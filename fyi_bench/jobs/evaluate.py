@@ -59,6 +59,7 @@ def evaluate_job(session: Session, path: str | Path, architectures: Sequence[str
         wall_s=session.wall_s(),
         digest=digest_of_cells("accuracy", cells.values()),
         arms=[arm],
+        data={"note": session.data.note, "train": session.data.train_digest},
         store=str(session.store.root),
     )
 
