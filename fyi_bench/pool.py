@@ -125,7 +125,7 @@ class _Pool:
             self.events.done(content)
             self._hand_out(number)
         else:
-            error = _rebuild(*content)
+            error = rebuild_error(*content)
             if isinstance(error, _STOPPED):
                 self.waiting.insert(0, self.busy[number])
             self.error = self.error or error
@@ -191,7 +191,7 @@ def _serve(number: int, pipe: Any, results: Any, options: WorkerOptions) -> None
                 results.put((number, "error", ("", traceback.format_exc())))
 
 
-def _rebuild(name: str, text: str) -> Exception:
+def rebuild_error(name: str, text: str) -> Exception:
     """The worker's error in this process: one of the project's own kinds, else a RuntimeError with its traceback."""
     kind = getattr(errors, name, None)
     if kind is None:

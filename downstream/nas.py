@@ -1,0 +1,108 @@
+"""Architecture search: train networks of the space on a set, and how much work each of them is.
+
+FYI Table B and FTD Table 5 rank 720 ConvNets by the accuracy they reach after training on a condensed set, and compare
+with the ranking after training on the real data; here both sides are trained by the same trainer. Real images and test
+images may be a stated share of the data set, drawn once, class-balanced, never chosen.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+
+from distill.engine import Stop
+from distill.image_set import ImageSet
+from distill.spaces import Space
+from downstream.accuracy import AccuracyResult, train_and_test
+from downstream.protocol import FOLDER, Protocol
+from fyi_bench import rng
+from fyi_bench.errors import UsageError
+from search_space.space720 import Point, flops
+
+NUMERICS = 1
+# arithmetic that costs as much time as writing and reading one activation: on one core a ConvNet's step took
+# 30 ms a GFLOP and 13 ns an activation (fp32; docs/nas.md)
+_FLOPS_PER_ACTIVATION = 450
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a protocol's real ranking is made of. None: all images.
+
+    ceiling: share of the architectures that is trained on real data a second time.
+    """
+
+    reference_images: int | None
+    test_images: int | None
+    ceiling: float
+
+
+def budget(protocol: str) -> Budget:
+    """The budget of a protocol; a changed one (`quick+epochs=3`) has that of its base."""
+    base = protocol.partition("+")[0]
+    table = tomllib.loads((FOLDER / f"{base}.toml").read_text()).get("nas")
+    if table is None:
+        raise UsageError(f"The protocol '{base}' has no budget for architecture search.\nUse paper or quick.")
+    return Budget(table["reference_images"] or None, table["test_images"] or None, table["ceiling"])
+
+
+def architecture_name(point: Point) -> str:
+    """The name by which `search_space.build` knows a point of the space."""
+    return f"convnet-{point.name}"
+
+
+def effort(point: Point, channels: int, size: int, classes: int) -> float:
+    """How long an image takes in this network, relative to others: its arithmetic and its memory traffic."""
+    config = point.config(channels, size, classes)
+    activations = sum(point.width * side**2 for side in config.block_sizes)
+    return flops(point, channels, size, classes) + _FLOPS_PER_ACTIVATION * activations
+
+
+def cheap_first(points: Iterable[Point], channels: int, size: int, classes: int) -> list[Point]:
+    """The points by rising effort, so that an unfinished sweep has ranked many of them."""
+    return sorted(points, key=lambda point: (effort(point, channels, size, classes), point.index))
+
+
+def balanced(images: ImageSet, count: int | None, seed: int, purpose: str) -> ImageSet:
+    """`count` images, equally many of each class up to one, drawn by (seed, purpose); None or too many: all.
+
+    Draws of one seed are nested. Raises UsageError for fewer images than classes.
+    """
+    if count is None or count >= len(images):
+        return images
+    if count < images.num_classes:
+        raise UsageError(f"{count} images cannot cover {images.num_classes} classes.\nAsk for more images.")
+    labels, ranks = images.hard_labels, torch.empty(len(images), dtype=torch.int64)
+    for label in range(images.num_classes):
+        members = images.indices_of(label)
+        order = torch.randperm(len(members), generator=rng.stream(seed, purpose, label))
+        ranks[members[order]] = torch.arange(len(members))
+    # whole rounds of one image a class, the classes in order inside a round
+    chosen = torch.argsort(ranks * images.num_classes + labels)[:count]
+    return images.select(chosen.sort().values)
+
+
+def train_architecture(
+    point: Point,
+    train_set: ImageSet,
+    test_set: ImageSet,
+    protocol: Protocol,
+    seed: int,
+    *,
+    space: Space,
+    device: torch.device | str = "cpu",
+    precision: str = "fp32",
+    stop: Stop | None = None,
+    report: Callable[[int, float], None] | None = None,
+) -> AccuracyResult:
+    """Train one network of the space on the set and test it once, after the last epoch.
+
+    Raises DivergenceError when its loss is no longer finite.
+    """
+    return train_and_test(
+        train_set, test_set, protocol, seed, model=architecture_name(point), device=device, precision=precision,
+        space=space, stop=stop, report=report,
+    )  # fmt: skip

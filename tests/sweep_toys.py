@@ -1,0 +1,79 @@
+"""A cell kind without torch for the tests of sweeps, and a worker process to kill.
+
+The kind is found like those of third parties, by an entry point: `toy_path(folder)` makes the folder that says so.
+Called as `python sweep_toys.py URL STORE [SECONDS A BEAT] [GRACE]` it is a worker.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+from fyi_bench.budget import Stop
+from fyi_bench.cells import Worker
+from fyi_bench.errors import DataError, DivergenceError
+from fyi_bench.jsonl import append_line
+from fyi_bench.store import Cell, RunFolder, Store
+from fyi_bench.sweep import Job, Sweep, connect
+from fyi_bench.sweep_worker import Habits, drain
+
+HERE = Path(__file__).parent
+
+
+def toy(number: int, seconds: float = 0.0, **more: object) -> Job:
+    """A job whose value is its number squared; `seconds` is how long it takes."""
+    cell = Cell("toy", {"number": number, **more}, {"seconds": seconds})
+    return Job(cell, f"toy {number}", {"number": number % 3})
+
+
+def compute(cell: Cell, run: RunFolder, worker: Worker) -> None:
+    """Count the computation, sleep in small steps, and do what the cell asks for."""
+    append_line(worker.store.root / "computed.jsonl", {"number": cell.inputs["number"], "pid": os.getpid()})
+    until = time.monotonic() + cell.notes["seconds"]
+    while time.monotonic() < until:
+        time.sleep(0.01)
+        if worker.stop is not None:
+            worker.stop.check()
+    trouble = cell.inputs.get("trouble")
+    if trouble is not None:
+        raise TROUBLES[trouble]()
+    if cell.inputs.get("die"):
+        os.kill(os.getpid(), 9)
+    run.finish({"value": float(cell.inputs["number"] ** 2)})
+
+
+TROUBLES = {
+    "diverged": lambda: DivergenceError("the loss is no longer finite.", 3),
+    "data": lambda: DataError("no images here."),
+    "defect": lambda: ZeroDivisionError("toy"),
+}
+
+
+def computed(store: Store) -> list[int]:
+    """Numbers in the order in which they were computed."""
+    path = store.root / "computed.jsonl"
+    return [json.loads(line)["number"] for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def toy_path(folder: Path) -> str:
+    """A folder for PYTHONPATH that announces the kind `toy` as an installed package would."""
+    info = folder / "toys-1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toys\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[fyi_bench.cells]\ntoy = sweep_toys:compute\n")
+    return os.pathsep.join([str(folder), str(HERE), str(HERE.parent)])
+
+
+def worker_process(url: str, store: Path, beat_s: float, grace_s: float) -> int:
+    """Work until nothing is left."""
+    stop = Stop()
+    ask = connect(url, stop.check, lambda line: print(line, file=sys.stderr))
+    worker = Worker(Store(store), stop=stop, say=lambda line: print(line, file=sys.stderr, flush=True))
+    return drain(Sweep.all(ask), worker, Habits(beat_s=beat_s, grace_s=grace_s))
+
+
+if __name__ == "__main__":
+    print(worker_process(sys.argv[1], Path(sys.argv[2]), *map(float, sys.argv[3:5])))
