@@ -81,10 +81,13 @@ def load_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, A
         for name, entry in spans.items():
             begin, end = entry["data_offsets"]
             handle.seek(data_start + begin)
-            data = handle.read(end - begin)
-            _check_digest(path, name, data, metadata.get("sha256", {}))
-            flat = torch.frombuffer(bytearray(data), dtype=_BY_NAME[entry["dtype"]]) if data else torch.empty(0)
-            tensors[name] = flat.to(_BY_NAME[entry["dtype"]]).reshape(entry["shape"])
+            # read in place: a copy of a large set would stay in the heap of a process with a tuned allocator
+            data = torch.empty(end - begin, dtype=torch.uint8)
+            view = memoryview(data.numpy())
+            if handle.readinto(view) != end - begin:
+                raise DataError(f"{path} ended before '{name}' was read.\nIt is being changed: try again.")
+            _check_digest(path, name, view, metadata.get("sha256", {}))
+            tensors[name] = data.view(_BY_NAME[entry["dtype"]]).reshape(entry["shape"])
     return tensors, metadata
 
 
@@ -155,7 +158,7 @@ def _check_layout(path: Path, spans: dict[str, Any], available: int) -> None:
         ) from error
 
 
-def _check_digest(path: Path, name: str, data: bytes, digests: dict[str, str]) -> None:
+def _check_digest(path: Path, name: str, data: memoryview, digests: dict[str, str]) -> None:
     if name in digests and hashlib.sha256(data).hexdigest() != digests[name]:
         raise DataError(
             f"{path} is damaged: the bytes of '{name}' do not match their checksum.\nCopy or make the file again."

@@ -11,7 +11,7 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_API = {name: "fyi_bench.api" for name in ("distill", "evaluate", "continual", "load", "CondensedBuffer")}
+_API = dict.fromkeys(("distill", "evaluate", "continual", "load", "CondensedBuffer"), "fyi_bench.api")
 
 __all__ = ["__version__", *_API]
 

@@ -6,10 +6,10 @@ import dataclasses
 
 import numpy as np
 import pytest
-import tiny
 import torch
 
 import fyi_bench
+import tiny
 from distill.engine import distill
 from distill.image_set import concatenate
 from downstream.continual import (

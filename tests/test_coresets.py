@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 
 import pytest
-import tiny
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tiny
 from distill import coresets
 from distill.coresets import FEATURES, FeatureTraining, chosen_rows, herding, k_center, k_means, kmeans_rows, lloyd
 from distill.engine import distill

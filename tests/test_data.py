@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+
 from data_files import (
     NAMES10,
     isolate,
@@ -23,7 +24,6 @@ from data_files import (
     write_mnist,
     write_parquet,
 )
-
 from distill.spaces import NormalizedSpace, PixelSpace
 from fyi_bench.data import DATASETS, RealDataset, get, list_datasets, load_dataset, statistics, verify
 from fyi_bench.data.entry import DatasetEntry, Decoded

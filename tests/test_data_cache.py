@@ -6,8 +6,8 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from data_files import isolate, write_cifar10, write_mnist
 
+from data_files import isolate, write_cifar10, write_mnist
 from distill.image_set import ImageSet
 from distill.spaces import PixelSpace
 from fyi_bench.data import RealDataset, describe, load_dataset

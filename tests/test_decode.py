@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-import tiny
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import tiny
 from distill.decode import BOUND, DECODERS, GREY, decode, decoded, decoded_count, pack
 from distill.image_set import ImageSet
 from distill.initial import initial_images

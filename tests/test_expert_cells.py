@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-import tiny
 import torch
 
+import tiny
 from distill import zca
 from distill.experts import Trajectory
 from distill.image_set import ImageSet

@@ -6,11 +6,11 @@ import itertools
 from dataclasses import replace
 
 import pytest
-import tiny
 import torch
 import torch.nn.functional as F
 
 import search_space
+import tiny
 from distill.augment import Augmentation
 from distill.experts import ExpertConfig, Trajectory, train_expert
 from distill.gsam import GSAM

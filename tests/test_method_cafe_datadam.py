@@ -5,10 +5,10 @@ from __future__ import annotations
 import itertools
 
 import pytest
-import tiny
 import torch
 import torch.nn.functional as F
 
+import tiny
 from distill.engine import Context, distill
 from distill.fyi import FLIPS
 from distill.method import METHODS, Method

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-import tiny
 import torch
 import torch.nn.functional as F
 
 import search_space
+import tiny
 from distill.augment import Augmentation
 from distill.cutmix import cutmix
 from distill.decode import decode

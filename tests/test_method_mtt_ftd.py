@@ -6,10 +6,10 @@ import itertools
 from dataclasses import replace
 
 import pytest
-import tiny
 import torch
 
 import search_space
+import tiny
 from distill.engine import Context, distill
 from distill.fyi import FLIPS
 from distill.method import METHODS

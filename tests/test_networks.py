@@ -37,7 +37,7 @@ def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torc
 
 
 def global_state() -> tuple:
-    return torch.get_rng_state().tolist(), random.getstate(), repr(np.random.get_state())  # noqa: NPY002
+    return torch.get_rng_state().tolist(), random.getstate(), repr(np.random.get_state())
 
 
 def same(a: nn.Module, b: nn.Module) -> bool:

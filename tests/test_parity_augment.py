@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from golden import golden, load_parameters, normalised
 
 from distill import augment_ops
 from distill.augment import Augmentation, Draw
 from distill.augment_ops import OPERATIONS, AugmentStrength
 from distill.cutmix import cut_box, kept_share, paste
 from distill.spaces import NormalizedSpace
+from golden import golden, load_parameters, normalised
 from search_space.convnet import ConvNet, ConvNetConfig
 
 CASE = "case04_dsa_augment"

@@ -7,8 +7,8 @@ import re
 import numpy as np
 import pytest
 import torch
-from golden import golden, golden_folder, hash_fill, hash_uniform, load_parameters, normalised, relative_error, salt
 
+from golden import golden, golden_folder, hash_fill, hash_uniform, load_parameters, normalised, relative_error, salt
 from search_space import ARCHITECTURES, build, cost, space720
 from search_space.convnet import ConvNet, ConvNetConfig, count_parameters
 

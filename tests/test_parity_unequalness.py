@@ -6,11 +6,11 @@ import functools
 
 import pytest
 import torch
-from golden import golden, hash_fill, load_parameters, normalised, salt
 
 from distill.augment import Augmentation, Draw
 from distill.augment_ops import OPERATIONS
 from distill.fyi import unequalness
+from golden import golden, hash_fill, load_parameters, normalised, salt
 from search_space.convnet import ConvNet, ConvNetConfig
 
 CASE = "case10_unequalness"

@@ -149,9 +149,9 @@ def test_the_bootstrap_repeats_itself_and_follows_the_seed():
 
 
 def test_global_generators_are_left_alone():
-    before = np.random.get_state()[1].copy()  # noqa: NPY002  (reading it is the point)
+    before = np.random.get_state()[1].copy()
     bootstrap(lambda row: float(row.mean()), 10, seed=0, resamples=10)
-    assert (np.random.get_state()[1] == before).all()  # noqa: NPY002
+    assert (np.random.get_state()[1] == before).all()
 
 
 def test_equal_pairs_have_an_interval_of_one_point():

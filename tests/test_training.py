@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-import tiny
 import torch
 
+import tiny
 from distill.image_set import ImageSet
 from downstream.protocol import protocol, protocol_names
 from downstream.training import SCHEDULES, accuracy, correct, new_network, train, train_many
