@@ -114,7 +114,12 @@ def compute(cell: Cell, run: RunFolder, worker: Worker) -> None:
             checkpointer=run,
             stop=worker.stop,
             report=lambda done, loss: worker.progress(cell.digest, done, total, loss),
-            provenance={"dataset": inputs["dataset"], "recipe": inputs["config"], "numerics": inputs["numerics"], "cell": cell.digest},
+            provenance={
+                "dataset": inputs["dataset"],
+                "recipe": inputs["config"],
+                "numerics": inputs["numerics"],
+                "cell": cell.digest,
+            },
         )
     except DivergenceError as error:
         path = error.last_good.save(run.path(LAST_GOOD_FILE))
