@@ -11,7 +11,9 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_API = dict.fromkeys(("distill", "evaluate", "continual", "load", "CondensedBuffer"), "fyi_bench.api")
+_API = dict.fromkeys(
+    ("distill", "evaluate", "continual", "load", "inspect", "demo", "CondensedBuffer"), "fyi_bench.api"
+)
 
 __all__ = ["__version__", *_API]
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 DEFAULT_IPC = 10
 DEFAULT_STEPS = 10
 CONTINUAL_DATASET = "cifar100"
+DEMO_DATASET = "shapes10"
 
 
 def distill(
@@ -80,6 +81,20 @@ def load(path: str | Path) -> ImageSet:
     from fyi_bench.importers import load_set
 
     return load_set(path).image_set
+
+
+def inspect(path: str | Path, **options: Any) -> dict[str, Any]:
+    """Everything known about a condensed set, as a dictionary; options as `fyi_bench.inspection.inspect_set` takes."""
+    from fyi_bench.inspection import inspect_set
+
+    return inspect_set(path, **options)
+
+
+def demo(*, say: Any = print, session: Session | None = None, **settings: Any) -> Path:
+    """The whole story on built-in data; prints through `say` and returns the place of the HTML report."""
+    from fyi_bench.jobs.demo import demo_job
+
+    return demo_job(session or Session(Settings(**{"dataset": DEMO_DATASET, **settings}), say=say), say)[1]
 
 
 def CondensedBuffer(method: str = "dsa", fyi: bool = True, **options: Any) -> Any:

@@ -39,11 +39,25 @@ def root(
     """Options before the command."""
 
 
+def several_values(words: list[str]) -> list[str]:
+    """`--arch a b c` as `--arch a --arch b --arch c`: all words up to the next option or path belong to --arch."""
+    found: list[str] = []
+    inside = False
+    for word in words:
+        if word.startswith("-"):
+            inside = word == "--arch"
+        elif inside and found[-1] != "--arch":
+            inside = "/" not in word and "." not in word
+            found += ["--arch"] if inside else []
+        found.append(word)
+    return found
+
+
 def main() -> None:
     """Run the command line; turn errors into one or two lines and an exit code."""
     debug = "--debug" in sys.argv
     try:
-        app(args=[a for a in sys.argv[1:] if a != "--debug"], standalone_mode=True)
+        app(args=several_values([a for a in sys.argv[1:] if a != "--debug"]), standalone_mode=True)
     except FyiBenchError as error:
         if debug:
             raise

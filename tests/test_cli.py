@@ -39,6 +39,14 @@ def test_version():
     assert fyi_bench.__version__ in run("--version").stdout
 
 
+def test_several_architectures_after_one_option():
+    from fyi_bench.cli import several_values
+
+    words = ["cross-arch", "--arch", "convnet3", "vgg11", "--ipc", "50"]
+    assert several_values(words) == ["cross-arch", "--arch", "convnet3", "--arch", "vgg11", "--ipc", "50"]
+    assert several_values(["evaluate", "--arch", "mlp", "a/set.pt"]) == ["evaluate", "--arch", "mlp", "a/set.pt"]
+
+
 def test_distill_from_plan_to_record(tmp_path):
     words = arguments("distill", "--method", "dm", "--ipc", "1", "--fyi", store=tmp_path / "store")
     plan = run(*words, "--dry-run").stdout

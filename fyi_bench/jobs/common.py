@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,12 +61,19 @@ def summary(values: Sequence[float]) -> dict[str, Any]:
     return {"values": list(values), "mean": mean, "std": std}
 
 
-def flip_difference(arms: Sequence[Arm], values: dict[Arm, Sequence[float]]) -> dict[str, Any] | None:
-    """Paired difference (with the flip minus without) where two arms differ only in it; else None."""
+def flip_difference(
+    arms: Sequence[Arm], values: Mapping[Arm, Sequence[float]], seeds: Sequence[int]
+) -> dict[str, Any] | None:
+    """Paired difference (with the flip minus without) where two arms differ only in it; else None.
+
+    seeds: of the set (or class order) behind each value. Networks trained on one set are not independent, so with
+    several sets their differences are averaged set by set first; with a single set the networks are the pairs.
+    """
+    groups = list(seeds) if len(set(seeds)) > 1 else None
     for arm in arms:
         base = Arm(arm.method, "none")
         if arm.flip != "none" and base in values:
-            return paired_difference(values[arm], values[base])
+            return paired_difference(values[arm], values[base], groups=groups)
     return None
 
 

@@ -120,12 +120,15 @@ def _averages(arm: Arm, results: Mapping[TestKey, Mapping[str, Any]]) -> list[fl
     return [sum(values) / len(values) for values in runs.values()]
 
 
-def _difference(arms: Sequence[Arm], steps: int, results) -> dict[str, Any]:
+def _difference(arms: Sequence[Arm], steps: int, results: Mapping[TestKey, Mapping[str, Any]]) -> dict[str, Any]:
     """Paired differences with the flip and without: of the average over steps, and step by step."""
-    overall = flip_difference(arms, {arm: _averages(arm, results) for arm in arms})
+    orders = [seed for arm, seed, step, _ in results if (arm, step) == (arms[0], 0)]
+    overall = flip_difference(arms, {arm: _averages(arm, results) for arm in arms}, orders)
     if overall is None:
         return {}
-    by_step = [flip_difference(arms, {arm: _at_step(arm, step, results) for arm in arms}) for step in range(steps)]
+    by_step = [
+        flip_difference(arms, {arm: _at_step(arm, step, results) for arm in arms}, orders) for step in range(steps)
+    ]
     return {"difference": overall, "difference_by_step": by_step}
 
 

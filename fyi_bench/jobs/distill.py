@@ -134,5 +134,6 @@ def _difference(arms: Sequence[Arm], names: Sequence[str], values: Mapping[tuple
     """The paired difference on the first architecture, pairs being networks of equal seed."""
     if not names:
         return {}
-    difference = flip_difference(arms, {arm: _of(values, arm, names[0]) for arm in arms})
+    seeds = [seed for arm, name, seed, _ in values if (arm, name) == (arms[0], names[0])]
+    difference = flip_difference(arms, {arm: _of(values, arm, names[0]) for arm in arms}, seeds)
     return {"difference": difference} if difference else {}

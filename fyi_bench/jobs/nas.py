@@ -302,7 +302,7 @@ class _Plan:
         protocol = self.reference_protocol
         label = Label(
             dataset=self.session.data.name,
-            protocol=f"{protocol.name}, version {protocol.version}",
+            protocol=f"{protocol.name} v{protocol.version}",
             epochs=protocol.epochs_for(self.real.images),
             images=self.real.images,
             test_images=next(iter(self.real.cells.values()))[0].inputs["test_images"],

@@ -1,0 +1,326 @@
+"""The sweep as a ledger: exactly once, nothing lost with a worker, no clock believed, errors that say what to do."""
+
+from __future__ import annotations
+
+import datetime
+import threading
+import time
+
+import pytest
+import sweep_toys
+from optuna.storages._rdb import storage as optuna_storage
+from sqlalchemy import event
+from sweep_toys import computed, toy
+
+from fyi_bench import sweep as sweep_module
+from fyi_bench.budget import Budget, Stop
+from fyi_bench.cells import CELLS, Worker
+from fyi_bench.errors import BudgetExhausted, DataError, StoreError, UsageError
+from fyi_bench.store import Store
+from fyi_bench.sweep import MAX_FAILURES, Counts, Sweep, connect
+from fyi_bench.sweep_storage import sqlite_url
+from fyi_bench.sweep_worker import Habits, check_numerics, drain
+
+CHOICES = {"number": [0, 1, 2]}
+ELSEWHERE = "0123456789ab:17:99:elsewhere"  # a process of another machine
+
+
+@pytest.fixture(autouse=True)
+def _toys(monkeypatch):
+    CELLS.names()
+    monkeypatch.setitem(CELLS._entries, "toy", sweep_toys.compute)
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store(tmp_path / "store")
+
+
+@pytest.fixture
+def url(tmp_path) -> str:
+    return sqlite_url(tmp_path / "sweep.sqlite3")
+
+
+def opened(url: str, name: str = "toys") -> Sweep:
+    return Sweep.open(connect(url, lambda: None, lambda line: None), name, CHOICES)
+
+
+def work(sweep: Sweep, store: Store, said: list[str] | None = None, **habits) -> int:
+    heard = said if said is not None else []
+    worker = Worker(store, stop=habits.pop("stop", None), say=heard.append)
+    return drain([sweep], worker, Habits(**habits))
+
+
+def test_jobs_come_in_the_order_they_were_enqueued_and_no_job_is_invented(url, store):
+    sweep = opened(url)
+    assert sweep.enqueue([toy(n) for n in (3, 1, 2)], store) == 3
+    assert sweep.enqueue([toy(n) for n in (1, 4)], store) == 1
+    assert work(sweep, store) == 4
+    assert computed(store) == [3, 1, 2, 4]
+    assert work(sweep, store) == 0
+    assert sweep.claim() is None
+    assert sweep.counts() == Counts(complete=4)
+    trials = sweep._trials()
+    assert [trial.value for trial in trials] == [9.0, 1.0, 4.0, 16.0]
+    assert [trial.params for trial in trials] == [{"number": n} for n in (0, 1, 2, 1)]
+
+
+def test_what_the_store_has_is_not_enqueued_and_what_it_lost_is(url, store):
+    sweep = opened(url)
+    sweep.enqueue([toy(1), toy(2)], store)
+    work(sweep, store)
+    assert sweep.enqueue([toy(1), toy(2)], store) == 0
+    emptied = Store(store.root.with_name("other"))
+    assert sweep.enqueue([toy(1), toy(2)], emptied) == 2
+    work(sweep, emptied)
+    assert sorted(computed(emptied)) == [1, 2]
+    assert sweep.counts() == Counts(complete=2)
+
+
+def test_workers_that_claim_at_the_same_time_never_get_the_same_job(url, store):
+    opened(url).enqueue([toy(n) for n in range(40)], store)
+    got: list[list[int]] = [[] for _ in range(4)]
+    sweeps = [opened(url) for _ in got]
+    start = threading.Barrier(len(got))
+
+    def take(mine: list[int], sweep: Sweep) -> None:
+        start.wait()
+        while (claim := sweep.claim()) is not None:
+            mine.append(claim.job.cell.inputs["number"])
+
+    threads = [threading.Thread(target=take, args=pair) for pair in zip(got, sweeps, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(number for mine in got for number in mine) == list(range(40))
+
+
+def test_two_sweeps_of_one_storage_are_drained_in_turn(url, store):
+    opened(url, "first").enqueue([toy(1)], store)
+    opened(url, "second").enqueue([toy(2)], store)
+    ask = connect(url, lambda: None, print)
+    assert [sweep.name for sweep in Sweep.all(ask)] == ["first", "second"]
+    assert drain(Sweep.all(ask, "second"), Worker(store)) == 1
+    assert drain(Sweep.all(ask), Worker(store)) == 1
+    with pytest.raises(StoreError, match=r"no sweep 'third'\.\nIt has: first, second\."):
+        Sweep.all(ask, "third")
+
+
+# workers that die ------------------------------------------------------------------------------------------------
+
+
+def as_if_from(monkeypatch, holder: str, sweep: Sweep):
+    """A claim held by another process."""
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep_module, "this_process", lambda: holder)
+        return sweep.claim()
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """The monotonic clock, set by hand."""
+    now = {"s": 1000.0}
+    monkeypatch.setattr(time, "monotonic", lambda: now["s"])
+    return now
+
+
+def test_a_silent_worker_loses_its_job_after_the_grace_and_a_living_one_keeps_it(url, store, clock, monkeypatch):
+    watcher, other = opened(url), opened(url)
+    watcher.enqueue([toy(1), toy(2)], store)
+    silent = as_if_from(monkeypatch, ELSEWHERE, other)
+    living = as_if_from(monkeypatch, ELSEWHERE.replace("17", "18"), other)
+    lines = []
+    for second in range(0, 90, 10):
+        clock["s"] = 1000.0 + second
+        assert other.beat(living, second)
+        lines += [(second, line) for line in watcher.bring_back(60.0)]
+    assert lines == [(60, "Job 0: its worker process 17 on elsewhere died; it waits again.")]
+    assert watcher.counts() == Counts(waiting=1, running=1)
+    assert watcher.claim().job == silent.job
+
+
+def test_a_worker_killed_before_its_first_sign_of_life_loses_its_job_too(url, store, clock, monkeypatch):
+    sweep = opened(url)
+    sweep.enqueue([toy(1)], store)
+    monkeypatch.setattr(Sweep, "_taken", lambda self, trial: trial)  # dies between the state and the name
+    opened(url).claim()
+    assert sweep.counts() == Counts(running=1)
+    assert sweep.bring_back(60.0) == []
+    clock["s"] += 61
+    assert sweep.bring_back(60.0) == ["Job 0: its worker (not known) died; it waits again."]
+
+
+def test_the_clock_of_the_day_may_jump(url, store, monkeypatch):
+    class Jumping(datetime.datetime):
+        times = iter([2030, 1990, 2026, 2000, 2050] * 40)
+
+        @classmethod
+        def now(cls, tz=None):
+            return datetime.datetime(next(cls.times), 1, 1, tzinfo=tz)
+
+    monkeypatch.setattr(optuna_storage, "datetime", Jumping)
+    monkeypatch.setattr(time, "time", lambda: 0.0)
+    sweep = opened(url)
+    sweep.enqueue([toy(n) for n in range(5)], store)
+    held = as_if_from(monkeypatch, ELSEWHERE, opened(url))
+    assert sweep.bring_back() == []
+    assert work(sweep, store, linger=False) == 4
+    assert sweep.bring_back() == []
+    sweep.complete(held, 0.0)
+    assert sweep.counts() == Counts(complete=5)
+
+
+def test_only_processes_of_this_machine_can_be_known_to_be_gone():
+    here = sweep_module.this_process()
+    machine, pid, start, host = here.split(":")
+    assert not sweep_module.is_gone(here)
+    assert sweep_module.is_gone(f"{machine}:{pid}:{int(start) - 1}:{host}")  # the number was given to another since
+    assert sweep_module.is_gone(f"{machine}:4194303:5:{host}")
+    assert not sweep_module.is_gone(ELSEWHERE)
+    assert not sweep_module.is_gone(None)
+
+
+def test_a_worker_that_was_only_slow_does_no_harm(url, store, clock, monkeypatch):
+    sweep = opened(url)
+    sweep.enqueue([toy(3)], store)
+    slow = as_if_from(monkeypatch, ELSEWHERE, opened(url))
+    sweep.bring_back(60.0)
+    clock["s"] += 61
+    sweep.bring_back(60.0)
+    successor = sweep.claim()
+    opened(url).complete(slow, 9.0, {"seconds": 1})
+    sweep.complete(successor, 9.0)
+    assert not sweep.beat(successor, 5)
+    assert not sweep.put_back(successor, "too late") or sweep.counts() == Counts(complete=1)
+    assert sweep.counts() == Counts(complete=1)
+
+
+# jobs that fail --------------------------------------------------------------------------------------------------
+
+
+def test_a_diverged_job_is_counted_and_not_tried_again(url, store):
+    sweep = opened(url)
+    jobs = [toy(1, trouble="diverged"), toy(2)]
+    sweep.enqueue(jobs, store)
+    assert work(sweep, store) == 2
+    assert sweep.counts() == Counts(complete=1, failed=1)
+    assert sweep.failures() == {jobs[0].cell.digest: "the loss is no longer finite."}
+    assert sweep.enqueue(jobs, store) == 0
+    assert sweep.enqueue(jobs, Store(store.root.with_name("elsewhere"))) == 1  # the ledger itself knows of it
+
+
+def test_an_unforeseen_error_is_tried_elsewhere_a_few_times(url, store):
+    sweep, said = opened(url), []
+    sweep.enqueue([toy(1, trouble="defect"), toy(2)], store)
+    with pytest.raises(ZeroDivisionError):
+        work(sweep, store, said)
+    assert computed(store).count(1) == MAX_FAILURES
+    assert sweep.counts().failed == 1
+    assert "toy " in said[0]
+    assert said[0].endswith("it waits for another try.")
+    assert said[-1].endswith("it counts as failed.")
+    assert list(sweep.failures().values()) == ["; ".join(["ZeroDivisionError: toy"] * MAX_FAILURES)]
+    work(sweep, store)
+    assert sweep.counts() == Counts(complete=1, failed=1)
+
+
+def test_trouble_of_this_machine_gives_the_job_back_and_ends_the_worker(url, store):
+    sweep = opened(url)
+    sweep.enqueue([toy(1, trouble="data"), toy(2)], store)
+    with pytest.raises(DataError, match="no images here"):
+        work(sweep, store)
+    assert sweep.counts() == Counts(waiting=2)
+    CELLS._entries["toy"] = lambda cell, run, worker: run.finish({"value": 1.0})  # somebody put the images there
+    assert work(sweep, store) == 2
+
+
+def test_a_stopped_worker_gives_its_job_back_uncounted(url, store):
+    sweep = opened(url)
+    sweep.enqueue([toy(1, seconds=30.0)], store)
+    for _ in range(MAX_FAILURES + 1):
+        with pytest.raises(BudgetExhausted):
+            work(sweep, store, stop=Stop(Budget(0.2)))
+    assert sweep.counts() == Counts(waiting=1)
+
+
+def test_a_worker_stays_while_another_works_and_leaves_when_told(url, store, monkeypatch):
+    sweep, other = opened(url), opened(url)
+    sweep.enqueue([toy(1)], store)
+    held = as_if_from(monkeypatch, ELSEWHERE, other)
+    assert work(sweep, store, linger=False) == 0
+    monkeypatch.setattr(time, "sleep", lambda seconds: other.complete(held, 1.0))
+    assert work(sweep, store) == 0
+    assert sweep.counts() == Counts(complete=1)
+
+
+def test_another_version_of_the_numbers_is_refused():
+    from fyi_bench.cells import numerics
+
+    check_numerics({})
+    check_numerics({**numerics(), "of a plug-in": 3})
+    with pytest.raises(DataError, match=r"version 999 of the component 'trainer'.*\nInstall the same"):
+        check_numerics({**numerics(), "trainer": 999})
+
+
+# storages that cannot be used ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "error", "said"),
+    [
+        ("runs/sweep.sqlite3", UsageError, r"'runs/sweep\.sqlite3' is no storage URL\.\nWrite for instance sqlite:"),
+        ("sqlite://", UsageError, "names no file"),
+        ("sqlite:///:memory:", UsageError, "names no file"),
+        ("oracl://h/d", UsageError, "'oracl' is no database known here"),
+        ("mysql+pymysql://u:secret@h/d", UsageError, "needs the driver 'pymysql'"),
+        ("postgresql://me:secret@127.0.0.1:1/d", StoreError, r"postgresql\+psycopg://me:\*\*\*@.*cannot be used"),
+        ("sqlite:////proc/no/sweep.sqlite3", StoreError, "cannot be made: No such file"),
+    ],
+)
+def test_bad_urls_are_explained_without_the_password(url, error, said):
+    with pytest.raises(error, match=said) as caught:
+        connect(url, lambda: None, print)
+    assert "secret" not in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_a_file_that_is_no_database_is_named(tmp_path):
+    path = tmp_path / "notes.txt"
+    path.write_text("no database" * 100)
+    with pytest.raises(StoreError, match=r"notes\.txt cannot be used: file is not a database"):
+        connect(sqlite_url(path), lambda: None, print)
+
+
+def test_a_full_disk_is_said_at_once_and_loses_nothing(url, store):
+    sweep = opened(url)
+    sweep.enqueue([toy(n) for n in range(3)], store)
+
+    @event.listens_for(sweep._ask.storage.engine, "begin")
+    def _no_room(connection) -> None:
+        connection.exec_driver_sql("PRAGMA max_page_count = 1")  # as many as there are: not one more
+
+    with pytest.raises(StoreError, match=r"disk is full\.\nNothing that is done was lost"):
+        sweep.enqueue([toy(n, text="x" * 5000) for n in range(3, 20)], store)
+    assert work(opened(url), store) >= 3
+    assert {0, 1, 2} <= set(computed(store))
+
+
+def test_several_processes_may_create_the_tables_at_once(url):
+    errors: list[Exception] = []
+    start = threading.Barrier(4)
+
+    def create() -> None:
+        start.wait()
+        try:
+            opened(url)
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=create) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    assert [sweep.name for sweep in Sweep.all(connect(url, lambda: None, print))] == ["toys"]
