@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -36,6 +37,13 @@ def tune_allocator() -> bool:
     wanted = ((m_mmap_max, 0), (m_trim_threshold, _TRIM_THRESHOLD), (m_top_pad, _TOP_PAD))
     accepted = [mallopt(option, value) for option, value in wanted]  # each is tried, whatever the others say
     return all(code == 1 for code in accepted)
+
+
+def release_memory() -> None:
+    """Give free memory back to the system once, at the end of something that does not come again (planning, say)."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):  # other C libraries have no malloc_trim
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 def end_with_parent() -> None:

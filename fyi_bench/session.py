@@ -80,6 +80,7 @@ class Session:
     def announce(self, title: str, cells: Sequence[Cell], protocol_name: str) -> None:
         """Print the plan: protocol first, what is to compute, how long it takes. Stops here on a dry run."""
         from fyi_bench.estimate import estimate_seconds
+        from fyi_bench.runtime import release_memory
 
         s = self.settings
         missing = [cell for cell in cells if not self.store.has(cell)]
@@ -88,6 +89,7 @@ class Session:
         )
         self.say(title + (f" · {self.data.note}" if self.data.note else ""))
         seconds = estimate_seconds(missing, self.data, s.device, s.threads, s.workers)
+        release_memory()
         done = f" ({len(cells) - len(missing)} done already)" if len(missing) < len(cells) else ""
         self.say(f"{len(cells)} cells{done}, about {format_duration(seconds)} to go · store {s.store}")
         if self.dry_run:

@@ -27,7 +27,7 @@ FOLDER = "rankings"
 class Label:
     """How the accuracies of a ranking were measured: equal in all rows of a file.
 
-    protocol: its name, version and what was changed (`quick-1`, `paper-1+lr=0.02`). images, test_images: how many.
+    protocol: its name, version and what was changed (`quick v1`, `paper+lr=0.02 v1`). images, test_images: how many.
     trainer: numerics version of the trainer.
     """
 

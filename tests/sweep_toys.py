@@ -23,16 +23,17 @@ from fyi_bench.sweep_worker import Habits, drain
 HERE = Path(__file__).parent
 
 
-def toy(number: int, seconds: float = 0.0, **more: object) -> Job:
-    """A job whose value is its number squared; `seconds` is how long it takes."""
-    cell = Cell("toy", {"number": number, **more}, {"seconds": seconds})
+def toy(number: int, seconds: float = 0.0, at_first: float = 0.0, **more: object) -> Job:
+    """A job whose value is its number squared; it takes `seconds`, and `at_first` more when tried first."""
+    cell = Cell("toy", {"number": number, **more}, {"seconds": seconds, "at_first": at_first})
     return Job(cell, f"toy {number}", {"number": number % 3})
 
 
 def compute(cell: Cell, run: RunFolder, worker: Worker) -> None:
     """Count the computation, sleep in small steps, and do what the cell asks for."""
+    first = cell.inputs["number"] not in computed(worker.store)
     append_line(worker.store.root / "computed.jsonl", {"number": cell.inputs["number"], "pid": os.getpid()})
-    until = time.monotonic() + cell.notes["seconds"]
+    until = time.monotonic() + cell.notes["seconds"] + first * cell.notes["at_first"]
     while time.monotonic() < until:
         time.sleep(0.01)
         if worker.stop is not None:
@@ -40,7 +41,7 @@ def compute(cell: Cell, run: RunFolder, worker: Worker) -> None:
     trouble = cell.inputs.get("trouble")
     if trouble is not None:
         raise TROUBLES[trouble]()
-    if cell.inputs.get("die"):
+    if first and cell.inputs.get("dies_at_first"):
         os.kill(os.getpid(), 9)
     run.finish({"value": float(cell.inputs["number"] ** 2)})
 

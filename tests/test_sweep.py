@@ -140,6 +140,16 @@ def test_a_silent_worker_loses_its_job_after_the_grace_and_a_living_one_keeps_it
     assert watcher.claim().job == silent.job
 
 
+def test_a_job_that_kills_its_workers_is_given_up(url, store, clock, monkeypatch):
+    sweep, lines = opened(url), []
+    sweep.enqueue([toy(1)], store)
+    while as_if_from(monkeypatch, f"{sweep_module._machine()}:4194303:5:here", opened(url)) is not None:
+        clock["s"] += 10
+        lines += sweep.bring_back()
+    assert [line.rpartition("; ")[2] for line in lines] == ["it waits again."] * (MAX_FAILURES - 1) + ["given up."]
+    assert sweep.failures() == {toy(1).cell.digest: "; ".join(["its worker process 4194303 on here died"] * 3)}
+
+
 def test_a_worker_killed_before_its_first_sign_of_life_loses_its_job_too(url, store, clock, monkeypatch):
     sweep = opened(url)
     sweep.enqueue([toy(1)], store)
@@ -213,16 +223,21 @@ def test_a_diverged_job_is_counted_and_not_tried_again(url, store):
 def test_an_unforeseen_error_is_tried_elsewhere_a_few_times(url, store):
     sweep, said = opened(url), []
     sweep.enqueue([toy(1, trouble="defect"), toy(2)], store)
-    with pytest.raises(ZeroDivisionError):
-        work(sweep, store, said)
-    assert computed(store).count(1) == MAX_FAILURES
-    assert sweep.counts().failed == 1
-    assert "toy " in said[0]
-    assert said[0].endswith("it waits for another try.")
-    assert said[-1].endswith("it counts as failed.")
-    assert list(sweep.failures().values()) == ["; ".join(["ZeroDivisionError: toy"] * MAX_FAILURES)]
-    work(sweep, store)
+    assert work(sweep, store, said) == 1
+    assert computed(store) == [1, 2, 1, 1]
     assert sweep.counts() == Counts(complete=1, failed=1)
+    assert list(sweep.failures().values()) == ["; ".join(["ZeroDivisionError: toy"] * MAX_FAILURES)]
+    assert [line.rpartition("; ")[2] for line in said] == ["it waits for another try."] * 2 + ["it counts as failed."]
+    assert sweep.enqueue([toy(1, trouble="defect")], store) == 1  # a new command tries anew
+
+
+def test_a_worker_to_which_nothing_but_trouble_happens_ends(url, store):
+    sweep = opened(url)
+    sweep.enqueue([toy(n, trouble="defect") for n in range(9)], store)
+    with pytest.raises(ZeroDivisionError):
+        work(sweep, store)
+    assert len(computed(store)) == 3
+    assert sweep.counts() == Counts(waiting=9)
 
 
 def test_trouble_of_this_machine_gives_the_job_back_and_ends_the_worker(url, store):
@@ -292,7 +307,8 @@ def test_a_file_that_is_no_database_is_named(tmp_path):
         connect(sqlite_url(path), lambda: None, print)
 
 
-def test_a_full_disk_is_said_at_once_and_loses_nothing(url, store):
+def test_a_full_disk_is_said_at_once_and_loses_nothing(url, store, monkeypatch):
+    monkeypatch.setattr(optuna_storage.time, "sleep", lambda seconds: None)  # its own retries
     sweep = opened(url)
     sweep.enqueue([toy(n) for n in range(3)], store)
 
