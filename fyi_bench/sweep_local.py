@@ -18,7 +18,7 @@ from fyi_bench.errors import BudgetExhausted, FyiBenchError, Interrupted, StoreE
 from fyi_bench.pool import RESTARTS, Events, rebuild_error
 from fyi_bench.progress import Progress, progress
 from fyi_bench.store import Store
-from fyi_bench.sweep import Job, Sweep, connect, finished
+from fyi_bench.sweep import Counts, Job, Sweep, connect, finished
 from fyi_bench.sweep_storage import sqlite_url
 from fyi_bench.sweep_worker import Habits, drain
 
@@ -85,7 +85,8 @@ def compute_by_sweep(
 
 
 def _work(session: Session, sweep: Sweep, missing: Sequence[Job], shown: Progress, plan: WorkerPlan) -> None:
-    display = _Display(shown, sweep, missing)
+    titles = {job.cell.digest: job.title for job in missing}
+    display = Display(shown, len(missing), lambda: [sweep.counts()], titles)
     try:
         work_together(
             plan, min(session.settings.workers or 1, len(missing)), display.events, session.stop, display.tick
@@ -262,20 +263,28 @@ class Crew:
                 process.kill()
 
 
-class _Display:
-    """The sweep as rows: all of it, counted in the ledger, and the jobs of this machine's workers."""
+class Display:
+    """Sweeps as rows: all jobs, counted in the ledger, and those of this machine's workers.
 
-    def __init__(self, shown: Progress, sweep: Sweep, jobs: Sequence[Job]):
-        self.shown, self.sweep = shown, sweep
-        self.names = {job.cell.digest: job.title for job in jobs}
-        self.stage = shown.add("sweep", total=len(jobs), unit="job")
+    total: jobs to do. counts(): what the ledgers say now. titles: of the jobs, by digest.
+    """
+
+    def __init__(
+        self,
+        shown: Progress,
+        total: int,
+        counts: Callable[[], Sequence[Counts]],
+        titles: Mapping[str, str] | None = None,
+    ):
+        self.shown, self.counts, self.titles = shown, counts, titles or {}
+        self.stage = shown.add("sweep", total=total, unit="job")
         self.rows: dict[str, Any] = {}
         self.events = Events(self._progress, self._done, shown.say)
         self._due = time.monotonic() + _COUNT_S
 
     def _progress(self, digest: str, done: int, total: int, loss: float) -> None:
         if digest not in self.rows:
-            self.rows[digest] = self.shown.add(self.names.get(digest, digest), total=total, done=done - 1)
+            self.rows[digest] = self.shown.add(self.titles.get(digest, digest), total=total, done=done - 1)
         self.rows[digest].update(done, loss=loss)
 
     def _done(self, digest: str) -> None:
@@ -290,9 +299,10 @@ class _Display:
         if began < self._due:
             return
         with contextlib.suppress(StoreError):
-            counts = self.sweep.counts()
-            failed = f"{counts.failed} failed" if counts.failed else None
-            self.stage.update(max(self.stage.step, self.stage.total - counts.open), jobs=failed)
+            counts = self.counts()
+            failed = sum(one.failed for one in counts)
+            done = self.stage.total - sum(one.open for one in counts)
+            self.stage.update(max(self.stage.step, done), failed=failed or None)
         now = time.monotonic()
         self._due = now + max(_COUNT_S, (now - began) / _COUNT_SHARE)
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 POLL_S = 1.0
 _EXPLAIN_S = 20.0
-_TROUBLES = 3  # unexpected errors in a row after which a worker mistrusts itself
+_TROUBLES, _TROUBLES_AT_FIRST = 10, 3  # unexpected errors in a row after which a worker mistrusts itself
 
 
 @dataclass
@@ -92,7 +92,7 @@ def _work(claim: Claim, worker: Worker, habits: Habits, state: _State) -> None:
     except Exception as error:
         state.troubles += 1
         _forgive(claim, worker, error)
-        if state.troubles >= _TROUBLES:
+        if state.troubles >= (_TROUBLES if state.finished else _TROUBLES_AT_FIRST):
             raise
         return
     else:

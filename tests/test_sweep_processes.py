@@ -125,6 +125,7 @@ def test_a_frozen_worker_is_replaced_and_may_come_back(crowd):
     sweep, store = sweep_of(crowd, [toy(0, at_first=4.0), toy(1)], "frozen")
     crowd.start(1, beat_s=60.0)  # or it might freeze with sqlite's lock in hand, and everybody would wait for it
     until(lambda: computed(store) == [0])
+    time.sleep(0.2)  # until it sleeps too, with no lock of a file in hand
     frozen = crowd.processes[0]
     frozen.send_signal(signal.SIGSTOP)
     crowd.start(1)

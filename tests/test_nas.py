@@ -1,0 +1,327 @@
+"""Architecture search: draws, efforts, cells against the plain trainer, the whole command, what fails and stops it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import tiny
+from downstream import nas
+from downstream.protocol import protocol
+from downstream.training import accuracy, train_many
+from fyi_bench.cells import Worker, ensure
+from fyi_bench.config import Settings
+from fyi_bench.data.real import RealDataset
+from fyi_bench.errors import BudgetExhausted, DataError, DivergenceError, PlanShown, UnknownNameError, UsageError
+from fyi_bench.files import digest_of
+from fyi_bench.jobs.nas import Question, nas_job
+from fyi_bench.kinds.architecture import real_source, set_cell, set_source, train_cell
+from fyi_bench.misjudged import misjudged, ranks
+from fyi_bench.session import Session
+from fyi_bench.show_nas import misjudged_table, show_nas
+from fyi_bench.stats import rank_report
+from fyi_bench.store import Store
+from fyi_bench.sweep_local import default_url
+from search_space import space720
+from search_space.ranking import load
+
+CHEAP = [
+    p for p in space720.SPACE if p.width == 32 and p.depth < 3 and p.pool != "none" and p.norm in ("none", "group")
+]
+SHORT = {"epochs": "1", "min_steps": "1"}
+SHORT_DM = {**SHORT, "iterations": "2", "batch_real": "4", "model": "convnet-w8-d2"}
+
+
+@pytest.fixture
+def data() -> RealDataset:
+    real = tiny.real_set(classes=3, per_class=12, size=32)
+    return RealDataset("tiny", real, replace(real, images=real.images.flip(3)), (0.5,) * 3, (0.25,) * 3)
+
+
+@pytest.fixture
+def small(monkeypatch, data):
+    """The tiny data set, few images, and the cheapest points of the space."""
+    monkeypatch.setattr("fyi_bench.data.load_dataset", lambda name, root, test=True: data)
+    monkeypatch.setattr(nas, "budget", lambda name: nas.Budget(18, 30, 0.5))
+    monkeypatch.setattr(space720, "subset", lambda n, seed=0: tuple(CHEAP[:n]))
+
+
+def session(tmp_path, overrides=SHORT_DM) -> Session:
+    settings = {"protocol": "quick", "device": "cpu", "workers": 1, "threads": 1, "overrides": overrides}
+    return Session(Settings(dataset="tiny", store=tmp_path / "store", **settings))
+
+
+QUESTION = Question(method="dm", flip="fyi", ipc=1, space=6, reference_epochs=3)
+RANDOM = replace(QUESTION, method="random", flip="none")
+
+
+# what is trained, and how much work it is --------------------------------------------------------------------------
+
+
+def test_draws_are_balanced_nested_and_keyed():
+    whole = tiny.real_set(classes=3, per_class=12)
+    drawn = nas.balanced(whole, 10, 5, "purpose")
+    assert drawn.counts.tolist() == [4, 3, 3]
+    assert nas.balanced(whole, 9, 5, "purpose").counts.tolist() == [3, 3, 3]
+    one, other = ({bytes(image.numpy()) for image in nas.balanced(whole, n, 5, "purpose").images} for n in (9, 20))
+    assert one < other
+    assert digest_of(drawn.labels.tolist() + drawn.images[:, 0, 0, 0].tolist()) == "9315a81874b68ea1"
+    assert not torch.equal(drawn.images, nas.balanced(whole, 10, 6, "purpose").images)
+    assert nas.balanced(whole, None, 0, "x") is nas.balanced(whole, 36, 0, "x") is whole
+    with pytest.raises(UsageError, match="2 images cannot cover 3 classes"):
+        nas.balanced(whole, 2, 0, "x")
+
+
+def test_cheap_architectures_come_first():
+    ordered = nas.cheap_first(space720.SPACE, 3, 32, 10)
+    efforts = [nas.effort(point, 3, 32, 10) for point in ordered]
+    assert efforts == sorted(efforts)
+    assert len(set(ordered)) == 720
+    assert ordered[-1].name == "w256-d4-group-relu-nopool" or "w256-d4" in ordered[-1].name
+    assert all(nas.effort(p, 3, 32, 10) >= space720.flops(p) for p in space720.SPACE[::37])
+
+
+@pytest.mark.parametrize("name", ["quick", "paper"])
+def test_protocols_state_a_budget(name):
+    assert nas.budget(name + "+epochs=3") == nas.budget(name)
+    assert 0 < nas.budget(name).ceiling <= 1
+    assert protocol(name, "nas").lr_from_set is protocol(name, "nas-reference").lr_from_set is False
+    assert protocol("paper", "nas").epochs_for(500) == protocol("paper", "nas-reference").epochs_for(50_000) == 200
+
+
+def worker(tmp_path, data) -> Worker:
+    made = Worker(Store(tmp_path / "store"))
+    made.keep(("data", "tiny", True), lambda: data)
+    return made
+
+
+def test_a_cell_gives_what_the_trainer_gives(tmp_path, data):
+    short = replace(protocol("quick", "nas"), epochs=2, min_steps=0, batch=5)
+    source, point = real_source(data, 9, seed=4), CHEAP[1]
+    record = ensure(train_cell(data, source, point, short, 3, 12), worker(tmp_path, data))
+    drawn, tested = nas.balanced(data.train, 9, 4, "nas reference"), nas.balanced(data.test, 12, 0, "nas test")
+    twin = train_many(drawn, short, [3], model=f"convnet-{point.name}", space=data.space)[0]
+    assert record["value"] == accuracy(twin.network, tested, data.space)
+    assert record["last_loss"] == twin.losses[-1]
+    assert (record["parameters"], record["epochs"]) == (space720.parameters(point, 3, 32, 3), 2)
+
+
+def test_what_can_change_the_number_changes_the_cell(data):
+    short, point = protocol("quick", "nas"), CHEAP[0]
+    cells = [
+        train_cell(data, real_source(data, images, seed), chosen, used, net, tested, precision)
+        for images, seed, chosen, used, net, tested, precision in (
+            (9, 0, point, short, 0, None, "fp32"),
+            (10, 0, point, short, 0, None, "fp32"),
+            (9, 1, point, short, 0, None, "fp32"),
+            (9, 0, CHEAP[1], short, 0, None, "fp32"),
+            (9, 0, point, replace(short, lr=0.02), 0, None, "fp32"),
+            (9, 0, point, short, 1, None, "fp32"),
+            (9, 0, point, short, 0, 12, "fp32"),
+            (9, 0, point, short, 0, None, "bf16"),
+        )
+    ]
+    assert len({cell.digest for cell in cells}) == len(cells)
+    same = train_cell(data, real_source(data, 9, 0), point, replace(short, name="other", nets=9), 0, 36)
+    assert same.digest == cells[0].digest
+
+
+def test_a_set_from_a_file_is_kept_in_the_store(tmp_path, data):
+    path = tmp_path / "mine.safetensors"
+    data.train.select(torch.arange(0, 36, 6)).save(path, preview=False)
+    from distill.image_set import ImageSet
+
+    image_set = ImageSet.load(path)
+    cell, here = set_cell(image_set, path), worker(tmp_path, data)
+    assert ensure(cell, here)["set_digest"] == image_set.digest
+    path.unlink()
+    trained = train_cell(data, set_source(cell, 6), CHEAP[0], protocol("quick", "nas"), 0, 12)
+    assert 0 <= ensure(trained, here)["value"] <= 1
+
+
+def test_other_real_images_than_planned_are_refused(tmp_path, data):
+    cell = train_cell(data, real_source(data, 9, 0), CHEAP[0], protocol("quick", "nas"), 0, 12)
+    other = RealDataset("tiny", data.train.select(torch.arange(20)), data.test, (0.5,) * 3, (0.25,) * 3)
+    with pytest.raises(DataError, match="are not those the sweep was planned with"):
+        ensure(cell, worker(tmp_path, other))
+
+
+# the whole command -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def record(small, tmp_path):
+    return nas_job(session(tmp_path), QUESTION)
+
+
+def test_the_command_ranks_every_arm_against_the_real_side(record, tmp_path):
+    assert [(arm["method"], arm["flip"]) for arm in record["arms"]] == [
+        ("dm", "none"), ("dm", "fyi"), ("random", "none")
+    ]  # fmt: skip
+    real = [entry["real"] for entry in record["architectures"]]
+    for arm in record["arms"]:
+        assert (arm["space"], arm["evaluated"], arm["failed"], arm["images"]) == (6, 6, 0, 3)
+        assert {name: arm[name] for name in ("spearman_all", "regret")} == {
+            name: rank_report(real, arm["accuracy"])[name] for name in ("spearman_all", "regret")
+        }
+    assert record["ceiling"]["evaluated"] == 3
+    assert record["reference"] | {"train_s": 0} == {
+        "kind": "train", "dataset": "tiny", "protocol": "quick+epochs=3", "epochs": 3, "images": 18,
+        "test_images": 30, "failed": 0, "train_s": 0,
+    }  # fmt: skip
+    assert record["difference"] == record["differences"]["spearman_all"]
+    assert record["difference"]["pairs"] == 6
+    shown = show_nas(record)
+    assert "real data, another seed (3 of them)" in shown
+    assert "dm+fyi misjudges the" in shown
+    assert len(misjudged_table(record["arms"][0])) == 2 + sum(len(levels) for levels in levels_of(record))
+    # nothing is trained again, and the sweep is not even opened
+    path = tmp_path / "store" / "sweep.sqlite3"
+    path.unlink()
+    again = nas_job(session(tmp_path), QUESTION)
+    assert (again["digest"], again["arms"]) == (record["digest"], record["arms"])
+    assert not path.exists()
+
+
+def levels_of(record) -> list[set]:
+    points = [space720.point(entry["name"]) for entry in record["architectures"]]
+    return [{getattr(point, factor) for point in points} for factor in space720.LEVELS]
+
+
+def test_networks_that_fail_are_counted_and_rank_last(small, tmp_path, monkeypatch):
+    real_train = nas.train_architecture
+
+    def train(point, train_set, *rest, **named):
+        if point == CHEAP[2] and len(train_set) == 3:
+            raise DivergenceError("the loss is no longer finite.", 0)
+        if point == CHEAP[3]:
+            raise ArithmeticError("toy")
+        return real_train(point, train_set, *rest, **named)
+
+    monkeypatch.setattr(nas, "train_architecture", train)
+    lines: list[str] = []
+    made = session(tmp_path)
+    made.say = lines.append
+    found = nas_job(made, replace(QUESTION, only=True, flip="none"))
+    arm = found["arms"][0]
+    by_name = dict(zip([e["name"] for e in found["architectures"]], arm["accuracy"], strict=True))
+    assert [name for name, value in by_name.items() if value is None] == [CHEAP[2].name, CHEAP[3].name]
+    assert (arm["failed"], arm["failed_real"], found["reference"]["failed"]) == (2, 1, 1)
+    assert "difference" not in found
+    assert any("job(s) failed and are ranked last" in line for line in lines)
+    assert any("ArithmeticError: toy" in line for line in lines)
+
+
+def test_a_stopped_command_shows_the_answer_so_far_and_goes_on(small, tmp_path):
+    lines: list[str] = []
+    question = RANDOM
+
+    class Stopping:
+        """Stops after so many questions."""
+
+        interrupted, left = False, 11
+
+        def check(self) -> None:
+            self.left -= 1
+            if self.left < 0:
+                raise BudgetExhausted("Stopped.")
+
+        def requested(self) -> bool:
+            return False
+
+        def note_save(self, seconds: float) -> None: ...
+
+    made = session(tmp_path, SHORT)
+    made.say, made.stop = lines.append, Stopping()
+    with pytest.raises(BudgetExhausted):
+        nas_job(made, question, show_nas)
+    told = "\n".join(lines)
+    assert "So far, on the" in told
+    assert "· unfinished" in told
+    assert nas_job(session(tmp_path, SHORT), question)["arms"][0]["evaluated"] == 6
+
+
+def test_a_measured_ranking_is_saved_and_serves_as_the_real_side(small, tmp_path):
+    path = tmp_path / "measured.csv"
+    trained = nas_job(session(tmp_path), replace(QUESTION, save_ranking=path))
+    saved = load(path)
+    assert (saved.label.dataset, saved.label.protocol, saved.label.images) == ("tiny", "quick+epochs=3 v1", 18)
+    assert (len(saved.scores(0)), len(saved.scores(1))) == (6, 3)
+    stored = nas_job(session(tmp_path), replace(QUESTION, reference=str(path)))
+    assert [e["real"] for e in stored["architectures"]] == [e["real"] for e in trained["architectures"]]
+    assert stored["ceiling"] == trained["ceiling"]
+    assert [arm["spearman_all"] for arm in stored["arms"]] == [arm["spearman_all"] for arm in trained["arms"]]
+    assert stored["reference"]["kind"] == "stored"
+    assert "the stored ranking" in show_nas(stored)
+    assert stored["digest"] != trained["digest"]
+
+
+def test_a_ranking_must_fit_the_question(small, tmp_path):
+    path = tmp_path / "measured.csv"
+    nas_job(session(tmp_path, SHORT), replace(RANDOM, save_ranking=path))
+    path.write_text(path.read_text().replace(",tiny,", ",cifar10,"))
+    with pytest.raises(DataError, match="is about cifar10, not tiny"):
+        nas_job(session(tmp_path), replace(QUESTION, reference=str(path)))
+    path.write_text(path.read_text().replace(",cifar10,", ",tiny,").replace(CHEAP[0].name, "w31-d1-nonorm-relu-max"))
+    with pytest.raises(UnknownNameError, match=r"line \d+: width of the search space 'w31'"):
+        nas_job(session(tmp_path), replace(QUESTION, reference=str(path)))
+
+
+@pytest.mark.parametrize("size", [0, 721])
+def test_the_size_of_the_space_is_checked(size, data, tmp_path, monkeypatch):
+    monkeypatch.setattr("fyi_bench.data.load_dataset", lambda name, root, test=True: data)
+    with pytest.raises(UsageError, match=f"has 1 to 720 points, not {size}"):
+        nas_job(session(tmp_path), replace(QUESTION, space=size))
+
+
+def test_enqueuing_leaves_the_work_to_workers(small, tmp_path):
+    from fyi_bench.jobs.worker import Duty, worker_job
+
+    question, lines = replace(RANDOM, enqueue_only=True), []
+    with pytest.raises(PlanShown):
+        nas_job(session(tmp_path, SHORT), question)
+    made = session(tmp_path, SHORT)
+    settings = replace(made.settings, budget=None)
+    assert worker_job(settings, Duty(default_url(made.store)), say=lines.append) == 15
+    assert lines[0].endswith("1 sweep(s), 15 job(s) open")
+    assert worker_job(settings, Duty(default_url(made.store))) == 0
+    assert nas_job(made, replace(question, enqueue_only=False))["arms"][0]["evaluated"] == 6
+    with pytest.raises(UsageError, match="No storage is named"):
+        worker_job(settings, Duty())
+
+
+def test_a_file_is_a_proxy_too(small, tmp_path, data):
+    path = tmp_path / "mine.safetensors"
+    data.train.select(torch.arange(0, 36, 6)).save(path, preview=False)
+    found = nas_job(session(tmp_path, SHORT), replace(QUESTION, method=None, set_path=path))
+    assert [(arm["method"], arm["flip"], arm["ipc"], arm["images"]) for arm in found["arms"]] == [
+        ("mine", "unknown", 2, 6), ("random", "none", 2, 6)
+    ]  # fmt: skip
+    with pytest.raises(UsageError, match="contradict each other"):
+        nas_job(session(tmp_path, SHORT), replace(QUESTION, set_path=path))
+
+
+# what is misjudged ---------------------------------------------------------------------------------------------------
+
+
+def test_shifts_of_ranks_are_those_of_a_plain_count():
+    real, proxy = [0.9, 0.8, 0.7, None], [0.1, 0.4, 0.3, 0.2]
+    assert ranks(real).tolist() == [1, 2, 3, 4]
+    found = misjudged({"norm": ["a", "b", "b", "a"], "pool": ["x", "x", "y", "y"]}, real, proxy)
+    assert list(found) == ["norm", "pool"]
+    assert [(row["level"], row["shift"]) for row in found["norm"]["levels"]] == [("a", 0.25), ("b", -0.25)]
+    assert found["pool"]["spread"] == 0.5
+
+
+def test_the_plot_has_a_panel_a_proxy(record):
+    from fyi_bench.figures.nas import levels_of, nas_drawing, panels_of
+
+    assert [panel.title for panel in panels_of(record)] == ["real, another seed", "dm", "dm+fyi", "random"]
+    drawing = nas_drawing(record, "act")
+    assert all(f">{word}<" in drawing.svg for word in ("dm+fyi", "relu", "sigmoid", "accuracy after real images"))
+    assert drawing.png == nas_drawing(record, "act").png
+    assert levels_of(record).factor in space720.LEVELS
+    with pytest.raises(UnknownNameError, match="Did you mean 'norm'"):
+        nas_drawing(record, "norms")
