@@ -1,0 +1,122 @@
+"""Runs that travel between stores that share no folder, through an Optuna artifact store."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+
+import pytest
+import sweep_toys
+
+from fyi_bench.cells import CELLS, Worker
+from fyi_bench.config import Settings
+from fyi_bench.errors import StoreError, UnknownNameError, UsageError
+from fyi_bench.session import Session
+from fyi_bench.store import Cell, Store
+from fyi_bench.sweep import Job, Sweep, connect
+from fyi_bench.sweep_artefacts import Artefacts, pack, unpack
+from fyi_bench.sweep_local import compute_by_sweep, default_url
+from fyi_bench.sweep_worker import Habits, drain
+
+NEEDED = Cell("toy", {"number": 7}, {"seconds": 0.0, "at_first": 0.0})
+
+
+def needing(cell, run, worker) -> None:
+    """A cell whose value is that of a run it reads."""
+    value = worker.store.get(cell.inputs["needs"])["value"]
+    run.finish({"value": value + cell.inputs["number"]})
+
+
+@pytest.fixture(autouse=True)
+def _kinds(monkeypatch):
+    CELLS.names()
+    monkeypatch.setitem(CELLS._entries, "toy", sweep_toys.compute)
+    monkeypatch.setitem(CELLS._entries, "needing", needing)
+
+
+@pytest.fixture
+def finished(tmp_path) -> Store:
+    """A store with one finished run."""
+    store = Store(tmp_path / "first")
+    with store.run(NEEDED) as run:
+        sweep_toys.compute(NEEDED, run, Worker(store))
+    return store
+
+
+def test_two_machines_without_a_common_folder_finish_a_sweep_together(tmp_path, finished):
+    """The first enqueues and collects; the second, with a store of its own, computes what needs a run of the first."""
+    place = str(tmp_path / "bucket")
+    jobs = [
+        Job(Cell("needing", {"number": n, "needs": NEEDED.digest}), f"job {n}", needs=((NEEDED.kind, NEEDED.digest),))
+        for n in range(3)
+    ]
+    settings = Settings(store=finished.root, protocol="quick", device="cpu", workers=1, threads=1)
+    compute_by_sweep(Session(settings), "sums", "sums", jobs, artefacts=place, work=False)
+    assert not any(finished.has(job.cell) for job in jobs)
+
+    second = Store(tmp_path / "second")
+    url = default_url(finished)
+    habits = Habits(artefacts=Artefacts.open(place))
+    assert drain(Sweep.all(connect(url, lambda: None, print)), Worker(second), habits) == 3
+
+    assert compute_by_sweep(Session(settings), "sums", "sums", jobs, artefacts=place) == {}
+    for job in jobs:
+        with finished.run(job.cell) as run:
+            assert run.record["value"] == 49.0 + job.cell.inputs["number"]
+    assert finished.verify() == []
+    assert (finished.root / "needing").is_dir()
+
+
+def test_a_run_that_was_not_brought_is_asked_for_by_name(tmp_path, finished):
+    cargo = Artefacts.open(str(tmp_path / "bucket"))
+    other = Store(tmp_path / "second")
+    assert not cargo.bring(other, "toy", NEEDED.digest, optional=True)
+    with pytest.raises(StoreError, match=rf"bucket has no toy run {NEEDED.digest}\.\nIt is put there by"):
+        cargo.bring(other, "toy", NEEDED.digest)
+    for _ in range(2):
+        cargo.put(finished, "toy", NEEDED.digest)
+    assert cargo.bring(other, "toy", NEEDED.digest)
+    assert other.get(NEEDED.digest) == finished.get(NEEDED.digest)
+
+
+def test_a_packed_run_is_the_same_bytes_whoever_packs_it(tmp_path, finished):
+    folder = finished.folder(NEEDED)
+    packed = pack(folder)
+    unpack(packed, tmp_path / "copy")
+    assert pack(tmp_path / "copy") == packed
+    assert not (tmp_path / "copy" / "lock").exists()
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b.replace(b"done", b"../x")])
+def test_damaged_cargo_is_refused(tmp_path, finished, damage):
+    place = tmp_path / "bucket"
+    cargo = Artefacts.open(str(place))
+    cargo.put(finished, "toy", NEEDED.digest)
+    packed = next(place.iterdir())
+    packed.write_bytes(damage(packed.read_bytes()))
+    other = Store(tmp_path / "second")
+    with pytest.raises(StoreError, match="A run that was brought is damaged"):
+        Artefacts.open(str(place)).bring(other, "toy", NEEDED.digest)
+    assert not other.has(NEEDED)
+
+
+def test_cargo_whose_content_was_changed_does_not_count(tmp_path, finished):
+    place = tmp_path / "bucket"
+    shutil.copytree(finished.folder(NEEDED), tmp_path / "forged")
+    record = tmp_path / "forged" / "record.json"
+    record.write_text(record.read_text().replace("49.0", "50.0"))
+    Artefacts.open(str(place))
+    (place / f"toy-{NEEDED.digest}.zip").write_bytes(pack(tmp_path / "forged"))
+    with pytest.raises(StoreError, match="is not whole"):
+        Artefacts.open(str(place)).bring(Store(tmp_path / "second"), "toy", NEEDED.digest)
+
+
+def test_places_that_do_not_exist(tmp_path, monkeypatch):
+    with pytest.raises(UnknownNameError, match="Unknown kind of place for artefacts 'ftp'"):
+        Artefacts.open("ftp://host/x")
+    monkeypatch.setitem(sys.modules, "boto3", None)
+    with pytest.raises(UsageError, match=r"s3://bucket/x needs the library boto3"):
+        Artefacts.open("s3://bucket/x")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="cannot be made"):
+        Artefacts.open(str(tmp_path / "file" / "folder"))
