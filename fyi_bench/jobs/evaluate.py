@@ -18,7 +18,7 @@ from fyi_bench.session import Session
 
 def evaluate_job(session: Session, path: str | Path, architectures: Sequence[str] = ()) -> dict[str, Any]:
     """Train `nets` networks of each architecture on the set, test each once, return the record."""
-    path, image_set = _own_file(session, Path(path))
+    path, image_set = own_file(session, Path(path))
     check_fits(image_set, session.data)
     session.check_overrides([])
     method = str(image_set.provenance.get("method", "file"))
@@ -64,7 +64,7 @@ def evaluate_job(session: Session, path: str | Path, architectures: Sequence[str
     )
 
 
-def _own_file(session: Session, path: Path) -> tuple[Path, ImageSet]:
+def own_file(session: Session, path: Path) -> tuple[Path, ImageSet]:
     """The set as a file of our own format: itself, or, of another format, a copy in the store."""
     own = path.suffix == ".safetensors"  # ours say themselves what they stand for
     imported = load_set(path) if own else load_set(path, dataset=session.settings.dataset)

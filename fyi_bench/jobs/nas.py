@@ -197,16 +197,15 @@ class _Plan:
 
     def _file_sets(self, path: Path) -> tuple[list[Arm], list[Cell], dict[Arm, list[tuple[int, Source]]]]:
         """The set of a file, and random real images in the same number beside it."""
-        from distill.image_set import ImageSet
-        from fyi_bench.jobs.evaluate import check_fits
+        from fyi_bench.jobs.evaluate import check_fits, own_file
 
         session = self.session
         if self.question.method is not None:
             raise UsageError("--set-file and --method contradict each other.\nGive one of them.")
-        image_set = ImageSet.load(path)
+        own, image_set = own_file(session, path)
         check_fits(image_set, session.data)
         self.file_ipc = image_set.ipc
-        seed, made = session.settings.seed, set_cell(image_set, path)
+        seed, made = session.settings.seed, set_cell(image_set, own)
         facts = image_set.provenance
         arm = Arm(str(facts.get("method", path.stem)), str(facts.get("flip", "unknown")))
         arms, cells = [arm], [made]
