@@ -292,15 +292,15 @@ def test_enqueuing_leaves_the_work_to_workers(small, tmp_path):
         worker_job(settings, Duty())
 
 
-def test_a_file_is_a_proxy_too(small, tmp_path, data):
+def test_files_are_proxies_too(small, tmp_path, data):
     path = tmp_path / "mine.safetensors"
     data.train.select(torch.arange(0, 36, 6)).save(path, preview=False)
-    found = nas_job(session(tmp_path, SHORT), replace(QUESTION, method=None, set_path=path))
+    found = nas_job(session(tmp_path, SHORT), replace(QUESTION, method=None, set_paths=(path, path)))
     assert [(arm["method"], arm["flip"], arm["ipc"], arm["images"]) for arm in found["arms"]] == [
-        ("mine", "unknown", 2, 6), ("random", "none", 2, 6)
+        ("mine", "unknown", 2, 6), ("mine (mine)", "unknown", 2, 6), ("random", "none", 2, 6)
     ]  # fmt: skip
     with pytest.raises(UsageError, match="contradict each other"):
-        nas_job(session(tmp_path, SHORT), replace(QUESTION, set_path=path))
+        nas_job(session(tmp_path, SHORT), replace(QUESTION, set_paths=(path,)))
 
 
 # what is misjudged ---------------------------------------------------------------------------------------------------

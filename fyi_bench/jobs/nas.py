@@ -41,16 +41,16 @@ _FEWEST = 3  # architectures below which nothing can be ranked
 class Question:
     """What is asked. space: how many of the 720 architectures.
 
-    method None: the default one, or the set at `set_path`. reference: 'train', the name of a ranking that comes with
-    the package, or the path of one. reference_images (0: all) and reference_epochs replace those of the protocol.
-    storage, artefacts: where the sweep and its results meet other machines; enqueue_only: leave the work to them.
-    save_ranking: a CSV to write the real ranking to, or to add it to.
+    method None: the default one, or the sets of the files `set_paths` (any public format). reference: 'train', the
+    name of a ranking that comes with the package, or the path of one. reference_images (0: all) and reference_epochs
+    replace those of the protocol. storage, artefacts: where the sweep and its results meet other machines;
+    enqueue_only: leave the work to them. save_ranking: a CSV to write the real ranking to, or to add it to.
     """
 
     method: str | None = None
     flip: str = "none"
     ipc: int = 50
-    set_path: Path | None = None
+    set_paths: tuple[Path, ...] = ()
     space: int = 720
     reference: str = TRAIN
     only: bool = False
@@ -112,6 +112,7 @@ class _Plan:
         from search_space import space720
 
         self.session, self.question = session, question
+        self.ipcs: dict[Arm, int | None] = {}  # of sets that came as files
         points = space720.subset(question.space, SPACE_SEED)
         self.stored = _stored(question.reference, session.data.name)
         if self.stored is not None:
@@ -172,8 +173,8 @@ class _Plan:
     def _sets(self) -> tuple[list[Arm], list[Cell], dict[Arm, list[tuple[int, Source]]]]:
         """Arms, the cells that make their sets, and for each arm (set seed, source) of every set."""
         session, question = self.session, self.question
-        if question.set_path is not None:
-            return self._file_sets(question.set_path)
+        if question.set_paths:
+            return self._file_sets(question.set_paths)
         arms = arms_of(question.method or DEFAULT_METHOD, question.flip, question.only, floor=True)
         recipes = recipes_of(session, arms, question.ipc)
         cells = {
@@ -195,41 +196,47 @@ class _Plan:
         }
         return arms, list(cells.values()), sources
 
-    def _file_sets(self, path: Path) -> tuple[list[Arm], list[Cell], dict[Arm, list[tuple[int, Source]]]]:
-        """The set of a file, and random real images in the same number beside it."""
+    def _file_sets(self, paths: Sequence[Path]) -> tuple[list[Arm], list[Cell], dict[Arm, list[tuple[int, Source]]]]:
+        """The sets of files, and random real images, in the number of the first, beside them."""
         from fyi_bench.jobs.evaluate import check_fits, own_file
 
-        session = self.session
+        session, cells, sources = self.session, [], {}
         if self.question.method is not None:
             raise UsageError("--set-file and --method contradict each other.\nGive one of them.")
-        own, image_set = own_file(session, path)
-        check_fits(image_set, session.data)
-        self.file_ipc = image_set.ipc
-        seed, made = session.settings.seed, set_cell(image_set, own)
-        facts = image_set.provenance
-        arm = Arm(str(facts.get("method", path.stem)), str(facts.get("flip", "unknown")))
-        arms, cells = [arm], [made]
-        sources = {arm: [(seed, set_source(made, len(image_set)))]}
-        if not self.question.only and image_set.ipc and arm.method != FLOOR:
-            floor = Arm(FLOOR, "none")
-            recipe = session.recipe(FLOOR, image_set.ipc, overridden=False)
-            cell = distill_cell(session.data, FLOOR, "none", image_set.ipc, seed, recipe)
-            arms.append(floor)
-            cells.append(cell)
-            sources[floor] = [(seed, set_source(cell, images_of(cell)))]
         session.check_overrides([])
-        return arms, cells, sources
+        seed = session.settings.seed
+        for path in paths:
+            own, image_set = own_file(session, path)
+            check_fits(image_set, session.data)
+            facts = image_set.provenance
+            arm = Arm(str(facts.get("method", path.stem)), str(facts.get("flip", "unknown")))
+            if arm in sources:
+                arm = Arm(f"{arm.method} ({path.stem})", arm.flip)
+            cells.append(set_cell(image_set, own))
+            sources[arm] = [(seed, set_source(cells[-1], len(image_set)))]
+            self.ipcs[arm] = image_set.ipc
+        first = next(iter(self.ipcs.values()))
+        floor = Arm(FLOOR, "none")
+        if not self.question.only and first and floor not in sources:
+            recipe = session.recipe(FLOOR, first, overridden=False)
+            cells.append(
+                distill_cell(
+                    session.data, FLOOR, "none", first, seed, recipe, precision=session.settings.precision
+                )
+            )  # fmt: skip
+            sources[floor] = [(seed, set_source(cells[-1], images_of(cells[-1])))]
+            self.ipcs[floor] = first
+        return list(sources), cells, sources
 
     @property
     def set_seeds(self) -> list[int]:
         """Seeds of the independently made sets of an arm."""
         first, count = self.session.settings.seed, self.session.settings.seeds or 1
-        return [first] if self.question.set_path is not None else [first + k for k in range(count)]
+        return [first] if self.question.set_paths else [first + k for k in range(count)]
 
-    @property
-    def ipc(self) -> int | None:
-        """Images per class of the sets; None where a file's classes differ in number."""
-        return self.file_ipc if self.question.set_path is not None else self.question.ipc
+    def ipc_of(self, arm: Arm) -> int | None:
+        """Images per class of an arm's set; None where its classes differ in number."""
+        return self.ipcs.get(arm, self.question.ipc)
 
     def _proxy(self, arm: Arm, sources: Sequence[tuple[int, Source]]) -> Side:
         runs = [

@@ -66,6 +66,11 @@ class Side:
         """Accuracy of each architecture."""
         return [self.score(point) for point in points]
 
+    def epochs(self) -> int | None:
+        """Passes over the images that the networks made; None where none was trained."""
+        records = (self.record(cell) for cells in self.cells.values() for cell in cells)
+        return next((record["epochs"] for record in records if record is not None), None)
+
     def seconds(self, points: Sequence[Point]) -> float:
         """Time of training and testing them, one after another."""
         records = [self.record(cell) for point in points for cell in self.cells.get(point, ())]
@@ -111,13 +116,13 @@ def _arm_entry(session, plan, arm: Arm, side: Side, real, proxy, factors) -> dic
     return {
         "method": arm.method,
         "flip": arm.flip,
-        "ipc": plan.ipc,
+        "ipc": plan.ipc_of(arm),
         "space": len(plan.points),
         **report,
         "accuracy": proxy,
         "misjudged": misjudged(factors, real, proxy),
         "images": side.images,
-        "epochs": plan.protocol.epochs_for(side.images),
+        "epochs": side.epochs(),
         "set_bytes": made[0].get("set_bytes") if made else None,
         "train_s": round(side.seconds(plan.points), 1),
         "distill_s": round(sum(record["wall_s"] for record in made), 1),
