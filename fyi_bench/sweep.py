@@ -57,9 +57,9 @@ class Job:
 
 @dataclass(frozen=True)
 class Claim:
-    """A job that a worker has taken."""
+    """A job that a worker has taken. sweep: where it is from (a Sweep, or what stands in for one)."""
 
-    sweep: Sweep
+    sweep: Any
     trial_id: int
     job: Job
     holder: str

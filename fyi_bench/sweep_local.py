@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import multiprocessing
 import queue
 import time
@@ -19,6 +20,7 @@ from fyi_bench.pool import RESTARTS, Events, rebuild_error
 from fyi_bench.progress import Progress, progress
 from fyi_bench.store import Store
 from fyi_bench.sweep import Counts, Job, Sweep, connect, finished
+from fyi_bench.sweep_memory import MemorySweep
 from fyi_bench.sweep_storage import sqlite_url
 from fyi_bench.sweep_worker import Habits, drain
 
@@ -67,6 +69,8 @@ def compute_by_sweep(
     missing = [job for job in _unique(jobs) if not finished(session.store, job.cell)]
     if not missing:
         return {}
+    if url is None and artefacts is None and work and importlib.util.find_spec("optuna") is None:
+        return _compute_here(session, missing)
     url = url or default_url(session.store)
     with Interruption(session.stop), progress(session.display) as shown:
         ask = connect(url, session.stop.check, shown.say)
@@ -84,9 +88,30 @@ def compute_by_sweep(
         return _failures(sweep, session.store, jobs)
 
 
+def _compute_here(session: Session, missing: Sequence[Job]) -> dict[str, str]:
+    """The same in this process alone, where Optuna is not installed."""
+    from fyi_bench.runtime import prepare
+
+    s, sweep = session.settings, MemorySweep(missing)
+    with Interruption(session.stop), progress(session.display) as shown:
+        shown.say("Optuna is not installed: one worker, in this process.")
+        prepare(s.threads or 1)
+        display = _display(shown, sweep, missing)
+        heard = display.events
+        worker = Worker(session.store, s.data_root, s.device, session.stop, heard.progress, heard.say)
+        try:
+            drain([sweep], worker, Habits(done=heard.done))
+        finally:
+            display.end()
+    return sweep.failures()
+
+
+def _display(shown: Progress, sweep: Sweep | MemorySweep, jobs: Sequence[Job]) -> Display:
+    return Display(shown, len(jobs), lambda: [sweep.counts()], {job.cell.digest: job.title for job in jobs})
+
+
 def _work(session: Session, sweep: Sweep, missing: Sequence[Job], shown: Progress, plan: WorkerPlan) -> None:
-    titles = {job.cell.digest: job.title for job in missing}
-    display = Display(shown, len(missing), lambda: [sweep.counts()], titles)
+    display = _display(shown, sweep, missing)
     try:
         work_together(
             plan, min(session.settings.workers or 1, len(missing)), display.events, session.stop, display.tick

@@ -16,6 +16,7 @@ from fyi_bench.sweep import BEAT_S, GRACE_S, Claim, Sweep
 
 if TYPE_CHECKING:
     from fyi_bench.sweep_artefacts import Artefacts
+    from fyi_bench.sweep_memory import MemorySweep
 
 POLL_S = 1.0
 _EXPLAIN_S = 20.0
@@ -53,7 +54,7 @@ class _State:
             worker.say("Nothing waits; staying while other workers finish theirs, in case one of them dies.")
 
 
-def drain(sweeps: Sequence[Sweep], worker: Worker, habits: Habits | None = None) -> int:
+def drain(sweeps: Sequence[Sweep | MemorySweep], worker: Worker, habits: Habits | None = None) -> int:
     """Work until no job is left; returns how many this worker finished.
 
     Raises what `worker.stop` raises when asked to stop, after giving the job back, and errors that are this

@@ -15,9 +15,12 @@ from sweep_toys import computed, toy
 from fyi_bench import sweep as sweep_module
 from fyi_bench.budget import Budget, Stop
 from fyi_bench.cells import CELLS, Worker
+from fyi_bench.config import Settings
 from fyi_bench.errors import BudgetExhausted, DataError, StoreError, UsageError
+from fyi_bench.session import Session
 from fyi_bench.store import Store
 from fyi_bench.sweep import MAX_FAILURES, Counts, Sweep, connect
+from fyi_bench.sweep_local import compute_by_sweep
 from fyi_bench.sweep_storage import sqlite_url
 from fyi_bench.sweep_worker import Habits, check_numerics, drain
 
@@ -276,6 +279,19 @@ def test_another_version_of_the_numbers_is_refused():
     check_numerics({**numerics(), "of a plug-in": 3})
     with pytest.raises(DataError, match=r"version 999 of the component 'trainer'.*\nInstall the same"):
         check_numerics({**numerics(), "trainer": 999})
+
+
+def test_without_optuna_one_process_does_the_same(store, tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    settings = Settings(store=store.root, protocol="quick", device="cpu", workers=4, threads=1)
+    jobs = [toy(1), toy(2, trouble="diverged"), toy(3, trouble="defect"), toy(4)]
+    failures = compute_by_sweep(Session(settings), "toys", "toys", jobs)
+    assert failures == {
+        jobs[1].cell.digest: "the loss is no longer finite.",
+        jobs[2].cell.digest: "; ".join(["ZeroDivisionError: toy"] * MAX_FAILURES),
+    }
+    assert computed(store) == [1, 2, 3, 4, 3, 3]
+    assert sorted(path.name for path in store.root.iterdir()) == ["computed.jsonl", "toy"]
 
 
 # storages that cannot be used ------------------------------------------------------------------------------------
