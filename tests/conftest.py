@@ -11,6 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 DATA = Path(os.environ.get("FYI_BENCH_DATA", ROOT.parent / "shared" / "data"))
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.pop("FYI_BENCH_DATA", None)  # a test that wants real data asks for `data_root`; no other may find any
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -70,7 +70,7 @@ def test_verdict_follows_its_rule(store, values, verdict):
 
 
 def test_quick_numbers_are_never_compared_and_always_marked(store):
-    fill(store, "dm", "none", {0: [0.489, 0.489]}, protocol="quick")
+    fill(store, "dm", "none", {0: [0.489, 0.489]}, protocol="quick", arch="convnet")
     made = table("1", store)
     found = cell(made, "dm", "none")
     assert made.protocol == "quick"
@@ -81,15 +81,15 @@ def test_quick_numbers_are_never_compared_and_always_marked(store):
 
 
 def test_protocols_never_meet_in_a_cell(store):
-    fill(store, "dm", "none", {0: [0.40, 0.41]}, protocol="quick")
+    fill(store, "dm", "none", {0: [0.40, 0.41]}, protocol="quick", arch="convnet")
     fill(store, "dm", "none", {0: [0.48]}, protocol="paper")
-    fill(store, "dm", "none", {0: [0.10]}, protocol="quick+epochs=3")
+    fill(store, "dm", "none", {0: [0.10]}, protocol="quick+epochs=3", arch="convnet")
     assert list(cell(table("1", store), "dm", "none").ours.values.values()) == [0.48]
     assert list(cell(table("1", store, "quick"), "dm", "none").ours.values.values()) == [0.40, 0.41]
     changed = table("1", store, "quick+epochs=3")
     assert list(cell(changed, "dm", "none").ours.values.values()) == [0.10]
     assert "Not shown: 1 result of the protocol paper (--protocol paper)." in changed.notes
-    assert any(m.command.endswith("--protocol quick --set epochs=3") for m in changed.missing)
+    assert any(m.command.endswith("--protocol quick --set epochs=3 --arch convnet") for m in changed.missing)
 
 
 def test_a_changed_recipe_is_left_out_and_named(store):
@@ -213,7 +213,7 @@ def test_one_command_fills_both_arms():
     found = missing("1", "quick")
     assert len(found) < len(published("1"))
     one = next(m for m in found if (m.method, m.dataset, m.ipc) == ("dm", "cifar10", 10))
-    assert one.command == "fyi-bench distill --method dm --fyi --dataset cifar10 --ipc 10 --protocol quick"
+    assert one.command == "fyi-bench distill --method dm --fyi --dataset cifar10 --ipc 10 --protocol quick --arch convnet"
     assert one.cells == ("DM, CIFAR-10 10 IPC", "DM + FYI, CIFAR-10 10 IPC")
     alone = next(m for m in found if m.method == "cafe")
     assert "--fyi" not in alone.command

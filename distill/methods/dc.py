@@ -52,17 +52,33 @@ class DC(Method):
         self.network = self.fresh_network(ctx.iteration)
         self.optimiser = self._network_optimiser()
 
-    def loss(self, ctx: Context) -> torch.Tensor:
+    def backward(self, ctx: Context) -> torch.Tensor:
+        """Groups of classes one after another: the loss is a sum over classes, and only one group's graph is kept."""
         self._set_norm_statistics(ctx)
         draw = self.augmentation.draw_classes(ctx.stream("augment"), self.problem.num_classes, self.problem.shape[-1])
-        matrices = self.config.metric in MATRIX_METRICS
-        real = self._real_gradients(ctx, draw, matrices)
+        real = self._real_gradients(ctx, draw)
         synthetic = ctx.synthetic()
+        images = synthetic.detach().requires_grad_(True)
+        total = torch.zeros((), dtype=images.dtype, device=images.device)
+        for group in self.chunks(images.shape[1]):
+            loss = self._distance(images[group], draw.select(group), [g[group] for g in real], group)
+            loss.backward()
+            total += loss.detach()
+        synthetic.backward(images.grad)
+        return total
+
+    def _distance(self, synthetic: torch.Tensor, draw, real: list[torch.Tensor], group: slice) -> torch.Tensor:
+        """Sum over the group's classes of the distance between their real and synthetic gradients."""
+        labels = torch.arange(self.problem.num_classes, device=synthetic.device)[group]
         augmented = self.augmentation.apply(synthetic.flatten(0, 1), draw.repeat(synthetic.shape[1]))
         gradients = class_gradients(
-            self.network, augmented.view_as(synthetic), create_graph=True, matrices_only=matrices
+            self.network, augmented.view_as(synthetic), create_graph=True, matrices_only=self._matrices, labels=labels
         )
         return GRADIENT_METRICS.get(self.config.metric)(gradients, real).sum()
+
+    @property
+    def _matrices(self) -> bool:
+        return self.config.metric in MATRIX_METRICS
 
     def advance(self, ctx: Context) -> bool:
         if ctx.match + 1 >= self.config.outer_loop:
@@ -80,7 +96,7 @@ class DC(Method):
     def logged(self, loss: float) -> float:
         return loss / self.problem.num_classes
 
-    def _real_gradients(self, ctx: Context, draw, matrices: bool) -> list[torch.Tensor]:
+    def _real_gradients(self, ctx: Context, draw) -> list[torch.Tensor]:
         """Gradients [C, …] of the real batches: no graph is kept, classes go through in cache-sized groups."""
         real = ctx.real(self.config.batch_real)
         parts = []
@@ -90,7 +106,7 @@ class DC(Method):
             labels = torch.arange(self.problem.num_classes, device=batch.device)[group]
             with self.first_order():
                 parts.append(
-                    class_gradients(self.network, augmented.view_as(batch), matrices_only=matrices, labels=labels)
+                    class_gradients(self.network, augmented.view_as(batch), matrices_only=self._matrices, labels=labels)
                 )
         return [torch.cat(values).to(self.problem.dtype) for values in zip(*parts, strict=True)]
 

@@ -182,7 +182,7 @@ def _missing(
         search = any(column.metric != "accuracy" for _, column in holes)
         names = tuple(dict.fromkeys(_asked_name(column.arch) for _, column in holes))
         labels = tuple(place_words(row, column) for row, column in holes)
-        names = () if search or names == ("convnet",) else names
+        names = () if search or names == (_default_arch(protocol),) else names
         plan_of = Missing("nas" if search else "distill", method, flip, dataset, ipc, names, protocol, labels)
         found.append(plan_of if estimate is None else replace(plan_of, seconds=estimate(plan_of)))
     return [_with_reason(one) for one in found]
@@ -196,6 +196,18 @@ def _merged(commands: Mapping[tuple, list]) -> dict[tuple, list]:
         if flip == "none" and other is not None:
             merged[other] = merged.pop((method, flip, dataset, ipc)) + merged[other]
     return merged
+
+
+def _default_arch(protocol: str) -> str:
+    """The architecture a protocol evaluates on when none is named."""
+    from downstream.protocol import protocol as protocol_of
+
+    base, *changes = protocol.split("+")
+    return (
+        protocol_of(base, "accuracy")
+        .with_overrides(dict(c.split("=", 1) for c in changes if "eval_model" in c))
+        .eval_model
+    )
 
 
 def _asked_name(arch: str) -> str:
