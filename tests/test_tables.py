@@ -213,7 +213,9 @@ def test_one_command_fills_both_arms():
     found = missing("1", "quick")
     assert len(found) < len(published("1"))
     one = next(m for m in found if (m.method, m.dataset, m.ipc) == ("dm", "cifar10", 10))
-    assert one.command == "fyi-bench distill --method dm --fyi --dataset cifar10 --ipc 10 --protocol quick --arch convnet"
+    assert (
+        one.command == "fyi-bench distill --method dm --fyi --dataset cifar10 --ipc 10 --protocol quick --arch convnet"
+    )
     assert one.cells == ("DM, CIFAR-10 10 IPC", "DM + FYI, CIFAR-10 10 IPC")
     alone = next(m for m in found if m.method == "cafe")
     assert "--fyi" not in alone.command
