@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fyi_bench import __version__
-from fyi_bench.commands import lists, sets, work
+from fyi_bench.commands import lists, search, sets, work
 from fyi_bench.errors import EXIT_INTERRUPTED, FyiBenchError
 
 app = typer.Typer(
@@ -19,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Is a condensed set a faithful proxy for the real data? Distil with and without FYI, and measure it.",
 )
-for group in (work.app, sets.app, lists.app):
+for group in (work.app, search.app, sets.app, lists.app):
     app.registered_commands += group.registered_commands
 app.add_typer(lists.store_app, name="store")
 app.add_typer(lists.data_app, name="data")

@@ -41,7 +41,7 @@ def distill(
     from fyi_bench.show import show_distill
 
     record = distill_job(session, method, flip_name(fyi, flip), ipc, only, arch)
-    _report(session, record, json_file, show_distill)
+    report_record(session, record, json_file, show_distill)
 
 
 @app.command()
@@ -64,7 +64,7 @@ def continual(
     from fyi_bench.show import show_continual
 
     record = continual_job(session, method, flip_name(fyi, flip), ipc, steps, only)
-    place = _report(session, record, json_file, show_continual)
+    place = report_record(session, record, json_file, show_continual)
     for path in continual_figure(record, place.with_suffix("")):
         typer.echo(f"plot     {path}")
 
@@ -83,10 +83,10 @@ def evaluate(
     from fyi_bench.show import show_evaluate
 
     record = evaluate_job(session, path, arch)
-    _report(session, record, json_file, show_evaluate)
+    report_record(session, record, json_file, show_evaluate)
 
 
-def _report(session: Any, record: dict[str, Any], json_file: Path | None, show: Callable[[dict], str]) -> Path:
+def report_record(session: Any, record: dict[str, Any], json_file: Path | None, show: Callable[[dict], str]) -> Path:
     """Print the result, save the record, say where everything is and how to repeat it."""
     from fyi_bench.jobs.save import save_record
 
@@ -118,7 +118,7 @@ def cross_arch(
     from fyi_bench.show import show_distill
 
     record = distill_job(session, method, flip_name(fyi, flip), ipc, only, arch, task="cross-arch")
-    _report(session, record, json_file, show_distill)
+    report_record(session, record, json_file, show_distill)
 
 
 @app.command()
@@ -135,7 +135,7 @@ def experts(
     from fyi_bench.jobs.experts import experts_job
 
     record = experts_job(session, method, ipc, count)
-    _report(session, record, json_file, lambda r: f"{len(r['arms'][0]['cells'])} experts are ready.")
+    report_record(session, record, json_file, lambda r: f"{len(r['arms'][0]['cells'])} experts are ready.")
 
 
 @app.command()
