@@ -84,6 +84,10 @@ class CAFE(DC):
             raise UsageError(f"CAFE reads the blocks of a ConvNet, which '{self.config.model}' is not.")
         self.settled = Watch()
 
+    def backward(self, ctx: Context) -> torch.Tensor:
+        """One graph for all classes: the discrimination term mixes them, so DC's groups do not apply."""
+        return Method.backward(self, ctx)
+
     def loss(self, ctx: Context) -> torch.Tensor:
         self.network.train().requires_grad_(False)
         draw = self.augmentation.draw_classes(ctx.stream("augment"), self.problem.num_classes, self.problem.shape[-1])
