@@ -31,7 +31,7 @@ from torch import nn
 
 from distill.augment import Draw
 from distill.matching import class_mean_distance, discrimination_loss
-from distill.method import METHODS, MethodConfig
+from distill.method import METHODS, Method, MethodConfig
 from distill.methods.dc import DC
 from fyi_bench.errors import UsageError
 
