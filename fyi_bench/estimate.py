@@ -12,6 +12,9 @@ from fyi_bench.registry import Registry
 from fyi_bench.store import Cell
 
 if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
     from fyi_bench.data import RealDataset
 
 # kind -> function(cell, data) giving the passes it needs
@@ -21,8 +24,10 @@ COSTS: Registry[Callable[[Cell, RealDataset], Iterable[Passes]]] = Registry(
 
 START_SECONDS = 4.0  # importing torch and loading data, once a worker
 SHARED_MACHINE = 1.15  # workers side by side share memory bandwidth
-_BATCH = 32
+_BATCHES = 8, 32  # images of a first look at a network, and of the measurement where that look was quick
+_QUICK_LOOK = 0.02  # seconds: a network slower than that has the same speed an image at any batch size
 _REPEATS = 3
+REFERENCE = "convnet-w64"
 
 
 @dataclass(frozen=True)
@@ -36,72 +41,108 @@ class Passes:
     first: float = 0.0
     second: float = 0.0
 
+    def seconds(self, device: str, threads: int, rough: bool = False) -> float:
+        """Seconds these passes take here. A kind of pass that is not needed is not measured.
 
-@dataclass(frozen=True)
-class Speed:
-    """Seconds an image of each kind of pass."""
-
-    forward: float
-    first: float
-    second: float
-
-    def seconds(self, p: Passes) -> float:
-        """Seconds the passes take."""
-        return p.forward * self.forward + p.first * self.first + p.second * self.second
+        rough: measure the small network `REFERENCE` only, others in proportion to their floating-point operations.
+        """
+        model = REFERENCE if rough else self.model
+        scale = _flops(self.model, *self.shape[:2], self.classes) / _flops(model, *self.shape[:2], self.classes)
+        needed = {kind: getattr(self, kind) for kind in PASSES if getattr(self, kind)}
+        network = model, self.shape, self.classes, device, threads
+        return sum(scale * images * measure(kind, *network) for kind, images in needed.items())
 
 
-def estimate_seconds(cells: Iterable[Cell], data: RealDataset, device: str, threads: int, workers: int) -> float:
-    """Seconds of wall time for these cells on this machine; measures each network once (a second or so)."""
+def estimate_seconds(
+    cells: Iterable[Cell], data: RealDataset, device: str, threads: int, workers: int, rough: bool = False
+) -> float:
+    """Seconds of wall time for these cells on this machine; measures each network once (a second or so).
+
+    rough: measure one small network only, for where the plans of many commands are timed at once.
+    """
     cells = list(cells)
     if not cells:
         return 0.0
-    total = sum(
-        measure(p.model, p.shape, p.classes, device, threads).seconds(p)
-        for cell in cells
-        for p in COSTS.get(cell.kind)(cell, data)
-    )
+    total = sum(p.seconds(device, threads, rough) for cell in cells for p in COSTS.get(cell.kind)(cell, data))
     used = min(workers, len(cells))
     return START_SECONDS + total / used * (SHARED_MACHINE if used > 1 else 1.0)
 
 
 @functools.cache
-def measure(model: str, shape: tuple[int, int, int], classes: int, device: str, threads: int) -> Speed:
-    """Seconds an image through this network on this device, median of a few batches."""
-    import torch
-
-    import search_space
-    from fyi_bench import rng
+def measure(kind: str, model: str, shape: tuple[int, int, int], classes: int, device: str, threads: int) -> float:
+    """Seconds an image of one kind of pass (see `PASSES`) through this network on this device."""
     from fyi_bench.runtime import prepare
 
     prepare(threads)
-    network = search_space.build(model, shape[0], shape[1], classes, rng.stream(0, "estimate")).to(device)
-    x = torch.zeros(_BATCH, *shape, device=device, requires_grad=True)
-    y = torch.zeros(_BATCH, dtype=torch.int64, device=device)
-    weights = [p for p in network.parameters() if p.ndim > 1]
-
-    def forward() -> None:
-        with torch.no_grad():
-            network(x.detach())
-
-    def first() -> None:
-        torch.autograd.grad(torch.nn.functional.cross_entropy(network(x.detach()), y), weights)
-
-    def second() -> None:
-        loss = torch.nn.functional.cross_entropy(network(x), y)
-        gradients = torch.autograd.grad(loss, weights, create_graph=True)
-        torch.autograd.grad(sum(g.square().sum() for g in gradients), x)
-
-    return Speed(*(_median_seconds(step, device) / _BATCH for step in (forward, first, second)))
+    few, many = _BATCHES
+    network = _network(model, shape, classes, device)
+    look = _median_seconds(kind, network, shape, device, few, 1)
+    if look > _QUICK_LOOK:
+        return look / few
+    return _median_seconds(kind, network, shape, device, many, _REPEATS) / many
 
 
-def _median_seconds(step: Callable[[], None], device: str) -> float:
+@functools.cache
+def _flops(model: str, channels: int, size: int, classes: int) -> int:
+    import search_space
+
+    return search_space.cost(model, channels, size, classes).flops
+
+
+@functools.lru_cache(maxsize=4)
+def _network(model: str, shape: tuple[int, int, int], classes: int, device: str) -> nn.Module:
+    import search_space
+    from fyi_bench import rng
+
+    return search_space.build(model, shape[0], shape[1], classes, rng.stream(0, "estimate")).to(device)
+
+
+def _forward(network: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
     import torch
 
+    with torch.no_grad():
+        network(x.detach())
+
+
+def _first(network: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
+    import torch
+
+    torch.autograd.grad(torch.nn.functional.cross_entropy(network(x.detach()), y), _weights(network))
+
+
+def _second(network: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
+    import torch
+
+    loss = torch.nn.functional.cross_entropy(network(x), y)
+    gradients = torch.autograd.grad(loss, _weights(network), create_graph=True)
+    torch.autograd.grad(sum(g.square().sum() for g in gradients), x)
+
+
+def _weights(network: nn.Module) -> list[nn.Parameter]:
+    return [p for p in network.parameters() if p.ndim > 1]
+
+
+# kind of pass, a field of `Passes` -> function(network, images, labels) that makes one
+PASSES: dict[str, Callable[[nn.Module, torch.Tensor, torch.Tensor], None]] = {
+    "forward": _forward,
+    "first": _first,
+    "second": _second,
+}
+
+
+def _median_seconds(
+    kind: str, network: nn.Module, shape: tuple[int, int, int], device: str, images: int, repeats: int
+) -> float:
+    """Median of `repeats` passes of so many images, after one that is not counted."""
+    import torch
+
+    x = torch.zeros(images, *shape, device=device, requires_grad=True)
+    y = torch.zeros(images, dtype=torch.int64, device=device)
     times = []
-    for _ in range(_REPEATS + 1):
+    for _ in range(repeats + 1):
         began = time.perf_counter()
-        step()
+        PASSES[kind](network, x, y)
         if device == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - began)
-    return sorted(times[1:])[_REPEATS // 2]
+    return sorted(times[1:])[repeats // 2]

@@ -43,3 +43,7 @@ class Missing:
         for name in self.architectures:
             words += ["--arch", name]
         return [*words, *self.options]
+
+    def values_of(self, option: str) -> list[str]:
+        """The values that the further words give to an option."""
+        return [value for word, value in zip(self.options[::2], self.options[1::2], strict=True) if word == option]

@@ -248,13 +248,17 @@ def test_estimates_come_from_the_plan_of_the_command(monkeypatch, tmp_path):
     from fyi_bench.config import Settings
     from fyi_bench.tables import estimate_with
 
-    monkeypatch.setattr(fyi_bench.data, "load_dataset", lambda name, root, test=True: tiny_dataset(name))
-    monkeypatch.setattr(fyi_bench.estimate, "measure", lambda *network: fyi_bench.estimate.Speed(1e-4, 2e-4, 3e-4))
+    monkeypatch.setattr(fyi_bench.data, "load_dataset", lambda name, root, download: tiny_dataset(name))
+    monkeypatch.setattr(
+        fyi_bench.estimate, "measure", lambda kind, *network: {"forward": 1e-4, "first": 2e-4, "second": 3e-4}[kind]
+    )
     estimate = estimate_with(Settings(store=tmp_path, device="cpu", workers=1, threads=1))
     one = Missing("distill", "dm", "fyi", "cifar10", 1, (), "quick")
     ten = Missing("distill", "dm", "fyi", "cifar10", 50, (), "quick")
     assert 0 < estimate(one) < estimate(ten)
-    assert estimate(Missing("nas", "mtt", "fyi", "cifar10", 50, (), "quick")) is None
+    assert estimate(Missing("nas", "mtt", "fyi", "cifar10", 50, (), "quick")) > 0
+    changed = Missing("distill", "dm", "fyi", "cifar10", 50, (), "quick+epochs=1", options=("--arch", "vgg11"))
+    assert estimate(changed) > 0
     assert estimate(Missing("distill", "no-such-method", "fyi", "cifar10", 1, (), "quick")) is None
     assert not (tmp_path / "distill").exists()
 
@@ -264,6 +268,28 @@ def filled(store):
     fill(store, "dm", "none", {0: [0.48, 0.49], 1: [0.50, 0.45]})
     fill(store, "dm", "fyi", {0: [0.50, 0.51], 1: [0.52, 0.50]})
     return table("1", store, estimate=lambda one: 90.0)
+
+
+def test_where_the_store_has_nothing_the_holes_are_those_of_the_protocol_at_hand(store):
+    assert table("3", store).protocol == "paper"
+    made = table("3", store, otherwise="quick")
+    assert made.protocol == "quick"
+    assert all("--protocol quick" in hole.command for hole in made.missing)
+    fill(store, "dm", "none", {0: [0.5]}, ipc=50)
+    assert table("3", store, otherwise="quick").protocol == "paper"
+
+
+def test_only_passes_that_are_needed_are_measured(monkeypatch):
+    import fyi_bench.estimate as estimate
+
+    asked = []
+    monkeypatch.setattr(estimate, "measure", lambda kind, model, *rest: asked.append((kind, model)) or 1e-3)
+    one = estimate.Passes("vgg11", (3, 32, 32), 10, forward=10, first=20)
+    assert one.seconds("cpu", 1) == pytest.approx(0.03)
+    assert asked == [("forward", "vgg11"), ("first", "vgg11")]
+    share = one.seconds("cpu", 1, rough=True) / 0.03  # by operations of the small network that is measured
+    assert {model for _, model in asked[2:]} == {estimate.REFERENCE}
+    assert share == pytest.approx(estimate._flops("vgg11", 3, 32, 10) / estimate._flops(estimate.REFERENCE, 3, 32, 10))
 
 
 def test_csv_holds_every_fact_unrounded(filled):

@@ -130,7 +130,8 @@ def table(
     from fyi_bench.files import write_text
     from fyi_bench.jobs.table import table_job
 
-    asked = None if "--protocol" not in sys.argv else session.protocol("accuracy").name
+    chosen = any(word.split("=")[0] in ("--protocol", "--set") for word in sys.argv)
+    asked = session.protocol("accuracy").name if chosen else None
     text = table_job(session, name, form, run, asked, typer.echo)
     if out is None:
         typer.echo(text)

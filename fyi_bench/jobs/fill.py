@@ -9,6 +9,7 @@ from typing import Any
 from fyi_bench.config import parse_overrides
 from fyi_bench.jobs.continual import continual_job
 from fyi_bench.jobs.distill import distill_job
+from fyi_bench.jobs.nas import Question, nas_job
 from fyi_bench.jobs.save import save_record
 from fyi_bench.missing import Missing
 from fyi_bench.session import Session
@@ -29,27 +30,27 @@ def fill(session: Session, holes: Iterable[Missing], say: Callable[[str], None])
 def _session_of(session: Session, hole: Missing) -> Session:
     """The session with the data set, the protocol and the changed values of the hole."""
     base, *changes = hole.protocol.split("+")
-    overrides = parse_overrides([*changes, *_options(hole, "--set")])
+    overrides = parse_overrides([*changes, *hole.values_of("--set")])
     settings = replace(session.settings, dataset=hole.dataset, protocol=base, overrides=overrides)
-    return Session(settings, say=session.say, confirm=session.confirm, display=session.display, stop=session.stop)
-
-
-def _options(hole: Missing, name: str) -> list[str]:
-    """The values that the hole's further words give to an option."""
-    return [value for word, value in zip(hole.options[::2], hole.options[1::2], strict=True) if word == name]
+    return replace(session, settings=settings, stop=session.stop)
 
 
 def _sets(part: Session, hole: Missing) -> dict[str, Any]:
-    names = [*hole.architectures, *_options(hole, "--arch")]
+    names = [*hole.architectures, *hole.values_of("--arch")]
     return distill_job(part, hole.method, hole.flip, hole.ipc, architectures=names, task=hole.task)
 
 
 def _rehearsal(part: Session, hole: Missing) -> dict[str, Any]:
-    return continual_job(part, hole.method, hole.flip, hole.ipc, int(_options(hole, "--steps")[0]))
+    return continual_job(part, hole.method, hole.flip, hole.ipc, int(hole.values_of("--steps")[0]))
+
+
+def _search(part: Session, hole: Missing) -> dict[str, Any]:
+    return nas_job(part, Question(hole.method, hole.flip, hole.ipc))
 
 
 _JOBS: dict[str, Callable[[Session, Missing], dict[str, Any]]] = {
     "distill": _sets,
     "cross-arch": _sets,
     "continual": _rehearsal,
+    "nas": _search,
 }

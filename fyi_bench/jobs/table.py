@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from fyi_bench.errors import UsageError, unknown_name_message
 from fyi_bench.jobs.fill import fill
 from fyi_bench.session import Session
 from fyi_bench.tables import estimate_with, missing, table
@@ -14,9 +15,24 @@ def table_job(
 ) -> str:
     """The table as text. run: first compute what can be computed of its holes, in order, within the budget.
 
-    protocol: whose numbers to show, as the user said it; None where it was left open.
+    protocol: whose numbers to show, as the user said it; None where it was left open: then what the store has, and
+    with --run or in an empty store that of the session. Raises UsageError for a --set that is no key of the protocol:
+    a table shows what recipes give, not what changed ones do.
     """
+    mine = session_protocol(session)
     estimate = estimate_with(session.settings)
     if run:
-        fill(session, missing(name, session.settings.protocol, session.store, estimate), say)
-    return table(name, session.store, session.settings.protocol if run else protocol, estimate).to(form)
+        fill(session, missing(name, mine, session.store, estimate), say)
+    return table(name, session.store, mine if run else protocol, estimate, otherwise=mine).to(form)
+
+
+def session_protocol(session: Session) -> str:
+    """Name of the session's protocol with the user's changes to it, as `quick+epochs=20`."""
+    from downstream.protocol import protocol_keys
+
+    for key in session.settings.overrides:
+        if key not in protocol_keys():
+            raise UsageError(
+                unknown_name_message("key of the protocol, the only ones a table takes,", key, protocol_keys())
+            )
+    return session.protocol("accuracy").name

@@ -29,19 +29,22 @@ if TYPE_CHECKING:
 Estimate = Callable[[Missing], float | None]
 
 
-def table(name: str, store: Store, protocol: str | None = None, estimate: Estimate | None = None) -> Table:
+def table(
+    name: str, store: Store, protocol: str | None = None, estimate: Estimate | None = None, otherwise: str = PAPER
+) -> Table:
     """Table '1', '2', '3', '4', 'A' or 'B' of the paper with the numbers of a store beside the published ones.
 
     protocol: whose numbers to show, `paper`, `quick` or one with changes (`quick+epochs=20`); None takes 'paper' where
     the store has any for this table, else the one it has most of. Numbers of other protocols are counted in a note and
-    never mixed in. estimate(missing): seconds of the command that fills a hole.
+    never mixed in; where it has none at all, the holes are those of `otherwise`. estimate(missing): seconds of the
+    command that fills a hole.
     Raises UnknownNameError for another table, StoreError for a damaged record.
     """
     plan = layout(name)
     if any(column.metric != "accuracy" for column in plan.columns):
-        chosen, cells, notes = _search_cells(plan, store, protocol)
+        chosen, cells, notes = _search_cells(plan, store, protocol, otherwise)
     else:
-        chosen, cells, notes = _accuracy_cells(plan, store, protocol)
+        chosen, cells, notes = _accuracy_cells(plan, store, protocol, otherwise)
     holes = _missing(plan, cells, chosen, estimate)
     rules = [VERDICT_RULE] if plan.published else []
     return Table(name.upper(), plan.title, chosen, plan.rows, plan.columns, cells, holes, [*plan.notes, *notes, *rules])
@@ -61,14 +64,14 @@ def same_architecture(published: str, ours: str) -> bool:
 
 
 def _accuracy_cells(
-    plan: Layout, store: Store, protocol: str | None
+    plan: Layout, store: Store, protocol: str | None, otherwise: str
 ) -> tuple[str, dict[tuple[Row, Column], Cell], list[str]]:
     at = {key: [] for row in plan.rows for column in plan.columns for key in [(row, column)]}
     for group in groups_of(store):
         for row, column in at:
             if _belongs(group, row, column):
                 at[row, column].append(group)
-    chosen = protocol or _most_used([group.protocol for found in at.values() for group in found])
+    chosen = protocol or _most_used([group.protocol for found in at.values() for group in found], otherwise)
     notes = _left_out(at, chosen)
     taken = {key: best(_as_recipe(found, chosen)) for key, found in at.items()}
     on_data = notes_on_data(store)
@@ -98,9 +101,11 @@ def _as_recipe(groups: Sequence[Group], protocol: str) -> list[Group]:
     return [group for group in groups if group.protocol == protocol and not recipe_differences(group)]
 
 
-def _most_used(protocols: Sequence[str]) -> str:
+def _most_used(protocols: Sequence[str], otherwise: str) -> str:
     counts = Counter(protocols)
-    return PAPER if PAPER in counts or not counts else min(counts, key=lambda name: (-counts[name], name))
+    if not counts:
+        return otherwise
+    return PAPER if PAPER in counts else min(counts, key=lambda name: (-counts[name], name))
 
 
 def _left_out(at: Mapping[tuple[Row, Column], Sequence[Group]], protocol: str) -> list[str]:
@@ -127,10 +132,10 @@ def _published_difference(numbers: Mapping[tuple[Row, Column], Published], row: 
 
 
 def _search_cells(
-    plan: Layout, store: Store, protocol: str | None
+    plan: Layout, store: Store, protocol: str | None, otherwise: str
 ) -> tuple[str, dict[tuple[Row, Column], Cell], list[str]]:
     found = nas_numbers(store, plan.columns[0].dataset)
-    chosen = protocol or _most_used([key[3] for key in found])
+    chosen = protocol or _most_used([key[3] for key in found], otherwise)
     cells = {}
     for row in plan.rows:
         for column in plan.columns:
