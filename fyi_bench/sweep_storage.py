@@ -25,7 +25,7 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
 _OPENINGS, _OPENING_PAUSE_S = 10, 0.3  # several processes may create the tables at the same moment
 _BUSY_S = 60  # how long sqlite waits for another writer
 _CONNECT_S = 10
-_EXAMPLES = "sqlite:////home/me/sweep.sqlite3 or postgresql+psycopg://user:password@host/database"
+_EXAMPLES = "sqlite:///sweep.sqlite3 or postgresql+psycopg://user:password@host/database"
 # what a URL without a driver means here; psycopg is the driver of the extra `cluster`
 _DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 

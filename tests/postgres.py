@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 USER = "postgres"  # the server refuses to run as root
+ABSENT = "no PostgreSQL server is installed here (Debian: apt-get install postgresql)"
 
 
 def binaries() -> Path | None:

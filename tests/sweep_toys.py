@@ -1,11 +1,14 @@
 """A cell kind without torch for the tests of sweeps, and a worker process to kill.
 
 The kind is found like those of third parties, by an entry point: `toy_path(folder)` makes the folder that says so.
-Called as `python sweep_toys.py URL STORE [SECONDS A BEAT] [GRACE]` it is a worker.
+Called as `python sweep_toys.py URL STORE SECONDS_A_BEAT GRACE [CLOCK]` it is a worker; its clock of the day then jumps
+to and fro by CLOCK seconds.
 """
 
 from __future__ import annotations
 
+import datetime
+import itertools
 import json
 import os
 import sys
@@ -68,6 +71,21 @@ def toy_path(folder: Path) -> str:
     return os.pathsep.join([str(folder), str(HERE), str(HERE.parent)])
 
 
+def jump_clock(seconds: float) -> None:
+    """Make the clock of the day, Optuna's too, wrong by a multiple of `seconds` that changes each time it is read."""
+    from optuna.storages._rdb import storage
+
+    jumps, right = itertools.cycle((-7, 3, 0, 11, -2)), time.time
+
+    class Jumping(datetime.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return super().now(tz) + datetime.timedelta(seconds=seconds * next(jumps))
+
+    storage.datetime = Jumping
+    time.time = lambda: right() + seconds * next(jumps)
+
+
 def worker_process(url: str, store: Path, beat_s: float, grace_s: float) -> int:
     """Work until nothing is left."""
     stop = Stop()
@@ -77,4 +95,6 @@ def worker_process(url: str, store: Path, beat_s: float, grace_s: float) -> int:
 
 
 if __name__ == "__main__":
+    for clock in sys.argv[5:]:
+        jump_clock(float(clock))
     print(worker_process(sys.argv[1], Path(sys.argv[2]), *map(float, sys.argv[3:5])))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import signal
+import socket
 import time
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 import sweep_toys
-from postgres import Server, binaries
+from postgres import ABSENT, Server, binaries
 from sweep_toys import computed, toy
-from test_sweep_processes import Crowd, sweep_of, until
+from test_sweep_processes import Crowd, failures_of, sweep_of, until
 
 from fyi_bench.cells import CELLS, Worker
 from fyi_bench.errors import StoreError
@@ -18,10 +21,7 @@ from fyi_bench.sweep import Counts, Sweep
 from fyi_bench.sweep_storage import Patient, open_storage, shown
 from fyi_bench.sweep_worker import drain
 
-pytestmark = [
-    pytest.mark.skipif(binaries() is None, reason="no PostgreSQL server is installed here"),
-    pytest.mark.xdist_group("sweep processes"),
-]
+pytestmark = pytest.mark.skipif(binaries() is None, reason=ABSENT)
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +43,29 @@ def test_a_restart_in_the_middle_costs_nothing_but_time(server, tmp_path, mode):
         assert sum(crowd.wait()) == 20
         assert sorted(computed(store)) == list(range(20))
         assert sweep.counts() == Counts(complete=20)
+    finally:
+        crowd.end()
+
+
+def test_four_workers_with_wrong_clocks_one_killed_and_the_database_restarted(server, tmp_path):
+    """All at once what may happen to a sweep on several machines: only the job of the killed one is done twice."""
+    crowd = Crowd(server.url, tmp_path / "store", sweep_toys.toy_path(tmp_path / "toys"))
+    try:
+        sweep, store = sweep_of(crowd, [toy(0, at_first=90.0), *(toy(n, 0.1) for n in range(1, 25))], "all at once")
+        crowd.start(1, clock=3600.0)
+        until(lambda: computed(store) == [0])
+        for clock in (-86400.0, 30.0, 1e6):
+            crowd.start(1, clock=clock)
+        until(lambda: len(computed(store)) >= 4)
+        killed = crowd.processes.pop(0)
+        killed.send_signal(signal.SIGKILL)
+        server.stop("immediate")
+        time.sleep(0.5)
+        server.start()
+        assert sum(crowd.wait()) == 25
+        assert Counter(computed(store)) == {n: 2 if n == 0 else 1 for n in range(25)}
+        assert sweep.counts() == Counts(complete=25)
+        assert failures_of(sweep) == [f"its worker process {killed.pid} on {socket.gethostname()} died"]
     finally:
         crowd.end()
 

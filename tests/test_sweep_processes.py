@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from postgres import Server, binaries
+from postgres import ABSENT, Server, binaries
 from sweep_toys import computed, toy, toy_path
 
 from fyi_bench.cells import CELLS
@@ -25,21 +25,15 @@ from fyi_bench.sweep_storage import sqlite_url
 
 SCRIPT = Path(__file__).parent / "sweep_toys.py"
 BEAT_S, GRACE_S = 0.2, 2.0
-GIVEN_URL = "FYI_BENCH_TEST_POSTGRES"
-pytestmark = pytest.mark.xdist_group("sweep processes")
 
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[str]:
-    """URL of a PostgreSQL database: the one that is given, or one of a server of our own."""
-    given = os.environ.get(GIVEN_URL)
-    if given:
-        yield given
-    elif binaries() is None:
-        pytest.skip(f"no PostgreSQL server here: install one, or set {GIVEN_URL}")
-    else:
-        with Server() as server:
-            yield server.url
+    """URL of a PostgreSQL database of a server of our own."""
+    if binaries() is None:
+        pytest.skip(ABSENT)
+    with Server() as server:
+        yield server.url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -54,8 +48,9 @@ class Crowd:
         self.url, self.store, self.path = url, store, path
         self.processes: list[subprocess.Popen] = []
 
-    def start(self, count: int, beat_s: float = BEAT_S) -> None:
+    def start(self, count: int, beat_s: float = BEAT_S, clock: float | None = None) -> None:
         command = [sys.executable, str(SCRIPT), self.url, str(self.store), str(beat_s), str(GRACE_S)]
+        command += [] if clock is None else [str(clock)]
         environment = {**os.environ, "PYTHONPATH": self.path, "OMP_NUM_THREADS": "1"}
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
         self.processes += [subprocess.Popen(command, env=environment, **pipes) for _ in range(count)]
