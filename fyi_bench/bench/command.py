@@ -1,0 +1,43 @@
+"""The parts of the benchmark by name, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from fyi_bench.bench.growth import growth, show_growth
+from fyi_bench.bench.run import Request, Say, bench
+from fyi_bench.bench.show import markdown
+from fyi_bench.bench.startup import show_start_up, start_up
+from fyi_bench.budget import Interruption, Stop
+from fyi_bench.errors import UnknownNameError
+from fyi_bench.files import write_json
+
+Part = tuple[Callable[[Request, Stop, Say], dict[str, Any]], Callable[[dict[str, Any]], str]]
+# name -> (what measures it, what makes text of its record)
+PARTS: dict[str, Part] = {
+    "jobs": (bench, markdown),
+    "start-up": (start_up, show_start_up),
+    "growth": (growth, show_growth),
+}
+DEFAULT = ("jobs", "start-up")
+
+
+def run_parts(names: Sequence[str], request: Request, stop: Stop, say: Say, json_file: Path | None) -> None:
+    """Measure the parts, print each, and write their records together where `json_file` says.
+
+    Raises UnknownNameError for another part, BudgetExhausted when the time is used up: what was measured is kept.
+    """
+    chosen = list(names) or list(DEFAULT)
+    for name in chosen:
+        if name not in PARTS:
+            raise UnknownNameError("part of the benchmark", name, PARTS)
+    records: dict[str, Any] = {}
+    with Interruption(stop):
+        for name in chosen:
+            measure, text = PARTS[name]
+            records[name] = measure(request, stop, say)
+            say("\n" + text(records[name]))
+    if json_file is not None:
+        write_json(json_file, {"task": "bench", **records})

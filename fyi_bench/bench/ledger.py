@@ -1,0 +1,54 @@
+"""Every measured round in a file, so that a benchmark goes on where its budget ended."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from fyi_bench.bench.case import Case
+from fyi_bench.bench.measure import Machine, Round
+from fyi_bench.files import digest_of
+from fyi_bench.jsonl import append_line, read_lines
+from fyi_bench.record import environment
+
+FOLDER, FILE = "bench", "rounds.jsonl"
+
+
+class Ledger:
+    """Rounds by key; a key stands for one case with its sides on one machine, source and set of versions."""
+
+    def __init__(self, store: Path):
+        self.folder = store / FOLDER
+        self._rounds: dict[str, list[Round]] = defaultdict(list)
+        for line in read_lines(self.folder / FILE):
+            if line.get("void"):
+                self._rounds.pop(line["key"], None)
+            else:
+                self._rounds[line["key"]].append(line["sides"])
+
+    def rounds(self, key: str) -> list[Round]:
+        """What was measured under the key, in order."""
+        return list(self._rounds[key])
+
+    def add(self, key: str, case: Case, sides: Round) -> None:
+        """Keep a round."""
+        append_line(self.folder / FILE, {"key": key, "case": case.describe(), "sides": sides})
+        self._rounds[key].append(sides)
+
+    def void(self, keys: Iterable[str]) -> None:
+        """Measure these anew; the old lines stay in the file."""
+        for key in keys:
+            if self._rounds.pop(key, None):
+                append_line(self.folder / FILE, {"key": key, "void": True})
+
+
+def key_of(case: Case, machine: Machine, sides: Iterable[str], **more: Any) -> str:
+    """Digest of everything that may change how long the case takes."""
+    here = environment(machine.device)
+    facts = {name: here[name] for name in ("versions", "device_name", "cores", "source_digest")}
+    return digest_of(
+        {"case": case.describe(), "device": machine.device, "threads": machine.threads, "sides": list(sides),
+         "real": str(machine.data_root), **facts, **more}
+    )  # fmt: skip

@@ -1,0 +1,130 @@
+"""The sides of a case take turns, each in its own process, so that a ratio compares what happened side by side."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fyi_bench.bench.case import Case
+from fyi_bench.bench.side import OURS, TWIN
+from fyi_bench.errors import FyiBenchError
+
+SAMPLE_SECONDS = 0.4  # a sample is of as many units as the fastest side does in about this time
+MOST_UNITS = 200
+TWIN_DEFAULT, TWIN_TUNED = "twin", "twin tuned"
+# what a user may have set to tune glibc must not reach the side that shows its default
+_ALLOCATOR_VARIABLES = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
+
+Round = dict[str, dict[str, Any]]  # by side: what it answered
+
+
+class SideFailed(FyiBenchError):
+    """A side's process ended before it was told to: out of memory, or an error of its own."""
+
+
+@dataclass(frozen=True)
+class Machine:
+    """Where the sides run. data_root: folder of real data sets, or None."""
+
+    device: str
+    threads: int
+    data_root: Path | None
+
+
+def ours_in(precision: str) -> str:
+    """Name of our side in this precision."""
+    return f"{OURS} {precision}"
+
+
+def side_specs(case: Case, machine: Machine, precisions: tuple[str, ...], twins: bool) -> dict[str, dict[str, Any]]:
+    """What each side's process is told, by its name: ours in each precision, and the twin with either allocator."""
+    common = {"case": case.describe(), "device": machine.device, "threads": machine.threads,
+              "data_root": str(machine.data_root) if machine.data_root else None}  # fmt: skip
+    specs = {ours_in(p): {**common, "side": OURS, "precision": p, "tuned": True} for p in precisions}
+    if twins:
+        specs[TWIN_DEFAULT] = {**common, "side": TWIN, "precision": "fp32", "tuned": False}
+        if machine.device == "cpu":  # on a GPU memory is kept by torch, and glibc is not asked
+            specs[TWIN_TUNED] = {**common, "side": TWIN, "precision": "fp32", "tuned": True}
+    return specs
+
+
+def rounds(
+    specs: Mapping[str, dict[str, Any]], first: int, count: int, before_each: Callable[[], None] = lambda: None
+) -> Iterator[Round]:
+    """Rounds `first` to `count` - 1 of these sides: seconds a unit and peak memory of each.
+
+    `before_each()` may raise to stop. One unit of each side goes before and is not counted. Which side begins changes
+    from round to round. Raises SideFailed with the end of what the side printed.
+    """
+    with ExitStack() as stack:
+        sides = {name: stack.enter_context(process(spec)) for name, spec in specs.items()}
+        warm = [side.order(1)["seconds"] for side in sides.values()]
+        units = min(MOST_UNITS, max(1, math.ceil(SAMPLE_SECONDS / min(warm))))
+        names = list(sides)
+        for number in range(first, count):
+            before_each()
+            turn = number % len(names)
+            found = {name: sides[name].order(units) for name in (*names[turn:], *names[:turn])}
+            yield {name: found[name] for name in names}
+
+
+class Side:
+    """A running side."""
+
+    def __init__(self, name: str, running: subprocess.Popen, errors: Path):
+        self.name, self._running, self._errors = name, running, errors
+
+    def order(self, units: int) -> dict[str, Any]:
+        """Let it do so many units; seconds of one, peak memory in MiB."""
+        self.send(units)
+        return self.answer()
+
+    def send(self, units: int) -> None:
+        """Tell it to start; `answer` waits for the end."""
+        try:
+            self._running.stdin.write(f"{units}\n")
+            self._running.stdin.flush()
+        except BrokenPipeError:
+            raise self._failed() from None
+
+    def answer(self) -> dict[str, Any]:
+        """What it says when it is done."""
+        line = self._running.stdout.readline()
+        if not line:
+            raise self._failed()
+        return json.loads(line)
+
+    def _failed(self) -> SideFailed:
+        self._running.wait()
+        last = self._errors.read_text(errors="replace").strip().splitlines()[-1:]
+        why = last[0] if last else f"it was ended with code {self._running.returncode} (out of memory?)"
+        return SideFailed(f"The side '{self.name}' failed: {why}\nThe other cases go on.")
+
+
+@contextmanager
+def process(spec: Mapping[str, Any]) -> Iterator[Side]:
+    """A side's process, started now and ended with the block."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(_ALLOCATOR_VARIABLES)}
+    environment |= {"OMP_NUM_THREADS": str(spec["threads"]), "MKL_NUM_THREADS": str(spec["threads"])}
+    with tempfile.TemporaryDirectory(prefix="fyi-bench-") as folder:
+        errors = Path(folder) / "errors"
+        with open(errors, "w") as sink:
+            running = subprocess.Popen(
+                [sys.executable, "-m", "fyi_bench.bench.side", json.dumps(spec)],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=sink, text=True, env=environment,
+                start_new_session=True,
+            )  # fmt: skip
+        try:
+            yield Side(f"{spec['case']['job']} {spec['side']}", running, errors)
+        finally:
+            running.kill()  # it has nothing to save
+            running.communicate()

@@ -1,0 +1,82 @@
+"""How long a user waits before anything happens: `--help`, and the first step of `distill` on cached CIFAR-10."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from fyi_bench.bench.goals import FIRST_STEP_SECONDS, HELP_SECONDS
+from fyi_bench.errors import DataError
+from fyi_bench.files import write_json
+
+if TYPE_CHECKING:
+    from fyi_bench.bench.run import Request
+    from fyi_bench.budget import Stop
+
+RECORD = "start-up.json"
+
+
+def start_up(request: Request, stop: Stop, say: Callable[[str], None]) -> dict[str, Any]:
+    """Median seconds of each command in a process of its own; the caches are warm, as the first one is not counted.
+
+    The first step is counted as the whole command that makes one step and evaluates nothing: an upper bound.
+    """
+    root = ["--data-root", str(request.machine.data_root)] if request.machine.data_root else []
+    found = {}
+    with tempfile.TemporaryDirectory(prefix="fyi-bench-") as folder:
+        one_step = ["distill", "--method", "dm", "--dataset", "cifar10", "--ipc", "1", "--only", "--arch", "none",
+                    "--set", "iterations=1", "--workers", "1", "--quiet", "--protocol", "quick", *root]  # fmt: skip
+        commands = {
+            "--help": (["--help"], HELP_SECONDS),
+            "distill, one step": (one_step, FIRST_STEP_SECONDS),
+        }
+        for name, (words, goal) in commands.items():
+            try:
+                found[name] = _entry(_times(words, request.rounds, Path(folder), stop), goal)
+            except DataError as error:
+                found[name] = {"goal": goal, "skipped": str(error)}
+    record = {"task": "bench start-up", "commands": found}
+    write_json(request.store / "bench" / RECORD, record)
+    return record
+
+
+def _entry(times: Sequence[float], goal: float) -> dict[str, Any]:
+    seconds = median(times)
+    return {"seconds": seconds, "low": min(times), "high": max(times), "goal": goal, "met": seconds < goal}
+
+
+def _times(words: Sequence[str], repeats: int, folder: Path, stop: Stop) -> list[float]:
+    times = []
+    for number in range(repeats + 1):
+        stop.check()
+        # a store of its own each time, or the second command would find the first one's result
+        own = ["--store", str(folder / str(number))] if len(words) > 1 else []
+        began = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-m", "fyi_bench.cli", *words, *own], capture_output=True, text=True, check=False,
+            env={**os.environ},
+        )  # fmt: skip
+        times.append(time.perf_counter() - began)
+        if done.returncode:
+            raise DataError((done.stderr.strip().splitlines() or ["the command failed"])[-1])
+    return times[1:]
+
+
+def show_start_up(record: dict[str, Any]) -> str:
+    """A line for each command."""
+    lines = []
+    for name, facts in record["commands"].items():
+        if "skipped" in facts:
+            lines.append(f"start-up {name}: skipped: {facts['skipped']}")
+            continue
+        verdict = "met" if facts["met"] else "missed"
+        spread = f"({facts['low']:.2f}-{facts['high']:.2f})"
+        lines.append(f"start-up {name}: {facts['seconds']:.2f} s {spread}, goal under {facts['goal']:g} s: {verdict}")
+    return "\n".join(lines)
