@@ -53,12 +53,19 @@ class Worker:
         return self.keep(("data", name, test), lambda: load_dataset(name, self.data_root, test=test))
 
     def image_set(self, reference: dict[str, str]) -> ImageSet:
-        """The set a cell refers to: {'cell': digest} of a finished run, or {'file': path, 'digest': of its content}."""
+        """The set a cell refers to: {'cell': digest} of a finished run, or {'file': path, 'digest': of its content}.
+
+        A run that is not a `distill` one is named by `kind`, a set in it that is not its only one by `name`.
+        """
         from distill.image_set import ImageSet
         from fyi_bench.errors import DataError
         from fyi_bench.whitening import ready
 
-        path = self.store.artefact("distill", reference["cell"], SET_FILE) if "cell" in reference else reference["file"]
+        if "cell" in reference:
+            place = reference.get("kind", "distill"), reference["cell"], reference.get("name", SET_FILE)
+            path = self.store.artefact(*place)
+        else:
+            path = reference["file"]
         image_set = self.keep(("set", str(path)), lambda: ImageSet.load(path))
         ready(image_set.space, lambda name: self.data(name, test=False))
         if "digest" in reference and image_set.digest != reference["digest"]:
@@ -72,9 +79,12 @@ class Worker:
         return self._cache[key]
 
 
-def ensure(cell: Cell, worker: Worker) -> dict[str, Any]:
-    """The cell's record: read if it exists, else computed here; another process at it is waited for."""
-    with worker.store.run(cell, budget=worker.stop, on_wait=worker.say) as run:
+def ensure(cell: Cell, worker: Worker, wait: bool = True) -> dict[str, Any]:
+    """The cell's record: read if it exists, else computed here; another process at it is waited for.
+
+    wait False: store.Busy is raised then.
+    """
+    with worker.store.run(cell, budget=worker.stop, on_wait=worker.say, wait=wait) as run:
         if not run.done:
             CELLS.get(cell.kind)(cell, run, worker)
         return run.record

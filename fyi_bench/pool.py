@@ -1,16 +1,17 @@
-"""Several processes that share cells: each takes the next one, computes it into the store, and says so.
+"""Processes that work side by side: on the cells of a command, or on the jobs of a sweep.
 
-The store decides what is done, so the number of workers cannot change a result; a worker that dies loses nothing,
-its cell is handed out again and goes on from its checkpoint.
+What each of them does is a function. Who does which piece is settled where the pieces are: by the locks of the store,
+or by the ledger of the sweep. So the number of processes cannot change a result, and one that dies loses nothing:
+another is started, finds its piece free, and goes on from the checkpoint.
 """
 
 from __future__ import annotations
 
-import contextlib
+import math
 import multiprocessing
 import queue
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,23 +19,12 @@ from typing import Any
 from fyi_bench import errors
 from fyi_bench.budget import Budget, Interruption, Stop
 from fyi_bench.cells import Worker, ensure
-from fyi_bench.errors import FyiBenchError, StoreError
-from fyi_bench.store import Cell, Store
+from fyi_bench.errors import BudgetExhausted, FyiBenchError, Interrupted, StoreError
+from fyi_bench.progress import Progress
+from fyi_bench.store import Busy, Cell, Store
 
-POLL_SECONDS = 0.2
 RESTARTS = 3
-_STOPPED = (errors.BudgetExhausted, errors.Interrupted)
-
-
-@dataclass(frozen=True)
-class WorkerOptions:
-    """What a worker process needs to know: places, device, threads, seconds it may work."""
-
-    store: Path
-    data_root: Path | None
-    device: str
-    threads: int
-    budget: float | None
+_LISTEN_S, _FAREWELL_S = 0.2, 30.0
 
 
 @dataclass
@@ -46,45 +36,74 @@ class Events:
     say: Callable[[str], None] = lambda line: None
 
 
-def compute_here(cells: Sequence[Cell], worker: Worker, events: Events) -> None:
-    """Compute the cells one after another in this process."""
-    worker.progress, worker.say = events.progress, events.say
-    for cell in cells:
-        if worker.stop is not None:
-            worker.stop.check()
-        ensure(cell, worker)
-        events.done(cell.digest)
+# what a process does until it is asked to stop or nothing is left for it; returns how many pieces it finished
+Work = Callable[[Stop, Events], int]
 
 
-def compute_in_workers(
-    cells: Sequence[Cell], options: WorkerOptions, count: int, events: Events, stop: Stop | None = None
-) -> None:
-    """Compute the cells in `count` processes, in the order given.
+@dataclass(frozen=True)
+class Place:
+    """Where a process works: folders of results and of data, device, threads."""
 
-    The first error ends the whole: workers stop at their next safe point, and the error is raised here. Raises what
-    `stop.check()` raises when asked to stop, after the workers have saved their checkpoints.
+    store: Path
+    data_root: Path | None
+    device: str
+    threads: int
+
+    def worker(self, stop: Stop, events: Events) -> Worker:
+        """Make this process ready for numerical work, and a worker of it."""
+        from fyi_bench.runtime import prepare
+
+        prepare(self.threads)
+        store = Store(self.store, say=events.say)
+        return Worker(store, self.data_root, self.device, stop, events.progress, events.say)
+
+
+def compute_cells(cells: Sequence[Cell], worker: Worker, events: Events, wait: bool = True) -> int:
+    """Compute the cells in this order; returns how many are finished now.
+
+    wait False: pass over those that another process is at. Raises what `worker.stop` raises, and the first error.
     """
-    _Pool(cells, options, min(count, len(cells)), events, stop or Stop()).run()
+    finished = 0
+    for cell in cells:
+        worker.stop.check()
+        try:
+            ensure(cell, worker, wait)
+        except Busy:
+            continue
+        finished += 1
+        events.done(cell.digest)
+    return finished
 
 
-class _Pool:
-    def __init__(self, cells: Sequence[Cell], options: WorkerOptions, count: int, events: Events, stop: Stop):
+def share_cells(cells: Sequence[Cell], place: Place, stop: Stop, events: Events) -> int:
+    """`compute_cells` as one of several processes."""
+    return compute_cells(cells, place.worker(stop, events), events, wait=False)
+
+
+def work_together(work: Work, count: int, events: Events, stop: Stop, tick: Callable[[], None] = lambda: None) -> int:
+    """Do `work` in this process, or in `count` of its own (then it must be picklable); returns what was finished.
+
+    tick() is called several times a second meanwhile. The first error ends the whole: the others stop at their next
+    safe point, and it is raised here, as is what `stop.check()` raises when asked to stop.
+    """
+    return work(stop, events) if count == 1 else _Crew(work, count, events, stop, tick).run()
+
+
+class _Crew:
+    def __init__(self, work: Work, count: int, events: Events, stop: Stop, tick: Callable[[], None]):
         self.context = multiprocessing.get_context("spawn")  # a forked copy of torch's threads would hang
-        self.waiting, self.options, self.events, self.stop = list(cells), options, events, stop
-        self.results = self.context.Queue()
-        self.workers: dict[int, Any] = {}
-        self.pipes: dict[int, Any] = {}
-        self.busy: dict[int, Cell] = {}
-        self.restarts = 0
-        self.error: FyiBenchError | None = None
-        self.count = count
-        self.told: set[int] = set()  # workers that were asked to stop
+        self.work, self.count, self.events, self.stop, self.tick = work, count, events, stop, tick
+        self.news = self.context.Queue()
+        self.processes: dict[int, Any] = {}
+        self.told: set[int] = set()  # those that were asked to stop
+        self.restarts, self.finished = 0, 0
+        self.error: Exception | None = None
 
-    def run(self) -> None:
+    def run(self) -> int:
         try:
             for number in range(self.count):
                 self._start(number)
-            while self.busy:
+            while self.processes:
                 self._listen()
                 if self.stop.interrupted or self.error is not None:
                     self._ask_to_stop()
@@ -92,110 +111,126 @@ class _Pool:
             self._end()
         if self.error is not None:
             raise self.error
-        if self.waiting:
+        if self.told:
             self.stop.check()
+        return self.finished
 
     def _start(self, number: int) -> None:
-        ours, theirs = self.context.Pipe()
-        worker = self.context.Process(target=_serve, args=(number, theirs, self.results, self.options), daemon=True)
-        worker.start()
-        self.workers[number], self.pipes[number] = worker, ours
-        self._hand_out(number)
-
-    def _hand_out(self, number: int) -> None:
-        """Give a worker its next cell, or let it go."""
-        self.busy.pop(number, None)
-        over = self.stop.interrupted or self.error is not None or not self.waiting
-        if not over:
-            self.busy[number] = self.waiting.pop(0)
-        with contextlib.suppress(OSError):  # a worker that is gone is noticed by _replace_the_dead
-            self.pipes[number].send(None if over else self.busy[number])
+        budget = self.stop.budget
+        left = None if math.isinf(budget.seconds) else max(1.0, budget.seconds - budget.spent())
+        process = self.context.Process(target=_serve, args=(number, self.work, left, self.news), daemon=True)
+        process.start()
+        self.processes[number] = process
 
     def _listen(self) -> None:
+        self.tick()
         try:
-            number, kind, content = self.results.get(timeout=POLL_SECONDS)
+            number, kind, content = self.news.get(timeout=_LISTEN_S)
         except queue.Empty:
             self._replace_the_dead()
             return
-        if kind == "progress":
-            self.events.progress(*content)
-        elif kind == "say":
-            self.events.say(content)
-        elif kind == "done":
-            self.events.done(content)
-            self._hand_out(number)
+        if kind == "over":
+            self._over(number, *content)
         else:
-            error = rebuild_error(*content)
-            if isinstance(error, _STOPPED):
-                self.waiting.insert(0, self.busy[number])
-            self.error = self.error or error
-            self._hand_out(number)
+            self.finished += kind == "done"
+            getattr(self.events, kind)(*content)
+
+    def _over(self, number: int, error: tuple[str, str] | None) -> None:
+        self.processes.pop(number).join(timeout=_FAREWELL_S)
+        if error is not None and (self.error is None or isinstance(self.error, BudgetExhausted | Interrupted)):
+            self.error = _rebuilt(*error)
 
     def _replace_the_dead(self) -> None:
-        for number, worker in list(self.workers.items()):
-            if number in self.busy and not worker.is_alive():
-                cell = self.busy.pop(number)
-                self.restarts += 1
-                if self.restarts > RESTARTS:
-                    self.error = self.error or StoreError(
-                        f"Worker processes keep dying (exit code {worker.exitcode}) at {cell.kind} {cell.digest}.\n"
-                        "Is there enough memory? Use fewer --workers."
-                    )
-                    continue
-                self.events.say(
-                    f"A worker died (exit code {worker.exitcode}); its {cell.kind} cell goes on in another."
+        for number, process in list(self.processes.items()):
+            if process.is_alive() or not self.news.empty():
+                continue
+            del self.processes[number]
+            if number in self.told:
+                continue
+            self.restarts += 1
+            if self.restarts > RESTARTS:
+                self.error = self.error or StoreError(
+                    f"Worker processes keep dying (exit code {process.exitcode}).\n"
+                    "Is there enough memory? Use fewer --workers."
                 )
-                self.waiting.insert(0, cell)
-                self._start(number)
+                continue
+            self.events.say(f"A worker died (exit code {process.exitcode}); another goes on with its work.")
+            self._start(number)
 
     def _ask_to_stop(self) -> None:
-        for number in self.busy:
-            worker = self.workers[number]
-            if worker.is_alive() and number not in self.told:
-                worker.terminate()  # SIGTERM: the worker checkpoints at its next safe point
+        for number, process in self.processes.items():
+            if process.is_alive() and number not in self.told:
+                process.terminate()  # SIGTERM: it stops at its next safe point, everything done kept
                 self.told.add(number)
 
     def _end(self) -> None:
-        for number, worker in self.workers.items():
-            if number in self.busy:
-                worker.terminate()
-            worker.join(timeout=30)
-            if worker.is_alive():
-                worker.kill()
+        for process in self.processes.values():
+            process.terminate()
+            process.join(timeout=_FAREWELL_S)
+            if process.is_alive():
+                process.kill()
 
 
-def _serve(number: int, pipe: Any, results: Any, options: WorkerOptions) -> None:
-    """Life of a worker process: cells from the pipe until None, news into the queue."""
-    from fyi_bench.runtime import end_with_parent, prepare
+def _serve(number: int, work: Work, budget: float | None, news: Any) -> None:
+    """Life of a process: news into the queue, 'over' at its end."""
+    from fyi_bench.runtime import end_with_parent
 
     end_with_parent()
-    prepare(options.threads)
-    stop = Stop(Budget(options.budget))
-    worker = Worker(
-        store=Store(options.store, say=lambda line: results.put((number, "say", line))),
-        data_root=options.data_root,
-        device=options.device,
-        stop=stop,
-        progress=lambda *facts: results.put((number, "progress", facts)),
-        say=lambda line: results.put((number, "say", line)),
-    )
+    stop, error = Stop(Budget(budget)), None
+
+    def tell(kind: str) -> Callable[..., None]:
+        return lambda *content: news.put((number, kind, content))
+
     with Interruption(stop, say=lambda line: None):
-        while (cell := pipe.recv()) is not None:
-            try:
-                stop.check()
-                ensure(cell, worker)
-                results.put((number, "done", cell.digest))
-            except FyiBenchError as error:
-                results.put((number, "error", (type(error).__name__, str(error))))
-            except Exception:  # a defect of ours: the parent shows where
-                results.put((number, "error", ("", traceback.format_exc())))
+        try:
+            work(stop, Events(tell("progress"), tell("done"), tell("say")))
+        except FyiBenchError as caught:
+            error = type(caught).__name__, str(caught)
+        except KeyboardInterrupt:
+            error = Interrupted.__name__, "Stopped at once by Ctrl-C."
+        except Exception:  # a defect of ours: the parent shows where
+            error = "", traceback.format_exc()
+        news.put((number, "over", (error,)))
 
 
-def rebuild_error(name: str, text: str) -> Exception:
-    """The worker's error in this process: one of the project's own kinds, else a RuntimeError with its traceback."""
+def _rebuilt(name: str, text: str) -> Exception:
+    """The error of another process in this one: of the project's own kinds, else a RuntimeError with its traceback."""
     kind = getattr(errors, name, None)
     if kind is None:
         return RuntimeError(f"in a worker process:\n{text}")
     error = kind.__new__(kind)
     Exception.__init__(error, text)
     return error
+
+
+class Rows:
+    """What processes tell, as rows of a display: the whole, and each piece under way.
+
+    unit: what the pieces are; names: of the pieces, by digest.
+    """
+
+    def __init__(self, shown: Progress, title: str, total: int, unit: str, names: Mapping[str, str]):
+        self.shown, self.names = shown, names
+        self.stage = shown.add(title, total=total, unit=unit)
+        self.events = Events(self._progress, self._done, shown.say)
+        self._rows: dict[str, Any] = {}
+        self._finished: set[str] = set()  # several processes may say so of one piece, and one speak late
+
+    def _progress(self, digest: str, done: int, total: int, loss: float) -> None:
+        if digest in self._finished:
+            return
+        if digest not in self._rows:
+            self._rows[digest] = self.shown.add(self.names.get(digest, digest), total=total, done=done - 1)
+        self._rows[digest].update(done, loss=loss)
+
+    def _done(self, digest: str) -> None:
+        if digest in self._rows:
+            self._rows.pop(digest).finish()
+        self._finished.add(digest)
+        self.stage.update(max(self.stage.step, len(self._finished)))
+
+    def end(self) -> None:
+        """Take the rows away."""
+        for row in self._rows.values():
+            row.finish()
+        self.stage.finish()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +14,7 @@ from fyi_bench.budget import Budget, Interruption, Stop, format_duration
 from fyi_bench.cells import Worker
 from fyi_bench.config import Settings
 from fyi_bench.errors import Declined, PlanShown, UsageError, unknown_name_message
-from fyi_bench.pool import Events, WorkerOptions, compute_here, compute_in_workers
+from fyi_bench.pool import Place, Rows, compute_cells, share_cells, work_together
 from fyi_bench.progress import Progress, progress
 from fyi_bench.store import Cell, Store
 
@@ -42,6 +43,7 @@ class Session:
 
     def __post_init__(self) -> None:
         self.settings = self.settings.resolved()
+        self._check_protocol()
         self.stop = self.stop or Stop(Budget(self.settings.budget))
         self.store = Store(self.settings.store, say=lambda line: print(line, file=sys.stderr))
 
@@ -51,6 +53,12 @@ class Session:
         from fyi_bench.data import load_dataset
 
         return load_dataset(self.settings.dataset, self.settings.data_root)
+
+    def _check_protocol(self) -> None:
+        """Raise UnknownNameError here, before any data is read; recipes alone would take any name of theirs."""
+        from downstream.protocol import protocol_data
+
+        protocol_data(self.settings.protocol)
 
     def protocol(self, task: str, method: str | None = None) -> Protocol:
         """The protocol of the settings for a task, with those overrides that are its keys."""
@@ -125,48 +133,26 @@ class Session:
     def _compute_stage(self, shown: Progress, title: str, missing: Sequence[Cell]) -> None:
         if not missing:
             return
-        events, s = _Shown(shown, title, missing), self.settings
-        heard = Events(events.progress, events.done, shown.say)
-        if s.workers > 1 and len(missing) > 1:
-            budget = None if s.budget is None else max(1.0, s.budget - self.wall_s())
-            options = WorkerOptions(self.store.root, s.data_root, s.device, s.threads, budget)
-            compute_in_workers(missing, options, s.workers, heard, self.stop)
-        else:
-            compute_here(missing, self._worker, heard)
-        events.end()
+        s, rows = self.settings, Rows(shown, title, len(missing), "cell", {c.digest: name_of(c) for c in missing})
+        try:
+            if min(s.workers, len(missing)) > 1:
+                place = Place(self.store.root, s.data_root, s.device, s.threads)
+                work = functools.partial(share_cells, missing, place)
+                work_together(work, min(s.workers, len(missing)), rows.events, self.stop)
+            left = [cell for cell in missing if not self.store.has(cell)]  # with workers: what another command is at
+            if left:
+                self._worker.progress, self._worker.say = rows.events.progress, rows.events.say
+                compute_cells(left, self._worker, rows.events)
+        finally:
+            rows.end()
 
     @cached_property
     def _worker(self) -> Worker:
+        """Kept between stages, with the data it has read."""
         from fyi_bench.runtime import prepare
 
         prepare(self.settings.threads)
         return Worker(self.store, self.settings.data_root, self.settings.device, self.stop)
-
-
-class _Shown:
-    """Cells as rows of the display: the stage, and the cell that spoke last."""
-
-    def __init__(self, shown: Progress, title: str, cells: Sequence[Cell]):
-        self.shown, self.total, self.names = shown, len(cells), {c.digest: name_of(c) for c in cells}
-        self.stage = shown.add(title, total=len(cells), unit="cell")
-        self.rows: dict[str, Any] = {}
-        self.finished = 0
-
-    def progress(self, digest: str, done: int, total: int, loss: float) -> None:
-        if digest not in self.rows:
-            self.rows[digest] = self.shown.add(self.names.get(digest, digest), total=total, done=done - 1)
-        self.rows[digest].update(done, loss=loss)
-
-    def done(self, digest: str) -> None:
-        if digest in self.rows:
-            self.rows.pop(digest).finish()
-        self.finished += 1
-        self.stage.update(self.finished)
-
-    def end(self) -> None:
-        for row in self.rows.values():
-            row.finish()
-        self.stage.finish()
 
 
 def name_of(cell: Cell) -> str:

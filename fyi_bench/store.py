@@ -89,6 +89,10 @@ class RunInfo:
     detail: str = ""
 
 
+class Busy(StoreError):
+    """Another process works on the run, and the caller did not want to wait."""
+
+
 class Store:
     """Results under one root folder.
 
@@ -111,12 +115,17 @@ class Store:
 
     @contextmanager
     def run(
-        self, cell: Cell, budget: StopLike | None = None, on_wait: Callable[[str], None] | None = None
+        self,
+        cell: Cell,
+        budget: StopLike | None = None,
+        on_wait: Callable[[str], None] | None = None,
+        wait: bool = True,
     ) -> Iterator[RunFolder]:
         """Open a cell's folder, alone: `with store.run(cell) as run:`.
 
         A finished one is opened for reading at once, without the lock or permission to write. If another process
-        is at it, `on_wait(line)` is called once and this waits; `budget.check()` may end the wait by raising.
+        is at it, `on_wait(line)` is called once and this waits; `budget.check()` may end the wait by raising. With
+        `wait` False that is a Busy error at once.
         A DivergenceError that leaves the block is kept as the state of the run.
         Raises StoreError where the folder cannot be written, or holds another cell's config.
         """
@@ -127,7 +136,10 @@ class Store:
             yield run
             return
         lock = FolderLock(folder)
-        lock.acquire(check=budget.check if budget is not None else None, on_wait=on_wait)
+        if wait:
+            lock.acquire(check=budget.check if budget is not None else None, on_wait=on_wait)
+        elif not lock.try_acquire():
+            raise Busy(f"{lock.owner()} works on the same job in {folder}.")
         try:
             run.open()
             yield run

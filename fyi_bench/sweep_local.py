@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
-import multiprocessing
-import queue
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fyi_bench.budget import Budget, Interruption, Stop
-from fyi_bench.cells import Worker
-from fyi_bench.errors import BudgetExhausted, FyiBenchError, Interrupted, StoreError
-from fyi_bench.pool import RESTARTS, Events, rebuild_error
+from fyi_bench.budget import Interruption, Stop
+from fyi_bench.errors import StoreError
+from fyi_bench.pool import Events, Place, Rows, work_together
 from fyi_bench.progress import Progress, progress
 from fyi_bench.store import Store
 from fyi_bench.sweep import Counts, Job, Sweep, connect, finished
@@ -28,21 +24,16 @@ if TYPE_CHECKING:
     from fyi_bench.session import Session
 
 FILE = "sweep.sqlite3"
-_LISTEN_S = 0.2
 _COUNT_S, _COUNT_SHARE = 2.0, 0.05  # the ledger is counted this often, and for this share of the time at most
 
 
 @dataclass(frozen=True)
-class WorkerPlan:
-    """What a worker process needs to know. name: of one sweep, or None for all; budget: seconds."""
+class SweepPlan:
+    """What a process needs to take part in sweeps. name: of one sweep, or None for all."""
 
     url: str
     name: str | None
-    store: Path
-    data_root: Path | None
-    device: str
-    threads: int
-    budget: float | None = None
+    place: Place
     artefacts: str | None = None
     linger: bool = True
 
@@ -81,7 +72,7 @@ def compute_by_sweep(
             missing = [job for job in missing if not finished(session.store, job.cell)]
         sweep.enqueue(missing, session.store)
         if work:
-            _work(session, sweep, missing, shown, _plan(session, url, name, artefacts))
+            _work(session, sweep, missing, shown, SweepPlan(url, name, _place(session), artefacts))
         if cargo is not None:
             for job in missing:
                 cargo.bring(session.store, job.cell.kind, job.cell.digest, optional=True)
@@ -90,17 +81,13 @@ def compute_by_sweep(
 
 def _compute_here(session: Session, missing: Sequence[Job]) -> dict[str, str]:
     """The same in this process alone, where Optuna is not installed."""
-    from fyi_bench.runtime import prepare
-
-    s, sweep = session.settings, MemorySweep(missing)
+    sweep = MemorySweep(missing)
     with Interruption(session.stop), progress(session.display) as shown:
         shown.say("Optuna is not installed: one worker, in this process.")
-        prepare(s.threads or 1)
         display = _display(shown, sweep, missing)
-        heard = display.events
-        worker = Worker(session.store, s.data_root, s.device, session.stop, heard.progress, heard.say)
         try:
-            drain([sweep], worker, Habits(done=heard.done))
+            worker = _place(session).worker(session.stop, display.events)
+            drain([sweep], worker, Habits(done=display.events.done))
         finally:
             display.end()
     return sweep.failures()
@@ -110,25 +97,17 @@ def _display(shown: Progress, sweep: Sweep | MemorySweep, jobs: Sequence[Job]) -
     return Display(shown, len(jobs), lambda: [sweep.counts()], {job.cell.digest: job.title for job in jobs})
 
 
-def _work(session: Session, sweep: Sweep, missing: Sequence[Job], shown: Progress, plan: WorkerPlan) -> None:
-    display = _display(shown, sweep, missing)
+def _place(session: Session) -> Place:
+    s = session.settings
+    return Place(session.store.root, s.data_root, s.device, s.threads or 1)
+
+
+def _work(session: Session, sweep: Sweep, missing: Sequence[Job], shown: Progress, plan: SweepPlan) -> None:
+    display, count = _display(shown, sweep, missing), min(session.settings.workers or 1, len(missing))
     try:
-        work_together(
-            plan, min(session.settings.workers or 1, len(missing)), display.events, session.stop, display.tick
-        )
+        work_together(functools.partial(work_through, plan), count, display.events, session.stop, display.tick)
     finally:
         display.end()
-
-
-def work_together(plan: WorkerPlan, count: int, events: Events, stop: Stop, tick=lambda: None) -> int:
-    """Work in this process, or in `count` of its own, until nothing is left; returns how many jobs were finished."""
-    return work_through(plan, stop, events) if count == 1 else Crew(plan, count, events, stop, tick).run()
-
-
-def _plan(session: Session, url: str, name: str, artefacts: str | None) -> WorkerPlan:
-    s = session.settings
-    left = None if s.budget is None else max(1.0, s.budget - session.wall_s())
-    return WorkerPlan(url, name, session.store.root, s.data_root, s.device, s.threads or 1, left, artefacts)
 
 
 def _choices(jobs: Sequence[Job]) -> dict[str, list[str | int]]:
@@ -169,126 +148,15 @@ def _open_artefacts(place: str | None) -> Any:
     return Artefacts.open(place)
 
 
-# one worker, in this process or its own ---------------------------------------------------------------------------
-
-
-def work_through(plan: WorkerPlan, stop: Stop, events: Events) -> int:
-    """Prepare this process, drain the plan's sweeps, and return how many jobs were finished here."""
-    from fyi_bench.runtime import prepare
-
-    prepare(plan.threads)
+def work_through(plan: SweepPlan, stop: Stop, events: Events) -> int:
+    """Drain the plan's sweeps in this process, and return how many jobs were finished here."""
+    worker = plan.place.worker(stop, events)
     ask = connect(plan.url, stop.check, events.say)
-    store = Store(plan.store, say=events.say)
-    worker = Worker(store, plan.data_root, plan.device, stop, events.progress, events.say)
     habits = Habits(plan.linger, artefacts=_open_artefacts(plan.artefacts), done=events.done)
     return drain(Sweep.all(ask, plan.name), worker, habits)
 
 
-def _serve(number: int, plan: WorkerPlan, news: Any) -> None:
-    """Life of a worker process: news into the queue, 'over' at its end."""
-    from fyi_bench.runtime import end_with_parent
-
-    end_with_parent()
-    stop = Stop(Budget(plan.budget))
-
-    def tell(kind: str) -> Callable[..., None]:
-        return lambda *content: news.put((number, kind, content))
-
-    with Interruption(stop, say=lambda line: None):
-        try:
-            work_through(plan, stop, Events(tell("progress"), tell("done"), tell("say")))
-            news.put((number, "over", (None,)))
-        except FyiBenchError as error:
-            news.put((number, "over", ((type(error).__name__, str(error)),)))
-        except Exception:  # a defect of ours: the parent shows where
-            news.put((number, "over", (("", traceback.format_exc()),)))
-
-
-class Crew:
-    """Worker processes on this machine; one that dies is replaced, and its job is brought back by the others.
-
-    tick() is called several times a second meanwhile.
-    """
-
-    def __init__(self, plan: WorkerPlan, count: int, events: Events, stop: Stop, tick: Callable[[], None]):
-        self.context = multiprocessing.get_context("spawn")  # a forked copy of torch's threads would hang
-        self.plan, self.count, self.events, self.stop, self.tick = plan, count, events, stop, tick
-        self.news = self.context.Queue()
-        self.processes: dict[int, Any] = {}
-        self.told: set[int] = set()  # workers that were asked to stop
-        self.restarts, self.finished = 0, 0
-        self.error: Exception | None = None
-
-    def run(self) -> int:
-        """Until every worker has left; returns how many jobs they finished. Raises the first error."""
-        try:
-            for number in range(self.count):
-                self._start(number)
-            while self.processes:
-                self._listen()
-                if self.stop.interrupted or self.error is not None:
-                    self._ask_to_stop()
-        finally:
-            self._end()
-        if self.error is not None:
-            raise self.error
-        return self.finished
-
-    def _start(self, number: int) -> None:
-        process = self.context.Process(target=_serve, args=(number, self.plan, self.news), daemon=True)
-        process.start()
-        self.processes[number] = process
-
-    def _listen(self) -> None:
-        self.tick()
-        try:
-            number, kind, content = self.news.get(timeout=_LISTEN_S)
-        except queue.Empty:
-            self._replace_the_dead()
-            return
-        if kind == "over":
-            self._over(number, *content)
-        else:
-            self.finished += kind == "done"
-            getattr(self.events, kind)(*content)
-
-    def _over(self, number: int, error: tuple[str, str] | None) -> None:
-        self.processes.pop(number).join(timeout=30)
-        if error is not None and (self.error is None or isinstance(self.error, BudgetExhausted | Interrupted)):
-            self.error = rebuild_error(*error)
-
-    def _replace_the_dead(self) -> None:
-        for number, process in list(self.processes.items()):
-            if process.is_alive() or not self.news.empty():
-                continue
-            self.processes.pop(number)
-            if number in self.told:
-                continue
-            self.restarts += 1
-            if self.restarts > RESTARTS:
-                self.error = self.error or StoreError(
-                    f"Worker processes keep dying (exit code {process.exitcode}).\n"
-                    "Is there enough memory? Use fewer --workers."
-                )
-                continue
-            self.events.say(f"A worker died (exit code {process.exitcode}); its job goes on in another.")
-            self._start(number)
-
-    def _ask_to_stop(self) -> None:
-        for number, process in self.processes.items():
-            if process.is_alive() and number not in self.told:
-                process.terminate()  # SIGTERM: the worker gives its job back at its next safe point
-                self.told.add(number)
-
-    def _end(self) -> None:
-        for process in self.processes.values():
-            process.terminate()
-            process.join(timeout=30)
-            if process.is_alive():
-                process.kill()
-
-
-class Display:
+class Display(Rows):
     """Sweeps as rows: all jobs, counted in the ledger, and those of this machine's workers.
 
     total: jobs to do. counts(): what the ledgers say now. titles: of the jobs, by digest.
@@ -301,21 +169,12 @@ class Display:
         counts: Callable[[], Sequence[Counts]],
         titles: Mapping[str, str] | None = None,
     ):
-        self.shown, self.counts, self.titles = shown, counts, titles or {}
-        self.stage = shown.add("sweep", total=total, unit="job")
-        self.rows: dict[str, Any] = {}
-        self.events = Events(self._progress, self._done, shown.say)
+        super().__init__(shown, "sweep", total, "job", titles or {})
+        self.counts = counts
         self._due = time.monotonic() + _COUNT_S
 
-    def _progress(self, digest: str, done: int, total: int, loss: float) -> None:
-        if digest not in self.rows:
-            self.rows[digest] = self.shown.add(self.titles.get(digest, digest), total=total, done=done - 1)
-        self.rows[digest].update(done, loss=loss)
-
     def _done(self, digest: str) -> None:
-        if digest in self.rows:
-            self.rows.pop(digest).finish()
-        self.stage.advance()
+        super()._done(digest)
         self.tick()
 
     def tick(self) -> None:
@@ -330,11 +189,6 @@ class Display:
             self.stage.update(max(self.stage.step, done), failed=failed or None)
         now = time.monotonic()
         self._due = now + max(_COUNT_S, (now - began) / _COUNT_SHARE)
-
-    def end(self) -> None:
-        for row in self.rows.values():
-            row.finish()
-        self.stage.finish()
 
 
 def reasons_in_words(failures: Mapping[str, str], limit: int = 3) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,9 +10,10 @@ from dataclasses import dataclass
 from fyi_bench.budget import Budget, Interruption, Stop
 from fyi_bench.config import Settings
 from fyi_bench.errors import UsageError
+from fyi_bench.pool import Place, work_together
 from fyi_bench.progress import progress
 from fyi_bench.sweep import Sweep, connect
-from fyi_bench.sweep_local import Display, WorkerPlan, work_together
+from fyi_bench.sweep_local import Display, SweepPlan, work_through
 from fyi_bench.sweep_storage import shown
 
 ENVIRONMENT_VARIABLE = "FYI_BENCH_STORAGE"
@@ -48,9 +50,8 @@ def worker_job(
         raise UsageError(f"No storage is named.\nGive --storage URL, or set {ENVIRONMENT_VARIABLE}.")
     s = settings.resolved()
     stop = stop or Stop(Budget(s.budget))
-    plan = WorkerPlan(
-        url, duty.study, s.store, s.data_root, s.device, s.threads, s.budget, duty.artefacts, linger=duty.linger
-    )
+    place = Place(s.store, s.data_root, s.device, s.threads)
+    plan = SweepPlan(url, duty.study, place, duty.artefacts, duty.linger)
     with Interruption(stop), progress(display) as rows:
         sweeps = Sweep.all(connect(url, stop.check, rows.say), duty.study)
         waiting = sum(sweep.counts().open for sweep in sweeps)
@@ -59,7 +60,8 @@ def worker_job(
             return 0
         view = Display(rows, waiting, lambda: [sweep.counts() for sweep in sweeps])
         try:
-            done = work_together(plan, min(s.workers, waiting), view.events, stop, view.tick)
+            work = functools.partial(work_through, plan)
+            done = work_together(work, min(s.workers, waiting), view.events, stop, view.tick)
         finally:
             view.end()
     say(f"{done} job(s) finished here, results in {s.store}")

@@ -1,0 +1,141 @@
+"""Processes that share cells: each cell once, a dead one replaced, the first error ends all, others are waited for."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+
+import pytest
+from sweep_toys import computed, toy, toy_path
+
+from fyi_bench.budget import Budget, Stop
+from fyi_bench.config import Settings
+from fyi_bench.errors import BudgetExhausted, DataError, DivergenceError, Interrupted, StoreError
+from fyi_bench.pool import RESTARTS, Events, Place, Rows, share_cells, work_together
+from fyi_bench.progress import Progress
+from fyi_bench.session import Session
+from fyi_bench.store import Busy, Store
+
+
+@pytest.fixture(autouse=True)
+def _toys(tmp_path, monkeypatch):
+    """The kind `toy` in this process and in those it starts."""
+    from sweep_toys import compute
+
+    from fyi_bench.cells import CELLS
+
+    for place in toy_path(tmp_path / "toys").split(os.pathsep):
+        monkeypatch.syspath_prepend(place)
+    CELLS.names()
+    monkeypatch.setitem(CELLS._entries, "toy", compute)
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def share(store: Store, jobs, count: int = 2, stop: Stop | None = None) -> list[str]:
+    """Compute the cells of toy jobs in processes; what they said."""
+    said: list[str] = []
+    work = functools.partial(share_cells, [job.cell for job in jobs], Place(store.root, None, "cpu", 1))
+    work_together(work, count, Events(say=said.append), stop or Stop())
+    return said
+
+
+def test_each_cell_is_computed_once_and_a_process_that_dies_is_replaced(store):
+    jobs = [toy(n, 0.02) for n in range(8)] + [toy(8, dies_at_first=True)]
+    said = share(store, jobs, 3)
+    assert Counter(computed(store)) == {n: 1 + (n == 8) for n in range(9)}
+    assert all(store.has(job.cell) for job in jobs)
+    assert said == ["A worker died (exit code -9); another goes on with its work."]
+
+
+def test_a_cell_that_kills_every_process_ends_the_command(store):
+    jobs = [toy(n, dies_at_first=True) for n in range(RESTARTS + 2)]
+    with pytest.raises(StoreError, match=r"keep dying \(exit code -9\)\.\nIs there enough memory"):
+        share(store, jobs)
+
+
+@pytest.mark.parametrize(
+    ("trouble", "kind", "said"),
+    [
+        ("data", DataError, "no images here"),
+        ("diverged", DivergenceError, "no longer finite"),
+        ("defect", RuntimeError, "in a worker process:\nTraceback"),
+    ],
+)
+def test_the_first_error_ends_the_whole_and_is_raised_here(store, trouble, kind, said):
+    with pytest.raises(kind, match=said):
+        share(store, [toy(1, 60.0), toy(2, trouble=trouble), toy(3, 60.0)])
+    assert not store.has(toy(1).cell)
+
+
+def test_a_budget_holds_for_the_processes(store):
+    with pytest.raises(BudgetExhausted):
+        share(store, [toy(1, 120.0), toy(2, 120.0)], stop=Stop(Budget(6.0)))
+
+
+def test_an_interrupt_reaches_the_processes(store):
+    stop = Stop()
+    threading.Timer(2.0, stop.interrupt).start()
+    with pytest.raises(Interrupted):
+        share(store, [toy(1, 120.0), toy(2, 120.0)], stop=stop)
+
+
+def test_a_cell_that_another_command_is_at_is_left_to_it_and_waited_for(store, tmp_path):
+    """The workers do the rest; then the command itself waits, and takes over when the other one is killed."""
+    code = (
+        "import sys; from pathlib import Path; from sweep_toys import toy; from fyi_bench.cells import Worker, ensure;"
+        "from fyi_bench.store import Store; ensure(toy(0, at_first=60.0).cell, Worker(Store(Path(sys.argv[1]))))"
+    )
+    other = subprocess.Popen(
+        [sys.executable, "-c", code, str(store.root)], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    )
+    end = time.monotonic() + 60
+    while computed(store) != [0]:
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+    with pytest.raises(Busy), store.run(toy(0).cell, wait=False):
+        pass
+
+    def kill_when_alone() -> None:
+        while len(computed(store)) < 4:
+            time.sleep(0.02)
+        other.send_signal(signal.SIGKILL)
+        other.wait()
+
+    killer = threading.Thread(target=kill_when_alone)
+    killer.start()
+    settings = Settings(store=store.root, protocol="quick", device="cpu", workers=2, threads=1)
+    cells = [toy(n).cell for n in range(4)]
+    records = Session(settings).compute([("toys", cells)])
+    killer.join()
+    assert [records[cell.digest]["value"] for cell in cells] == [0.0, 1.0, 4.0, 9.0]
+    assert Counter(computed(store)) == {0: 2, 1: 1, 2: 1, 3: 1}
+
+
+def test_rows_count_a_piece_once_whoever_says_so():
+    class Silent:
+        def show(self, tasks, changed): ...
+
+        def say(self, text): ...
+
+        def close(self, tasks): ...
+
+    shown = Progress(Silent())
+    rows = Rows(shown, "condensing", 2, "cell", {"a": "first"})
+    rows.events.progress("a", 1, 10, 0.5)
+    assert [task.name for task in shown.tasks] == ["condensing", "first"]
+    rows.events.done("a")
+    rows.events.done("a")
+    rows.events.progress("a", 2, 10, 0.5)  # late
+    assert [(task.name, task.step) for task in shown.tasks] == [("condensing", 1)]
+    rows.end()
+    assert rows.stage.finished
