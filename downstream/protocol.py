@@ -1,13 +1,19 @@
 """Protocols: how a number is measured, named and versioned, as data in protocols/*.toml.
 
-A protocol has a table per task ([accuracy], [continual], …) over [common], and inside a task overrides per method
-([accuracy.method.dc]). A protocol changed by the user is recorded under a name that says so: `paper+epochs=300`.
+A protocol has a table per task ([task.accuracy], [task.continual], …) over [common], and inside a task overrides per
+method ([task.accuracy.method.dc]). `extends` names a protocol whose [common] comes first; its tasks are not inherited.
+A protocol changed by the user is recorded under a name that says so: `paper+epochs=300`.
+
+`legacy-…` protocols are published procedures with their quirks, choices by test accuracy among them. No other protocol
+chooses anything on test images.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +35,11 @@ class Protocol:
     eval_augment, eval_dispatcher: augmentation of the retraining (strategy string or 'none').
     cutmix: probability of CutMix a batch (beta 1).
     nets: networks per set; sets: independently distilled sets (seeds); orders: class orders (continual).
+    tests: how often test accuracy is measured during a training, at even distances; the best of them is the network's
+    (1: once, at the end).
+    checkpoints_every, checkpoints_from: the set is evaluated on its way, after these iterations, and the best mean by
+    test accuracy is reported (0: the finished set alone).
+    warm: 'raw' trains each network on the images themselves before it is trained on their running average (FTD).
     """
 
     name: str
@@ -52,6 +63,10 @@ class Protocol:
     nets: int
     sets: int
     orders: int
+    tests: int = 1
+    checkpoints_from: int = 0
+    checkpoints_every: int = 0
+    warm: str = "none"
 
     def epochs_for(self, images: int) -> int:
         """Passes over a set of this many images that are really made."""
@@ -73,8 +88,25 @@ class Protocol:
 
     def keyed(self) -> dict[str, Any]:
         """Every field that can change a number; the name and the repetitions are left out of a cell's digest."""
-        left_out = {"name", "nets", "sets", "orders", "task", "version"}
-        return {f.name: getattr(self, f.name) for f in fields(self) if f.name not in left_out}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _REPETITIONS}
+        return {key: value for key, value in values.items() if key not in _LEGACY or value != _LEGACY[key]}
+
+    def checkpoints(self, iterations: int) -> list[int]:
+        """Iterations after which a set of so many is evaluated. Raises UsageError where there is none."""
+        if not self.checkpoints_every:
+            return [iterations]
+        found = list(range(self.checkpoints_from, iterations + 1, self.checkpoints_every))
+        if not found:
+            raise UsageError(
+                f"{self.name} looks at sets after {self.checkpoints_from} iterations and later, and the recipe has"
+                f" {iterations}.\nGive --set checkpoints_from=… or more --set iterations=…"
+            )
+        return found
+
+
+_REPETITIONS = {"name", "nets", "sets", "orders", "task", "version", "checkpoints_from", "checkpoints_every"}
+# what only legacy protocols do; at these values it is not in a digest
+_LEGACY = {"tests": 1, "warm": "none"}
 
 
 def protocol_keys() -> set[str]:
@@ -92,10 +124,7 @@ def protocol(name: str, task: str, method: str | None = None) -> Protocol:
 
     Raises UsageError with a suggestion for an unknown protocol, or when it does not define the task.
     """
-    names = protocol_names()
-    if name not in names:
-        raise UnknownNameError("protocol", name, names)
-    data = tomllib.loads((FOLDER / f"{name}.toml").read_text())
+    data = protocol_data(name)
     if task not in data["task"]:
         raise UsageError(f"The protocol '{name}' has no settings for '{task}'.\nIt has: {', '.join(data['task'])}.")
     table = dict(data["task"][task])
@@ -103,6 +132,21 @@ def protocol(name: str, task: str, method: str | None = None) -> Protocol:
     values = {**data["common"], **table, **per_method.get(method or "", {})}
     values["milestones"] = tuple(values["milestones"])
     return Protocol(name=name, version=data["version"], task=task, **values)
+
+
+@functools.cache
+def protocol_data(name: str) -> Mapping[str, Any]:
+    """The file of a protocol as tables, [common] complete: `about`, `version`, `common`, `task`, and tables of tasks.
+
+    Raises UnknownNameError with a suggestion.
+    """
+    names = protocol_names()
+    if name not in names:
+        raise UnknownNameError("protocol", name, names)
+    data = tomllib.loads((FOLDER / f"{name}.toml").read_text())
+    if "extends" in data:
+        data["common"] = {**protocol_data(data["extends"])["common"], **data.get("common", {})}
+    return data
 
 
 def _parse(key: str, text: str, old: Any) -> Any:

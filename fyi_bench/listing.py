@@ -45,16 +45,11 @@ def datasets() -> list[str]:
 
 @LISTINGS.register("protocols")
 def protocols() -> list[str]:
-    """Name of each protocol, its version and the tasks it defines."""
-    import tomllib
+    """Name of each protocol, its version, the tasks it defines, and what it is."""
+    from downstream.protocol import protocol_data, protocol_names
 
-    from downstream.protocol import FOLDER, protocol_names
-
-    rows = []
-    for name in protocol_names():
-        data = tomllib.loads((FOLDER / f"{name}.toml").read_text())
-        rows.append((name, f"version {data['version']}", ", ".join(data["task"])))
-    return columns(rows)
+    found = ((name, protocol_data(name)) for name in protocol_names())
+    return columns([(name, f"version {d['version']}", ", ".join(d["task"]), d["about"]) for name, d in found])
 
 
 @LISTINGS.register("flips")

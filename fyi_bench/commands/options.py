@@ -21,7 +21,12 @@ StoreOption = Annotated[Path | None, typer.Option("--store", envvar="FYI_BENCH_S
 def common_options(
     data_root: RootOption = None,
     store: StoreOption = None,
-    protocol: Annotated[str, typer.Option(help="auto (paper on a GPU, quick on a CPU), paper, quick.")] = "auto",
+    protocol: Annotated[
+        str,
+        typer.Option(
+            help="auto (paper on a GPU, quick on a CPU), or a name of `fyi-bench ls protocols`: paper, quick, legacy-…"
+        ),
+    ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Annotated[str, typer.Option(help="fp32, or bf16 where first derivatives are enough.")] = "fp32",
     seed: Annotated[int, typer.Option(help="First seed.")] = 0,

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fyi_bench.cells import SET_FILE
+from fyi_bench.jobs.checkpoints import NETWORKS_OF_A_SET, checkpoint_job
 from fyi_bench.jobs.common import Arm, arms_of, digest_of_cells, flip_difference, recipes_of, summary
 from fyi_bench.kinds.accuracy import accuracy_cell
 from fyi_bench.kinds.distill import distill_cell
@@ -15,7 +16,7 @@ from fyi_bench.record import build_record
 from fyi_bench.session import Session
 from fyi_bench.store import Cell
 
-EVALUATION_SEEDS_PER_SET = 1000  # network k of set s is drawn with seed 1000·s + k
+EVALUATION_SEEDS_PER_SET = NETWORKS_OF_A_SET
 
 
 def distill_job(
@@ -46,12 +47,14 @@ def distill_job(
         for seed in seeds
     }
     names = [] if tuple(architectures) == ("none",) else list(architectures) or [protocol.eval_model]
+    title = f"{task} {', '.join(a.title for a in arms)} · {session.data.name} · {ipc} images per class"
+    if protocol.checkpoints_every and names:
+        return checkpoint_job(session, title, task, ipc, protocol, sets, names)
     tests = evaluation_cells(session, sets, names, protocol)
     scores = {
         key: unequalness_cell({"cell": cell.digest}, images_of(cell), session.settings.seed)
         for key, cell in sets.items()
     }
-    title = f"{task} {', '.join(a.title for a in arms)} · {session.data.name} · {ipc} images per class"
     stages = [
         ("training experts", prerequisites(sets.values())),
         ("distilling", list(sets.values())),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from distill.image_set import ImageSet
 from fyi_bench.cells import SET_FILE
@@ -15,6 +15,9 @@ from fyi_bench.kinds.accuracy import accuracy_cell
 from fyi_bench.record import build_record
 from fyi_bench.session import Session
 
+if TYPE_CHECKING:
+    from downstream.protocol import Protocol
+
 
 def evaluate_job(session: Session, path: str | Path, architectures: Sequence[str] = ()) -> dict[str, Any]:
     """Train `nets` networks of each architecture on the set, test each once, return the record."""
@@ -23,6 +26,7 @@ def evaluate_job(session: Session, path: str | Path, architectures: Sequence[str
     session.check_overrides([])
     method = str(image_set.provenance.get("method", "file"))
     protocol = session.protocol("accuracy", method)
+    _say_what_a_file_lacks(session, protocol, path)
     names = list(architectures) or [protocol.eval_model]
     reference = {"digest": image_set.digest, "file": str(path)}
     cells = {
@@ -62,6 +66,17 @@ def evaluate_job(session: Session, path: str | Path, architectures: Sequence[str
         data={"note": session.data.note, "train": session.data.train_digest},
         store=str(session.store.root),
     )
+
+
+def _say_what_a_file_lacks(session: Session, protocol: Protocol, path: Path) -> None:
+    """A file is one set: nothing is picked among checkpoints, and there are no images behind an average."""
+    if protocol.warm == "raw":
+        raise UsageError(
+            f"{protocol.name} trains on the images behind the average first, and {path.name} does not have them.\n"
+            f"Run: fyi-bench distill --method ftd --protocol {protocol.name}, or evaluate with legacy-mtt."
+        )
+    if protocol.checkpoints_every:
+        session.say(f"{protocol.name} picks the best of several checkpoints; this file is taken as the only one")
 
 
 def own_file(session: Session, path: Path) -> tuple[Path, ImageSet]:

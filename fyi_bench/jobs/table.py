@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from distill.method import METHODS
 from fyi_bench.errors import UsageError, unknown_name_message
 from fyi_bench.jobs.fill import fill
 from fyi_bench.session import Session
@@ -35,4 +36,10 @@ def session_protocol(session: Session) -> str:
             raise UsageError(
                 unknown_name_message("key of the protocol, the only ones a table takes,", key, protocol_keys())
             )
-    return session.protocol("accuracy").name
+    protocol = session.protocol("accuracy")
+    if any(session.protocol("accuracy", method).checkpoints_every for method in METHODS):
+        raise UsageError(
+            f"{protocol.name} picks the best of checkpoints by test accuracy; a table shows no such numbers.\n"
+            f"See one by itself: fyi-bench distill --method mtt --protocol {protocol.name}"
+        )
+    return protocol.name

@@ -21,10 +21,11 @@ def accuracy_cell(
     seed: int,
     model: str | None = None,
     precision: str = "fp32",
+    warm: dict[str, str] | None = None,
 ) -> Cell:
     """The cell of one network's accuracy; `image_set` refers to a set as `Worker.image_set` understands it.
 
-    images: how many images the set has, for the estimate of time only.
+    images: how many images the set has, for the estimate of time only. warm: a set to train on first.
     """
     inputs = {
         "dataset": data.name,
@@ -35,6 +36,7 @@ def accuracy_cell(
         "precision": precision,
         "numerics": using("accuracy", "trainer", "augment", "cutmix", "decode", "network"),
     }
+    inputs |= {} if warm is None else {"warm": warm}
     notes = {
         "protocol": protocol.name,
         "protocol_version": protocol.version,
@@ -58,7 +60,7 @@ def protocol_of(cell: Cell) -> Protocol:
 
 @CELLS.register("accuracy")
 def compute(cell: Cell, run: RunFolder, worker: Worker) -> None:
-    """Train, test once, record."""
+    """Train, test, record."""
     from downstream.accuracy import train_and_test
     from downstream.training import training_space
 
@@ -74,10 +76,12 @@ def compute(cell: Cell, run: RunFolder, worker: Worker) -> None:
         device=worker.device,
         precision=cell.inputs["precision"],
         space=training_space(image_set, data.space),
+        warm_set=worker.image_set(cell.inputs["warm"]) if "warm" in cell.inputs else None,
         stop=worker.stop,
         report=lambda epochs, loss: worker.progress(cell.digest, epochs, total, loss),
     )
-    run.finish({"value": result.accuracy, "last_loss": result.last_loss})
+    tests = {"tests": result.tests} if protocol.tests > 1 else {}
+    run.finish({"value": result.accuracy, "last_loss": result.last_loss, **tests})
 
 
 @COSTS.register("accuracy")
@@ -89,5 +93,6 @@ def passes(cell: Cell, data: RealDataset) -> list[Passes]:
 def training_passes(cell: Cell, data: RealDataset, tested: int) -> Passes:
     """Passes of training one network by the cell's protocol and testing it on `tested` images."""
     protocol = protocol_of(cell)
-    trained = cell.notes["images"] * protocol.epochs_for(cell.notes["images"])
-    return Passes(protocol.eval_model, data.train.shape, data.num_classes, forward=tested, first=trained)
+    trained = cell.notes["images"] * protocol.epochs_for(cell.notes["images"]) * (2 if "warm" in cell.inputs else 1)
+    forward = tested * protocol.tests
+    return Passes(protocol.eval_model, data.train.shape, data.num_classes, forward=forward, first=trained)
