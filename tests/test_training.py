@@ -9,7 +9,7 @@ import torch
 
 import tiny
 from distill.image_set import ImageSet
-from downstream.protocol import protocol, protocol_names
+from downstream.protocol import protocol, protocol_data, protocol_names
 from downstream.training import SCHEDULES, accuracy, correct, new_network, train, train_many
 from fyi_bench.errors import DivergenceError, UnknownNameError, UsageError
 from golden import golden
@@ -121,7 +121,7 @@ def test_changed_protocol_is_named():
 
 @pytest.mark.parametrize("name", protocol_names())
 def test_every_protocol_loads_for_its_tasks(name):
-    for task in ("accuracy", "continual"):
+    for task in protocol_data(name)["task"]:
         assert protocol(name, task).schedule in SCHEDULES
 
 
