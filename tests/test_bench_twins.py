@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tiny import SPACE, real_set
 
 from fyi_bench.bench.case import Case
 from fyi_bench.bench.jobs import JOBS, Place
 from fyi_bench.bench.twins.training import Never
+from tiny import SPACE, real_set
 
 SMALL = {"model": "convnet-w8-d2", "size": 8, "classes": 3}
 # engines give their images as float32: what is computed in float64 agrees to its last digits

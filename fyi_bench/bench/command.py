@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fyi_bench.bench.growth import growth, show_growth
-from fyi_bench.bench.run import Request, Say, bench
+from fyi_bench.bench.run import Request, Say, bench, reason_to_skip
 from fyi_bench.bench.show import markdown
 from fyi_bench.bench.startup import show_start_up, start_up
 from fyi_bench.budget import Interruption, Stop
@@ -34,6 +34,10 @@ def run_parts(names: Sequence[str], request: Request, stop: Stop, say: Say, json
         if name not in PARTS:
             raise UnknownNameError("part of the benchmark", name, PARTS)
     records: dict[str, Any] = {}
+    reason = reason_to_skip(request.machine)
+    if reason is not None:
+        say(f"skipped: {reason}")
+        records, chosen = {"skipped": reason}, []
     with Interruption(stop):
         for name in chosen:
             measure, text = PARTS[name]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from distill.engine import Stop
-from distill.experts import ExpertConfig, Trajectory, train_expert
+from distill.experts import Trajectory, train_expert
 from distill.image_set import ImageSet
 from distill.method import METHODS
 from distill.problem import Problem
@@ -27,7 +27,7 @@ from downstream.protocol import protocol
 from downstream.training import train_many
 from fyi_bench import rng
 from fyi_bench.bench.case import ENDLESS, Case
-from fyi_bench.bench.twins import idc, matching, trajectory, training
+from fyi_bench.bench.twins import idc, matching, training, trajectory
 from fyi_bench.registry import Registry
 from search_space.architectures import convnet_config
 from search_space.convnet import count_flops

@@ -21,6 +21,7 @@ from fyi_bench.record import environment
 
 QUICK_REPEATS, REPEATS = 3, 5
 RECORD, TABLE = "bench.json", "bench.md"
+DEVICES = ("cpu", "cuda")
 
 Say = Callable[[str], None]
 
@@ -70,15 +71,22 @@ class Request:
 
 
 def machine_of(device: str, threads: int | None, data_root: Path | None) -> Machine:
-    """The machine as asked for; UsageError where it has no GPU and one was named. Threads: all cores by default."""
+    """The machine as asked for; all cores where no number of threads was named."""
+    if device not in DEVICES:
+        raise UnknownNameError("device of the benchmark", device, DEVICES)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if device == "cuda":
+    root = data_root or os.environ.get("FYI_BENCH_DATA") or None
+    return Machine(device, threads or cores, Path(root) if root else None)
+
+
+def reason_to_skip(machine: Machine) -> str | None:
+    """Why nothing can be measured on this machine, or None."""
+    if machine.device == "cuda":
         import torch
 
         if not torch.cuda.is_available():
-            raise UsageError("Skipped: there is no CUDA device here.\nLeave out --device cuda to measure the CPU.")
-    root = data_root or os.environ.get("FYI_BENCH_DATA") or None
-    return Machine(device, threads or cores, Path(root) if root else None)
+            return "there is no CUDA device here; leave out --device cuda to measure the CPU"
+    return None
 
 
 def bench(request: Request, stop: Stop, say: Say) -> dict[str, Any]:
@@ -107,8 +115,12 @@ def bench(request: Request, stop: Stop, say: Say) -> dict[str, Any]:
 
 
 def _specs(case: Case, request: Request) -> dict[str, dict[str, Any]]:
-    allowed = tuple(p for p in case.precisions if p in request.precisions) or PRECISIONS[:1]
-    return side_specs(case, request.machine, allowed, twins=case.job != PEAK)
+    return side_specs(case, request.machine, _precisions(case, request), twins=case.job != PEAK)
+
+
+def _precisions(case: Case, request: Request) -> tuple[str, ...]:
+    """Those asked for that the job can differ in; fp32 where there is none."""
+    return tuple(p for p in case.precisions if p in request.precisions) or PRECISIONS[:1]
 
 
 def _measure(case: Case, specs: dict[str, Any], key: str, request: Request, ledger: Ledger, stop: Stop) -> None:
@@ -130,8 +142,7 @@ def _written(
     for case, specs in measured:
         found = ledger.rounds(key_of(case, machine, specs))
         if found:
-            allowed = tuple(p for p in case.precisions if p in request.precisions) or PRECISIONS[:1]
-            rows += [row_of(case, machine, p, found, peaks) for p in allowed]
+            rows += [row_of(case, machine, p, found, peaks) for p in _precisions(case, request)]
     here = environment(machine.device)
     record = {
         "task": "bench",

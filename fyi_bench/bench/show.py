@@ -17,8 +17,8 @@ def markdown(record: Mapping[str, Any]) -> str:
     here = record["environment"]
     peaks = ", ".join(f"{p} {value / 1e9:.0f}" for p, value in record["peak_flops"].items())
     parts = [
-        f"{here['device_name']}, {record['device']}, {record['threads']} thread(s), torch {record['versions']['torch']};"
-        f" convolution peak {peaks} GFLOP/s; source {record['source_digest']}",
+        f"{here['device_name']}, {record['device']}, {record['threads']} thread(s),"
+        f" torch {record['versions']['torch']}; convolution peak {peaks} GFLOP/s; source {record['source_digest']}",
         "",
         "Times are medians of interleaved rounds; x = twin's time over ours, median (least to greatest round), goal.",
         "",
