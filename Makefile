@@ -24,6 +24,10 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
+# ARGS="--quick", ARGS="growth", ARGS="--only dm dsa --budget 9m" …: docs/speed.md
+bench: $(STAMP)
+	$(BIN)/fyi-bench bench $(ARGS)
+
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .

@@ -35,7 +35,15 @@ def request(store, **changes) -> Request:
 
 
 def side(seconds: float, peak: float = 110.0) -> dict:
-    return {"seconds": seconds, "peak_mib": peak, "before_mib": 100.0, "flops": 6.0, "unit": "step", "data": "real"}
+    return {
+        "seconds": seconds,
+        "cpu_seconds": seconds / 2,
+        "peak_mib": peak,
+        "before_mib": 100.0,
+        "flops": 6.0,
+        "unit": "step",
+        "data": "real",
+    }
 
 
 def rounds_of(*times: tuple[float, float, float]) -> list[dict]:
@@ -167,6 +175,7 @@ def test_the_table_shows_wins_and_losses_alike():
     assert "goal dsa, cifar10 ipc 1: 3.4 / 2.5 (default / tuned), reached 5.00 (fp32) / 0.50 (fp32): missed" in text
     assert "not measured yet: dm cifar10 ipc 1" in text
     assert "failed: x: out of memory" in text
+    assert "dsa cifar10 ipc 1 fp32 got 50 % of its thread; x by processor time: 5.00 default, 0.50 tuned" in text
 
 
 def test_the_peak_is_that_of_the_fastest_round():

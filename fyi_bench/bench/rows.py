@@ -31,6 +31,7 @@ def row_of(
         "work_mib": work_mib(ours),
         "flops": flops,
         "share_of_peak": share(flops, seconds, peaks.get(precision)),
+        "got_cpu": got_cpu(rounds, machine.threads),
         "against": {},
     }
     goal = CPU.get(case.job) if machine.device == "cpu" else None
@@ -56,11 +57,17 @@ def compared(ours: Sequence[Mapping[str, float]], theirs: Sequence[Mapping[str, 
         "peak_mib": max(side["peak_mib"] for side in theirs),
         "work_mib": work_mib(theirs),
         "ratio": ratio,
+        "cpu_ratio": median(b["cpu_seconds"] / a["cpu_seconds"] for a, b in zip(ours, theirs, strict=True)),
         "low": min(ratios),
         "high": max(ratios),
         "goal": goal,
         "met": None if goal is None else ratio >= goal,
     }
+
+
+def got_cpu(rounds: Sequence[Round], threads: int) -> float:
+    """Share of the time of their threads that the sides were given: below 1 where others use the machine."""
+    return min(side["cpu_seconds"] / side["seconds"] for r in rounds for side in r.values()) / threads
 
 
 def work_mib(rounds: Sequence[Mapping[str, float]]) -> float | None:

@@ -9,6 +9,7 @@ _HEAD = (
     "job", "data", "ipc", "classes", "precision", "unit", "time", "x default", "x tuned", "memory MiB",
     "twin's", "% of peak", "twin's %",
 )  # fmt: skip
+_ALONE = 0.9  # share of a thread's time below which a side was not alone
 _VERDICT = {None: "", True: "met", False: "missed"}
 
 
@@ -24,6 +25,7 @@ def markdown(record: Mapping[str, Any]) -> str:
         "",
         table(record["rows"]),
         *goals(record),
+        *(interfered(record["rows"], record["threads"]) if record["device"] == "cpu" else []),
     ]
     parts += [f"not measured yet: {name}" for name in record["missing"]]
     parts += [f"failed: {name}: {why}" for name, why in record["failed"].items()]
@@ -65,6 +67,19 @@ def goals(record: Mapping[str, Any]) -> list[str]:
                 f" {_VERDICT[whole['met']]}"
             )
     return ["", *lines, ""] if lines else [""]
+
+
+def interfered(rows: list[Mapping[str, Any]], threads: int) -> list[str]:
+    """Rows of one thread whose sides had to wait for other processes, with the ratios of processor time instead."""
+    if threads > 1:
+        return []
+    return [
+        f"others used the machine: {row['job']} {row['dataset']} ipc {row['ipc']} {row['precision']} got"
+        f" {100 * row['got_cpu']:.0f} % of its thread; x by processor time: "
+        + ", ".join(f"{facts['cpu_ratio']:.2f} {name}" for name, facts in row["against"].items())
+        for row in rows
+        if row["got_cpu"] < _ALONE
+    ]
 
 
 def ratio_text(facts: Mapping[str, Any]) -> str:

@@ -33,7 +33,7 @@ class Pacer:
     def __init__(self, orders: TextIO, tell: Callable[[dict[str, Any]], None], wait: Callable[[], None]):
         self._orders, self._tell, self._wait = orders, tell, wait
         self._left, self._units = 0, 0
-        self._began = 0.0
+        self._began = _clocks()
 
     def requested(self) -> bool:
         """True at the end of the orders; waits for the next one when the last is done."""
@@ -42,15 +42,21 @@ class Pacer:
             return False
         if self._units:
             self._wait()
-            self._tell({"seconds": (time.perf_counter() - self._began) / self._units, "units": self._units})
+            wall, cpu = (now - then for now, then in zip(_clocks(), self._began, strict=True))
+            self._tell({"seconds": wall / self._units, "cpu_seconds": cpu / self._units, "units": self._units})
         order = self._orders.readline().strip()
         self._left = self._units = int(order or 0)
         self._wait()
-        self._began = time.perf_counter()
+        self._began = _clocks()
         return not order
 
     def check(self) -> None:
         raise Ended
+
+
+def _clocks() -> tuple[float, float]:
+    """Wall time, and the processor time of all threads of this process."""
+    return time.perf_counter(), time.process_time()
 
 
 def prepared(spec: dict[str, Any]) -> tuple[Callable[[Pacer], Any], dict[str, Any]]:
