@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
+from fyi_bench.faithful import difference_of_search, faithful_words, rules_words, with_interval
 from fyi_bench.wording import (
     HOLE,
-    MINUS,
     arm_title,
     count_words,
     is_number,
@@ -16,21 +16,30 @@ from fyi_bench.wording import (
     seconds_words,
     signed_points,
     text_table,
-    verdict,
 )
 
 _CORRELATIONS = {"spearman_all": "Spearman, all", "spearman_top50": "top 50 %", "kendall_all": "Kendall, all"}
+AGREEMENT = ("ranked on", *_CORRELATIONS.values(), "top-10 recall", "regret, points", "failed")
+COST = ("trained on", "images", "epochs", "training all", "condensing", "time against real")
+MISJUDGED = ("factor", "level", "architectures", "ranked too low by, %", "95 % interval")
 _WORST_LEVELS = 2  # levels named of each misjudged factor: the most over- and the most underrated
 
 
 def show_nas(record: Mapping[str, Any]) -> str:
-    """Agreement with the real ranking, the cost, the paired difference and what is misjudged, of a `nas` record."""
+    """The answer in words, then agreement with the real ranking, cost, the paired difference, and what is misjudged."""
     lines = [_title(record), _reference_words(record["reference"]), ""]
-    lines += [*_agreement(record), "", *_cost(record), ""]
+    lines += [*faithful_words(record), "", *_agreement(record), *rules_words(record), "", *_cost(record), ""]
     lines += _difference_lines(record)
     for arm in record["arms"]:
         lines += _misjudged_lines(arm)
+    asked = asked_arm(record)
+    lines += ["", f"{arm_title(asked)}, factor by factor:", *misjudged_table(asked)]
     return "\n".join(lines).rstrip("\n")
+
+
+def asked_arm(record: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The arm that a record is about: the one with a flip, else the first."""
+    return next((arm for arm in record["arms"] if arm["flip"] not in ("none", "unknown")), record["arms"][0])
 
 
 def _title(record: Mapping[str, Any]) -> str:
@@ -50,39 +59,31 @@ def _reference_words(reference: Mapping[str, Any]) -> str:
     )
 
 
+def agreement_rows(record: Mapping[str, Any]) -> list[list[str]]:
+    """A row for the ceiling, where it was measured, and one an arm, under `AGREEMENT`."""
+    rows, ceiling = [], record["ceiling"]
+    if ceiling.get("evaluated"):
+        on = "" if ceiling["evaluated"] == record["space"] else f" ({ceiling['evaluated']} of them)"
+        rows.append(_agreement_row(f"real data, another seed{on}", ceiling))
+    return [*rows, *(_agreement_row(arm_title(arm), arm) for arm in record["arms"])]
+
+
+def _agreement_row(title: str, entry: Mapping[str, Any]) -> list[str]:
+    correlations = [with_interval(entry[key]) for key in (*_CORRELATIONS, "top10_recall")]
+    return [title, *correlations, with_interval(entry["regret"], percent), str(entry["failed"])]
+
+
 def _agreement(record: Mapping[str, Any]) -> list[str]:
-    header = ["ranked on", *_CORRELATIONS.values(), "top-10 recall", "regret, points", "failed"]
-    rows = [
-        [
-            arm_title(arm),
-            *(_with_interval(arm[key], _plain) for key in _CORRELATIONS),
-            _with_interval(arm["top10_recall"], _plain),
-            _with_interval(arm["regret"], percent),
-            str(arm["failed"]),
-        ]
-        for arm in record["arms"]
-    ]
-    return text_table(header, [*_ceiling_row(record["ceiling"], record["space"]), *rows])
-
-
-def _ceiling_row(ceiling: Mapping[str, Any], space: int) -> list[list[str]]:
-    if ceiling["evaluated"] == 0:
-        return []
-    on = "" if ceiling["evaluated"] == space else f" ({ceiling['evaluated']} of them)"
-    return [
-        [
-            f"real data, another seed{on}",
-            *(_with_interval(ceiling[key], _plain) for key in _CORRELATIONS),
-            _with_interval(ceiling["top10_recall"], _plain),
-            _with_interval(ceiling["regret"], percent),
-            str(ceiling["failed"]),
-        ]
-    ]
+    return text_table(AGREEMENT, agreement_rows(record))
 
 
 def _cost(record: Mapping[str, Any]) -> list[str]:
+    return text_table(COST, cost_rows(record))
+
+
+def cost_rows(record: Mapping[str, Any]) -> list[list[str]]:
+    """Images and time of the real side and of every arm, under `COST`."""
     reference = record["reference"]
-    header = ["trained on", "images", "epochs", "training all", "condensing", "time against real"]
     rows = [["real data", f"{reference['images']:,}", str(reference["epochs"]), seconds_words(reference["train_s"]),
              HOLE, "1"]]  # fmt: skip
     for arm in record["arms"]:
@@ -97,23 +98,12 @@ def _cost(record: Mapping[str, Any]) -> list[str]:
                 f"{share:.2f}" if is_number(share) else HOLE,
             ]
         )
-    return text_table(header, rows)
+    return rows
 
 
 def _difference_lines(record: Mapping[str, Any]) -> list[str]:
-    flips = [arm["flip"] for arm in record["arms"] if arm["flip"] not in ("none", "unknown")]
-    if "difference" not in record or not flips:
-        return []
-    difference, flip = record["difference"], flips[0]
-    what = f"Spearman over all, {flip} {MINUS} none:"
-    if not is_number(difference["mean"]) or not is_number(difference["low"]):
-        return [f"{what} not defined for these rankings", ""]
-    bounds = f"[{_signed(difference['low'])}, {_signed(difference['high'])}]"
-    return [
-        f"{what} {_signed(difference['mean'])}, 95 % interval {bounds}, paired over"
-        f" {difference['pairs']} architectures: {verdict(difference, flip)}",
-        "",
-    ]
+    flip = asked_arm(record)["flip"]
+    return [difference_of_search(record, flip), ""] if "difference" in record else []
 
 
 def _misjudged_lines(arm: Mapping[str, Any]) -> list[str]:
@@ -126,28 +116,19 @@ def _misjudged_lines(arm: Mapping[str, Any]) -> list[str]:
 
 
 def misjudged_table(arm: Mapping[str, Any]) -> list[str]:
+    """`misjudged_rows` as lines."""
+    return text_table(MISJUDGED, misjudged_rows(arm))
+
+
+def misjudged_rows(arm: Mapping[str, Any]) -> list[list[str]]:
     """Every factor and level of an arm: shift of the ranks with its interval, in percent of the ranking."""
-    rows: list[Sequence[str]] = []
+    rows: list[list[str]] = []
     for factor, found in arm["misjudged"].items():
         for row in found["levels"]:
             bounds = f"[{signed_points(row['low'])}, {signed_points(row['high'])}]" if is_number(row["low"]) else HOLE
             rows.append([factor, str(row["level"]), str(row["architectures"]), signed_points(row["shift"]), bounds])
-    return text_table(["factor", "level", "architectures", "ranked too low by, %", "95 % interval"], rows)
+    return rows
 
 
 def _share(row: Mapping[str, Any]) -> str:
     return f"{100 * abs(row['shift']):.0f} %"
-
-
-def _plain(value: float | None) -> str:
-    return f"{value:.2f}".replace("-", MINUS) if is_number(value) else HOLE
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.2f}".replace("-", MINUS)
-
-
-def _with_interval(entry: Mapping[str, Any], words) -> str:
-    if not is_number(entry["low"]):
-        return words(entry["value"])
-    return f"{words(entry['value'])} [{words(entry['low'])}, {words(entry['high'])}]"

@@ -186,7 +186,7 @@ def nas_record(protocol="paper", **more):
 
 def test_rank_correlations_come_from_searches(store):
     difference = {"spearman_all": {"mean": 0.05, "low": 0.01, "high": 0.09, "pairs": 720}}
-    write_json(store.root / "reports" / "nas-1.json", nas_record(difference=difference))
+    write_json(store.root / "reports" / "nas-1.json", nas_record(differences=difference))
     made = table("B", store)
     row = next(r for r in made.rows if r.flip == "fyi")
     by_metric = {c.metric: made.cell(row, c) for c in made.columns}

@@ -31,7 +31,11 @@ def nas(
     ipc: IpcOption = 50,
     space: Annotated[int, typer.Option("--space", help="How many of the 720, a stratified choice.")] = 720,
     proxy: Annotated[list[Path], typer.Option("--set-file", help="A set as the proxy.")] = [],  # noqa: B006
-    reference: Annotated[str, typer.Option("--reference", help="train, or a stored ranking.")] = "train",
+    reference: Annotated[str, typer.Option("--reference", help="train, or a stored ranking: name or CSV.")] = "train",
+    reference_images: Annotated[
+        int | None, typer.Option("--reference-images", help="Real images of the reference; 0: all.")
+    ] = None,
+    reference_epochs: Annotated[int | None, typer.Option("--reference-epochs", help="Epochs of the reference.")] = None,
     only: OnlyOption = False,
     storage: StorageOption = None,
     artefacts: ArtefactsOption = None,
@@ -42,6 +46,7 @@ def nas(
     """Rank ConvNets on a condensed set, and say how far the ranking can be trusted (Table B)."""
     from fyi_bench.api import flip_name
     from fyi_bench.commands.work import report_record
+    from fyi_bench.figures.nas import nas_figure
     from fyi_bench.jobs.nas import Question, nas_job
     from fyi_bench.show_nas import show_nas
 
@@ -52,6 +57,8 @@ def nas(
         set_paths=tuple(proxy),
         space=space,
         reference=reference,
+        reference_images=reference_images,
+        reference_epochs=reference_epochs,
         only=only,
         storage=storage,
         artefacts=artefacts,
@@ -59,8 +66,9 @@ def nas(
         save_ranking=save_ranking,
     )
     record = nas_job(session, question, show_nas)
-    if record:
-        report_record(session, record, json_file, show_nas)
+    place = report_record(session, record, json_file, show_nas)
+    for path in nas_figure(record, place.with_suffix("")):
+        typer.echo(f"plot     {path}")
 
 
 @app.command()
@@ -71,10 +79,11 @@ def worker(
     storage: StorageOption = None,
     study: Annotated[str | None, typer.Option("--study", help="One sweep; default: all.")] = None,
     artefacts: ArtefactsOption = None,
+    no_wait: Annotated[bool, typer.Option("--no-wait", help="Leave as soon as no job waits.")] = False,
     dataset: str = "cifar10",
 ) -> None:
     """Take part in the sweeps of a storage until no job is left."""
     from fyi_bench.jobs.worker import Duty, worker_job
 
-    done = worker_job(session.settings, Duty(storage, study, artefacts), typer.echo, session.display, session.stop)
-    typer.echo(f"{done} job(s) finished")
+    duty = Duty(storage, study, artefacts, linger=not no_wait)
+    worker_job(session.settings, duty, typer.echo, session.display, session.stop)

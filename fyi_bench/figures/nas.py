@@ -37,15 +37,18 @@ def nas_figure(record: Record, folder: str | Path, factor: str | None = None) ->
     return nas_drawing(record, factor).write(folder)
 
 
-def nas_drawing(record: Record, factor: str | None = None, name: str = "nas", bare: bool = False) -> Drawing:
+def nas_drawing(
+    record: Record, factor: str | None = None, name: str = "nas", bare: bool = False, columns: int = 2
+) -> Drawing:
     """A panel an arm, and one of the real ranking against itself where it was made twice.
 
     factor: what the colours tell (width, depth, norm, act or pool); by default the factor that the arm with the flip,
-    or the first one, misjudges most. bare: without title and caption. Raises UnknownNameError for another factor.
+    or the first one, misjudges most. bare: without title and caption; columns of
+    panels. Raises UnknownNameError for another factor.
     """
     levels = levels_of(record, factor)
     panels = panels_of(record)
-    columns = min(2, len(panels))
+    columns = min(columns, len(panels))
     rows = -(-len(panels) // columns)
     size = (PANEL[0] * columns + _LEGEND_INCHES, PANEL[1] * rows + 0.6)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from fyi_bench.faithful import HEADLINE
 from fyi_bench.jobs.common import Arm
 from fyi_bench.misjudged import misjudged
 from fyi_bench.record import build_record
@@ -15,8 +17,6 @@ from fyi_bench.store import Cell, Store
 if TYPE_CHECKING:
     from fyi_bench.session import Session
     from search_space.space720 import Point
-
-HEADLINE = "spearman_all"  # the statistic of the record's `difference`
 
 
 @dataclass
@@ -120,6 +120,8 @@ def _arm_entry(session, plan, arm: Arm, side: Side, real, proxy, factors) -> dic
         "space": len(plan.points),
         **report,
         "accuracy": proxy,
+        "tied": _tied(proxy),
+        "against_ceiling": _against_ceiling(plan, side, session.settings.seed),
         "misjudged": misjudged(factors, real, proxy),
         "images": side.images,
         "epochs": side.epochs(),
@@ -152,7 +154,7 @@ def _reference(plan: Any, real: Sequence[float | None]) -> dict[str, Any]:
     failed = sum(score is None for score in real)
     if plan.stored is not None:
         label = asdict(plan.stored.label)
-        return {"kind": "stored", "name": plan.question.reference, **label, "failed": failed,
+        return {"kind": "stored", "name": plan.question.reference, **label, "failed": failed, "tied": _tied(real),
                 "seeds": plan.stored.seeds, "train_s": round(plan.stored.seconds, 1)}  # fmt: skip
     protocol = plan.reference_protocol
     return {
@@ -163,16 +165,32 @@ def _reference(plan: Any, real: Sequence[float | None]) -> dict[str, Any]:
         "images": plan.real.images,
         "test_images": next(iter(plan.real.cells.values()))[0].inputs["test_images"],
         "failed": failed,
+        "tied": _tied(real),
         "train_s": round(plan.real.seconds(plan.points), 1),
     }
 
 
 def _ceiling(plan: Any, seed: int) -> dict[str, Any]:
     """The real ranking against itself with another seed, on the architectures that have both."""
-    both = [point for point in plan.points if plan.real.has(point) and plan.again.has(point)]
-    if not both:
-        return {"evaluated": 0}
-    return noise_ceiling(plan.real.scores(both), plan.again.scores(both), seed)
+    both = _trained_twice(plan)
+    return noise_ceiling(plan.real.scores(both), plan.again.scores(both), seed) if both else {"evaluated": 0}
+
+
+def _against_ceiling(plan: Any, side: Side, seed: int) -> dict[str, Any]:
+    """Paired differences, the proxy minus the ceiling, on the architectures that the ceiling is about."""
+    both = _trained_twice(plan)
+    sides = (one.scores(both) for one in (plan.real, side, plan.again))
+    return paired_rank_difference(*sides, seed) if both else {}
+
+
+def _trained_twice(plan: Any) -> list[Point]:
+    return [point for point in plan.points if plan.real.has(point) and plan.again.has(point)]
+
+
+def _tied(values: Sequence[float | None]) -> int:
+    """How many architectures have the accuracy of another; failed ones are counted elsewhere."""
+    counts = Counter(value for value in values if value is not None)
+    return sum(count for count in counts.values() if count > 1)
 
 
 def _difference(arms: Sequence[Arm], real, proxies: Mapping[Arm, Sequence[float | None]], seed: int) -> dict[str, Any]:

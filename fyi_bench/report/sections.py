@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fyi_bench.errors import FyiBenchError
+from fyi_bench.faithful import difference_of_search, faithful_words, rules_words
+from fyi_bench.figures import nas
 from fyi_bench.figures.continual import continual_drawing
 from fyi_bench.figures.dots import accuracy_drawing, unequalness_drawing
 from fyi_bench.figures.mosaic import as_pictures
@@ -16,6 +18,7 @@ from fyi_bench.registry import Registry
 from fyi_bench.report.images import Mosaic, find_set, mosaics, title_of
 from fyi_bench.report.page import TableView
 from fyi_bench.report.provenance import Facts, record_facts, set_facts
+from fyi_bench.show_nas import COST, MISJUDGED, asked_arm, cost_rows, misjudged_rows
 from fyi_bench.wording import (
     HOLE,
     arm_title,
@@ -77,6 +80,7 @@ class Section:
 TASKS: Registry[Callable[[Record, Section, Store | None], None]] = Registry(
     "task of a record", group="fyi_bench.report_sections"
 )
+_COUNTED = ("space", "evaluated", "failed")
 _KINDS = {
     "distill": "Condensed sets",
     "accuracy": "Accuracy of a set",
@@ -110,7 +114,8 @@ def headline(record: Record) -> tuple[str | None, str]:
     tone = "unknown"
     if has_interval(difference) and len(record["seeds"]) > 1:
         tone = "better" if difference["low"] > 0 else "worse" if difference["high"] < 0 else "unknown"
-    return difference_of_record(record, flips[0]), tone
+    words = difference_of_search if record["task"] == "nas" else difference_of_record
+    return words(record, flips[0]), tone
 
 
 def command_of(record: Record) -> str | None:
@@ -169,15 +174,28 @@ def continual_parts(record: Record, section: Section, store: Store | None) -> No
 
 @TASKS.register("nas")
 def nas_parts(record: Record, section: Section, store: Store | None) -> None:
-    """How well a search on the set ranks the architectures, with intervals; an arm a column."""
+    """How well a search on the set ranks the architectures, in words and numbers; the dots; what is misjudged."""
     arms = record["arms"]
     keys = ("spearman_all", "spearman_top50", "kendall_all", "kendall_top50", "top10_recall", "regret")
     names = {"regret": "regret, points", "top10_recall": "recall of the 10 best"}
-    rows = [[names.get(key, key.replace("_", ", ")), *(_estimate(arm[key], key) for arm in arms)] for key in keys]
-    rows += [[what, *(str(arm[what]) for arm in arms)] for what in ("space", "evaluated", "failed")]
-    section.tables.append(
-        TableView("Agreement with the ranking by real data, with 95 % intervals.", ["", *map(arm_title, arms)], rows)
-    )
+    titles = list(map(arm_title, arms))
+    columns = [*([record["ceiling"]] if record["ceiling"].get("evaluated") else []), *arms]
+    header = ["", *(["real, another seed"] if len(columns) > len(arms) else []), *titles]
+    rows = [[names.get(key, key.replace("_", ", ")), *(_estimate(one[key], key) for one in columns)] for key in keys]
+    rows += [[what, *(str(one.get(what, record.get(what, HOLE))) for one in columns)] for what in _COUNTED]
+    section.tables.append(TableView("Agreement with the ranking by real data, with 95 % intervals.", header, rows))
+    if "architectures" not in record:
+        return
+    section.notes += faithful_words(record) + rules_words(record)
+    section.figures.append(
+        _figure(nas.TITLE, nas.nas_caption(record),
+                lambda name, width: nas.nas_drawing(record, name=name, bare=True, columns=2 if width > 5 else 1),
+                f"{section.key}-ranks")
+    )  # fmt: skip
+    section.tables.append(TableView("Images and time.", list(COST), cost_rows(record)))
+    asked = asked_arm(record)
+    caption = f"What {arm_title(asked)} misjudges, the worst factor first, in percent of the ranking."
+    section.tables.append(TableView(caption, list(MISJUDGED), misjudged_rows(asked)))
 
 
 @TASKS.register("experts")

@@ -21,6 +21,7 @@ from fyi_bench.tables.results import (
     recipe_differences,
 )
 from fyi_bench.tables.words import place_words
+from fyi_bench.wording import is_number
 
 if TYPE_CHECKING:
     from fyi_bench.published import Published
@@ -167,9 +168,9 @@ def _search_number(record: Mapping[str, Any], arm: Mapping[str, Any], metric: st
 
 
 def _search_difference(record: Mapping[str, Any], metric: str) -> Mapping[str, Any] | None:
-    """The paired difference a search records for this metric, where it does."""
-    found = record.get("difference") or {}
-    return found.get(metric) if isinstance(found.get(metric), Mapping) else None
+    """The paired difference a search records for this metric, where it does and it is defined."""
+    found = record.get("differences", {}).get(metric)
+    return found if found is not None and is_number(found["mean"]) else None
 
 
 def _missing(

@@ -1,0 +1,138 @@
+"""A record of an architecture search, as the search writes it: read by the answer, Table B, the report and the plot."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+from test_nas import CHEAP, QUESTION, session
+
+import tiny
+from downstream import nas
+from fyi_bench.data.real import RealDataset
+from fyi_bench.faithful import faithful_words
+from fyi_bench.figures.nas import nas_figure
+from fyi_bench.jobs.nas import nas_job
+from fyi_bench.jobs.save import save_record
+from fyi_bench.report import report_html
+from fyi_bench.show_nas import show_nas
+from fyi_bench.stats import STATISTICS, paired_rank_difference
+from fyi_bench.store import Store
+from fyi_bench.tables import table
+from search_space import space720
+
+
+@pytest.fixture(scope="module")
+def record(tmp_path_factory) -> dict:
+    """A whole search over six architectures on tiny images."""
+    real = tiny.real_set(classes=3, per_class=12, size=32)
+    data = RealDataset("tiny", real, real, (0.5,) * 3, (0.25,) * 3)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fyi_bench.data.load_dataset", lambda name, root, test=True: data)
+        patch.setattr(nas, "budget", lambda name: nas.Budget(18, 30, 1.0))
+        patch.setattr(space720, "subset", lambda n, seed=0: tuple(CHEAP[:n]))
+        return nas_job(session(tmp_path_factory.mktemp("nas")), QUESTION)
+
+
+def test_differences_are_flat_for_the_headline_and_by_metric_beside(record):
+    assert set(record["difference"]) == {"mean", "low", "high", "pairs"}
+    assert set(record["differences"]) == set(STATISTICS)
+    assert record["differences"]["spearman_all"] == record["difference"]
+
+
+def test_each_arm_is_held_against_the_ceiling_on_the_same_architectures(record):
+    real, again = ([entry[key] for entry in record["architectures"]] for key in ("real", "real_again"))
+    for arm in record["arms"]:
+        assert arm["against_ceiling"] == paired_rank_difference(real, arm["accuracy"], again)
+        assert arm["tied"] == sum(arm["accuracy"].count(value) > 1 for value in arm["accuracy"])
+
+
+def test_the_answer_says_in_words_whether_the_set_is_a_proxy(record):
+    shown = show_nas(record)
+    for words in (
+        "dm+fyi: ",
+        "fyi − none:",
+        "factor by factor",
+        "condensing",
+        "real data, another seed",
+        "3 epochs on 18",
+    ):
+        assert words in shown
+
+
+def searched(record: dict) -> dict:
+    """The same record as one about the paper's cell: MTT, CIFAR-10, 50 images a class, with clear correlations."""
+    found = copy.deepcopy(record) | {"dataset": "cifar10"}
+    for arm, value in zip(found["arms"][:2], (0.6, 0.7), strict=True):
+        arm |= {"method": "mtt", "ipc": 50, "spearman_all": {"value": value, "low": value - 0.1, "high": value + 0.1}}
+    found["differences"]["spearman_all"] = {"mean": 0.1, "low": 0.02, "high": 0.18, "pairs": 6}
+    return found | {"difference": found["differences"]["spearman_all"]}
+
+
+def test_table_b_reads_it(record, tmp_path):
+    store = Store(tmp_path)
+    save_record(store, searched(record))
+    made = table("B", store)
+    row = next(row for row in made.rows if row.flip == "fyi")
+    cell = next(made.cell(row, column) for column in made.columns if column.metric == "spearman_all")
+    assert (cell.ours.mean, cell.difference["low"], cell.difference["pairs"]) == (0.7, 0.02, 6)
+    assert "0.700 [0.600, 0.800] (0.699)" in made.to("text")
+    assert "+0.100 [+0.020, +0.180] (+0.029)" in made.to("text")
+    assert "6 of 720 architectures" in made.to("text")
+
+
+def test_the_report_shows_words_dots_and_factors(record):
+    page = report_html([searched(record)], "t")
+    for words in (
+        "Spearman over all, fyi − none: +0.10",
+        "real, another seed",
+        "misjudges",
+        "Images and time",
+        "mtt+fyi: ",
+    ):
+        assert words in page
+    assert page.count("accuracy after the proxy") >= 2
+
+
+def test_the_plot_is_written_as_png_and_svg(record, tmp_path):
+    assert sorted(path.name for path in nas_figure(record, tmp_path)) == ["nas.png", "nas.svg"]
+
+
+# the verdict ---------------------------------------------------------------------------------------------------------
+
+
+def entry(value: float | None, low: float | None = None, high: float | None = None) -> dict:
+    return {"value": value, "low": low, "high": high}
+
+
+def gap(mean: float, low: float, high: float) -> dict:
+    return {"mean": mean, "low": low, "high": high, "pairs": 18}
+
+
+def verdict(agreement: dict, below: dict | None) -> str:
+    """The verdict on an arm with this correlation and this difference to the ceiling."""
+    arm = {"method": "dm", "flip": "fyi", "evaluated": 36, "spearman_all": agreement, "regret": entry(0.03)}
+    arm |= {
+        "spearman_top50": entry(0.3, -0.2, 0.6),
+        "top10_recall": entry(0.4),
+        "against_ceiling": below and {"spearman_all": below},
+    }
+    return "\n".join(faithful_words({"arms": [arm], "ceiling": {"spearman_all": entry(0.9, 0.8, 0.95)}}))
+
+
+@pytest.mark.parametrize(
+    ("agreement", "below", "said"),
+    [
+        (entry(None), None, "dm+fyi: cannot be told"),
+        (entry(0.2, -0.1, 0.5), None, "no evidence that it ranks architectures as real data does: Spearman 0.20"),
+        (entry(-0.5, -0.8, -0.2), None, "not a proxy: it ranks architectures against real data"),
+        (entry(0.6, 0.4, 0.8), None, "how well real data agrees with itself was not measured"),
+        (entry(0.6, 0.4, 0.8), gap(-0.3, -0.5, -0.1), "clearly less faithful than real data"),
+        (entry(0.8, 0.6, 0.9), gap(-0.1, -0.3, 0.1), "as faithful as real data itself"),
+    ],
+)
+def test_the_verdict_follows_the_intervals(agreement, below, said):
+    told = verdict(agreement, below)
+    assert said in told
+    assert "no evidence that it tells these apart" in told
+    assert "3.0 points below the really best one; of the 10 best it finds 4.0" in told
