@@ -65,13 +65,22 @@ def continual(
 
 
 def evaluate(
-    path: str | Path, *, architectures: Sequence[str] = (), session: Session | None = None, **settings: Any
+    path: str | Path,
+    *,
+    architectures: Sequence[str] = (),
+    robust: bool = False,
+    session: Session | None = None,
+    **settings: Any,
 ) -> dict[str, Any]:
-    """Accuracy of networks trained on a set that is a file; returns the record."""
+    """Accuracy of networks trained on a set that is a file; returns the record.
+
+    robust: label-robust and augmentation-robust scores instead (downstream.robust_scores), on one architecture.
+    """
     from fyi_bench.jobs.evaluate import evaluate_job
+    from fyi_bench.jobs.robust import robust_job
 
     session = session or Session(Settings(**settings))
-    record = evaluate_job(session, path, architectures)
+    record = (robust_job if robust else evaluate_job)(session, path, architectures)
     save_record(session.store, record)
     return record
 

@@ -51,6 +51,10 @@ _ARM_KEYS_OF: dict[str, dict[str, tuple[str, ...]]] = {
     "continual": {"accuracy": ("classes_seen", *_SUMMARY)},
     "accuracy": {"architectures": ("name", *_SUMMARY)},
     "cross-arch": {"architectures": ("name", *_SUMMARY)},
+    "robust": {
+        "accuracies": (),
+        **dict.fromkeys(("recovery", "improvement", "label_robust", "augmentation_robust"), (*_SUMMARY, "low", "high")),
+    },
     "nas": {
         "space": (),
         "evaluated": (),
@@ -63,7 +67,7 @@ _ARM_KEYS_OF: dict[str, dict[str, tuple[str, ...]]] = {
         "regret": _INTERVAL,
     },
 }
-_TOP_KEYS_OF = {"continual": ("steps", "class_orders"), "nas": ("ceiling", "reference")}
+_TOP_KEYS_OF = {"robust": ("rules", "units"), "continual": ("steps", "class_orders"), "nas": ("ceiling", "reference")}
 
 # cost and circumstances: they differ between two runs of the same cell and are no result
 CIRCUMSTANCES = frozenset((

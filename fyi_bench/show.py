@@ -6,7 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from fyi_bench.wording import (
+    CHOSEN_ON_TEST,
     arm_title,
+    bytes_words,
     count_words,
     difference_of_record,
     mean_and_std,
@@ -50,13 +52,43 @@ def show_evaluate(record: Mapping[str, Any]) -> str:
     """Accuracy of each architecture of an `accuracy` or `cross-arch` record, a row an architecture."""
     arms = record["arms"]
     rows = [
-        [name, *(_accuracies(arm, [name])[0] for arm in arms), str(max(_repetitions(arm, name) for arm in arms))]
+        [
+            name,
+            *(_accuracies(arm, [name])[0] for arm in arms),
+            str(max(_repetitions(arm, name) for arm in arms)),
+            *network_cost(record, name),
+        ]
         for name in _architectures(record)
     ]
-    header = ["", *map(arm_title, arms), "networks"]
+    header = ["", *map(arm_title, arms), "networks", "time a network", "memory"]
     title = _title(record, _images_words(arms[0]))
-    lines = [title, "", *text_table(header, rows), "", *_difference_lines(record), *_set_lines(record)]
+    lines = [
+        title,
+        "",
+        *text_table(header, rows),
+        "",
+        *_difference_lines(record),
+        *_size_lines(record),
+        *_set_lines(record),
+    ]
     return "\n".join(lines).rstrip("\n")
+
+
+def network_cost(record: Mapping[str, Any], name: str) -> tuple[str, str]:
+    """Mean time of training and testing one network of an architecture, and memory at most; holes where not known."""
+    found = [entry for arm in record["arms"] for entry in arm.get("architectures", []) if entry["name"] == name]
+    seconds = [second for entry in found for second in entry.get("seconds", [])]
+    memory = max((entry.get("peak_memory_mib", 0) for entry in found), default=0)
+    time = seconds_words(sum(seconds) / len(seconds) if seconds else None)
+    return time, f"{memory:.0f} MiB" if memory else short(None)
+
+
+def _size_lines(record: Mapping[str, Any]) -> list[str]:
+    return [
+        f"size     {arm_title(arm)}   {bytes_words(arm['set_bytes'])} with labels"
+        for arm in record["arms"]
+        if "set_bytes" in arm
+    ]
 
 
 def _title(record: Mapping[str, Any], what: str) -> str:
@@ -95,9 +127,10 @@ def _distill_seconds(arm: Mapping[str, Any]) -> str:
 
 def _difference_lines(record: Mapping[str, Any]) -> list[str]:
     flips = [arm["flip"] for arm in record["arms"] if arm["flip"] != "none"]
+    chosen = [CHOSEN_ON_TEST] if record.get("chosen_on_test") else []
     if "difference" not in record or not flips:
-        return []
-    return [difference_of_record(record, flips[0]), ""]
+        return chosen
+    return [*chosen, difference_of_record(record, flips[0]), ""]
 
 
 def _set_lines(record: Mapping[str, Any]) -> list[str]:

@@ -76,14 +76,19 @@ def evaluate(
     json_file: Any,
     path: Annotated[Path, typer.Argument(metavar="SET", help="A condensed set: our file, or any public format.")],
     arch: ArchOption = [],  # noqa: B006
+    robust: Annotated[
+        bool, typer.Option("--robust", help="Scores that labels and augmentation cannot inflate.")
+    ] = False,
     dataset: str = "cifar10",
 ) -> None:
     """Accuracy of networks trained on a condensed set."""
     from fyi_bench.jobs.evaluate import evaluate_job
+    from fyi_bench.jobs.robust import robust_job
     from fyi_bench.show import show_evaluate
+    from fyi_bench.show_robust import show_robust
 
-    record = evaluate_job(session, path, arch)
-    report_record(session, record, json_file, show_evaluate)
+    job, show = (robust_job, show_robust) if robust else (evaluate_job, show_evaluate)
+    report_record(session, job(session, path, arch), json_file, show)
 
 
 def report_record(session: Any, record: dict[str, Any], json_file: Path | None, show: Callable[[dict], str]) -> Path:

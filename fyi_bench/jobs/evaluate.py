@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -40,10 +40,7 @@ def evaluate_job(session: Session, path: str | Path, architectures: Sequence[str
     records = session.announce_and_compute(
         f"evaluate {path.name} · {session.data.name}", protocol.name, [("evaluating", list(cells.values()))]
     )
-    entries = [
-        {"name": name, **summary([records[cells[name, net].digest]["value"] for net in range(protocol.nets)])}
-        for name in names
-    ]
+    entries = [_entry(name, [records[cells[name, net].digest] for net in range(protocol.nets)]) for name in names]
     arm = {
         "method": method,
         "flip": str(image_set.provenance.get("flip", "unknown")),
@@ -66,6 +63,16 @@ def evaluate_job(session: Session, path: str | Path, architectures: Sequence[str
         data={"note": session.data.note, "train": session.data.train_digest},
         store=str(session.store.root),
     )
+
+
+def _entry(name: str, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Accuracies of one architecture, and what a network cost: seconds of training and testing, MiB at most."""
+    return {
+        "name": name,
+        **summary([record["value"] for record in records]),
+        "seconds": [record["wall_s"] for record in records],
+        "peak_memory_mib": max(record["peak_memory_mib"] for record in records),
+    }
 
 
 def _say_what_a_file_lacks(session: Session, protocol: Protocol, path: Path) -> None:

@@ -18,8 +18,11 @@ from fyi_bench.registry import Registry
 from fyi_bench.report.images import Mosaic, find_set, mosaics, title_of
 from fyi_bench.report.page import TableView
 from fyi_bench.report.provenance import Facts, record_facts, set_facts
+from fyi_bench.show import network_cost
 from fyi_bench.show_nas import COST, MISJUDGED, asked_arm, cost_rows, misjudged_rows
+from fyi_bench.show_robust import ACCURACY_HEADER, accuracy_rows, cost_words, score_rows
 from fyi_bench.wording import (
+    CHOSEN_ON_TEST,
     HOLE,
     arm_title,
     bytes_words,
@@ -85,6 +88,7 @@ _KINDS = {
     "distill": "Condensed sets",
     "accuracy": "Accuracy of a set",
     "cross-arch": "Other architectures",
+    "robust": "Robust scores",
     "continual": "Continual learning",
     "nas": "Architecture search",
     "experts": "Expert trajectories",
@@ -98,6 +102,7 @@ def section_of(record: Record, key: str, store: Store | None) -> Section:
     section = Section(key, kind, _title(record), _facts(record), command_of(record))
     section.headline, section.tone = headline(record)
     section.provenance = record_facts(record)
+    section.notes += [CHOSEN_ON_TEST] if record.get("chosen_on_test") else []
     if record["task"] in TASKS:
         TASKS.get(record["task"])(record, section, store)
     else:
@@ -139,6 +144,9 @@ def accuracy_parts(record: Record, section: Section, store: Store | None) -> Non
         header += ["unequalness", "loss first → last", "iterations", "time a set"]
         rows = [row + _set_columns(arm) for row, arm in zip(rows, arms, strict=True)]
     section.tables.append(TableView("Mean ± standard deviation over networks and sets.", header, rows))
+    if any("seconds" in entry for arm in arms for entry in arm.get("architectures", [])):
+        costs = [[name, *network_cost(record, name)] for name in names]
+        section.tables.append(TableView("Cost of a network.", ["", "training and testing", "memory"], costs))
     if names:
         section.figures.append(
             _figure("Accuracy", "A dot is one network; the bar is the mean.",
@@ -196,6 +204,23 @@ def nas_parts(record: Record, section: Section, store: Store | None) -> None:
     asked = asked_arm(record)
     caption = f"What {arm_title(asked)} misjudges, the worst factor first, in percent of the ranking."
     section.tables.append(TableView(caption, list(MISJUDGED), misjudged_rows(asked)))
+
+
+@TASKS.register("robust")
+def robust_parts(record: Record, section: Section, store: Store | None) -> None:
+    """The scores, the accuracies they are made of, and what the set costs."""
+    arm, rules = record["arms"][0], record["rules"]
+    section.tables.append(
+        TableView(f"{arm['model']}, in %; {record['units']}.", ["", "%", "95 % interval"], score_rows(arm))
+    )
+    tried = ", ".join(f"{lr:g}" for lr in rules["lrs"])
+    caption = (
+        f"Step sizes tried for every arm: {tried}, judged on {100 * rules['validation']:g} % of the train images, which"
+        f" are set aside. Real side: {record['reference']}."
+    )
+    section.tables.append(TableView(caption, list(ACCURACY_HEADER), accuracy_rows(arm)))
+    section.notes.append(f"Cost: {cost_words(arm)}.")
+    _add_sets(record, section, store)
 
 
 @TASKS.register("experts")
