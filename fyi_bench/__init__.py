@@ -12,7 +12,7 @@ from typing import Any
 __version__ = "0.1.0"
 
 _API = dict.fromkeys(
-    ("distill", "evaluate", "continual", "load", "inspect", "demo", "CondensedBuffer"), "fyi_bench.api"
+    ("distill", "evaluate", "continual", "nas", "load", "inspect", "demo", "CondensedBuffer"), "fyi_bench.api"
 )
 
 __all__ = ["__version__", *_API]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +60,30 @@ def continual(
 
     session = session or Session(Settings(**{"dataset": CONTINUAL_DATASET, **settings}))
     record = continual_job(session, method, flip_name(fyi, flip), ipc, steps, only)
+    save_record(session.store, record)
+    return record
+
+
+def nas(
+    method: str | None = None,
+    *,
+    fyi: bool = False,
+    flip: str | None = None,
+    sets: Sequence[str | Path] = (),
+    session: Session | None = None,
+    question: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """How wrong a ranking of ConvNets on a condensed set is; returns the record (docs/nas.md).
+
+    method None: the default one, or the sets of the files `sets`. question: further fields of `jobs.nas.Question`
+    (ipc, space, reference, only, storage …). Raises what `distill` raises, and StoreError for a bad storage.
+    """
+    from fyi_bench.jobs.nas import Question, nas_job
+
+    session = session or Session(Settings(**settings))
+    asked = Question(method, flip_name(fyi, flip), set_paths=tuple(map(Path, sets)), **(question or {}))
+    record = nas_job(session, asked)
     save_record(session.store, record)
     return record
 

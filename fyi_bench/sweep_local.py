@@ -45,7 +45,6 @@ def default_url(store: Store) -> str:
 
 def compute_by_sweep(
     session: Session,
-    title: str,
     name: str,
     jobs: Sequence[Job],
     url: str | None = None,

@@ -105,7 +105,7 @@ def load(name: str | Path) -> Ranking:
             reason = getattr(error, "strerror", None) or error
             raise DataError(f"The ranking {path} cannot be read: {reason}.\n{_hint()}") from error
     if str(name) not in names():
-        raise UnknownNameError("ranking", str(name), names())
+        raise UnknownNameError("ranking", str(name), [*names(), "a .csv file"])
     text = (resources.files("search_space") / FOLDER / f"{name}.csv").read_text(encoding="utf-8")
     return parse(text, f"{name}.csv")
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import copy
 
 import pytest
-from test_nas import CHEAP, QUESTION, session
+from test_nas import CHEAP, session
 
+import fyi_bench
 import tiny
 from downstream import nas
 from fyi_bench.data.real import RealDataset
 from fyi_bench.faithful import faithful_words
 from fyi_bench.figures.nas import nas_figure
-from fyi_bench.jobs.nas import nas_job
 from fyi_bench.jobs.save import save_record
 from fyi_bench.report import report_html
 from fyi_bench.show_nas import show_nas
@@ -31,7 +31,8 @@ def record(tmp_path_factory) -> dict:
         patch.setattr("fyi_bench.data.load_dataset", lambda name, root, test=True: data)
         patch.setattr(nas, "budget", lambda name: nas.Budget(18, 30, 1.0))
         patch.setattr(space720, "subset", lambda n, seed=0: tuple(CHEAP[:n]))
-        return nas_job(session(tmp_path_factory.mktemp("nas")), QUESTION)
+        asked = {"ipc": 1, "space": 6, "reference_epochs": 3}
+        return fyi_bench.nas("dm", fyi=True, session=session(tmp_path_factory.mktemp("nas")), question=asked)
 
 
 def test_differences_are_flat_for_the_headline_and_by_metric_beside(record):

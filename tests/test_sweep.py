@@ -285,7 +285,7 @@ def test_without_optuna_one_process_does_the_same(store, tmp_path, monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     settings = Settings(store=store.root, protocol="quick", device="cpu", workers=4, threads=1)
     jobs = [toy(1), toy(2, trouble="diverged"), toy(3, trouble="defect"), toy(4)]
-    failures = compute_by_sweep(Session(settings), "toys", "toys", jobs)
+    failures = compute_by_sweep(Session(settings), "toys", jobs)
     assert failures == {
         jobs[1].cell.digest: "the loss is no longer finite.",
         jobs[2].cell.digest: "; ".join(["ZeroDivisionError: toy"] * MAX_FAILURES),

@@ -51,7 +51,7 @@ def test_two_machines_without_a_common_folder_finish_a_sweep_together(tmp_path, 
         for n in range(3)
     ]
     settings = Settings(store=finished.root, protocol="quick", device="cpu", workers=1, threads=1)
-    compute_by_sweep(Session(settings), "sums", "sums", jobs, artefacts=place, work=False)
+    compute_by_sweep(Session(settings), "sums", jobs, artefacts=place, work=False)
     assert not any(finished.has(job.cell) for job in jobs)
 
     second = Store(tmp_path / "second")
@@ -59,7 +59,7 @@ def test_two_machines_without_a_common_folder_finish_a_sweep_together(tmp_path, 
     habits = Habits(artefacts=Artefacts.open(place))
     assert drain(Sweep.all(connect(url, lambda: None, print)), Worker(second), habits) == 3
 
-    assert compute_by_sweep(Session(settings), "sums", "sums", jobs, artefacts=place) == {}
+    assert compute_by_sweep(Session(settings), "sums", jobs, artefacts=place) == {}
     for job in jobs:
         with finished.run(job.cell) as run:
             assert run.record["value"] == 49.0 + job.cell.inputs["number"]

@@ -144,10 +144,10 @@ def test_the_workers_of_a_command_share_a_sweep_and_one_that_dies_is_replaced(tm
     settings = Settings(store=tmp_path / "store", protocol="quick", device="cpu", workers=2, threads=1)
     session = Session(settings)
     jobs = [toy(n) for n in range(6)] + [toy(6, dies_at_first=True), toy(7, trouble="diverged")]
-    failures = compute_by_sweep(session, "toys", "crew", jobs)
+    failures = compute_by_sweep(session, "crew", jobs)
     assert sorted(set(computed(session.store))) == list(range(8))
     assert Counter(computed(session.store))[6] == 2
     assert failures == {jobs[7].cell.digest: "the loss is no longer finite."}
     assert all(session.store.has(job.cell) for job in jobs[:7])
     # a command that finds everything done opens no storage at all
-    assert compute_by_sweep(session, "toys", "crew", jobs[:6], "postgresql://127.0.0.1:1/none") == {}
+    assert compute_by_sweep(session, "crew", jobs[:6], "postgresql://127.0.0.1:1/none") == {}

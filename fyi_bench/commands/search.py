@@ -35,6 +35,7 @@ def nas(
     reference_images: Annotated[
         int | None, typer.Option("--reference-images", help="Real images of the reference; 0: all.")
     ] = None,
+    test_images: Annotated[int | None, typer.Option("--test-images", help="Test images; 0: all.")] = None,
     reference_epochs: Annotated[int | None, typer.Option("--reference-epochs", help="Epochs of the reference.")] = None,
     only: OnlyOption = False,
     storage: StorageOption = None,
@@ -58,6 +59,7 @@ def nas(
         space=space,
         reference=reference,
         reference_images=reference_images,
+        test_images=test_images,
         reference_epochs=reference_epochs,
         only=only,
         storage=storage,

@@ -22,8 +22,9 @@ from fyi_bench.kinds.architecture import Source, real_source, set_cell, set_sour
 from fyi_bench.kinds.distill import distill_cell
 from fyi_bench.session import Session
 from fyi_bench.store import Cell
-from fyi_bench.sweep import Job
+from fyi_bench.sweep import Job, connect
 from fyi_bench.sweep_local import compute_by_sweep, reasons_in_words
+from fyi_bench.wording import count_words
 
 if TYPE_CHECKING:
     from downstream.protocol import Protocol
@@ -42,9 +43,9 @@ class Question:
     """What is asked. space: how many of the 720 architectures.
 
     method None: the default one, or the sets of the files `set_paths` (any public format). reference: 'train', the
-    name of a ranking that comes with the package, or the path of one. reference_images (0: all) and reference_epochs
-    replace those of the protocol. storage, artefacts: where the sweep and its results meet other machines;
-    enqueue_only: leave the work to them. save_ranking: a CSV to write the real ranking to, or to add it to.
+    name of a ranking that comes with the package, or the path of one. reference_images, test_images (0: all) and
+    reference_epochs replace those of the protocol. storage, artefacts: where the sweep and its results meet other
+    machines; enqueue_only: leave the work to them. save_ranking: a CSV to write the real ranking to, or to add it to.
     """
 
     method: str | None = None
@@ -55,6 +56,7 @@ class Question:
     reference: str = TRAIN
     only: bool = False
     reference_images: int | None = None
+    test_images: int | None = None
     reference_epochs: int | None = None
     storage: str | None = None
     artefacts: str | None = None
@@ -68,12 +70,13 @@ def nas_job(session: Session, question: Question, show: Callable[[dict], str] | 
     show: how to print the answer so far, when the work is stopped in the middle.
     """
     plan = _Plan(session, question)
-    session.announce(plan.title, plan.cells, plan.protocol.name)
+    session.announce(f"{plan.title}\n{plan.sides_in_words}", plan.cells, plan.protocol.name)
+    if question.storage is not None:  # before hours are spent on sets
+        connect(question.storage, session.stop.check, session.say)
     session.compute([("condensing", plan.set_cells)])
     try:
         failures = compute_by_sweep(
             session,
-            plan.title,
             plan.name,
             plan.jobs,
             question.storage,
@@ -120,9 +123,9 @@ class _Plan:
         self.arms, self.set_cells, sources = self._sets()
         self.protocol: Protocol = session.protocol("nas", self.arms[0].method)
         self.reference_protocol = _reference_protocol(session, question)
-        self.budget = budget(session.settings.protocol)
-        if question.reference_images is not None:
-            self.budget = replace(self.budget, reference_images=question.reference_images or None)
+        asked = {"reference_images": question.reference_images, "test_images": question.test_images}
+        changed = {name: count or None for name, count in asked.items() if count is not None}
+        self.budget = replace(budget(session.settings.protocol), **changed)
         data = session.data
         self.points: list[Point] = cheap_first(points, data.train.shape[0], data.train.shape[1], data.num_classes)
         self.proxies = [self._proxy(arm, sources[arm]) for arm in self.arms]
@@ -147,6 +150,20 @@ class _Plan:
         """One line on what is done."""
         arms = ", ".join(arm.title for arm in self.arms)
         return f"nas {arms} · {self.session.data.name} · {len(self.points)} architectures"
+
+    @property
+    def sides_in_words(self) -> str:
+        """What each architecture is trained on, for how long."""
+        real = f"the stored ranking '{self.question.reference}'"
+        if self.trains_reference:
+            epochs = self.reference_protocol.epochs_for(self.real.images)
+            twice = f"{len(self.again.cells)} networks twice"
+            real = f"{count_words(epochs, 'epoch')} on {self.real.images:,} images, {twice}"
+        nets, tested = len(self.set_seeds) * self.protocol.nets, self.jobs[0].cell.inputs["test_images"]
+        images = self.proxies[0].images
+        each = f"{count_words(self.protocol.epochs_for(images), 'epoch')} on {images:,} images"
+        times = f"{nets} times " if nets > 1 else ""
+        return f"real side: {real} · each proxy: {times}{each} · tested on {tested:,}"
 
     @property
     def digest(self) -> str:
