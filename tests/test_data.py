@@ -208,6 +208,18 @@ def test_imagenet_subset_sample(tmp_path):
     assert data.class_names[1] == "English springer"  # the published order, not the alphabetical one of the folders
 
 
+def test_mirrored_digits_are_all_images_and_their_mirror_images(tmp_path):
+    plain = write_mnist(tmp_path / "mnist")
+    found = load_dataset("mnist-mirrored", tmp_path)
+    images = found.train.images[:, 0].numpy()
+    assert np.array_equal(images[:20], plain)
+    assert np.array_equal(images[20:], plain[..., ::-1])
+    assert found.train.labels.tolist() == [k % 10 for k in range(20)] * 2
+    assert len(found.test) == 20
+    assert found.space == load_dataset("mnist", tmp_path).space
+    assert found.train_digest != load_dataset("mnist", tmp_path).train_digest
+
+
 def test_real_mnist():
     real_file("mnist/train-images-idx3-ubyte.gz")
     report = verify("mnist", real_file("mnist/train-images-idx3-ubyte.gz").parents[1])

@@ -156,6 +156,8 @@ def figure(
     from fyi_bench.jobs.fill import fill
 
     s = session.settings
+    if session.dry_run:
+        plan_figure(session, figure_needs(name, s.protocol))
     if run:
         fill(session, figure_needs(name, s.protocol), typer.echo)
     request = Request(
@@ -170,6 +172,20 @@ def figure(
     )
     for path in draw(name, request):
         typer.echo(f"plot     {path}")
+
+
+def plan_figure(session: Any, needs: list[Any]) -> None:
+    """Print the commands a figure is drawn from, with their time; then stop."""
+    from fyi_bench.errors import PlanShown
+    from fyi_bench.tables import estimate_with
+    from fyi_bench.wording import seconds_words
+
+    estimate = estimate_with(session.settings)
+    for need in needs:
+        typer.echo(f"{need.command}   (about {seconds_words(estimate(need))})")
+    if not needs:
+        typer.echo("It measures real images itself; nothing has to be run before.")
+    raise PlanShown
 
 
 __all__ = ["DatasetOption", "app"]
