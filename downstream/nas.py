@@ -23,9 +23,9 @@ from fyi_bench.errors import UsageError
 from search_space.space720 import Point, flops
 
 NUMERICS = 1
-# arithmetic that costs as much time as writing and reading one activation: on one core a ConvNet's step took
-# 30 ms a GFLOP and 13 ns an activation (fp32; docs/nas.md)
-_FLOPS_PER_ACTIVATION = 450
+# arithmetic that costs as much time as writing and reading one activation: on one core a training step of 36 networks
+# took 20 ms a GFLOP in fp32 and 2.6 ms in bf16, and 9 ns an activation in both
+_FLOPS_PER_ACTIVATION = {"fp32": 450, "bf16": 3500}
 
 
 @dataclass(frozen=True)
@@ -54,11 +54,11 @@ def architecture_name(point: Point) -> str:
     return f"convnet-{point.name}"
 
 
-def effort(point: Point, channels: int, size: int, classes: int) -> float:
+def effort(point: Point, channels: int, size: int, classes: int, precision: str = "fp32") -> float:
     """How long an image takes in this network, relative to others: its arithmetic and its memory traffic."""
     config = point.config(channels, size, classes)
     activations = sum(point.width * side**2 for side in config.block_sizes)
-    return flops(point, channels, size, classes) + _FLOPS_PER_ACTIVATION * activations
+    return flops(point, channels, size, classes) + _FLOPS_PER_ACTIVATION[precision] * activations
 
 
 def cheap_first(points: Iterable[Point], channels: int, size: int, classes: int) -> list[Point]:

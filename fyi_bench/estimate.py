@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterable
@@ -32,7 +33,10 @@ REFERENCE = "convnet-w64"
 
 @dataclass(frozen=True)
 class Passes:
-    """Images that go through a network: forward only, with first derivatives, with second derivatives."""
+    """Images that go through a network: forward only, with first derivatives, with second derivatives.
+
+    precision: of forward passes and first derivatives.
+    """
 
     model: str
     shape: tuple[int, int, int]
@@ -40,6 +44,7 @@ class Passes:
     forward: float = 0.0
     first: float = 0.0
     second: float = 0.0
+    precision: str = "fp32"
 
     def seconds(self, device: str, threads: int, rough: bool = False) -> float:
         """Seconds these passes take here. A kind of pass that is not needed is not measured.
@@ -49,7 +54,7 @@ class Passes:
         model = REFERENCE if rough else self.model
         scale = _flops(self.model, *self.shape[:2], self.classes) / _flops(model, *self.shape[:2], self.classes)
         needed = {kind: getattr(self, kind) for kind in PASSES if getattr(self, kind)}
-        network = model, self.shape, self.classes, device, threads
+        network = model, self.shape, self.classes, device, threads, self.precision
         return sum(scale * images * measure(kind, *network) for kind, images in needed.items())
 
 
@@ -69,17 +74,26 @@ def estimate_seconds(
 
 
 @functools.cache
-def measure(kind: str, model: str, shape: tuple[int, int, int], classes: int, device: str, threads: int) -> float:
+def measure(
+    kind: str, model: str, shape: tuple[int, int, int], classes: int, device: str, threads: int, precision: str
+) -> float:
     """Seconds an image of one kind of pass (see `PASSES`) through this network on this device."""
     from fyi_bench.runtime import prepare
 
     prepare(threads)
     few, many = _BATCHES
     network = _network(model, shape, classes, device)
-    look = _median_seconds(kind, network, shape, device, few, 1)
-    if look > _QUICK_LOOK:
-        return look / few
-    return _median_seconds(kind, network, shape, device, many, _REPEATS) / many
+    with _in(precision, device):
+        look = _median_seconds(kind, network, shape, device, few, 1)
+        if look > _QUICK_LOOK:
+            return look / few
+        return _median_seconds(kind, network, shape, device, many, _REPEATS) / many
+
+
+def _in(precision: str, device: str) -> contextlib.AbstractContextManager:
+    import torch
+
+    return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
 
 
 @functools.cache

@@ -20,10 +20,21 @@ _HALF = "spearman_top50"
 
 def faithful_words(record: Record) -> list[str]:
     """For every arm a verdict, and what it means for the better half and for the choice of one architecture."""
-    lines = []
+    lines = _doubts(record["ceiling"])
     for arm in record["arms"]:
         lines += [f"{arm_title(arm)}: {_verdict(arm, record)}", *(f"  {text}" for text in _consequences(arm))]
     return lines
+
+
+def _doubts(ceiling: Record) -> list[str]:
+    """A warning where the real ranking does not even repeat itself, so that nothing can be judged by it."""
+    entry = ceiling.get(HEADLINE)
+    if entry is None or not _bounded(entry) or entry["low"] > 0:
+        return []
+    return [
+        f"The real ranking does not repeat itself: Spearman {with_interval(entry)} between two seeds. Train the real"
+        " side longer (--reference-epochs, --reference-images) before judging a set by it."
+    ]
 
 
 def _verdict(arm: Record, record: Record) -> str:
@@ -32,7 +43,7 @@ def _verdict(arm: Record, record: Record) -> str:
         return f"cannot be told, as a correlation over {all_of_them} is not defined here."
     agreement = f"Spearman {with_interval(entry)} over {all_of_them}"
     if entry["low"] <= 0 <= entry["high"]:
-        return f"no evidence that it ranks architectures as real data does: {agreement} contains 0."
+        return f"no evidence that it ranks architectures as real data does: {agreement}; the interval contains 0."
     if entry["high"] < 0:
         return f"not a proxy: it ranks architectures against real data, {agreement}."
     return f"{_against_ceiling(arm, record['ceiling'])} {agreement}."

@@ -21,7 +21,8 @@ def ranks(values: Sequence[float | None]) -> np.ndarray:
 def misjudged(
     factors: Factors, real: Sequence[float | None], proxy: Sequence[float | None]
 ) -> dict[str, dict[str, Any]]:
-    """{factor: {spread, levels: [{level, architectures, shift, low, high}]}}, the most misjudged factor first.
+    """{factor: {spread, levels: [{level, architectures, shift, low, high}]}}, the most misjudged factor first,
+    and in it the level that is ranked too low the most.
 
     factors: the level of each architecture. shift: mean over a level of proxy rank minus real rank, as a share of the
     number of architectures, with a 95 % interval: above 0, the proxy ranks that level too low. spread: the largest
@@ -32,6 +33,7 @@ def misjudged(
     for factor, levels in factors.items():
         members = {level: [k for k, own in enumerate(levels) if own == level] for level in dict.fromkeys(levels)}
         rows = [{"level": level, "architectures": len(own), **_shift(shift[own])} for level, own in members.items()]
+        rows.sort(key=lambda row: -row["shift"])
         means = [row["shift"] for row in rows]
         found[factor] = {"spread": max(means) - min(means) if means else 0.0, "levels": rows}
     return dict(sorted(found.items(), key=lambda item: -item[1]["spread"]))

@@ -121,6 +121,13 @@ def verdict(agreement: dict, below: dict | None) -> str:
     return "\n".join(faithful_words({"arms": [arm], "ceiling": {"spearman_all": entry(0.9, 0.8, 0.95)}}))
 
 
+def test_a_real_ranking_that_does_not_repeat_itself_is_said_first():
+    told = faithful_words({"arms": [], "ceiling": {"spearman_all": entry(0.06, -0.54, 0.58)}})
+    assert len(told) == 1
+    assert told[0].startswith("The real ranking does not repeat itself: Spearman 0.06 [−0.54, 0.58]")
+    assert faithful_words({"arms": [], "ceiling": {"evaluated": 0}}) == []
+
+
 @pytest.mark.parametrize(
     ("agreement", "below", "said"),
     [

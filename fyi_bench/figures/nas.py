@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fyi_bench.errors import UnknownNameError
+from fyi_bench.faithful import correlation
 from fyi_bench.figures.style import FYI, GOLD, GREEN, ROSE, SOFT, VANILLA, VIOLET, Drawing, draw, frame
-from fyi_bench.wording import arm_title, is_number, protocol_words
+from fyi_bench.wording import arm_title, count_words, is_number, protocol_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,6 +31,7 @@ class Panel:
     real: Sequence[float | None]
     proxy: Sequence[float | None]
     spearman: float | None
+    trained_on: str = "the proxy"
 
 
 def nas_figure(record: Record, folder: str | Path, factor: str | None = None) -> list[Path]:
@@ -96,7 +98,8 @@ def panels_of(record: Record) -> list[Panel]:
     again = [entry["real_again"] for entry in record["architectures"]]
     panels = [Panel(arm_title(arm), real, arm["accuracy"], arm["spearman_all"]["value"]) for arm in record["arms"]]
     if any(is_number(value) for value in again):
-        panels.insert(0, Panel("real, another seed", real, again, record["ceiling"]["spearman_all"]["value"]))
+        found = record["ceiling"]["spearman_all"]["value"]
+        panels.insert(0, Panel("real, another seed", real, again, found, "real images, again"))
     return panels
 
 
@@ -118,8 +121,8 @@ def paint_panel(axes: Axes, panel: Panel, levels: Sequence[Any]) -> None:
         low, high = min(x for x, _, _ in shown), max(x for x, _, _ in shown)
         axes.set_xlim(low - _MARGIN, high + _MARGIN)
     axes.grid(visible=True, axis="both")
-    axes.set_xlabel("accuracy after the proxy")
-    agreement = f"Spearman {panel.spearman:.2f}" if is_number(panel.spearman) else "no correlation defined"
+    axes.set_xlabel(f"accuracy after {panel.trained_on}")
+    agreement = f"Spearman {correlation(panel.spearman)}" if is_number(panel.spearman) else "no correlation defined"
     axes.set_title(panel.title)
     axes.annotate(agreement, (1.0, 1.0), xycoords="axes fraction", xytext=(0, 5), textcoords="offset points",
                   ha="right", fontsize=8.5, color=SOFT)  # fmt: skip
@@ -128,9 +131,10 @@ def paint_panel(axes: Axes, panel: Panel, levels: Sequence[Any]) -> None:
 def nas_caption(record: Record) -> str:
     """What was compared, and what is not among the dots."""
     reference = record["reference"]
+    real = f"{count_words(reference['epochs'], 'epoch')} on {reference['images']:,} images"
     lines = [
         f"{record['dataset']} · {record['space']} architectures · protocol {protocol_words(record['protocol'])} ·"
-        f" {record['device']} · real side: {reference['epochs']} epochs on {reference['images']:,} images",
+        f" {record['device']} · real side: {real}",
     ]
     failed = sum(arm["failed"] for arm in record["arms"]) + reference["failed"]
     if failed:

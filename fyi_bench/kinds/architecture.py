@@ -182,7 +182,8 @@ def passes(cell: Cell, data: RealDataset) -> list[Passes]:
     from downstream.nas import architecture_name, effort
     from search_space.space720 import point
 
-    sizes = data.train.shape[0], data.train.shape[1], data.num_classes
+    precision = cell.inputs["precision"]
+    sizes = data.train.shape[0], data.train.shape[1], data.num_classes, precision
     share = effort(point_of(cell), *sizes) / effort(point(MEASURED), *sizes)
     trained = cell.notes["images"] * protocol_of(cell).epochs_for(cell.notes["images"])
     return [
@@ -192,6 +193,7 @@ def passes(cell: Cell, data: RealDataset) -> list[Passes]:
             data.num_classes,
             forward=share * cell.inputs["test_images"],
             first=share * trained,
+            precision=precision,
         )
     ]
 
