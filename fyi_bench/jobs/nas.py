@@ -124,6 +124,8 @@ class _Plan:
         self.protocol: Protocol = session.protocol("nas", self.arms[0].method)
         self.reference_protocol = _reference_protocol(session, question)
         asked = {"reference_images": question.reference_images, "test_images": question.test_images}
+        if self.stored is not None and question.test_images is None:  # the same draw of test images on both sides
+            asked["test_images"] = self.stored.label.test_images
         changed = {name: count or None for name, count in asked.items() if count is not None}
         self.budget = replace(budget(session.settings.protocol), **changed)
         data = session.data
