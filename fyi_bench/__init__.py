@@ -12,8 +12,12 @@ from typing import Any
 __version__ = "0.1.0"
 
 _API = dict.fromkeys(
-    ("distill", "evaluate", "continual", "nas", "load", "inspect", "demo", "CondensedBuffer"), "fyi_bench.api"
-)
+    (
+        "distill", "evaluate", "cross_arch", "continual", "nas", "load", "inspect", "export", "table", "make_report",
+        "demo", "CondensedBuffer",
+    ),
+    "fyi_bench.api",
+)  # fmt: skip
 
 __all__ = ["__version__", *_API]
 

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 DEFAULT_IPC = 10
 DEFAULT_STEPS = 10
+CROSS_ARCH_IPC = 50
+CROSS_ARCHITECTURES = ("convnet", "vgg11", "resnet18")
 CONTINUAL_DATASET = "cifar100"
 DEMO_DATASET = "shapes10"
 
@@ -109,11 +111,62 @@ def evaluate(
     return record
 
 
-def load(path: str | Path) -> ImageSet:
-    """Read a condensed set, ours or of any public format; DataError names what is wrong with a broken one."""
+def cross_arch(
+    method: str = "dm",
+    *,
+    fyi: bool = False,
+    flip: str | None = None,
+    ipc: int = CROSS_ARCH_IPC,
+    only: bool = False,
+    architectures: Sequence[str] = CROSS_ARCHITECTURES,
+    session: Session | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Accuracy of several architectures trained on one method's sets, with and without the flip; returns the record."""
+    from fyi_bench.jobs.distill import distill_job
+
+    session = session or Session(Settings(**settings))
+    record = distill_job(session, method, flip_name(fyi, flip), ipc, only, architectures, task="cross-arch")
+    save_record(session.store, record)
+    return record
+
+
+def load(path: str | Path, **options: Any) -> ImageSet:
+    """Read a condensed set, ours or of any public format; DataError names what is wrong with a broken one.
+
+    options: what is not to be guessed: format, space, dataset, factor.
+    """
     from fyi_bench.importers import load_set
 
-    return load_set(path).image_set
+    return load_set(path, **options).image_set
+
+
+def export(image_set: ImageSet | str | Path, path: str | Path, format: str) -> list[Path]:
+    """Write a set for other people's readers: 'dc', 'idc', 'mtt', 'dd-ranking', 'image-folder', 'parquet'."""
+    from fyi_bench.exporters import export_set
+
+    given = load(image_set) if isinstance(image_set, str | Path) else image_set
+    return export_set(given, path, format).paths
+
+
+def table(name: str, *, form: str = "text", run: bool = False, session: Session | None = None, **settings: Any) -> str:
+    """Table '1', '2', '3', '4', 'A' or 'B' of the paper as text, markdown, latex, csv or html.
+
+    run: fill the holes first. Which numbers: those of the protocol in `settings`, else what the store has.
+    """
+    from fyi_bench.jobs.table import session_protocol, table_job
+
+    asked = "protocol" in settings or "overrides" in settings
+    session = session or Session(Settings(**settings))
+    return table_job(session, name, form, run, session_protocol(session) if asked else None, session.say)
+
+
+def make_report(store: str | Path | None = None) -> Path:
+    """One self-contained HTML page out of everything a store holds; returns its place."""
+    from fyi_bench.report import report_of_store
+    from fyi_bench.store import Store
+
+    return report_of_store(Store(store))
 
 
 def inspect(path: str | Path, **options: Any) -> dict[str, Any]:
