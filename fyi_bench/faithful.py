@@ -1,9 +1,10 @@
 """Whether a set is a faithful proxy for ranking architectures, in words: what the intervals of a `nas` record allow.
 
-The rule, applied to Spearman's correlation with the real ranking over all architectures: an interval that contains 0 is
-no evidence of any agreement; one above 0 is agreement, and is held against the ceiling, a second run of the real
-training. Both are compared on the same architectures, paired. Clearly below the ceiling means a proxy in part; not
-told apart from it means as good as far as so many architectures tell, which a wide interval makes a weak statement.
+The rule, applied to Spearman's correlation with the real ranking over all architectures: from few of them nothing is
+said. An interval that contains 0 is no evidence of any agreement; one above 0 is agreement, and is held against the
+ceiling, a second run of the real training, both on the same architectures, paired. Clearly below the ceiling means a
+proxy in part; not told apart from it means as good as far as so many architectures tell, which a wide interval makes a
+weak statement.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from fyi_bench.wording import HOLE, MINUS, arm_title, count_words, is_number, pe
 Record = Mapping[str, Any]
 HEADLINE = "spearman_all"  # the statistic that the verdict and the record's `difference` are about
 _HALF = "spearman_top50"
+# below so many architectures a bootstrap over them is no interval (their coverage was measured from 30 on)
+_FEWEST, _FEWEST_REPEATED = 20, 10
 
 
 def faithful_words(record: Record) -> list[str]:
@@ -29,7 +32,7 @@ def faithful_words(record: Record) -> list[str]:
 def _doubts(ceiling: Record) -> list[str]:
     """A warning where the real ranking does not even repeat itself, so that nothing can be judged by it."""
     entry = ceiling.get(HEADLINE)
-    if entry is None or not _bounded(entry) or entry["low"] > 0:
+    if entry is None or ceiling["evaluated"] < _FEWEST_REPEATED or not _bounded(entry) or entry["low"] > 0:
         return []
     return [
         f"The real ranking does not repeat itself: Spearman {with_interval(entry)} between two seeds. Train the real"
@@ -39,6 +42,8 @@ def _doubts(ceiling: Record) -> list[str]:
 
 def _verdict(arm: Record, record: Record) -> str:
     entry, all_of_them = arm[HEADLINE], f"the {arm['evaluated']} architectures"
+    if arm["evaluated"] < _FEWEST:
+        return f"cannot be told from {arm['evaluated']} architectures, {_FEWEST} are the least."
     if not _bounded(entry):
         return f"cannot be told, as a correlation over {all_of_them} is not defined here."
     agreement = f"Spearman {with_interval(entry)} over {all_of_them}"
@@ -51,8 +56,8 @@ def _verdict(arm: Record, record: Record) -> str:
 
 def _against_ceiling(arm: Record, ceiling: Record) -> str:
     gap = (arm.get("against_ceiling") or {}).get(HEADLINE)
-    if gap is None or not is_number(gap["low"]):
-        return "it agrees with real data; how well real data agrees with itself was not measured here."
+    if gap is None or gap["pairs"] < _FEWEST_REPEATED or not is_number(gap["low"]):
+        return "it agrees with real data; how well real data agrees with itself was not measured here:"
     real = f"{with_interval(ceiling[HEADLINE])} of a second run on real data"
     beside = f"({signed(gap['mean'])} [{signed(gap['low'])}, {signed(gap['high'])}] against {real}, on {gap['pairs']})"
     if gap["high"] < 0:
@@ -63,7 +68,7 @@ def _against_ceiling(arm: Record, ceiling: Record) -> str:
 def _consequences(arm: Record) -> list[str]:
     half, lost, recall = arm[_HALF], arm["regret"], arm["top10_recall"]
     lines = []
-    if _bounded(half):
+    if _bounded(half) and arm["evaluated"] >= _FEWEST:
         useful = "it also tells them apart" if half["low"] > 0 else "no evidence that it tells these apart"
         lines.append(f"Among the really better half: {with_interval(half)}, {useful}.")
     if is_number(lost["value"]):

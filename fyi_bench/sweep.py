@@ -245,6 +245,10 @@ class Sweep:
 
         return bool(self._trials(TrialState.WAITING, TrialState.RUNNING))
 
+    def titles(self) -> dict[str, str]:
+        """Digest of each job -> what it is, for people."""
+        return {digest_of(trial): trial.user_attrs["title"] for trial in self._trials()}
+
     def failures(self) -> dict[str, str]:
         """Digest of each failed job -> why."""
         latest = {digest_of(trial): trial for trial in self._trials()}

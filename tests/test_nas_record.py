@@ -110,22 +110,30 @@ def gap(mean: float, low: float, high: float) -> dict:
     return {"mean": mean, "low": low, "high": high, "pairs": 18}
 
 
-def verdict(agreement: dict, below: dict | None) -> str:
+def verdict(agreement: dict, below: dict | None, evaluated: int = 36) -> str:
     """The verdict on an arm with this correlation and this difference to the ceiling."""
-    arm = {"method": "dm", "flip": "fyi", "evaluated": 36, "spearman_all": agreement, "regret": entry(0.03)}
+    arm = {"method": "dm", "flip": "fyi", "evaluated": evaluated, "spearman_all": agreement, "regret": entry(0.03)}
     arm |= {
         "spearman_top50": entry(0.3, -0.2, 0.6),
         "top10_recall": entry(0.4),
         "against_ceiling": below and {"spearman_all": below},
     }
-    return "\n".join(faithful_words({"arms": [arm], "ceiling": {"spearman_all": entry(0.9, 0.8, 0.95)}}))
+    return "\n".join(
+        faithful_words({"arms": [arm], "ceiling": {"evaluated": 18, "spearman_all": entry(0.9, 0.8, 0.95)}})
+    )
 
 
 def test_a_real_ranking_that_does_not_repeat_itself_is_said_first():
-    told = faithful_words({"arms": [], "ceiling": {"spearman_all": entry(0.06, -0.54, 0.58)}})
+    told = faithful_words({"arms": [], "ceiling": {"evaluated": 18, "spearman_all": entry(0.06, -0.54, 0.58)}})
     assert len(told) == 1
     assert told[0].startswith("The real ranking does not repeat itself: Spearman 0.06 [−0.54, 0.58]")
     assert faithful_words({"arms": [], "ceiling": {"evaluated": 0}}) == []
+
+
+def test_few_architectures_give_no_verdict():
+    told = verdict(entry(0.9, 0.8, 0.95), gap(0.0, -0.1, 0.1), 19)
+    assert "dm+fyi: cannot be told from 19 architectures, 20 are the least." in told
+    assert "better half" not in told
 
 
 @pytest.mark.parametrize(

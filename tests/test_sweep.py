@@ -66,6 +66,7 @@ def test_jobs_come_in_the_order_they_were_enqueued_and_no_job_is_invented(url, s
     trials = sweep._trials()
     assert [trial.value for trial in trials] == [9.0, 1.0, 4.0, 16.0]
     assert [trial.params for trial in trials] == [{"number": n} for n in (0, 1, 2, 1)]
+    assert list(sweep.titles().values()) == ["toy 3", "toy 1", "toy 2", "toy 4"]
 
 
 def test_what_the_store_has_is_not_enqueued_and_what_it_lost_is(url, store):

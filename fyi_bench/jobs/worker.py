@@ -58,7 +58,8 @@ def worker_job(
         say(f"{shown(url)}: {len(sweeps)} sweep(s), {waiting} job(s) open")
         if not waiting:
             return 0
-        view = Display(rows, waiting, lambda: [sweep.counts() for sweep in sweeps])
+        titles = {digest: title for sweep in sweeps for digest, title in sweep.titles().items()}
+        view = Display(rows, waiting, lambda: [sweep.counts() for sweep in sweeps], titles)
         try:
             work = functools.partial(work_through, plan)
             done = work_together(work, min(s.workers, waiting), view.events, stop, view.tick)
