@@ -22,6 +22,7 @@ _CORRELATIONS = {"spearman_all": "Spearman, all", "spearman_top50": "top 50 %", 
 AGREEMENT = ("ranked on", *_CORRELATIONS.values(), "top-10 recall", "regret, points", "failed")
 COST = ("trained on", "images", "epochs", "training all", "condensing", "time against real")
 MISJUDGED = ("factor", "level", "architectures", "ranked too low by, %", "95 % interval")
+_FEWEST_OF_A_LEVEL = 5  # below so many an interval is wider than the ranking
 _WORST_LEVELS = 2  # levels named of each misjudged factor: the most over- and the most underrated
 
 
@@ -125,7 +126,8 @@ def misjudged_rows(arm: Mapping[str, Any]) -> list[list[str]]:
     rows: list[list[str]] = []
     for factor, found in arm["misjudged"].items():
         for row in found["levels"]:
-            bounds = f"[{signed_points(row['low'])}, {signed_points(row['high'])}]" if is_number(row["low"]) else HOLE
+            told = is_number(row["low"]) and row["architectures"] >= _FEWEST_OF_A_LEVEL
+            bounds = f"[{signed_points(row['low'])}, {signed_points(row['high'])}]" if told else HOLE
             rows.append([factor, str(row["level"]), str(row["architectures"]), signed_points(row["shift"]), bounds])
     return rows
 
