@@ -15,7 +15,7 @@ from distill.augment import Augmentation
 from distill.experts import ExpertConfig, Trajectory, train_expert
 from distill.gsam import GSAM
 from distill.tensor_file import save_tensors
-from distill.trajectory import CPU_PART, FlatNetwork
+from distill.trajectory import CPU_PART_FIRST, CPU_PART_SECOND, FlatNetwork
 from fyi_bench import rng
 from fyi_bench.errors import BudgetExhausted, DataError, DivergenceError, UnknownNameError, UsageError
 
@@ -182,7 +182,7 @@ def test_bf16_is_near_fp32():
 @pytest.mark.parametrize("model", ["convnet-w8-d2", "convnet-w8-d2-batch", "convnet-w8-d2-layer-swish"])
 def test_gradient_in_parts_is_that_of_the_whole_batch(model):
     network = FlatNetwork(search_space.build(model, 3, 8, 3, rng.stream(0, "net")).double())
-    n = 2 * CPU_PART + 5
+    n = 2 * CPU_PART_FIRST + 5
     x = torch.randn(n, 3, 8, 8, dtype=torch.float64, generator=rng.stream(0, "x"))
     y = torch.arange(n) % 3
     loss, found = network.gradient(network.values(), x, y)
@@ -190,6 +190,19 @@ def test_gradient_in_parts_is_that_of_the_whole_batch(model):
     expected = network.loss(weights, x, y)
     assert torch.allclose(loss, expected, rtol=1e-13)
     assert torch.allclose(found, torch.autograd.grad(expected, weights)[0], rtol=0, atol=1e-14)
+
+
+def test_second_derivatives_in_parts_are_those_of_the_whole_batch():
+    network = FlatNetwork(search_space.build("convnet-w8-d2", 3, 8, 3, rng.stream(0, "net")).double())
+    n = 2 * CPU_PART_SECOND + 5
+    x = torch.randn(n, 3, 8, 8, dtype=torch.float64, generator=rng.stream(0, "x")).requires_grad_(True)
+    y, direction = torch.arange(n) % 3, torch.randn(network.size, dtype=torch.float64, generator=rng.stream(0, "d"))
+    weights = network.values().requires_grad_(True)
+    gradient = torch.autograd.grad(network.loss(weights, x, y), weights, create_graph=True)[0]
+    along = gradient @ direction
+    found = network.gradient_along(network.values(), x, y, direction, curvature=True)
+    for ours, expected in zip(found, (along.detach(), *torch.autograd.grad(along, [x, weights])), strict=True):
+        assert torch.allclose(ours, expected, rtol=0, atol=1e-12)
 
 
 # files -----------------------------------------------------------------------------------------------------------
