@@ -91,6 +91,22 @@ def evaluate_record(**more: Any) -> dict[str, Any]:
     return record("accuracy", [arm | {"set_bytes": 1000, "architectures": entries}], **more)
 
 
+def robust_record(**more: Any) -> dict[str, Any]:
+    """Robust scores of a set with hard labels."""
+    names = ("real-hard", "set-hard", "set-any", "random-any", "set-plain", "random-plain")
+    tried = {"lr": 0.05, "validation": {"0.01": 0.3, "0.05": 0.4}, "seconds": [3.1, 3.3]}
+    scores = {"recovery": 0.3, "improvement": 0.08, "label_robust": 0.25, "augmentation_robust": 0.3}
+    arm = {
+        "method": "dm", "flip": "fyi", "ipc": 10, "set_digest": "5555666677778888", "set_bytes": 1_229_600,
+        "labels": "hard", "model": "convnet-w32", "peak_memory_mib": 700.0,
+        "accuracies": {name: {**summary([0.4, 0.42]), **tried} for name in names},
+        **{key: {**summary([v, v + 0.01]), "low": v - 0.05, "high": v + 0.06} for key, v in scores.items()},
+    }  # fmt: skip
+    rules = {"lrs": [0.01, 0.05], "validation": 0.1}
+    defaults = {"rules": rules, "units": "fractions", "reference": "4 epochs on 5,000 images"}
+    return record("robust", [arm], command="fyi-bench evaluate SET --robust", **(defaults | more))
+
+
 def _curve(means: list[float], spread: float) -> list[list[float]]:
     return [[mean - spread, mean, mean + spread] for mean in means]
 

@@ -12,7 +12,15 @@ import tempfile
 import pytest
 
 from fyi_bench.report import report_html
-from sample_records import continual_arm, continual_record, distill_arm, distill_record, evaluate_record, record
+from sample_records import (
+    continual_arm,
+    continual_record,
+    distill_arm,
+    distill_record,
+    evaluate_record,
+    record,
+    robust_record,
+)
 from sample_sets import with_sets
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
@@ -98,6 +106,7 @@ def page(tmp_path_factory):
         continual_record(),
         continual_record(arms=steps, steps=10, class_orders=[list(range(100))] * 5),
         evaluate_record(),
+        robust_record(),
     ]
     text = report_html(found, "A title with a-word-that-is-much-too-long-to-fit-on-a-telephone-in-one-line")
     return text.replace("<head>", "<head>" + WATCH, 1).replace("</body>", MEASURE + "</body>", 1)

@@ -72,9 +72,11 @@ def records_of_store(store: Store) -> tuple[list[dict[str, Any]], list[str]]:
 def report_html(
     records: Sequence[Mapping[str, Any]], title: str, store: Store | None = None, notes: Sequence[str] = ()
 ) -> str:
-    """The page as text."""
+    """The page as text. With a store also those of the paper's tables that it has numbers for."""
     from fyi_bench.report.page import render
+    from fyi_bench.report.paper_tables import paper_tables
     from fyi_bench.report.sections import section_of
 
     sections = [section_of(record, f"r{number}", store) for number, record in enumerate(records, 1)]
-    return render("report.html.j2", title=title, sections=sections, notes=list(notes))
+    papers = [] if store is None else paper_tables(store, records)
+    return render("report.html.j2", title=title, sections=sections, notes=list(notes), papers=papers)

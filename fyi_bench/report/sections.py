@@ -20,7 +20,7 @@ from fyi_bench.report.page import TableView
 from fyi_bench.report.provenance import Facts, record_facts, set_facts
 from fyi_bench.show import network_cost
 from fyi_bench.show_nas import COST, MISJUDGED, asked_arm, cost_rows, misjudged_rows
-from fyi_bench.show_robust import ACCURACY_HEADER, accuracy_rows, cost_words, score_rows
+from fyi_bench.show_robust import ACCURACY_HEADER, SCORES, accuracy_rows, cost_words, score_rows
 from fyi_bench.wording import (
     CHOSEN_ON_TEST,
     HOLE,
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 Record = Mapping[str, Any]
 WIDE, NARROW = 6.8, 3.75  # inches of a figure on a desk and on a telephone
+MOST_NUMBERS = 4  # architectures in the line at the top
 
 UNEQUALNESS_CAPTION = (
     "How far the mean features of a class change when its images are mirrored (eq. 5 of the paper, DM distance): 0 "
@@ -69,6 +70,7 @@ class Section:
     title: str
     facts: list[tuple[str, str]]
     command: str | None
+    protocol: str = ""
     headline: str | None = None
     tone: str = "unknown"
     tables: list[TableView] = field(default_factory=list)
@@ -101,6 +103,8 @@ def section_of(record: Record, key: str, store: Store | None) -> Section:
     kind = _KINDS.get(record["task"], record["task"])
     section = Section(key, kind, _title(record), _facts(record), command_of(record))
     section.headline, section.tone = headline(record)
+    protocol = record["protocol"]
+    section.protocol = protocol if isinstance(protocol, str) else protocol["name"]
     section.provenance = record_facts(record)
     section.notes += [CHOSEN_ON_TEST] if record.get("chosen_on_test") else []
     if record["task"] in TASKS:
@@ -111,16 +115,31 @@ def section_of(record: Record, key: str, store: Store | None) -> Section:
 
 
 def headline(record: Record) -> tuple[str | None, str]:
-    """The paired difference in words, and whether it speaks: better, worse or unknown, as it is with one seed."""
+    """The paired difference in words, and whether it speaks: better, worse or unknown, as it is with one seed.
+
+    Without a pair the main numbers, where there are few.
+    """
     flips = [arm["flip"] for arm in record["arms"] if arm["flip"] not in ("none", "unknown")]
     difference = record.get("difference")
     if not flips or difference is None:
-        return None, "unknown"
+        return _numbers(record), "unknown"
     tone = "unknown"
     if has_interval(difference) and len(record["seeds"]) > 1:
         tone = "better" if difference["low"] > 0 else "worse" if difference["high"] < 0 else "unknown"
     words = difference_of_search if record["task"] == "nas" else difference_of_record
     return words(record, flips[0]), tone
+
+
+def _numbers(record: Record) -> str | None:
+    """What a record of a single set found, in one line."""
+    arm = record["arms"][0]
+    if record["task"] == "robust":
+        scores = (f"{name} {mean_and_std(arm[key])}" for key, name in SCORES.items() if key.endswith("_robust"))
+        return f"{', '.join(scores)} (in %)"
+    entries = arm.get("architectures", [])
+    if len(record["arms"]) > 1 or not entries:
+        return None
+    return ", ".join(f"{entry['name']} {mean_and_std(entry)}" for entry in entries[:MOST_NUMBERS]) + " %"
 
 
 def command_of(record: Record) -> str | None:
@@ -211,7 +230,11 @@ def robust_parts(record: Record, section: Section, store: Store | None) -> None:
     """The scores, the accuracies they are made of, and what the set costs."""
     arm, rules = record["arms"][0], record["rules"]
     section.tables.append(
-        TableView(f"{arm['model']}, in %; {record['units']}.", ["", "%", "95 % interval"], score_rows(arm))
+        TableView(
+            f"{arm['model']}, in % of 1: both scores lie between 0 and 100. {cost_words(arm)}.",
+            ["", "%", "95 % interval"],
+            score_rows(arm),
+        )
     )
     tried = ", ".join(f"{lr:g}" for lr in rules["lrs"])
     caption = (
@@ -219,7 +242,6 @@ def robust_parts(record: Record, section: Section, store: Store | None) -> None:
         f" are set aside. Real side: {record['reference']}."
     )
     section.tables.append(TableView(caption, list(ACCURACY_HEADER), accuracy_rows(arm)))
-    section.notes.append(f"Cost: {cost_words(arm)}.")
     _add_sets(record, section, store)
 
 
