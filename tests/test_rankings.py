@@ -258,3 +258,16 @@ def test_the_paired_difference_covers_95_percent():
     found = cover(compare, {"spearman_all": 0, "kendall_all": 0, "kendall_top50": 0}, 250)
     assert all(0.93 <= found[name] <= 0.97 for name in ("spearman_all", "kendall_all")), found
     assert found["kendall_top50"] >= 0.95  # wider than it need be, as documented
+
+
+def test_the_published_difference_of_fyi_is_not_told_apart_without_pairs():
+    """docs/nas.md: Fisher's z with the variance of Bonett and Wright, as if the two rankings were independent."""
+    from fyi_bench.published import published
+
+    def p_value(metric: str, n: int) -> float:
+        rho = {row.flip: row.value for row in published("B") if (row.method, row.metric) == ("mtt", metric)}
+        spread = math.sqrt(sum((1 + value**2 / 2) / (n - 3) for value in rho.values()))
+        return 2 * scipy_stats.norm.sf(abs(math.atanh(rho["fyi"]) - math.atanh(rho["none"])) / spread)
+
+    assert round(p_value("spearman_all", 720), 2) == 0.35
+    assert round(p_value("spearman_top50", 360), 2) == 0.30
