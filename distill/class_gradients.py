@@ -8,13 +8,15 @@ Holds for networks whose layers treat images independently (batch norm must be i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from fyi_bench.errors import UsageError
+from search_space.convolution import Convolution
 
 Captured = tuple[nn.Module, torch.Tensor, torch.Tensor]
 
@@ -36,9 +38,11 @@ def class_gradients(
     classes, n = images.shape[:2]
     if labels is None:
         labels = torch.arange(classes, device=images.device)
-    layers, logits = _forward(network, images.flatten(0, 1))
-    loss = F.cross_entropy(logits, labels.repeat_interleave(n), reduction="sum") / n
-    output_grads = torch.autograd.grad(loss, [out for _, _, out in layers], create_graph=create_graph)
+    # frozen until the gradients stand: else their graph would also lead to the weights, one convolution more a layer
+    with _frozen(network):
+        layers, logits = _forward(network, images.flatten(0, 1), matrices_only)
+        loss = F.cross_entropy(logits, labels.repeat_interleave(n), reduction="sum") / n
+        output_grads = torch.autograd.grad(loss, [out for _, _, out in layers], create_graph=create_graph)
     by_parameter: dict[int, torch.Tensor] = {}
     with torch.set_grad_enabled(create_graph):
         for (layer, inputs, _), grad in zip(layers, output_grads, strict=True):
@@ -50,8 +54,11 @@ def class_gradients(
     return [by_parameter[id(p)] for p in wanted]
 
 
-def _forward(network: nn.Module, x: torch.Tensor) -> tuple[list[Captured], torch.Tensor]:
-    """Logits, and (layer, input, output) of every layer with parameters in the order they ran."""
+def _forward(network: nn.Module, x: torch.Tensor, matrices_only: bool) -> tuple[list[Captured], torch.Tensor]:
+    """Logits, and (layer, input, output) of every layer with wanted parameters in the order they ran.
+
+    Only these layers are watched: a norm whose parameters nobody wants may run as a part of a fused operation.
+    """
     captured: list[Captured] = []
 
     def keep(layer: nn.Module, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> torch.Tensor:
@@ -65,19 +72,27 @@ def _forward(network: nn.Module, x: torch.Tensor) -> tuple[list[Captured], torch
     unknown = [type(m).__name__ for m in leaves if type(m) not in _RULES]
     if unknown:
         raise UsageError(f"Class gradients are not known for the layer {unknown[0]}.\nUse another architecture.")
-    needs = [p for p in network.parameters() if p.requires_grad]
-    hooks = [m.register_forward_hook(keep) for m in leaves]
+    wanted = [m for m in leaves if not matrices_only or any(p.ndim > 1 for p in m.parameters(recurse=False))]
+    hooks = [m.register_forward_hook(keep) for m in wanted]
     try:
-        for p in needs:
-            p.requires_grad_(False)
         with torch.enable_grad():
             logits = network(x)
     finally:
-        for p in needs:
-            p.requires_grad_(True)
         for hook in hooks:
             hook.remove()
     return captured, logits
+
+
+@contextlib.contextmanager
+def _frozen(network: nn.Module) -> Iterator[None]:
+    needs = [p for p in network.parameters() if p.requires_grad]
+    try:
+        for p in needs:
+            p.requires_grad_(False)
+        yield
+    finally:
+        for p in needs:
+            p.requires_grad_(True)
 
 
 def _layer_gradients(
@@ -104,17 +119,59 @@ def _split(x: torch.Tensor, classes: int) -> torch.Tensor:
 
 
 def _conv_weight(layer: nn.Conv2d, inputs: torch.Tensor, grad: torch.Tensor, classes: int) -> torch.Tensor:
-    """One convolution with a group a class: [n, C·i, h, w] and [n, C·o, h', w'] -> [C, o, i, k, k]."""
+    """[C·n, i, h, w] and [C·n, o, h', w'] -> [C, o, i, k, k]."""
     if layer.groups != 1 or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
         raise UsageError("Class gradients need convolutions with one group and zero padding.")
+    if inputs.device.type == "cpu":
+        return _ConvWeights.apply(inputs, grad, classes, layer)
+    return _grouped_conv_weight(layer, inputs, grad, classes)
+
+
+def _grouped_conv_weight(layer: nn.Conv2d, inputs: torch.Tensor, grad: torch.Tensor, classes: int) -> torch.Tensor:
+    """One convolution with a group a class: no launches per class on a GPU, but twice as slow on a CPU."""
     x = _split(inputs, classes).transpose(0, 1).flatten(1, 2)
     g = _split(grad, classes).transpose(0, 1).flatten(1, 2)
     shape = (classes * layer.out_channels, layer.in_channels, *layer.kernel_size)
     weight = torch.empty(0, dtype=x.dtype, device=x.device).new_zeros(1).expand(shape)  # only its shape is read
-    _, value, _ = torch.ops.aten.convolution_backward(
-        g, x, weight, None, layer.stride, layer.padding, layer.dilation, False, [0, 0], classes, [False, True, False]
-    )
+    value = _conv_backward(layer, g, x, weight, 1, groups=classes)
     return value.unflatten(0, (classes, -1))
+
+
+class _ConvWeights(torch.autograd.Function):
+    """A class after another, as a CPU likes it: bilinear in inputs and output gradients, so both derivatives are plain.
+
+    PyTorch's own derivative of the weight gradient swaps batch and channels, which copies everything several times.
+    """
+
+    @staticmethod
+    def forward(ctx, inputs: torch.Tensor, grad: torch.Tensor, classes: int, layer: nn.Conv2d) -> torch.Tensor:
+        ctx.save_for_backward(inputs, grad)
+        ctx.layer, ctx.classes = layer, classes
+        pairs = zip(inputs.chunk(classes), grad.chunk(classes), strict=True)
+        weight = layer.weight.detach().to(grad.dtype)  # only its shape is read
+        return torch.stack([_conv_backward(layer, g, x, weight, 1) for x, g in pairs])
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, along: torch.Tensor):
+        inputs, grad = (t.chunk(ctx.classes) for t in ctx.saved_tensors)
+        layer, by_inputs, by_grad = ctx.layer, None, None
+        if ctx.needs_input_grad[0]:
+            pulled = [_conv_backward(layer, g, x, v, 0) for x, g, v in zip(inputs, grad, along, strict=True)]
+            by_inputs = torch.cat(pulled)
+        if ctx.needs_input_grad[1]:
+            geometry = (layer.stride, layer.padding, layer.dilation)
+            by_grad = torch.cat([F.conv2d(x, v, None, *geometry) for x, v in zip(inputs, along, strict=True)])
+        return by_inputs, by_grad, None, None
+
+
+def _conv_backward(
+    layer: nn.Conv2d, grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, wanted: int, groups: int = 1
+) -> torch.Tensor:
+    """The convolution's derivative by its input (wanted = 0) or weight (1), with the layer's geometry."""
+    mask = [wanted == 0, wanted == 1, False]
+    geometry = (layer.stride, layer.padding, layer.dilation)
+    return torch.ops.aten.convolution_backward(grad, x, weight, None, *geometry, False, [0, 0], groups, mask)[wanted]
 
 
 def _linear_weight(layer: nn.Linear, inputs: torch.Tensor, grad: torch.Tensor, classes: int) -> torch.Tensor:
@@ -137,6 +194,7 @@ def _batch_normalised(layer: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
 Rule = tuple[Callable[..., torch.Tensor], Callable[[nn.Module, torch.Tensor], torch.Tensor] | None]
 _RULES: dict[type[nn.Module], Rule] = {
     nn.Conv2d: (_conv_weight, None),
+    Convolution: (_conv_weight, None),
     nn.Linear: (_linear_weight, None),
     nn.GroupNorm: (_norm_weight, lambda layer, x: F.group_norm(x, layer.num_groups, eps=layer.eps)),
     nn.LayerNorm: (_norm_weight, lambda layer, x: F.layer_norm(x, layer.normalized_shape, eps=layer.eps)),

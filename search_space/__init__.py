@@ -6,8 +6,8 @@ search space can be listed without importing torch.
 
 from typing import Any
 
-# Bump when the numbers a network produces change (initialisation, structure): results are keyed by it.
-NUMERICS_VERSION = 1
+# Bump when the numbers a network produces change (initialisation, structure, rounding): results are keyed by it.
+NUMERICS_VERSION = 2
 
 _LAZY = ("ARCHITECTURES", "Architecture", "build", "cost", "describe")
 

@@ -16,6 +16,8 @@ import torch
 from torch import nn
 
 from fyi_bench.errors import UnknownNameError, UsageError
+from search_space.convolution import Convolution
+from search_space.fused import norm_act_pool, plan, watched
 from search_space.network import Network, extra_padding, padded_size, require_positive
 from search_space.pooling import AveragePool2x2
 
@@ -109,7 +111,7 @@ class Block(nn.Module):
 
     def __init__(self, config: ConvNetConfig, inputs: int, size: int, padding: int):
         super().__init__()
-        self.conv = nn.Conv2d(inputs, config.width, _KERNEL, padding=padding)
+        self.conv = Convolution(inputs, config.width, _KERNEL, padding=padding)
         self.norm = NORMS[config.norm](config.width, size)
         self.act = ACTS[config.act]()
         self.pool = POOLS[config.pool]()
@@ -119,7 +121,13 @@ class Block(nn.Module):
         return self.act(self.norm(self.conv(maps)))
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        return self.pool(self.activate(maps))
+        how = None if watched(self.norm, self.act, self.pool) else plan(maps, self.norm, self.act, self.pool)
+        if how is None:
+            return self.pool(self.activate(maps))
+        maps = self.conv(maps.contiguous(memory_format=torch.channels_last))
+        if not how.fits(maps):
+            return self.pool(self.act(self.norm(maps)))
+        return norm_act_pool(maps, getattr(self.norm, "weight", None), getattr(self.norm, "bias", None), how)
 
 
 class ConvNet(Network):

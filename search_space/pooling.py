@@ -25,6 +25,8 @@ class AveragePool2x2(nn.Module):
 class _Pool(torch.autograd.Function):
     """Mean of 2x2 squares; its derivative is `_Spread`, whose derivative is this again (the map is linear)."""
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(maps: torch.Tensor) -> torch.Tensor:
         rows = maps[..., 0::2, :] + maps[..., 1::2, :]
@@ -41,6 +43,8 @@ class _Pool(torch.autograd.Function):
 
 class _Spread(torch.autograd.Function):
     """A quarter of each entry on each place of its 2x2 square."""
+
+    generate_vmap_rule = True
 
     @staticmethod
     def forward(grad: torch.Tensor) -> torch.Tensor:

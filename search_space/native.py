@@ -1,0 +1,100 @@
+"""A C++ source file as a library: compiled at first use, kept per machine, or absent with one line saying so.
+
+The library is named by a digest of the source, the compiler, the flags and the processor, so that a changed file, an
+upgraded compiler or another machine on the same home directory gets its own. It is written beside its final name and
+moved there in one step, so a library is whole or absent; of several processes one compiles and the others wait.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared")
+THREADS = "-fopenmp"
+SWITCH = "FYI_BENCH_NATIVE"  # 0: do without
+_SECONDS = 300
+
+
+@functools.cache
+def library(source: Path) -> ctypes.CDLL | None:
+    """The compiled library of a source file, or None where it cannot be had (the reason is printed once)."""
+    if os.environ.get(SWITCH, "1") == "0":
+        return None
+    compiler = shutil.which(os.environ.get("CXX", "")) or shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        return _without(source, "there is no C++ compiler (g++ or clang++) on the PATH")
+    try:
+        path = _folder() / f"{source.stem}-{_digest(source, compiler)}.so"
+        with _alone(path.parent / "lock"):
+            if not path.is_file():
+                _compile(source, compiler, path)
+        return ctypes.CDLL(str(path))
+    except (OSError, subprocess.SubprocessError) as error:
+        return _without(source, _reason(error))
+
+
+def _without(source: Path, reason: str) -> None:
+    print(f"{source.name}: {reason}; PyTorch's own operations are used, about half as fast on a CPU.", file=sys.stderr)
+
+
+def _reason(error: Exception) -> str:
+    said = getattr(error, "stderr", None) or str(error)
+    return (said.strip().splitlines() or [type(error).__name__])[0]
+
+
+def _folder() -> Path:
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = base / "fyi-bench" / "native"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return folder
+
+
+def _digest(source: Path, compiler: str) -> str:
+    version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True, timeout=_SECONDS)
+    parts = (source.read_text(), compiler, version.stdout, *FLAGS, THREADS, _processor())
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
+
+
+def _processor() -> str:
+    """What `-march=native` depends on."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return f"{platform.machine()} {platform.processor()}"
+    wanted = ("model name", "cpu family", "model", "stepping", "flags", "Features")
+    found = {line.split(":")[0].strip(): line for line in reversed(lines) if line.split(":")[0].strip() in wanted}
+    return "\n".join(sorted(found.values())) or platform.machine()
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One process at a time, where the system has such locks; elsewhere several may do the same work."""
+    with open(path, "w") as handle:
+        with contextlib.suppress(ImportError, OSError):
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _compile(source: Path, compiler: str, path: Path) -> None:
+    print(f"Compiling {source.name} once for this machine (about 10 s) …", file=sys.stderr)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".so")
+    os.close(handle)
+    try:
+        command = [compiler, *FLAGS, THREADS, "-o", name, str(source)]
+        subprocess.run(command, capture_output=True, text=True, check=True, timeout=_SECONDS)
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)

@@ -1,0 +1,196 @@
+"""Fused norm-activation-pooling and the convolution against PyTorch's modules: values, first and second derivatives."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from fyi_bench.rng import stream
+from search_space import build, fused, native
+from search_space.convnet import ACTS, NORMS, POOLS, ConvNet, ConvNetConfig
+from search_space.convolution import Convolution
+from search_space.init import construct
+
+COMPILED = native.library(fused.SOURCE) is not None
+needs_compiler = pytest.mark.skipif(not COMPILED, reason="no C++ compiler here: PyTorch's own operations are used")
+KNOWN = [*itertools.product(("instance", "group", "none"), ("relu", "leakyrelu"), ("none", "avg", "max"))]
+
+
+def draw(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=stream(seed, "fused"), dtype=torch.float64)
+
+
+def weighted(tensors) -> torch.Tensor:
+    """A scalar that depends on every entry, not linearly."""
+    return sum((t * draw(*t.shape, seed=k)).sum() + t.square().sum() for k, t in enumerate(tensors))
+
+
+def derivatives(function, inputs: list[torch.Tensor]) -> list[torch.Tensor]:
+    """Output, gradients, and gradients of a function of the gradients."""
+    out = function(inputs[0])
+    first = torch.autograd.grad(weighted([out]), inputs, create_graph=True)
+    return [out, *first, *torch.autograd.grad(weighted(first), inputs)]
+
+
+def plain(norm: str, act: str, pool: str, width: int, size: int) -> nn.Sequential:
+    module = nn.Sequential(NORMS[norm](width, size), ACTS[act](), POOLS[pool]()).double()
+    for k, parameter in enumerate(module.parameters()):
+        parameter.data = draw(*parameter.shape, seed=10 + k)
+    return module
+
+
+def fused_of(module: nn.Sequential):
+    weight, bias = (getattr(module[0], name, None) for name in ("weight", "bias"))
+    return lambda maps: fused.norm_act_pool(maps, weight, bias, fused.plan(maps, *module))
+
+
+@needs_compiler
+@pytest.mark.parametrize("width", [4, 44])  # 44: whole vectors and what is left of them
+@pytest.mark.parametrize(("norm", "act", "pool"), KNOWN)
+def test_equals_the_modules(norm, act, pool, width):
+    module = plain(norm, act, pool, width, 6)
+    inputs = [draw(3, width, 6, 6).requires_grad_(True), *module.parameters()]
+    for ours, theirs in zip(derivatives(fused_of(module), inputs), derivatives(module, inputs), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+@needs_compiler
+def test_derivatives_numerically():
+    module = plain("instance", "leakyrelu", "avg", 2, 4)
+    inputs = (draw(2, 2, 4, 4).requires_grad_(True), *module.parameters())
+    how = fused.plan(inputs[0], *module)
+    assert torch.autograd.gradcheck(lambda *given: fused.norm_act_pool(*given, how), inputs)
+    assert torch.autograd.gradgradcheck(lambda *given: fused.norm_act_pool(*given, how), inputs)
+
+
+@needs_compiler
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_narrow_types_follow_float64(dtype):
+    module = plain("instance", "relu", "avg", 40, 8)
+    maps = draw(2, 40, 8, 8) + 5  # far from zero: the variance must not cancel
+    exact = module(maps)
+    maps = maps.to(dtype).requires_grad_(True)
+    found = fused_of(module)(maps)
+    assert found.dtype == dtype
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    tolerance = {torch.float32: 1e-5, torch.bfloat16: 0.1}[dtype]
+    torch.testing.assert_close(found.double(), exact, rtol=tolerance, atol=tolerance)
+    (gradient,) = torch.autograd.grad(found.float().sum(), maps)
+    assert gradient.dtype == dtype
+    assert bool(gradient.isfinite().all())
+
+
+@needs_compiler
+def test_threads_change_nothing():
+    module, maps = plain("group", "relu", "max", 8, 8), draw(5, 8, 8, 8).requires_grad_(True)
+    before, results = torch.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            results.append(derivatives(fused_of(module), [maps]))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
+
+
+def network(norm: str = "instance", pool: str = "avg", size: int = 8) -> ConvNet:
+    config = ConvNetConfig(size=size, classes=3, width=8, depth=2, norm=norm, pool=pool)
+    return construct(lambda: ConvNet(config), stream(0, "net")).double()
+
+
+@pytest.mark.parametrize("norm", list(NORMS))
+@pytest.mark.parametrize("size", [8, 10, 28])  # 10: an odd map in the second block; 28: padded to 32
+def test_networks_equal_their_plain_twins(norm, size):
+    net, twin = network(norm, size=size), network(norm, size=size)
+    for block in twin.blocks:  # a hook asks for the modules one by one
+        block.act.register_forward_hook(lambda module, inputs, output: None)
+        block.conv.__class__ = nn.Conv2d
+    results = []
+    for model in (net, twin):
+        images = draw(3, 3, size, size).requires_grad_(True)
+        parameters = list(model.parameters())
+        results.append(derivatives(model, [images, *parameters]))
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+    assert list(net.state_dict()) == list(twin.state_dict())
+
+
+@needs_compiler
+def test_the_network_takes_the_fused_way(monkeypatch):
+    calls = []
+    original = fused._call
+    monkeypatch.setattr(fused, "_call", lambda name, *given: (calls.append(name), original(name, *given)))
+    net = build("convnet-w8-d2", 3, 8, 2, stream(0, "net"))
+    images = draw(2, 3, 8, 8).float().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(net(images).square().sum(), images, create_graph=True)
+    gradient.square().sum().backward()
+    assert (
+        sorted(calls) == ["backward"] * 4 + ["forward"] * 2 + ["second"] * 2
+    )  # twice a layer: it is differentiated too
+
+
+def test_function_transforms_fall_back_to_the_modules():
+    net = network().requires_grad_(False)
+    images = draw(3, 3, 8, 8)
+    together = torch.func.vmap(lambda image: net(image.unsqueeze(0)).squeeze(0))(images)
+    torch.testing.assert_close(together, net(images), rtol=1e-10, atol=1e-10)
+    by_transform = torch.func.grad(lambda x: net(x).square().sum())(images)
+    images.requires_grad_(True)
+    torch.testing.assert_close(by_transform, torch.autograd.grad(net(images).square().sum(), images)[0])
+
+
+@pytest.mark.parametrize("frozen", ["neither", "weights", "images"])
+def test_convolution_numerically(frozen):
+    ours = Convolution(2, 3, 3, padding=1).double()
+    x, weight, bias = draw(2, 2, 4, 4), draw(3, 2, 3, 3, seed=1), draw(3, seed=2)
+    inputs = (
+        x.requires_grad_(frozen != "images"),
+        weight.requires_grad_(frozen != "weights"),
+        bias.requires_grad_(frozen != "weights"),
+    )
+    assert torch.autograd.gradcheck(ours._conv_forward, inputs)
+    assert torch.autograd.gradgradcheck(ours._conv_forward, inputs)
+
+
+def test_without_a_compiler_it_says_so_once_and_goes_on(tmp_path):
+    code = (
+        "import search_space, torch; from fyi_bench.rng import stream;"
+        "net = search_space.build('convnet-w8-d2', 3, 8, 2, stream(0, 'x'));"
+        "print(net(torch.ones(2, 3, 8, 8)).shape, net(torch.ones(2, 3, 8, 8)).shape)"
+    )
+    environment = {"PATH": str(tmp_path), "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
+    assert found.stdout.count("torch.Size([2, 2])") == 2
+    assert found.stderr.count("no C++ compiler") == 1
+    assert len(found.stderr.strip().splitlines()) == 1
+
+
+@needs_compiler
+def test_a_broken_source_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    source = tmp_path / "broken.cpp"
+    source.write_text("int answer( {")
+    assert native.library(source) is None
+    said = capsys.readouterr().err
+    assert "broken.cpp" in said
+    assert "PyTorch's own operations are used" in said
+    assert not list(tmp_path.rglob("*.so"))
+
+
+@needs_compiler
+def test_libraries_are_kept_by_their_content(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    source = tmp_path / "answer.cpp"
+    answers = []
+    for answer in (1, 2):
+        source.write_text(f'extern "C" int answer() {{ return {answer}; }}')
+        native.library.cache_clear()
+        answers.append(native.library(source).answer())
+    native.library.cache_clear()
+    assert answers == [1, 2]
+    assert len(list(tmp_path.rglob("answer-*.so"))) == 2
