@@ -29,7 +29,7 @@ class ImageSet:
     """Images with labels in a stated space.
 
     images: float [N, ch, H, W] in `space`, or uint8 [N, ch, H, W] (then `space` is pixel, value / 255).
-    labels: int64 [N], or float [N, num_classes] for soft labels.
+    labels: int64 [N], or float [N, num_classes] for soft labels, which are logits: a softmax is taken at use.
     num_classes: size of the head a network needs (labels lie in 0 .. num_classes - 1).
     class_names: num_classes names, or empty when unknown.
     factor, decode_type: each stored image holds factor² tiles that are enlarged at use (IDC); 1 = none.

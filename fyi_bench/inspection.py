@@ -252,7 +252,7 @@ def format_report(report: dict[str, Any]) -> str:
         ("space", _space_text(report["space"])),
         ("values", Looks(**report["looks"]).text().removeprefix("values ")),
         ("pixels", _pixels_text(report["pixels"])),
-        ("tiles", f"{report['factor']}x{report['factor']} an image: {decoded:,} images at use" if decoded else ""),
+        ("tiles", _tiles_text(report["factor"], decoded) if decoded else ""),
         ("step size", f"{report['lr']:g} (learned)" if report["lr"] is not None else ""),
         ("size", f"{size_text(report['bytes'])}, digest {report['digest']}"),
         ("alike", _duplicates_text(report["duplicates"])),
@@ -262,6 +262,11 @@ def format_report(report: dict[str, Any]) -> str:
         *(("warning", text) for text in report["warnings"]),
     ]
     return "\n".join(f"{name:<12} {text}" for name, text in rows if text)
+
+
+def _tiles_text(factor: int, decoded: int) -> str:
+    stored = "previews and the values above are of the tiles as stored"
+    return f"{factor}x{factor} an image: {decoded:,} images at use; {stored}"
 
 
 def _counted(number: int, word: str) -> str:

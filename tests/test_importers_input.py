@@ -121,7 +121,7 @@ def test_contents_that_are_no_images_are_described(tmp_path):
     torch.save([[[torch.zeros(3)] * 14] * 3], tmp_path / "replay_buffer_0.pt")
     assert "a list of 1, the first a list of 3" in message(tmp_path / "replay_buffer_0.pt")
     torch.save({"net.weight": torch.zeros(3, 3)}, tmp_path / "net.pt")
-    assert "a dictionary of 1 entries (net.weight)" in message(tmp_path / "net.pt")
+    assert "a dictionary of 1 entry (net.weight: a tensor [3, 3])" in message(tmp_path / "net.pt")
     program = torch.jit.script(torch.nn.Linear(2, 2))
     program.save(str(tmp_path / "program.pt"))
     assert "TorchScript program" in message(tmp_path / "program.pt")

@@ -119,13 +119,14 @@ def describe(source: Source) -> str:
     return f"it holds {shown(source.content())}"
 
 
-def shown(value: Any, depth: int = 2) -> str:
+def shown(value: Any, depth: int = 3) -> str:
     """A short description of parsed content: types, keys and shapes."""
     if isinstance(value, torch.Tensor | np.ndarray):
         return f"a tensor {list(value.shape)}"
     if isinstance(value, dict):
-        keys = [str(k) for k in list(value)[:4]]
-        return f"a dictionary of {len(value)} entries ({', '.join(keys)}{' …' if len(value) > 4 else ''})"
+        parts = [f"{key}: {shown(value[key], depth - 1)}" if depth else str(key) for key in list(value)[:4]]
+        count = "1 entry" if len(value) == 1 else f"{len(value)} entries"
+        return f"a dictionary of {count} ({', '.join(parts)}{' …' if len(value) > 4 else ''})"
     if isinstance(value, list | tuple):
         inner = f", the first {shown(value[0], depth - 1)}" if value and depth else ""
         return f"a list of {len(value)}{inner}"

@@ -1,0 +1,75 @@
+"""Evaluating files: the same set from any layout has the same accuracy, cost stands beside, misfits are named."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+import torch
+
+import fyi_bench
+from fyi_bench.data import load_dataset
+from fyi_bench.errors import DataError, UsageError
+from fyi_bench.inspection import format_report, inspect_set
+from fyi_bench.show import show_evaluate
+
+TINY = {"eval_model": "convnet-w8", "epochs": "2", "min_steps": "0", "nets": "2"}
+
+
+@pytest.fixture(scope="module")
+def small():
+    """Two real images a class of the built-in data, in its normalised space."""
+    shapes = load_dataset("shapes10")
+    rows = [int(shapes.train.indices_of(c)[k]) for c in range(10) for k in range(2)]
+    return shapes.train.select(rows).to_space(shapes.space)
+
+
+def evaluated(path, store, dataset="shapes10", **more):
+    return fyi_bench.evaluate(path, dataset=dataset, store=store, workers=1, threads=1, overrides={**TINY, **more})
+
+
+def test_three_layouts_one_accuracy(tmp_path, small):
+    places = {
+        "fyi-bench": small.save(tmp_path / "set.safetensors"),
+        "dc": fyi_bench.export(small, tmp_path / "res_DM_shapes10_ConvNet_2ipc.pt", "dc")[0],
+        "mtt": fyi_bench.export(small, tmp_path / "run", "mtt")[0].parent,
+    }
+    found = {}
+    for name, path in places.items():  # a store each, so that nothing is read that another layout computed
+        found[name] = evaluated(path, tmp_path / f"runs-{name}")["arms"][0]["architectures"][0]["values"]
+    assert found["fyi-bench"] == found["dc"] == found["mtt"]
+    assert len(found["dc"]) == 2
+
+
+def test_cost_stands_beside_accuracy(tmp_path, small):
+    record = evaluated(small.save(tmp_path / "set.safetensors"), tmp_path / "runs")
+    entry = record["arms"][0]["architectures"][0]
+    assert len(entry["seconds"]) == 2
+    assert min(entry["seconds"]) > 0
+    assert entry["peak_memory_mib"] > 50
+    assert record["arms"][0]["set_bytes"] == 20 * (3 * 32 * 32 * 4 + 8)
+    text = show_evaluate(record)
+    assert "time a network" in text
+    assert "240.2 KiB with labels" in text
+
+
+def test_classes_of_unequal_size_are_evaluated_and_said(tmp_path, small):
+    path = small.select(torch.arange(19)).save(tmp_path / "set.safetensors")
+    record = evaluated(path, tmp_path / "runs")
+    assert record["arms"][0]["ipc"] is None
+    assert "images per class differ" in show_evaluate(record)
+
+
+def test_misfits_are_named(tmp_path, small):
+    path = small.save(tmp_path / "set.safetensors")
+    with pytest.raises(UsageError, match=r"10 classes of .*shapes100 has 100.*\n.*--dataset"):
+        evaluated(path, tmp_path / "runs", dataset="shapes100")
+    flat = tmp_path / "flat.pt"
+    torch.save({"data": [[small.images.flatten(1), small.labels]]}, flat)
+    with pytest.raises(DataError, match=r"data: a list of 1, the first a list of 2, the first a tensor \[20, 3072\]"):
+        evaluated(flat, tmp_path / "runs")
+
+
+def test_inspection_says_that_previews_show_stored_tiles(small):
+    text = format_report(inspect_set(dataclasses.replace(small, factor=2)))
+    assert "80 images at use; previews and the values above are of the tiles as stored" in text
