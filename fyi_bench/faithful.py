@@ -21,12 +21,13 @@ _HALF = "spearman_top50"
 _FEWEST, _FEWEST_REPEATED = 20, 10
 
 
-def faithful_words(record: Record) -> list[str]:
-    """For every arm a verdict, and what it means for the better half and for the choice of one architecture."""
-    lines = _doubts(record["ceiling"])
-    for arm in record["arms"]:
-        lines += [f"{arm_title(arm)}: {_verdict(arm, record)}", *(f"  {text}" for text in _consequences(arm))]
-    return lines
+def faithful_words(record: Record, joint: str = "\n  ") -> list[str]:
+    """For every arm a verdict, and what it means for the better half and for the choice of one architecture.
+
+    joint: between the sentences on an arm.
+    """
+    arms = [joint.join([f"{arm_title(arm)}: {_verdict(arm, record)}", *_consequences(arm)]) for arm in record["arms"]]
+    return _doubts(record["ceiling"]) + arms
 
 
 def _doubts(ceiling: Record) -> list[str]:

@@ -173,7 +173,7 @@ def test_architecture_search_has_its_table():
     arm |= {key: {"value": 0.67, "low": 0.6, "high": 0.73} for key in keys}
     arm["regret"] = {"value": 0.012, "low": None, "high": None}
     text = Page(report_html([record("nas", [arm], ceiling={}, reference={})], "t")).text
-    assert "0.67 [0.6, 0.73]" in text
+    assert "0.67 [0.60, 0.73]" in text
     assert "718" in text
     assert "regret, points 1.2" in text
 

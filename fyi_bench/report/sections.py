@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fyi_bench.errors import FyiBenchError
-from fyi_bench.faithful import difference_of_search, faithful_words, rules_words
+from fyi_bench.faithful import difference_of_search, faithful_words, rules_words, with_interval
 from fyi_bench.figures import nas
 from fyi_bench.figures.continual import continual_drawing
 from fyi_bench.figures.dots import accuracy_drawing, unequalness_drawing
@@ -208,12 +208,18 @@ def nas_parts(record: Record, section: Section, store: Store | None) -> None:
     titles = list(map(arm_title, arms))
     columns = [*([record["ceiling"]] if record["ceiling"].get("evaluated") else []), *arms]
     header = ["", *(["real, another seed"] if len(columns) > len(arms) else []), *titles]
-    rows = [[names.get(key, key.replace("_", ", ")), *(_estimate(one[key], key) for one in columns)] for key in keys]
+    rows = [
+        [
+            names.get(key, key.replace("_", ", ")),
+            *(with_interval(one[key], percent if key == "regret" else None) for one in columns),
+        ]
+        for key in keys
+    ]
     rows += [[what, *(str(one.get(what, record.get(what, HOLE))) for one in columns)] for what in _COUNTED]
     section.tables.append(TableView("Agreement with the ranking by real data, with 95 % intervals.", header, rows))
     if "architectures" not in record:
         return
-    section.notes += faithful_words(record) + rules_words(record)
+    section.notes += faithful_words(record, " ") + rules_words(record)
     section.figures.append(
         _figure(nas.TITLE, nas.nas_caption(record),
                 lambda name, width: nas.nas_drawing(record, name=name, bare=True, columns=2 if width > 5 else 1),
@@ -259,13 +265,6 @@ def experts_parts(record: Record, section: Section, store: Store | None) -> None
 
 def _mean_last(losses: list[list[float]]) -> float:
     return sum(one[-1] for one in losses) / len(losses)
-
-
-def _estimate(entry: Mapping[str, Any], key: str) -> str:
-    write = percent if key == "regret" else lambda value: short(value, 3)
-    if entry["low"] is None:
-        return write(entry["value"])
-    return f"{write(entry['value'])} [{write(entry['low'])}, {write(entry['high'])}]"
 
 
 def _title(record: Record) -> str:
