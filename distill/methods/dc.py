@@ -60,7 +60,7 @@ class DC(Method):
         synthetic = ctx.synthetic()
         images = synthetic.detach().requires_grad_(True)
         total = torch.zeros((), dtype=images.dtype, device=images.device)
-        for group in self.chunks(images.shape[1]):
+        for group in self.chunks(images.shape[1], second_order=True):
             loss = self._distance(images[group], draw.select(group), [g[group] for g in real], group)
             loss.backward()
             total += loss.detach()

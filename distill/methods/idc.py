@@ -227,7 +227,7 @@ class IDC(Method):
     def _groups(self, images_per_class: int) -> list[slice]:
         """Classes whose synthetic images go through the network together, with all their second derivatives."""
         if self.problem.device.type == "cpu":
-            return self.chunks(images_per_class)
+            return self.chunks(images_per_class, second_order=True)
         step = max(1, SYNTHETIC_AT_ONCE // images_per_class)
         return [slice(c, c + step) for c in range(0, self.problem.num_classes, step)]
 
