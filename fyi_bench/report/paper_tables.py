@@ -24,6 +24,7 @@ class PaperTable:
     subtitle: str
     command: str
     views: Sequence[TableView]
+    details: TableView
     notes: Sequence[str]
 
 
@@ -48,7 +49,7 @@ def _view(whole: Table) -> PaperTable:
         columns=[column for column in whole.columns if any(cell.column == column for cell in filled)],
     )
     views = [TableView(CAPTION, words.header(columns), words.grid(cut, columns)) for columns in words.blocks(cut)]
-    views.append(TableView("Every number of ours.", words.DETAILS, words.details(cut)))
+    details = TableView("Every number of ours.", words.DETAILS, words.details(cut))
     command = f"fyi-bench table {whole.name} --protocol {whole.protocol.split('+')[0]}"
     command += "".join(f" --set {change}" for change in whole.protocol.split("+")[1:])
-    return PaperTable(f"Table {whole.name}: {whole.title}", words.subtitle(whole), command, views, whole.notes)
+    return PaperTable(f"Table {whole.name}: {whole.title}", words.subtitle(whole), command, views, details, whole.notes)
