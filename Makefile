@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow lint format bench clean
+.PHONY: demo test test-slow lint format bench screenshot clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -27,6 +27,11 @@ lint: $(STAMP)
 # ARGS="--quick", ARGS="growth", ARGS="--only dm dsa --budget 9m" …: docs/speed.md
 bench: $(STAMP)
 	$(BIN)/fyi-bench bench $(ARGS)
+
+# the picture of a report in the docs, by headless Chromium; REPORT=…/report.html ARGS="--scheme dark --width 390"
+REPORT ?= runs/reports/report.html
+screenshot: $(STAMP)
+	$(BIN)/python -m fyi_bench.report.screenshot $(REPORT) docs/report.png --height 2400 $(ARGS)
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .
