@@ -240,10 +240,11 @@ def test_fresh_measures_again(tmp_path):
 
 def test_start_up_is_shown_with_its_goals():
     text = show_start_up(
-        {"commands": {"--help": {"seconds": 0.3, "low": 0.2, "high": 0.4, "goal": 0.5, "met": True},
+        {"commands": {"--help": {"seconds": 0.3, "cpu_seconds": 0.25, "low": 0.2, "high": 0.4, "goal": 0.5,
+                                 "met": True},
                       "distill, one step": {"goal": 5.0, "skipped": "No cifar10 data"}}}
     )  # fmt: skip
-    assert "start-up --help: 0.30 s (0.20-0.40), goal under 0.5 s: met" in text
+    assert "start-up --help: 0.30 s (0.20-0.40), 0.25 s of processor time, goal under 0.5 s: met" in text
     assert "skipped: No cifar10 data" in text
 
 

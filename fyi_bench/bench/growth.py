@@ -123,8 +123,9 @@ def _rounds(point: Point, machine: Machine, count: int, stop: Stop) -> Iterator[
         sides = [stack.enter_context(process(spec)) for _ in range(point.workers)]
         for side in sides:
             side.order(1)
-        for _ in range(count):
-            stop.check()
+        for number in range(count):
+            if number:
+                stop.check()
             for side in sides:
                 side.send(1)
             answers = [side.answer() for side in sides]
