@@ -62,8 +62,9 @@ def rounds(
 ) -> Iterator[Round]:
     """Rounds `first` to `count` - 1 of these sides: seconds a unit and peak memory of each.
 
-    `before_each()`, called before all but the first of them, may raise to stop. One unit of each side goes before and is not counted. Which side begins changes
-    from round to round. Raises SideFailed with the end of what the side printed.
+    `before_each()`, called before all but the first of them, may raise to stop. One unit of each side goes before and
+    is not counted. Which side begins changes from round to round.
+    Raises SideFailed with the end of what the side printed.
     """
     with ExitStack() as stack:
         sides = {name: stack.enter_context(process(spec)) for name, spec in specs.items()}
