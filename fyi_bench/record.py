@@ -111,7 +111,7 @@ def build_record(
         "versions": here["versions"],
         "digest": digest,
         "source_digest": here["source_digest"],
-        "environment": {key: here[key] for key in ("device_name", "platform", "cores")},
+        "environment": {key: here[key] for key in ("device_name", "platform", "cores", "native")},
         "arms": [dict(arm) for arm in arms],
         **more,
     }
@@ -124,9 +124,10 @@ def build_record(
 
 
 def environment(device: str | None = None) -> dict[str, Any]:
-    """Versions, device name, threads, cores, platform and source digest; imports none of the libraries.
+    """Versions, device name, threads, cores, platform, source digest, compiled code; imports none of the libraries.
 
     device: "cpu", "cuda" …; None names the GPU where torch is loaded and has one, else the processor.
+    `native`: name and source digest of the compiled operations this process has used so far, or "none".
     """
     return {
         "versions": _versions(),
@@ -135,6 +136,7 @@ def environment(device: str | None = None) -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "platform": platform.platform(),
         "source_digest": source_digest(),
+        "native": _native(),
     }
 
 
@@ -292,6 +294,12 @@ def _threads() -> int:
         return torch.get_num_threads()
     asked = os.environ.get("OMP_NUM_THREADS", "")
     return int(asked) if asked.isdigit() else os.cpu_count() or 1
+
+
+def _native() -> str:
+    """Compiled operations in use; where their module was never imported, none are."""
+    module = sys.modules.get("search_space.native")
+    return module.in_use() if module is not None else "none"
 
 
 def _loaded_torch() -> Any:

@@ -24,6 +24,7 @@ FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared")
 THREADS = "-fopenmp"
 SWITCH = "FYI_BENCH_NATIVE"  # 0: do without
 _SECONDS = 300
+_IN_USE: dict[str, str] = {}  # name of a loaded library -> digest of its source
 
 
 @functools.cache
@@ -39,9 +40,16 @@ def library(source: Path) -> ctypes.CDLL | None:
         with _alone(path.parent / "lock"):
             if not path.is_file():
                 _compile(source, compiler, path)
-        return ctypes.CDLL(str(path))
+        loaded = ctypes.CDLL(str(path))
+        _IN_USE[source.stem] = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+        return loaded
     except (OSError, subprocess.SubprocessError) as error:
         return _without(source, _reason(error))
+
+
+def in_use() -> str:
+    """The libraries this process has loaded, each as name-digest of its source (16 hex digits), or "none"."""
+    return ", ".join(f"{name}-{digest}" for name, digest in sorted(_IN_USE.items())) or "none"
 
 
 def _without(source: Path, reason: str) -> None:

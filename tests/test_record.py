@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -118,6 +120,30 @@ def test_environment_tells_versions_threads_device_and_source():
     assert facts["threads"] == torch.get_num_threads()
     assert facts["device_name"]
     assert (len(facts["source_digest"]), facts["cores"] >= 1) == (16, True)
+
+
+def test_records_tell_whether_compiled_operations_were_in_use():
+    code = (
+        "import sys; from fyi_bench.record import environment; before = environment()['native'];"
+        "assert 'torch' not in sys.modules; import torch, search_space; from fyi_bench.rng import stream;"
+        "from search_space.fused import SOURCE; from search_space.native import library;"
+        "net = search_space.build('convnet-w8-d2', 3, 8, 2, stream(0, 'x')); unused = environment()['native'];"
+        "net(torch.ones(2, 3, 8, 8)); print(before, unused, environment()['native'], library(SOURCE) is not None)"
+    )
+
+    def told(**changes: str) -> list[str]:
+        found = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, env={**os.environ, **changes}, capture_output=True, text=True,
+            check=True, timeout=60,
+        )  # fmt: skip
+        return found.stdout.split()
+
+    source = hashlib.sha256((ROOT / "search_space" / "norm_act_pool.cpp").read_bytes()).hexdigest()[:16]
+    assert told(FYI_BENCH_NATIVE="0") == ["none", "none", "none", "False"]
+    *before, after, compiled = told(FYI_BENCH_NATIVE="1")
+    assert before == ["none", "none"]
+    assert after == (f"norm_act_pool-{source}" if compiled == "True" else "none")
+    assert build("distill")["environment"]["native"] == environment()["native"]
 
 
 def test_the_source_digest_follows_names_and_bytes_of_the_code(tmp_path, monkeypatch):

@@ -58,6 +58,7 @@ def _machine(record: Mapping[str, Any]) -> list[tuple[str, Any]]:
         ("threads", record["threads"]),
         ("cores", environment.get("cores")),
         ("platform", environment.get("platform")),
+        ("compiled operations", environment.get("native")),
         ("time of the command", seconds_words(record["wall_s"])),
         ("largest memory", f"{record['peak_memory_mib']:.0f} MiB"),
         ("largest GPU memory", _mib(record.get("peak_cuda_memory_mib"))),
