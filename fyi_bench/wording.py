@@ -9,7 +9,9 @@ from typing import Any
 HOLE = "–"  # stands where there is no number
 MINUS = "−"
 LONGEST_LABEL = 20
-CHOSEN_ON_TEST = "Each accuracy is the best of several checkpoints, picked by test accuracy as published: it is too high."
+CHOSEN_ON_TEST = (
+    "Each accuracy is the best of several checkpoints, picked by test accuracy as published: it is too high."
+)
 
 
 def arm_title(arm: Mapping[str, Any]) -> str:
