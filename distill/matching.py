@@ -14,6 +14,53 @@ from fyi_bench.registry import Registry
 
 Gradients = Sequence[torch.Tensor]
 
+NORMS_EPS = 1e-6  # added to the product of two norms, as in the published code
+
+
+class _RowCosines(torch.autograd.Function):
+    """Cosines [C, rows] of the rows of two tensors [C, rows, K], with the first derivative in closed form.
+
+    With q = |s| |r| + eps and c = s·r / q the derivative by s is r / q - s c |r| / (q |s|): two passes, where what
+    autograd does for the product and the norm is five. The norm of a row of zeros counts as constant, as it does in
+    autograd, which is also who makes the derivative where that is to be differentiated again.
+    """
+
+    @staticmethod
+    def forward(ctx, synthetic: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+        lengths = synthetic.norm(dim=2), real.norm(dim=2)
+        scale = lengths[0] * lengths[1] + NORMS_EPS
+        cosines = _products(synthetic, real) / scale
+        ctx.save_for_backward(synthetic, real, *lengths, scale, cosines)
+        return cosines
+
+    @staticmethod
+    def backward(ctx, grad: torch.Tensor):
+        synthetic, real, a, b, scale, cosines = ctx.saved_tensors
+        if torch.is_grad_enabled():  # asked for with create_graph
+            return _derivatives_with_graph(synthetic, real, grad, ctx.needs_input_grad)
+        across = grad / scale
+        along = -across * cosines
+        sides = ((synthetic, real, a, b), (real, synthetic, b, a))
+        wanted = zip(ctx.needs_input_grad, sides, strict=True)
+        return tuple(_cosine_derivative(*side, across, along) if needed else None for needed, side in wanted)
+
+
+def _products(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return (x * y).sum(2)
+
+
+def _derivatives_with_graph(synthetic, real, grad, wanted) -> tuple[torch.Tensor | None, ...]:
+    cosines = _products(synthetic, real) / (synthetic.norm(dim=2) * real.norm(dim=2) + NORMS_EPS)
+    leaves = [x for x, needed in zip((synthetic, real), wanted, strict=True) if needed]
+    found = iter(torch.autograd.grad(cosines, leaves, grad, create_graph=True))
+    return tuple(next(found) if needed else None for needed in wanted)
+
+
+def _cosine_derivative(x, other, length, other_length, across, along) -> torch.Tensor:
+    by_length = torch.where(length > 0, along * other_length / length, 0)
+    return (other * across.unsqueeze(2)).addcmul_(x, by_length.unsqueeze(2))
+
+
 # metric name -> function(synthetic, real) of class gradients [C, *parameter shape] giving distances [C]
 GRADIENT_METRICS: Registry[Callable[[Gradients, Gradients], torch.Tensor]] = Registry("gradient metric")
 
@@ -25,16 +72,14 @@ MATRIX_METRICS = frozenset({"ours"})
 def layerwise_cosine(synthetic: Gradients, real: Gradients) -> torch.Tensor:
     """Sum over layers and output nodes of 1 - cosine (Zhao et al., Dataset Condensation, ICLR 2021, eq. 9).
 
-    A node is a row of the weight flattened to two dimensions; vectors (biases, affine norms) count 0. The
-    1e-6 is added to the product of the norms, as in the published code. Returns distances [C].
+    A node is a row of the weight flattened to two dimensions; vectors (biases, affine norms) count 0.
+    Returns distances [C].
     """
     total = torch.zeros(synthetic[0].shape[0], dtype=synthetic[0].dtype, device=synthetic[0].device)
     for s, r in zip(synthetic, real, strict=True):
         if s.ndim < 3:
             continue
-        s, r = s.flatten(2), r.flatten(2)
-        cosine = (s * r).sum(2) / (s.norm(dim=2) * r.norm(dim=2) + 1e-6)
-        total = total + (1 - cosine).sum(1)
+        total = total + (1 - _RowCosines.apply(s.flatten(2), r.flatten(2))).sum(1)
     return total
 
 
@@ -49,7 +94,7 @@ def global_cosine(synthetic: Gradients, real: Gradients) -> torch.Tensor:
     """1 - cosine of the gradients of all parameters as one vector. Returns distances [C]."""
     s = torch.cat([g.flatten(1) for g in synthetic], dim=1)
     r = torch.cat([g.flatten(1) for g in real], dim=1)
-    return 1 - (s * r).sum(1) / (s.norm(dim=1) * r.norm(dim=1) + 1e-6)
+    return 1 - (s * r).sum(1) / (s.norm(dim=1) * r.norm(dim=1) + NORMS_EPS)
 
 
 def gradient_distance(synthetic: Gradients, real: Gradients, metric: str = "ours") -> torch.Tensor:
@@ -111,9 +156,9 @@ def tensor_row_mean_error(synthetic: torch.Tensor, real: torch.Tensor) -> torch.
 
 @TENSOR_METRICS.register("cos")
 def tensor_row_cosine(synthetic: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
-    """1 - cosine of each row (first dimension of the tensor), summed over rows; 1e-6 as in `layerwise_cosine`."""
+    """1 - cosine of each row (first dimension of the tensor), summed over rows."""
     s, r = (t.unsqueeze(-1).flatten(2) for t in (synthetic, real))
-    return (1 - (s * r).sum(2) / (s.norm(dim=2) * r.norm(dim=2) + 1e-6)).sum(1)
+    return (1 - _RowCosines.apply(s, r)).sum(1)
 
 
 def tensors_distance(

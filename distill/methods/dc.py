@@ -49,7 +49,7 @@ class DC(Method):
     """Dataset Condensation; DSA is the same with an augmentation in its recipe."""
 
     name = "dc"
-    numerics = 1
+    numerics = 2
     Config = DCConfig
     config: DCConfig
 
