@@ -63,7 +63,7 @@ def _against_ceiling(arm: Record, ceiling: Record) -> str:
     beside = f"({signed(gap['mean'])} [{signed(gap['low'])}, {signed(gap['high'])}] against {real}, on {gap['pairs']})"
     if gap["high"] < 0:
         return f"a proxy in part, clearly less faithful than real data itself {beside}:"
-    return f"as far as this tells, as faithful as real data itself {beside}:"
+    return f"a proxy, not told apart from a second run on real data {beside}:"
 
 
 def _consequences(arm: Record) -> list[str]:
