@@ -7,12 +7,14 @@ another is started, finds its piece free, and goes on from the checkpoint.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import multiprocessing
-import queue
+import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -93,8 +95,9 @@ class _Crew:
     def __init__(self, work: Work, count: int, events: Events, stop: Stop, tick: Callable[[], None]):
         self.context = multiprocessing.get_context("spawn")  # a forked copy of torch's threads would hang
         self.work, self.count, self.events, self.stop, self.tick = work, count, events, stop, tick
-        self.news = self.context.Queue()
         self.processes: dict[int, Any] = {}
+        # a pipe each: a process that is killed while it writes to a shared one would keep the others from writing
+        self.news: dict[int, Any] = {}
         self.told: set[int] = set()  # those that were asked to stop
         self.restarts, self.finished = 0, 0
         self.error: Exception | None = None
@@ -118,44 +121,55 @@ class _Crew:
     def _start(self, number: int) -> None:
         budget = self.stop.budget
         left = None if math.isinf(budget.seconds) else max(1.0, budget.seconds - budget.spent())
-        process = self.context.Process(target=_serve, args=(number, self.work, left, self.news), daemon=True)
+        listening, telling = self.context.Pipe(duplex=False)
+        process = self.context.Process(target=_serve, args=(self.work, left, telling), daemon=True)
         process.start()
-        self.processes[number] = process
+        telling.close()  # the process has its own end: when it dies, ours is at its end too
+        self.processes[number], self.news[number] = process, listening
 
     def _listen(self) -> None:
         self.tick()
+        ready = wait(list(self.news.values()), timeout=_LISTEN_S)
+        for number, news in list(self.news.items()):
+            if news in ready:
+                self._hear(number)
+            elif not self.processes[number].is_alive() and not news.poll():
+                self._replace(number)
+
+    def _hear(self, number: int) -> None:
         try:
-            number, kind, content = self.news.get(timeout=_LISTEN_S)
-        except queue.Empty:
-            self._replace_the_dead()
+            kind, content = self.news[number].recv()
+        except (EOFError, OSError):  # at the end, or in the middle of a message: it died
+            self._replace(number)
             return
         if kind == "over":
             self._over(number, *content)
-        else:
-            self.finished += kind == "done"
-            getattr(self.events, kind)(*content)
+            return
+        self.finished += kind == "done"
+        getattr(self.events, kind)(*content)
 
     def _over(self, number: int, error: tuple[str, str] | None) -> None:
-        self.processes.pop(number).join(timeout=_FAREWELL_S)
+        self._dismiss(number)
         if error is not None and (self.error is None or isinstance(self.error, BudgetExhausted | Interrupted)):
             self.error = _rebuilt(*error)
 
-    def _replace_the_dead(self) -> None:
-        for number, process in list(self.processes.items()):
-            if process.is_alive() or not self.news.empty():
-                continue
-            del self.processes[number]
-            if number in self.told:
-                continue
-            self.restarts += 1
-            if self.restarts > RESTARTS:
-                self.error = self.error or StoreError(
-                    f"Worker processes keep dying (exit code {process.exitcode}).\n"
-                    "Is there enough memory? Use fewer --workers."
-                )
-                continue
-            self.events.say(f"A worker died (exit code {process.exitcode}); another goes on with its work.")
-            self._start(number)
+    def _dismiss(self, number: int) -> Any:
+        process = self.processes.pop(number)
+        process.join(timeout=_FAREWELL_S)
+        self.news.pop(number).close()
+        return process
+
+    def _replace(self, number: int) -> None:
+        died = f"(exit code {self._dismiss(number).exitcode})"
+        if number in self.told:
+            return
+        self.restarts += 1
+        if self.restarts > RESTARTS:
+            few = "Is there enough memory? Use fewer --workers."
+            self.error = self.error or StoreError(f"Worker processes keep dying {died}.\n{few}")
+            return
+        self.events.say(f"A worker died {died}; another goes on with its work.")
+        self._start(number)
 
     def _ask_to_stop(self) -> None:
         for number, process in self.processes.items():
@@ -164,6 +178,8 @@ class _Crew:
                 self.told.add(number)
 
     def _end(self) -> None:
+        for news in self.news.values():
+            news.close()
         for process in self.processes.values():
             process.terminate()
             process.join(timeout=_FAREWELL_S)
@@ -171,15 +187,19 @@ class _Crew:
                 process.kill()
 
 
-def _serve(number: int, work: Work, budget: float | None, news: Any) -> None:
-    """Life of a process: news into the queue, 'over' at its end."""
+def _serve(work: Work, budget: float | None, news: Any) -> None:
+    """Life of a process: news into its pipe, 'over' at the end; without a listener it goes on to a safe point."""
     from fyi_bench.runtime import end_with_parent
 
     end_with_parent()
-    stop, error = Stop(Budget(budget)), None
+    stop, error, alone = Stop(Budget(budget)), None, threading.Lock()
+
+    def send(kind: str, *content: Any) -> None:
+        with alone, contextlib.suppress(BrokenPipeError):
+            news.send((kind, content))
 
     def tell(kind: str) -> Callable[..., None]:
-        return lambda *content: news.put((number, kind, content))
+        return lambda *content: send(kind, *content)
 
     with Interruption(stop, say=lambda line: None):
         try:
@@ -190,7 +210,7 @@ def _serve(number: int, work: Work, budget: float | None, news: Any) -> None:
             error = Interrupted.__name__, "Stopped at once by Ctrl-C."
         except Exception:  # a defect of ours: the parent shows where
             error = "", traceback.format_exc()
-        news.put((number, "over", (error,)))
+        send("over", error)
 
 
 def _rebuilt(name: str, text: str) -> Exception:
