@@ -153,6 +153,11 @@ class ConvNet(Network):
     def trunk(self, images: torch.Tensor) -> torch.Tensor:
         return self.blocks(images).flatten(1)
 
+    def pooled_per_block(self, images: torch.Tensor) -> list[torch.Tensor]:
+        """The pooled map of every block, as in `features_per_block`, where the activations are not needed."""
+        self.check(images)
+        return [images := block(images) for block in self.blocks]
+
     def features_per_block(self, images: torch.Tensor) -> list[BlockFeatures]:
         """(activated, pooled) of every block, first to last; the last `pooled`, flattened, is `embed(images)`.
 

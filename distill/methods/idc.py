@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -72,10 +73,15 @@ class IDCConfig(MethodConfig):
     beta: float
 
 
-def gradients(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, graph: bool) -> list[torch.Tensor]:
-    """Parameter gradients [C, …] of each class's mean cross-entropy; images [C, n, ch, H, W], labels [C]."""
+def gradients(
+    network: nn.Module, images: torch.Tensor, labels: torch.Tensor, graph: bool, matrices_only: bool = False
+) -> list[torch.Tensor]:
+    """Parameter gradients [C, …] of each class's mean cross-entropy; images [C, n, ch, H, W], labels [C].
+
+    matrices_only: those of vectors may be left out, so that norms need not be watched.
+    """
     if not _mixes_images(network):
-        return class_gradients(network, images, create_graph=graph, labels=labels)
+        return class_gradients(network, images, create_graph=graph, matrices_only=matrices_only, labels=labels)
     parameters, rows = list(network.parameters()), []
     for x, label in zip(images, labels, strict=True):
         loss = F.cross_entropy(network(x), label.expand(len(x)))
@@ -85,12 +91,15 @@ def gradients(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, gr
 
 def mean_features(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, graph: bool) -> list[torch.Tensor]:
     """Class means [C, …] of the pooled map of every block; images [C, n, ch, H, W]."""
-    if not hasattr(network, "features_per_block"):
+    if not hasattr(network, "pooled_per_block"):
         raise UsageError("IDC with match=feat reads the blocks of a ConvNet.\nChoose such a model, or match=grad.")
     together = images.split(1) if _mixes_images(network) else [images]
     with torch.set_grad_enabled(graph):
         rows = [
-            [block.pooled.unflatten(0, x.shape[:2]).mean(1) for block in network.features_per_block(x.flatten(0, 1))]
+            [
+                maps.unflatten(0, x.shape[:2]).mean(1, dtype=x.dtype)
+                for maps in network.pooled_per_block(x.flatten(0, 1))
+            ]
             for x in together
         ]
     return [torch.cat(means) for means in zip(*rows, strict=True)]
@@ -98,7 +107,7 @@ def mean_features(network: nn.Module, images: torch.Tensor, labels: torch.Tensor
 
 # what is matched, and which of its tensors are left out, by their number of dimensions
 MATCHES: dict[str, tuple[Summary, frozenset[int]]] = {
-    "grad": (gradients, VECTORS_AND_CLASSIFIER),
+    "grad": (partial(gradients, matrices_only=True), VECTORS_AND_CLASSIFIER),
     "feat": (mean_features, frozenset()),
 }
 
@@ -108,7 +117,7 @@ class IDC(Method):
     """Efficient synthetic-data parameterisation; IDC-I is the same with factor 1."""
 
     name = "idc"
-    numerics = 1
+    numerics = 2
     Config = IDCConfig
     config: IDCConfig
     space_kind = "pixel"
