@@ -25,6 +25,7 @@ SCHEMA = 1
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 
 PACKAGES = ("search_space", "distill", "downstream", "fyi_bench")
+SOURCES = (".py", ".cpp")
 LIBRARIES = (
     "torch",
     "torchvision",
@@ -142,12 +143,12 @@ def environment(device: str | None = None) -> dict[str, Any]:
 
 @functools.cache
 def source_digest() -> str:
-    """First 16 hex digits of the sha256 over names and bytes of every .py file of the four packages."""
+    """First 16 hex digits of the sha256 over names and bytes of every source file of the four packages."""
     whole = hashlib.sha256()
     for package in PACKAGES:
         spec = importlib.util.find_spec(package)
         for folder in map(Path, spec.submodule_search_locations or ()) if spec else ():
-            for path in sorted(folder.rglob("*.py")):
+            for path in sorted(path for ending in SOURCES for path in folder.rglob(f"*{ending}")):
                 content = path.read_bytes()
                 name = (Path(package) / path.relative_to(folder)).as_posix()
                 whole.update(f"{name}\0{len(content)}\0".encode() + content)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -12,6 +13,7 @@ from fyi_bench.bench.measure import Machine, Round
 from fyi_bench.files import digest_of
 from fyi_bench.jsonl import append_line, read_lines
 from fyi_bench.record import environment
+from search_space import native
 
 FOLDER, FILE = "bench", "rounds.jsonl"
 
@@ -50,5 +52,5 @@ def key_of(case: Case, machine: Machine, sides: Iterable[str], **more: Any) -> s
     facts = {name: here[name] for name in ("versions", "device_name", "cores", "source_digest")}
     return digest_of(
         {"case": case.describe(), "device": machine.device, "threads": machine.threads, "sides": list(sides),
-         "real": str(machine.data_root), **facts, **more}
+         "real": str(machine.data_root), "native": os.environ.get(native.SWITCH, "1") != "0", **facts, **more}
     )  # fmt: skip
