@@ -126,6 +126,16 @@ class Session:
         """Seconds since the command began."""
         return time.monotonic() - self.began
 
+    def facts(self, protocol: Any) -> dict[str, Any]:
+        """What the record of a finished command says of data, protocol, device and time: keywords of `build_record`."""
+        return {
+            "dataset": self.data.name,
+            "protocol": {"name": protocol.name, "version": protocol.version},
+            "device": self.settings.device,
+            "precision": self.settings.precision,
+            "wall_s": self.wall_s(),
+        }
+
     def _record(self, cell: Cell) -> dict[str, Any]:
         with self.store.run(cell) as run:
             return run.record

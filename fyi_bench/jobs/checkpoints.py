@@ -118,12 +118,8 @@ def checkpoint_job(
     difference = flip_difference(arms, values, [seed for seed in seeds for _ in range(protocol.nets)])
     return build_record(
         task,
-        dataset=session.data.name,
-        protocol={"name": protocol.name, "version": protocol.version},
-        device=session.settings.device,
-        precision=session.settings.precision,
+        **session.facts(protocol),
         seeds=seeds,
-        wall_s=session.wall_s(),
         digest=digest_of_cells(task, [*trails.cells.values(), *tests.values()]),
         arms=[_arm_entry(trails, arm, ipc, seeds, picks, records, scores) for arm in arms],
         **({"difference": difference} if difference else {}),

@@ -55,12 +55,8 @@ def continual_job(session: Session, method: str, flip: str, ipc: int, steps: int
     results = {key: records[cell.digest] for key, cell in tests.items()}
     return build_record(
         "continual",
-        dataset=session.data.name,
-        protocol={"name": protocol.name, "version": protocol.version},
-        device=session.settings.device,
-        precision=session.settings.precision,
+        **session.facts(protocol),
         seeds=seeds,
-        wall_s=session.wall_s(),
         digest=digest_of_cells("continual", [*sets.values(), *tests.values()]),
         steps=steps,
         class_orders=[class_order(seed, session.data.num_classes) for seed in seeds],

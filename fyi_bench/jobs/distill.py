@@ -64,12 +64,8 @@ def distill_job(
     values = {key: records[cell.digest]["value"] for key, cell in tests.items()}
     return build_record(
         task,
-        dataset=session.data.name,
-        protocol={"name": protocol.name, "version": protocol.version},
-        device=session.settings.device,
-        precision=precision,
+        **{**session.facts(protocol), "precision": precision},
         seeds=seeds,
-        wall_s=session.wall_s(),
         digest=digest_of_cells(task, [*sets.values(), *tests.values()]),
         arms=[_arm_entry(session, arm, ipc, seeds, sets, scores, records, names, values) for arm in arms],
         **_difference(arms, names, values),

@@ -52,12 +52,8 @@ def evaluate_job(session: Session, path: str | Path, architectures: Sequence[str
     }
     return build_record(
         "accuracy",
-        dataset=session.data.name,
-        protocol={"name": protocol.name, "version": protocol.version},
-        device=session.settings.device,
-        precision=session.settings.precision,
+        **session.facts(protocol),
         seeds=[session.settings.seed + net for net in range(protocol.nets)],
-        wall_s=session.wall_s(),
         digest=digest_of_cells("accuracy", cells.values()),
         arms=[arm],
         data={"note": session.data.note, "train": session.data.train_digest},

@@ -86,12 +86,8 @@ def build_answer(session: Session, plan: Any, partial: bool) -> dict[str, Any]:
     proxies = {arm: side.scores(points) for arm, side in zip(plan.arms, plan.proxies, strict=True)}
     return build_record(
         "nas",
-        dataset=session.data.name,
-        protocol={"name": plan.protocol.name, "version": plan.protocol.version},
-        device=session.settings.device,
-        precision=session.settings.precision,
+        **session.facts(plan.protocol),
         seeds=plan.set_seeds,
-        wall_s=session.wall_s(),
         digest=plan.digest,
         arms=[
             _arm_entry(session, plan, arm, side, real, proxies[arm], factors)

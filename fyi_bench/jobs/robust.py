@@ -155,12 +155,8 @@ def _record(session: Session, plan: _Plan, path: Path, image_set: ImageSet, foun
     cells = [*found.searched, *found.cells.values()]
     return build_record(
         "robust",
-        dataset=session.data.name,
-        protocol={"name": plan.protocol.name, "version": plan.protocol.version},
-        device=session.settings.device,
-        precision=session.settings.precision,
+        **session.facts(plan.protocol),
         seeds=plan.seeds,
-        wall_s=session.wall_s(),
         digest=digest_of_cells("robust", cells),
         arms=[arm_entry],
         rules=describe(plan.rules),
