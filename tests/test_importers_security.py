@@ -240,18 +240,20 @@ def test_a_parquet_column_that_repeats_one_value_is_noticed(tmp_path):
 def test_archives_are_named_and_not_unpacked(tmp_path):
     import tarfile
 
-    dc_file(tmp_path)
-    with tarfile.open(tmp_path / "set.tar", "w") as archive:
-        archive.add(tmp_path / "res_DSA_CIFAR10_ConvNet_2ipc.pt", "../../escape.pt")
-    with tarfile.open(tmp_path / "set.tar.gz", "w:gz") as archive:
-        archive.add(tmp_path / "res_DSA_CIFAR10_ConvNet_2ipc.pt", "escape.pt")
-    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+    folder = tmp_path / "a" / "b"  # two above it is still this test's own: nobody else writes there
+    folder.mkdir(parents=True)
+    dc_file(folder)
+    with tarfile.open(folder / "set.tar", "w") as archive:
+        archive.add(folder / "res_DSA_CIFAR10_ConvNet_2ipc.pt", "../../escape.pt")
+    with tarfile.open(folder / "set.tar.gz", "w:gz") as archive:
+        archive.add(folder / "res_DSA_CIFAR10_ConvNet_2ipc.pt", "escape.pt")
+    with zipfile.ZipFile(folder / "set.zip", "w") as archive:
         archive.writestr("../escape.pt", b"x")
-    before = sorted(tmp_path.parent.rglob("*"))
+    before = sorted(tmp_path.rglob("*"))
     for name in ("set.tar", "set.tar.gz", "set.zip"):
         with pytest.raises(DataError, match=r"(?s)archive.*Unpack it"):
-            load_set(tmp_path / name)
-    assert sorted(tmp_path.parent.rglob("*")) == before
+            load_set(folder / name)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_two_folders_in_one_file_are_refused(tmp_path):
