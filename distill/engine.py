@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 
+from distill.captured import upload
 from distill.fyi import FLIPS, Flip
 from distill.image_set import ImageSet
 from distill.method import METHODS, Method, MethodConfig
@@ -66,9 +67,13 @@ class Context:
         """Generator keyed by this iteration, matching step and the keys; the same for both arms of a comparison."""
         return self.problem.stream(*keys, self.iteration, self.match)
 
-    def synthetic(self) -> torch.Tensor:
-        """All synthetic images as a network sees them, [C, n', ch, H, W]: decoded, then expanded by the flip."""
-        return self.expand_classes(self.method.decode(self.per_class))
+    def synthetic(self, chosen: torch.Tensor | None = None) -> torch.Tensor:
+        """All synthetic images as a network sees them, [C, n', ch, H, W]: decoded, then expanded by the flip.
+
+        chosen: what the flip leaves to chance (`flip_draw`), drawn here where it is not given.
+        """
+        images = self.method.decode(self.per_class)
+        return self.expand_classes(images) if chosen is None else self.flip.expand_classes(images, chosen=chosen)
 
     @property
     def per_class(self) -> torch.Tensor:
@@ -82,6 +87,10 @@ class Context:
     def expand(self, x: torch.Tensor, y: torch.Tensor, *keys: rng.Key) -> tuple[torch.Tensor, torch.Tensor]:
         """The flip of an inner loop's mini-batch with its labels, before augmentation."""
         return self.flip.expand(x, y, generator=self._flip_stream(*keys))
+
+    def flip_draw(self, shape: Sequence[int], *keys: rng.Key) -> torch.Tensor:
+        """What the flip leaves to chance for images [*shape, ch, H, W], on their device."""
+        return upload(self.flip.draw(shape, self._flip_stream(*keys)), self.images.device)
 
     def real(self, count: int) -> torch.Tensor:
         """Fresh real batch [C, k, ch, H, W] of this matching step."""
@@ -104,21 +113,24 @@ def distill(
 ) -> ImageSet:
     """Condense the problem's real images and return the synthetic set, original labels kept.
 
-    `report(iterations done, loss)` is called after every iteration. Raises DivergenceError when loss or images stop
+    `report(iterations done, loss)` is called after every iteration, on a GPU after every tenth. Raises
+    DivergenceError when loss or images stop
     being finite (its `last_good` is the last finite ImageSet), and whatever `stop.check()` raises when asked to stop:
     then a checkpoint has been saved and the same call goes on from it.
     """
     run = _Run(problem, METHODS.get(method)(config, problem), FLIPS.get(flip), provenance or {}, checkpointer)
     run.restore()
-    saved_at = time.monotonic()
+    saved_at, on_cpu = time.monotonic(), problem.device.type == "cpu"
     while run.done < config.iterations:
         if stop is not None and stop.requested():
             run.save()
             stop.check()
         run.iterate()
-        if run.done % GUARD_EVERY == 0 or run.done == config.iterations:
+        guarded = run.done % GUARD_EVERY == 0 or run.done == config.iterations
+        if guarded:
             run.guard()
-        if report is not None:
+        # reading a loss waits for the device: on a GPU only where the guard has read the losses anyway
+        if report is not None and (on_cpu or guarded):
             report(run.done, run.last_loss())
         if checkpointer is not None and time.monotonic() - saved_at > CHECKPOINT_SECONDS:
             run.save()

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 import search_space
-from distill.augment import Augmentation
+from distill.augment import Augmentation, Draw
+from distill.captured import Captured, upload, upload_draw
 from distill.gsam import GSAM
 from distill.problem import Problem
 from distill.tensor_file import read_header, save_tensors
@@ -193,13 +194,17 @@ class _Training:
         self.losses = torch.zeros(config.epochs, dtype=torch.float64, device=problem.device)
         self.last_loss = torch.zeros(())
         self._order: tuple[int, torch.Tensor] = (-1, self.rows)
+        self._walk = Captured(self._step_on)
 
     def step(self) -> None:
         """One batch; after an epoch's last one, a snapshot."""
         c, (epoch, number) = self.config, divmod(self.done, self.per_epoch)
         index = self._shuffled(epoch)[number * c.batch : (number + 1) * c.batch]
-        self.last_loss, direction = self._direction(index, epoch, number)
-        self.weights, self.momentum = sgd_step(self.weights, self.momentum, direction, c.lr, c.momentum, c.wd)
+        x, y = self.problem.images_at(self.rows[index]), self.labels[upload(index, self.labels.device)]
+        generator = self.problem.stream("expert augment", epoch, number)
+        draw = self.augmentation.draw(generator, len(x), x.shape[-1], siamese=False)
+        draw = upload_draw(draw, x.device)
+        self.last_loss = self._walk(x, y, draw.codes, draw.values)
         self.losses[epoch] += self.last_loss * (len(index) / len(self.rows))
         self.done += 1
         if number == self.per_epoch - 1:
@@ -221,7 +226,8 @@ class _Training:
         self.done, tensors, _ = found
         self.snapshots[: len(tensors["snapshots"])] = tensors["snapshots"]
         device = self.problem.device
-        self.weights, self.momentum = tensors["weights"].to(device), tensors["momentum"].to(device)
+        self.weights.copy_(tensors["weights"])
+        self.momentum.copy_(tensors["momentum"])
         self.losses = tensors["losses"].to(device)
 
     def _shuffled(self, epoch: int) -> torch.Tensor:
@@ -230,18 +236,19 @@ class _Training:
             self._order = (epoch, torch.randperm(len(self.rows), generator=generator))
         return self._order[1]
 
-    def _direction(self, index: torch.Tensor, epoch: int, number: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(loss, direction to walk against) of one augmented batch."""
-        x, y = self.problem.images_at(self.rows[index]), self.labels[index.to(self.labels.device)]
-        generator = self.problem.stream("expert augment", epoch, number)
-        x = self.augmentation.apply(x, self.augmentation.draw(generator, len(x), x.shape[-1], siamese=False))
-        bf16 = self.problem.precision == "bf16"
+    def _step_on(self, x: torch.Tensor, y: torch.Tensor, codes: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """Move the weights, in place, by one augmented batch; returns the loss."""
+        c, bf16 = self.config, self.problem.precision == "bf16"
+        x = self.augmentation.apply(x, Draw(self.augmentation.stages, codes, values))
 
         def gradient_at(weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             return self.network.gradient(weights, x, y, bf16=bf16)
 
-        gsam = self.config.gsam
-        return gradient_at(self.weights) if gsam is None else gsam.step(gradient_at, self.weights)
+        loss, direction = gradient_at(self.weights) if c.gsam is None else c.gsam.step(gradient_at, self.weights)
+        weights, momentum = sgd_step(self.weights, self.momentum, direction, c.lr, c.momentum, c.wd)
+        self.weights.copy_(weights)
+        self.momentum.copy_(momentum)
+        return loss
 
     def _end_epoch(self, epoch: int) -> None:
         self.snapshots[epoch + 1] = self.weights.cpu()

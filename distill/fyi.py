@@ -58,21 +58,34 @@ class Flip:
     transform: Transform | None = None
     multiplier: ClassVar[int] = 1
 
-    def expand(
-        self, x: Tensor, y: Tensor | None = None, generator: torch.Generator | None = None
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        """x [N, ch, H, W] -> [multiplier·N, ch, H, W], originals first; with labels y [N, …], both.
+    def draw(self, shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
+        """What the flip leaves to chance for images [*shape, ch, H, W], on the CPU: nothing, bool [0].
 
         generator: a CPU one, needed by the flip 'random' only (UsageError without).
         """
-        expanded = self._images(x, 0, generator)
+        return torch.zeros(0, dtype=torch.bool)
+
+    def expand(
+        self,
+        x: Tensor,
+        y: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        chosen: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """x [N, ch, H, W] -> [multiplier·N, ch, H, W], originals first; with labels y [N, …], both.
+
+        Chance comes from a generator, or from `chosen`, a `draw` for [N] on the images' device.
+        """
+        expanded = self._images(x, 0, self.draw(x.shape[:1], generator) if chosen is None else chosen)
         return expanded if y is None else (expanded, torch.cat([y] * self.multiplier))
 
-    def expand_classes(self, x: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """x [C, n, ch, H, W] -> [C, multiplier·n, ch, H, W], originals first inside each class."""
-        return self._images(x, 1, generator)
+    def expand_classes(
+        self, x: Tensor, generator: torch.Generator | None = None, chosen: Tensor | None = None
+    ) -> Tensor:
+        """x [C, n, ch, H, W] -> [C, multiplier·n, ch, H, W], originals first inside each class; see `expand`."""
+        return self._images(x, 1, self.draw(x.shape[:2], generator) if chosen is None else chosen)
 
-    def _images(self, x: Tensor, dim: int, generator: torch.Generator | None) -> Tensor:
+    def _images(self, x: Tensor, dim: int, chosen: Tensor) -> Tensor:
         return x
 
 
@@ -82,7 +95,7 @@ class ConcatenatedFlip(Flip):
 
     multiplier: ClassVar[int] = 2
 
-    def _images(self, x: Tensor, dim: int, generator: torch.Generator | None) -> Tensor:
+    def _images(self, x: Tensor, dim: int, chosen: Tensor) -> Tensor:
         return torch.cat([x, self.transform(x)], dim=dim)
 
 
@@ -90,12 +103,14 @@ class ConcatenatedFlip(Flip):
 class RandomFlip(Flip):
     """Every image transformed with probability 1/2, independently at every call; nothing is added."""
 
-    def _images(self, x: Tensor, dim: int, generator: torch.Generator | None) -> Tensor:
+    def draw(self, shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
+        """Which images are transformed, bool [*shape]."""
         if generator is None:
             raise UsageError(f"The flip '{self.name}' draws at random.\nGive it a generator.")
-        chosen = torch.rand(x.shape[: dim + 1], generator=generator, dtype=torch.float64) < 0.5
-        chosen = chosen.to(x.device, non_blocking=True)[..., None, None, None]
-        return torch.where(chosen, self.transform(x), x)
+        return torch.rand(tuple(shape), generator=generator, dtype=torch.float64) < 0.5
+
+    def _images(self, x: Tensor, dim: int, chosen: Tensor) -> Tensor:
+        return torch.where(chosen.to(x.device)[..., None, None, None], self.transform(x), x)
 
 
 def mirror(x: Tensor) -> Tensor:
@@ -127,7 +142,7 @@ def zoom_out(x: Tensor) -> Tensor:
 def _with_draw(x: Tensor, operation: Callable, strength: augment_ops.AugmentStrength, columns: int) -> Tensor:
     """The operation at the upper end of its range, u = 1."""
     flat = x.flatten(0, -4) if x.ndim > 4 else x
-    return operation(flat, torch.ones(1, columns, dtype=torch.float64), strength).view(x.shape)
+    return operation(flat, torch.ones(1, columns, dtype=torch.float64, device=x.device), strength).view(x.shape)
 
 
 FLIPS.register("none", Flip("none"))

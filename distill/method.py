@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import contextlib
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import nn
 
 import search_space
-from distill.augment import Augmentation
+from distill.augment import Augmentation, Draw
+from distill.captured import Captured, upload, upload_draw
 from distill.problem import Problem
 from fyi_bench.errors import UsageError, unknown_name_message
 from fyi_bench.registry import Registry
@@ -71,6 +73,7 @@ class Method:
         self.config, self.problem = config, problem
         strategy = "none" if config.augment in ("", "none", "None") else config.augment
         self.augmentation = Augmentation(strategy, dispatcher=config.dispatcher)
+        self._module: nn.Module | None = None
 
     # what is learned -------------------------------------------------------------------------------------------
 
@@ -140,12 +143,21 @@ class Method:
     # help for methods ------------------------------------------------------------------------------------------
 
     def fresh_network(self, *keys: int | str, trainable: bool = True) -> nn.Module:
-        """A newly initialised network of the recipe's model with a head for the problem's classes."""
+        """A newly initialised network of the recipe's model with a head for the problem's classes.
+
+        It is the same module each time with new values, so that recorded steps find them where they were.
+        """
         p = self.problem
         channels, size, _ = p.shape
         net = search_space.build(self.config.model, channels, size, p.num_classes, p.stream("network", *keys))
-        net = net.to(device=p.device, dtype=p.dtype).train()
-        return net.requires_grad_(trainable)
+        if self._module is None:
+            self._module = net.to(device=p.device, dtype=p.dtype)
+        else:
+            with torch.no_grad():
+                for old, new in zip(_values(self._module), _values(net), strict=True):
+                    old.copy_(upload(new, p.device), non_blocking=True)
+        self._module.zero_grad(set_to_none=True)
+        return self._module.train().requires_grad_(trainable)
 
     def first_order(self) -> contextlib.AbstractContextManager:
         """Around branches that need first derivatives only: bf16 convolutions where the problem asks for them."""
@@ -161,6 +173,60 @@ class Method:
         limit = CHUNK_ON_GPU if self.problem.device.type != "cpu" else CHUNK_SECOND if second_order else CHUNK_FIRST
         step = max(1, limit // max(1, images_per_class))
         return [slice(c, c + step) for c in range(0, self.problem.num_classes, step)]
+
+
+class RecordedMethod(Method):
+    """A method whose matching step is a function of tensors, so that a GPU can record and replay it.
+
+    `inputs` does all that needs the host (draws, rows of real images), `objective` the rest. A subclass that needs
+    more than a scalar loss overrides `gradient`.
+    """
+
+    def __init__(self, config: MethodConfig, problem: Problem):
+        super().__init__(config, problem)
+        self._step: Captured | None = None
+
+    def inputs(self, ctx: Context) -> tuple[torch.Tensor, ...]:
+        """What a matching step takes from outside, on the problem's device."""
+        raise NotImplementedError(self.name)
+
+    def objective(self, ctx: Context, *inputs: torch.Tensor) -> torch.Tensor:
+        """Scalar loss, a function of the inputs, of `ctx.images` and of the network alone; nothing is read from it."""
+        raise NotImplementedError(self.name)
+
+    def gradient(self, ctx: Context, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(detached loss, its gradient with respect to `ctx.images`)."""
+        loss = self.objective(ctx, *inputs)
+        return loss.detach(), torch.autograd.grad(loss, ctx.images)[0]
+
+    def loss(self, ctx: Context) -> torch.Tensor:
+        return self.objective(ctx, *self.inputs(ctx))
+
+    def backward(self, ctx: Context) -> torch.Tensor:
+        if self._step is None:
+            self._step = Captured(partial(self.gradient, ctx))
+        loss, ctx.images.grad = self._step(*self.inputs(ctx))
+        return loss
+
+    # help: the usual inputs ------------------------------------------------------------------------------------
+
+    def batch_and_draws(self, ctx: Context, count: int) -> tuple[torch.Tensor, ...]:
+        """A real batch, one draw a class that real and synthetic images share, and the flip's chance.
+
+        (images [C, k, ch, H, W], the draw's codes and values, `flip_draw`.)
+        """
+        p = self.problem
+        draw = self.augmentation.draw_classes(ctx.stream("augment"), p.num_classes, p.shape[-1])
+        draw = upload_draw(draw, p.device)
+        return ctx.real(count), draw.codes, draw.values, ctx.flip_draw(ctx.per_class.shape[:2])
+
+    def drawn(self, codes: torch.Tensor, values: torch.Tensor) -> Draw:
+        """The draw of these inputs."""
+        return Draw(self.augmentation.stages, codes, values)
+
+
+def _values(module: nn.Module) -> list[torch.Tensor]:
+    return [*module.parameters(), *module.buffers()]
 
 
 def config_of(method: str, values: dict[str, Any]) -> MethodConfig:

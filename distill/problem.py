@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from distill.captured import upload
 from distill.image_set import ImageSet
 from distill.spaces import NormalizedSpace, PixelSpace, Space
 from fyi_bench import rng
@@ -94,7 +95,7 @@ class Problem:
 
     def images_at(self, rows: torch.Tensor, space: Space | None = None) -> torch.Tensor:
         """Real images [*rows.shape, ch, H, W] in the working space (or `space`), on the device."""
-        images = self._resident[rows.flatten().to(self._resident.device)]
+        images = self._resident[upload(rows.flatten(), self._resident.device)]
         pixels = ImageSet(images, torch.zeros(len(images), dtype=torch.int64), self.real.space, 1)
         return pixels.batch(slice(None), space or self.space, self.dtype).unflatten(0, rows.shape)
 
@@ -108,7 +109,7 @@ class Problem:
         labels = torch.repeat_interleave(torch.tensor([len(r) for r in self.rows]))
         order = torch.randperm(len(rows), generator=self.stream(*keys))
         for index in order.split(batch):
-            yield self.images_at(rows[index]), labels[index].to(self.device)
+            yield self.images_at(rows[index]), upload(labels[index], self.device)
 
     @cached_property
     def normalisation(self) -> NormalizedSpace:

@@ -20,11 +20,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from distill.captured import Captured
 from fyi_bench.errors import DataError
 from fyi_bench.registry import Registry
 
@@ -35,6 +38,8 @@ NUMERICS = 1
 # parts of 32, whole batches of up to 256 took 0.5 to 0.8 of the time for first derivatives (bf16 least), and 0.85 for
 # second ones, whose graph needs three times the memory an image
 CPU_PART_FIRST, CPU_PART_SECOND = 256, 128
+
+RECORDED_STEPS = 16  # kinds of steps a network keeps
 
 
 class FlatNetwork:
@@ -48,6 +53,7 @@ class FlatNetwork:
         named = dict(network.named_parameters())
         self._names, self._shapes = list(named), [p.shape for p in named.values()]
         self._sizes = [p.numel() for p in named.values()]
+        self._recorded: dict[tuple, Captured] = {}
         # batch statistics tie the images of a batch together, so it must go through whole
         self._divisible = not any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
 
@@ -103,6 +109,14 @@ class FlatNetwork:
                 by_weights += found[1]
         return along, torch.cat(by_images), by_weights
 
+    def recorded(self, step: Callable[..., Any], view: Callable[..., tuple[Tensor, Tensor]]) -> Captured:
+        """`step(self, view, *tensors)` as a function of the tensors, the same one each time it is asked for."""
+        if len(self._recorded) > RECORDED_STEPS:  # views that are made anew each time are not worth keeping
+            self._recorded.clear()
+        if (step, view) not in self._recorded:
+            self._recorded[step, view] = Captured(partial(step, self, view), keep=True)
+        return self._recorded[step, view]
+
     def _parts(self, images: Tensor, labels: Tensor, most: int) -> Iterable[tuple[Tensor, Tensor, float]]:
         """The batch in parts of at most so many images on a CPU, each with its share of the batch's mean."""
         whole = not self._divisible or images.device.type != "cpu"
@@ -115,12 +129,18 @@ class FlatNetwork:
 class StudentBatch:
     """What the student sees in one step.
 
-    index: int64 [b], which synthetic images, none twice. view: these images [b, …] -> (images, labels) as the network
-    gets them (flipped, augmented); it gives the same whenever it is called, and is differentiable.
+    index: int64 [b], which synthetic images, none twice. view: these images [b, …] and `inputs` -> (images, labels) as
+    the network gets them (flipped, augmented); differentiable, and a function of its arguments alone. Steps that share
+    a view share a recording on a GPU.
     """
 
     index: Tensor
-    view: Callable[[Tensor], tuple[Tensor, Tensor]]
+    view: Callable[..., tuple[Tensor, Tensor]]
+    inputs: tuple[Tensor, ...] = ()
+
+    def shown(self, picked: Tensor) -> tuple[Tensor, Tensor]:
+        """(images, labels) as the network gets them."""
+        return self.view(picked, *self.inputs)
 
 
 @dataclass(frozen=True)
@@ -163,7 +183,7 @@ def unrolled_loss(network, batches, images, lr, start, target) -> tuple[Tensor, 
     """(loss, last weights) with their graph through all steps."""
     weights = start.detach().clone().requires_grad_(True)
     for batch in batches:
-        x, y = batch.view(images[batch.index])
+        x, y = batch.shown(images[batch.index])
         step = torch.autograd.grad(network.loss(weights, x, y), weights, create_graph=True)[0]
         weights = weights - lr * step
     return trajectory_distance(weights, start, target), weights
@@ -177,21 +197,43 @@ def trajectory_distance(weights: Tensor, start: Tensor, target: Tensor) -> Tenso
 def _walk_back(network, batches, images, lr, start, target, exact: bool) -> Match:
     path = [start.detach()]
     for batch in batches:
-        x, y = batch.view(images[batch.index])
-        path.append(path[-1] - lr * network.gradient(path[-1], x, y)[1])
+        path.append(network.recorded(_forth, batch.view)(path[-1], images[batch.index], lr, *batch.inputs))
     pull = 2 * (path[-1] - target) / (start - target).square().sum()
     by_images, by_lr = torch.zeros_like(images), torch.zeros_like(lr)
     for k in reversed(range(len(batches))):
-        index = batches[k].index
-        picked = images[index].requires_grad_(True)
-        with torch.enable_grad():
-            x, y = batches[k].view(picked)
-        along, by_x, by_weights = network.gradient_along(path[k], x, y, pull, curvature=exact and k > 0)
+        batch = batches[k]
+        back = network.recorded(_back_exactly if exact and k > 0 else _back, batch.view)
+        along, by_picked, pull = back(path[k], images[batch.index], lr, pull, *batch.inputs)
         by_lr -= along
-        by_images.index_add_(0, index, torch.autograd.grad(x, picked, -lr * by_x)[0])
-        if by_weights is not None:
-            pull = pull - lr * by_weights
+        by_images.index_add_(0, batch.index, by_picked)
     return Match(trajectory_distance(path[-1], start, target), by_images, by_lr, path[-1])
+
+
+def _forth(network: FlatNetwork, view, weights: Tensor, picked: Tensor, lr: Tensor, *inputs: Tensor) -> Tensor:
+    """The weights after a step."""
+    return weights - lr * network.gradient(weights, *view(picked, *inputs))[1]
+
+
+def _back(
+    network: FlatNetwork,
+    view,
+    weights: Tensor,
+    picked: Tensor,
+    lr: Tensor,
+    pull: Tensor,
+    *inputs: Tensor,
+    curvature: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(<g, p>, the gradient of the step's images, p before the step) from p after it: see the top of the file."""
+    picked = picked.detach().requires_grad_(True)
+    with torch.enable_grad():
+        x, y = view(picked, *inputs)
+    along, by_x, by_weights = network.gradient_along(weights, x, y, pull, curvature)
+    before = pull if by_weights is None else pull - lr * by_weights
+    return along, torch.autograd.grad(x, picked, -lr * by_x)[0], before
+
+
+_back_exactly = partial(_back, curvature=True)
 
 
 def _benchmark(width: int = 32, ipc: int = 10) -> None:

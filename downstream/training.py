@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 import search_space
-from distill.augment import Augmentation
+from distill.augment import Augmentation, Draw
+from distill.captured import Captured, upload, upload_draw
 from distill.cutmix import cutmix
 from distill.decode import decoded
 from distill.engine import Stop
@@ -30,6 +32,7 @@ from fyi_bench.errors import DivergenceError, UsageError
 NUMERICS = 1
 KEEP_AS_FLOAT_BYTES = 512 * 2**20  # sets up to this size are converted to the working space once
 EVAL_BATCH = 128  # images a forward pass: fits a CPU's cache
+NETWORKS_AT_ONCE = 5  # on a GPU
 
 
 @dataclass
@@ -64,15 +67,26 @@ def train_many(
     report: Callable[[int, float], None] | None = None,
 ) -> list[Trained]:
     """Train one fresh network a seed on the set. `report(epochs done over all networks, loss)` follows."""
-    trained = []
-    for number, seed in enumerate(seeds):
-        network = new_network(model or protocol.eval_model, train_set, seed)
-        before = number * protocol.epochs_for(len(train_set))
-        follow = None if report is None else (lambda epoch, loss, before=before: report(before + epoch, loss))
-        trained.append(
-            train(network, train_set, protocol, seed, device=device, precision=precision, space=space, stop=stop,
-                  report=follow)
-        )  # fmt: skip
+    device = torch.device(device)
+    images = _Images(decoded(train_set), space or train_set.space, device)
+    at_once, trained = NETWORKS_AT_ONCE if device.type == "cuda" else 1, []
+    for group in _batched(list(seeds), at_once):
+        together = [
+            _Training(new_network(model or protocol.eval_model, train_set, seed), images, protocol, seed, precision)
+            for seed in group
+        ]
+        for epoch in range(protocol.epochs_for(len(train_set))):
+            if stop is not None and stop.requested():
+                stop.check()
+            # step by step in turn: on a GPU each has a stream of its own, so that small networks fill it together
+            for _ in zip(*(training.steps(epoch) for training in together), strict=True):
+                pass
+            for training in together:
+                training.end(epoch)
+                if report is not None:
+                    before = len(trained) * protocol.epochs_for(len(train_set))
+                    report(before + epoch * len(together) + together.index(training) + 1, training.losses[-1])
+        trained += [Trained(training.network, training.losses) for training in together]
     return trained
 
 
@@ -92,39 +106,78 @@ def train(
 
     Raises DivergenceError when the loss is no longer finite, and what `stop.check()` raises when asked to stop.
     """
-    device = torch.device(device)
-    network = network.to(device).train()
-    train_set = decoded(train_set)
-    images, labels = _Images(train_set, space or train_set.space, device), train_set.labels.to(device)
-    augmentation = Augmentation(protocol.eval_augment, dispatcher=protocol.eval_dispatcher)
-    lr = train_set.lr if protocol.lr_from_set and train_set.lr is not None else protocol.lr
-    schedule = SCHEDULES[protocol.schedule](network, protocol, lr, len(train_set))
-    losses = []
+    images = _Images(decoded(train_set), space or train_set.space, torch.device(device))
+    training = _Training(network, images, protocol, seed, precision)
     for epoch in range(protocol.epochs_for(len(train_set))):
         if stop is not None and stop.requested():
             stop.check()
-        order = torch.randperm(len(train_set), generator=rng.stream(seed, "shuffle", epoch))
-        total = torch.zeros((), device=device)
-        for number, index in enumerate(order.split(protocol.batch)):
-            x, y = images[index], labels[index.to(device)]
-            draw = augmentation.draw(rng.stream(seed, "augment", epoch, number), len(x), x.shape[-1], siamese=False)
-            x = augmentation.apply(x, draw)
-            optimiser = schedule(epoch, number)
-            optimiser.zero_grad(set_to_none=True)
-            loss = _loss(network, x, y, protocol, rng.stream(seed, "cutmix", epoch, number), precision)
-            loss.backward()
-            optimiser.step()
-            total += loss.detach() * len(index)
-        losses.append(float(total) / len(train_set))
-        if not math.isfinite(losses[-1]):
+        for _ in training.steps(epoch):
+            pass
+        training.end(epoch)
+        if report is not None:
+            report(epoch + 1, training.losses[-1])
+    return Trained(training.network, training.losses)
+
+
+class _Training:
+    """One network on its way: its images, its optimiser, the losses so far."""
+
+    def __init__(self, network: nn.Module, images: _Images, protocol: Protocol, seed: int, precision: str):
+        device, lr = images.device, images.source.lr
+        self.network, self.losses = network.to(device).train(), []
+        self._images, self._protocol, self._seed, self._precision = images, protocol, seed, precision
+        self._device, self._count = device, len(images.source)
+        self._augmentation = Augmentation(protocol.eval_augment, dispatcher=protocol.eval_dispatcher)
+        self._lr = lr if protocol.lr_from_set and lr is not None else protocol.lr
+        self._schedule = SCHEDULES[protocol.schedule](self.network, protocol, self._lr, self._count)
+        self._total = torch.zeros((), device=device)
+        self._recorded: dict[torch.optim.Optimizer, Captured] = {}
+        self._stream = torch.cuda.Stream() if device.type == "cuda" else None
+
+    def steps(self, epoch: int) -> Iterator[None]:
+        """Each step of an epoch, launched when it is asked for; nothing is waited for."""
+        order = torch.randperm(self._count, generator=rng.stream(self._seed, "shuffle", epoch))
+        self._total.zero_()
+        if self._stream is not None:
+            self._stream.wait_stream(torch.cuda.current_stream())
+        for number, index in enumerate(order.split(self._protocol.batch)):
+            with contextlib.nullcontext() if self._stream is None else torch.cuda.stream(self._stream):
+                self._launch(epoch, number, index)
+            yield
+        if self._stream is not None:
+            torch.cuda.current_stream().wait_stream(self._stream)
+
+    def end(self, epoch: int) -> None:
+        """Read the epoch's mean loss. Raises DivergenceError when it is no longer finite."""
+        self.losses.append(float(self._total) / self._count)
+        if not math.isfinite(self.losses[-1]):
             raise DivergenceError(
                 f"Training diverged in epoch {epoch + 1}: the loss is no longer finite.\n"
-                f"Lower the step size: lr is {lr:g} (--set lr={lr / 10:g}).",
+                f"Lower the step size: lr is {self._lr:g} (--set lr={self._lr / 10:g}).",
                 step=epoch,
             )
-        if report is not None:
-            report(epoch + 1, losses[-1])
-    return Trained(network, losses)
+
+    def _launch(self, epoch: int, number: int, index: torch.Tensor) -> None:
+        keys, mixing = (epoch, number), self._protocol.cutmix > 0
+        generator = rng.stream(self._seed, "augment", *keys)
+        draw = self._augmentation.draw(generator, len(index), self._images.source.shape[-1], siamese=False)
+        draw = upload_draw(draw, self._device)
+        optimiser = self._schedule(epoch, number)
+        if optimiser not in self._recorded:
+            # CutMix cuts boxes whose sides the host knows: such a step cannot be recorded
+            self._recorded[optimiser] = Captured(partial(self._step, optimiser), record=not mixing)
+        self._mix = rng.stream(self._seed, "cutmix", *keys) if mixing else None
+        self._recorded[optimiser](*self._images[index], draw.codes, draw.values)
+
+    def _step(self, optimiser: torch.optim.Optimizer, x, y, codes, values) -> torch.Tensor:
+        """One step on a batch; adds its loss, times its images, to the epoch's."""
+        x = self._augmentation.apply(x, Draw(self._augmentation.stages, codes, values))
+        optimiser.zero_grad(set_to_none=True)
+        loss = _loss(self.network, x, y, self._protocol, self._mix, self._precision)
+        loss.backward()
+        optimiser.step()
+        self._total += loss.detach() * len(x)
+        return self._total
 
 
 @torch.no_grad()
@@ -139,7 +192,7 @@ def correct(
     found = []
     for index in torch.arange(len(test_set)).split(EVAL_BATCH if device.type == "cpu" else 2048):
         with _precision(device, precision):
-            predicted = network(images[index]).argmax(dim=1)
+            predicted = network(images[index][0]).argmax(dim=1)
         found.append(predicted.cpu() == labels[index])
     return torch.cat(found)
 
@@ -152,23 +205,24 @@ def accuracy(
 
 
 class _Images:
-    """Images of a set in the working space: converted once when small, batch by batch when large."""
+    """Images and labels of a set in the working space: converted once when small, batch by batch when large."""
 
     def __init__(self, image_set: ImageSet, space: Space, device: torch.device):
         self.space, self.device = space, device
         if image_set.images.numel() * 4 <= KEEP_AS_FLOAT_BYTES:
             image_set = image_set.to_space(space)
-        self.images, self.source = image_set.images.to(device), image_set
+        self.images, self.labels, self.source = image_set.images.to(device), image_set.labels.to(device), image_set
 
-    def __getitem__(self, index: torch.Tensor) -> torch.Tensor:
-        picked = self.images[index.to(self.device)]
-        if picked.is_floating_point():
-            return picked
-        chosen = ImageSet(picked, torch.zeros(len(picked), dtype=torch.int64), self.source.space, 1)
-        return chosen.batch(slice(None), self.space)
+    def __getitem__(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        index = upload(index, self.device)
+        picked, labels = self.images[index], self.labels[index]
+        if not picked.is_floating_point():
+            pixels = ImageSet(picked, torch.zeros(len(picked), dtype=torch.int64), self.source.space, 1)
+            picked = pixels.batch(slice(None), self.space)
+        return picked, labels
 
 
-def _loss(network, x, y, protocol: Protocol, generator: torch.Generator, precision: str) -> torch.Tensor:
+def _loss(network, x, y, protocol: Protocol, generator: torch.Generator | None, precision: str) -> torch.Tensor:
     """Cross-entropy (soft labels are logits: DATM's convention), mixed by CutMix where the protocol says so."""
     x, y_a, y_b, ratio = cutmix(x, y, generator, protocol.cutmix, 1.0) if protocol.cutmix else (x, y, y, 1.0)
     with _precision(x.device, precision):
@@ -190,13 +244,22 @@ def _precision(device: torch.device, precision: str) -> contextlib.AbstractConte
     return torch.autocast(device.type, torch.bfloat16)
 
 
+def _batched(values: list[int], size: int) -> list[list[int]]:
+    return [values[first : first + size] for first in range(0, len(values), size)]
+
+
 # schedules: built once for a training, then called with (epoch, batch number) to give the optimiser of that step
 
 Step = Callable[[int, int], torch.optim.Optimizer]
 
 
 def _sgd(network: nn.Module, p: Protocol, lr: float) -> torch.optim.SGD:
-    return torch.optim.SGD(network.parameters(), lr=lr, momentum=p.momentum, weight_decay=p.weight_decay)
+    parameters = list(network.parameters())
+    rules = {"momentum": p.momentum, "weight_decay": p.weight_decay}
+    if parameters[0].device.type != "cuda":
+        return torch.optim.SGD(parameters, lr=lr, **rules)
+    # a step size that a recorded step reads when it runs
+    return torch.optim.SGD(parameters, lr=torch.tensor(lr, device=parameters[0].device), fused=True, **rules)
 
 
 def _drop_restart(network: nn.Module, p: Protocol, lr: float, images: int) -> Step:
@@ -209,7 +272,11 @@ def _following(network: nn.Module, p: Protocol, lr: float, factor: Callable[[int
     optimiser = _sgd(network, p, lr)
 
     def step(epoch: int, number: int) -> torch.optim.Optimizer:
-        optimiser.param_groups[0]["lr"] = lr * factor(epoch, number)
+        group, now = optimiser.param_groups[0], lr * factor(epoch, number)
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(now)
+        else:
+            group["lr"] = now
         return optimiser
 
     return step

@@ -181,7 +181,7 @@ def test_doubling_halves_the_batch_so_that_arms_cost_the_same(batch_syn, flip, e
     ctx = context(flip=flip, batch_syn=batch_syn)
     batch = ctx.method._batches(ctx)[0]
     assert len(batch.index) == expected
-    x, y = batch.view(ctx.images[batch.index])
+    x, y = batch.shown(ctx.images[batch.index])
     assert len(x) == len(y) == expected * ctx.flip.multiplier
     labels = ctx.labels[batch.index]
     assert torch.equal(y, labels if ctx.flip.multiplier == 1 else torch.cat([labels, labels]))
@@ -189,13 +189,13 @@ def test_doubling_halves_the_batch_so_that_arms_cost_the_same(batch_syn, flip, e
 
 def test_mirrored_copies_come_before_augmentation_and_draw_for_themselves():
     plain = context(flip="fyi", augment="none")
-    x, _ = plain.method._batches(plain)[0].view(plain.images[:3])
+    x, _ = plain.method._batches(plain)[0].shown(plain.images[:3])
     assert torch.equal(x[3:], x[:3].flip(-1))
     drawn = context(flip="fyi", augment="rotate")
     batch = drawn.method._batches(drawn)[0]
-    x, _ = batch.view(drawn.images[:2])
+    x, _ = batch.shown(drawn.images[:2])
     assert not torch.allclose(x[2:], x[:2].flip(-1))
-    assert torch.equal(x, batch.view(drawn.images[:2])[0])
+    assert torch.equal(x, batch.shown(drawn.images[:2])[0])
 
 
 def test_step_size_is_learned_and_stored():

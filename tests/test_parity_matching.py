@@ -94,6 +94,12 @@ def test_case_2b_width_128(arm):
     close(gradient, data[f"{arm}_ours__grad_syn"], GRADIENT)
 
 
+def unaugmented(classes: int) -> tuple[torch.Tensor, ...]:
+    """A draw's codes and values, and a flip's draw, that change nothing."""
+    draw = Augmentation("none").draw_classes(torch.Generator(), classes, 32)
+    return draw.codes, draw.values, torch.zeros(0, dtype=torch.bool)
+
+
 def dm_loss(net, data, flip: str):
     """DM's own loss with the recorded network and images in place of drawn ones."""
     classes = len(set(data["real_class"].tolist()))
@@ -106,11 +112,9 @@ def dm_loss(net, data, flip: str):
     )
     method.augmentation, method.network = Augmentation("none"), net.train().requires_grad_(False)
     ctx = SimpleNamespace(
-        real=lambda count: real,
-        stream=lambda *keys: torch.Generator(),
-        synthetic=lambda: FLIPS.get(flip).expand_classes(images.unflatten(0, (classes, -1))),
+        synthetic=lambda chosen: FLIPS.get(flip).expand_classes(images.unflatten(0, (classes, -1))),
     )
-    loss = method.loss(ctx)
+    loss = method.objective(ctx, real, *unaugmented(classes))
     return loss, torch.autograd.grad(loss, images)[0]
 
 

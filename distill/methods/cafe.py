@@ -33,7 +33,7 @@ from torch import nn
 
 from distill.augment import Draw
 from distill.matching import class_mean_distance, discrimination_loss
-from distill.method import METHODS, Method, MethodConfig
+from distill.method import METHODS, MethodConfig, RecordedMethod
 from distill.methods.dc import DC
 from fyi_bench.errors import UsageError
 
@@ -75,10 +75,11 @@ class CAFE(DC):
     """Feature alignment with dynamic loops; the network's epochs on synthetic images are those of DC."""
 
     name = "cafe"
-    numerics = 1
+    numerics = 2
     Config = CAFEConfig
     config: CAFEConfig
     statistics_family = "mtt"
+    _weights: torch.Tensor | None = None
 
     def begin(self, ctx: Context) -> None:
         super().begin(ctx)
@@ -86,22 +87,26 @@ class CAFE(DC):
             raise UsageError(f"CAFE reads the blocks of a ConvNet, which '{self.config.model}' is not.")
         self.settled = Watch()
 
-    def backward(self, ctx: Context) -> torch.Tensor:
-        """One graph for all classes: the discrimination term mixes them, so DC's groups do not apply."""
-        return Method.backward(self, ctx)
+    def inputs(self, ctx: Context) -> tuple[torch.Tensor, ...]:
+        return self.batch_and_draws(ctx, self.config.batch_real)
 
-    def loss(self, ctx: Context) -> torch.Tensor:
+    def gradient(self, ctx: Context, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """One graph for all classes: the discrimination term mixes them, so DC's groups do not apply."""
+        return RecordedMethod.gradient(self, ctx, *inputs)
+
+    def objective(self, ctx: Context, batch, codes, values, chosen) -> torch.Tensor:
         self.network.train().requires_grad_(False)
-        draw = self.augmentation.draw_classes(ctx.stream("augment"), self.problem.num_classes, self.problem.shape[-1])
-        real = self._real_side(ctx, draw)
-        means = self._class_means(self._maps(ctx.synthetic(), draw), self.problem.num_classes)
+        draw = self.drawn(codes, values)
+        real = self._real_side(batch, draw)
+        means = self._class_means(self._maps(ctx.synthetic(chosen), draw), self.problem.num_classes)
         layers = class_mean_distance(means, real.means)
         flat = means[-1].flatten(1)
         labels = torch.arange(self.problem.num_classes, device=flat.device)
         owner = labels.repeat_interleave(len(real.features) // len(labels))
         output = layers[-1] + self.config.inner_weight * discrimination_loss(real.features, owner, flat)
-        weights = torch.tensor(layer_weights(self.config.weights, len(layers)), dtype=layers.dtype)
-        return (layers * weights.to(layers.device)).sum() + real.cross_entropy + output
+        if self._weights is None:  # made once: a recorded step copies nothing from the host
+            self._weights = layers.new_tensor(layer_weights(self.config.weights, len(layers)))
+        return (layers * self._weights).sum() + real.cross_entropy + output
 
     def advance(self, ctx: Context) -> bool:
         c = self.config
@@ -137,12 +142,12 @@ class CAFE(DC):
 
     @staticmethod
     def _class_means(maps: list[torch.Tensor], classes: int) -> list[torch.Tensor]:
-        return [m.unflatten(0, (classes, -1)).mean(1) for m in maps]
+        # a mean of bf16 maps keeps the digits of float32
+        return [m.unflatten(0, (classes, -1)).mean(1, dtype=torch.promote_types(m.dtype, torch.float32)) for m in maps]
 
     @torch.no_grad()
-    def _real_side(self, ctx: Context, draw: Draw) -> RealSide:
+    def _real_side(self, real: torch.Tensor, draw: Draw) -> RealSide:
         """The real images of a step, class by class in cache-sized groups; batch norms see all classes at once."""
-        real = ctx.real(self.config.batch_real)
         mixes_images = any(isinstance(m, nn.BatchNorm2d) for m in self.network.modules())
         groups = [slice(0, len(real))] if mixes_images else self.chunks(real.shape[1])
         means, features, total = [], [], 0.0

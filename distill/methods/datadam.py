@@ -24,7 +24,7 @@ from torch import nn
 
 from distill.augment import Draw
 from distill.matching import class_mean_distance, spatial_attention
-from distill.method import METHODS, Method, MethodConfig
+from distill.method import METHODS, MethodConfig, RecordedMethod
 from fyi_bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -41,11 +41,11 @@ class DataDAMConfig(MethodConfig):
 
 
 @METHODS.register("datadam")
-class DataDAM(Method):
+class DataDAM(RecordedMethod):
     """Attention matching."""
 
     name = "datadam"
-    numerics = 1
+    numerics = 2
     Config = DataDAMConfig
     config: DataDAMConfig
 
@@ -54,10 +54,13 @@ class DataDAM(Method):
         if not hasattr(self.network, "features_per_block"):
             raise UsageError(f"DataDAM reads the blocks of a ConvNet, which '{self.config.model}' is not.")
 
-    def loss(self, ctx: Context) -> torch.Tensor:
-        draw = self.augmentation.draw_classes(ctx.stream("augment"), self.problem.num_classes, self.problem.shape[-1])
-        real = self._real_means(ctx, draw)
-        *attention, embedding = class_mean_distance(self._means(ctx.synthetic(), draw), real)
+    def inputs(self, ctx: Context) -> tuple[torch.Tensor, ...]:
+        return self.batch_and_draws(ctx, self.config.batch_real)
+
+    def objective(self, ctx: Context, real, codes, values, chosen) -> torch.Tensor:
+        draw = self.drawn(codes, values)
+        target = self._real_means(real, draw)
+        *attention, embedding = class_mean_distance(self._means(ctx.synthetic(chosen), draw), target)
         return SCALE * (sum(attention) + self.config.task_balance * embedding)
 
     def logged(self, loss: float) -> float:
@@ -73,10 +76,9 @@ class DataDAM(Method):
         blocks = self.network.features_per_block(augmented)
         seen = [spatial_attention(block.activated.to(images.dtype), self.config.power) for block in blocks[:-1]]
         seen.append(blocks[-1].pooled.flatten(1))
-        return [s.unflatten(0, images.shape[:2]).mean(1) for s in seen]
+        return [s.unflatten(0, images.shape[:2]).mean(1, dtype=images.dtype) for s in seen]
 
-    def _real_means(self, ctx: Context, draw: Draw) -> list[torch.Tensor]:
-        real = ctx.real(self.config.batch_real)
+    def _real_means(self, real: torch.Tensor, draw: Draw) -> list[torch.Tensor]:
         mixes_images = any(isinstance(m, nn.BatchNorm2d) for m in self.network.modules())
         groups = [slice(None)] if mixes_images else self.chunks(real.shape[1])
         with torch.no_grad(), self.first_order():

@@ -16,15 +16,17 @@ Run:    fyi-bench distill --method dc --dataset cifar10 --ipc 10 --fyi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from distill.captured import Captured, upload, upload_draw
 from distill.class_gradients import class_gradients
 from distill.matching import GRADIENT_METRICS, MATRIX_METRICS
-from distill.method import METHODS, Method, MethodConfig
+from distill.method import METHODS, MethodConfig, RecordedMethod
 
 if TYPE_CHECKING:
     from distill.engine import Context
@@ -45,7 +47,7 @@ class DCConfig(MethodConfig):
 
 
 @METHODS.register("dc")
-class DC(Method):
+class DC(RecordedMethod):
     """Dataset Condensation; DSA is the same with an augmentation in its recipe."""
 
     name = "dc"
@@ -53,24 +55,34 @@ class DC(Method):
     Config = DCConfig
     config: DCConfig
 
+    optimiser: torch.optim.SGD | None = None
+    _learn: Captured | None = None
+
     def begin(self, ctx: Context) -> None:
         self.network = self.fresh_network(ctx.iteration)
-        self.optimiser = self._network_optimiser()
+        if self.optimiser is None:
+            self.optimiser = self._network_optimiser()
+        for state in self.optimiser.state.values():
+            if state.get("momentum_buffer") is not None:
+                state["momentum_buffer"].zero_()
 
-    def backward(self, ctx: Context) -> torch.Tensor:
-        """Groups of classes one after another: the loss is a sum over classes, and only one group's graph is kept."""
+    def inputs(self, ctx: Context) -> tuple[torch.Tensor, ...]:
         self._set_norm_statistics(ctx)
-        draw = self.augmentation.draw_classes(ctx.stream("augment"), self.problem.num_classes, self.problem.shape[-1])
-        real = self._real_gradients(ctx, draw)
-        synthetic = ctx.synthetic()
+        return self.batch_and_draws(ctx, self.config.batch_real)
+
+    def gradient(self, ctx: Context, real, codes, values, chosen) -> tuple[torch.Tensor, torch.Tensor]:
+        """Groups of classes one after another: the loss is a sum over classes, and only one group's graph is kept."""
+        draw = self.drawn(codes, values)
+        targets = self._real_gradients(real, draw)
+        synthetic = ctx.synthetic(chosen)
         images = synthetic.detach().requires_grad_(True)
         total = torch.zeros((), dtype=images.dtype, device=images.device)
+        parts = []
         for group in self.chunks(images.shape[1], second_order=True):
-            loss = self._distance(images[group], draw.select(group), [g[group] for g in real], group)
-            loss.backward()
-            total += loss.detach()
-        synthetic.backward(images.grad)
-        return total
+            loss = self._distance(images[group], draw.select(group), [g[group] for g in targets], group)
+            parts.append(torch.autograd.grad(loss, images)[0][group])
+            total = total + loss.detach()
+        return total, torch.autograd.grad(synthetic, ctx.images, torch.cat(parts))[0]
 
     def _distance(self, synthetic: torch.Tensor, draw, real: list[torch.Tensor], group: slice) -> torch.Tensor:
         """Sum over the group's classes of the distance between their real and synthetic gradients."""
@@ -101,9 +113,8 @@ class DC(Method):
     def logged(self, loss: float) -> float:
         return loss / self.problem.num_classes
 
-    def _real_gradients(self, ctx: Context, draw) -> list[torch.Tensor]:
+    def _real_gradients(self, real: torch.Tensor, draw) -> list[torch.Tensor]:
         """Gradients [C, …] of the real batches: no graph is kept, classes go through in cache-sized groups."""
-        real = ctx.real(self.config.batch_real)
         parts = []
         for group in self.chunks(real.shape[1]):
             batch = real[group]
@@ -133,15 +144,21 @@ class DC(Method):
 
     def _train_epoch(self, ctx: Context, epoch: int) -> None:
         """One shuffled pass over the synthetic set, expanded by the flip and then augmented."""
-        count = len(ctx.labels)
-        order = torch.randperm(count, generator=ctx.stream("inner order", epoch)).to(ctx.labels.device)
-        for number, index in enumerate(order.split(self.config.batch_train)):
-            x, y = ctx.expand(ctx.images.detach()[index], ctx.labels[index], "inner", epoch, number)
-            draw = self.augmentation.draw(
-                ctx.stream("inner augment", epoch, number), len(x), x.shape[-1], siamese=False
-            )
-            self.optimiser.zero_grad(set_to_none=True)
-            with self.first_order():
-                loss = F.cross_entropy(self.network(self.augmentation.apply(x, draw)), y)
-            loss.backward()
-            self.optimiser.step()
+        if self._learn is None:
+            self._learn = Captured(partial(self._network_step, ctx))
+        device, size = ctx.labels.device, self.problem.shape[-1]
+        order = torch.randperm(len(ctx.labels), generator=ctx.stream("inner order", epoch))
+        for number, index in enumerate(upload(order, device).split(self.config.batch_train)):
+            shown, generator = len(index) * ctx.flip.multiplier, ctx.stream("inner augment", epoch, number)
+            draw = upload_draw(self.augmentation.draw(generator, shown, size, siamese=False), device)
+            self._learn(index, draw.codes, draw.values, ctx.flip_draw(index.shape, "inner", epoch, number))
+
+    def _network_step(self, ctx: Context, index, codes, values, chosen) -> torch.Tensor:
+        """The network's step on the synthetic images of these indices; returns the loss."""
+        x, y = ctx.flip.expand(ctx.images.detach()[index], ctx.labels[index], chosen=chosen)
+        self.optimiser.zero_grad(set_to_none=True)
+        with self.first_order():
+            loss = F.cross_entropy(self.network(self.augmentation.apply(x, self.drawn(codes, values))), y)
+        loss.backward()
+        self.optimiser.step()
+        return loss.detach()

@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from distill.matching import distribution_distance
-from distill.method import METHODS, Method, MethodConfig
+from distill.method import METHODS, MethodConfig, RecordedMethod
 
 if TYPE_CHECKING:
     from distill.engine import Context
@@ -34,22 +34,24 @@ class DMConfig(MethodConfig):
 
 
 @METHODS.register("dm")
-class DM(Method):
+class DM(RecordedMethod):
     """Distribution Matching."""
 
     name = "dm"
-    numerics = 1
+    numerics = 2
     Config = DMConfig
     config: DMConfig
 
     def begin(self, ctx: Context) -> None:
         self.network = self.fresh_network(ctx.iteration, trainable=False)
 
-    def loss(self, ctx: Context) -> torch.Tensor:
-        draw = self.augmentation.draw_classes(ctx.stream("augment"), self.problem.num_classes, self.problem.shape[-1])
-        real = self._mean_real_features(ctx, draw)
-        synthetic = ctx.synthetic()
-        return distribution_distance(self._mean_features(synthetic, draw), real).sum()
+    def inputs(self, ctx: Context) -> tuple[torch.Tensor, ...]:
+        return self.batch_and_draws(ctx, self.config.batch_real)
+
+    def objective(self, ctx: Context, real, codes, values, chosen) -> torch.Tensor:
+        draw = self.drawn(codes, values)
+        target = self._mean_real_features(real, draw)
+        return distribution_distance(self._mean_features(ctx.synthetic(chosen), draw), target).sum()
 
     def passes(self, multiplier: int) -> tuple[float, float, float]:
         classes = self.problem.num_classes
@@ -62,10 +64,9 @@ class DM(Method):
         """Mean embedding of each class, [C, F], of images [C, n, ch, H, W]."""
         classes, n = images.shape[:2]
         augmented = self.augmentation.apply(images.flatten(0, 1), draw.repeat(n))
-        return self.network.embed(augmented).unflatten(0, (classes, n)).mean(1)
+        return self.network.embed(augmented).unflatten(0, (classes, n)).mean(1, dtype=images.dtype)
 
-    def _mean_real_features(self, ctx: Context, draw) -> torch.Tensor:
-        real = ctx.real(self.config.batch_real)
+    def _mean_real_features(self, real: torch.Tensor, draw) -> torch.Tensor:
         mixes_images = any(isinstance(m, nn.BatchNorm2d) for m in self.network.modules())
         groups = [slice(None)] if mixes_images else self.chunks(real.shape[1])
         with torch.no_grad(), self.first_order():

@@ -18,15 +18,18 @@ Run:    fyi-bench distill --method mtt --dataset cifar10 --ipc 10 --fyi
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
 
 from distill.augment import Draw
+from distill.captured import upload, upload_draw
 from distill.experts import ExpertConfig, Trajectory
+from distill.fyi import Flip
 from distill.method import METHODS, Method, MethodConfig
+from distill.problem import Problem
 from distill.trajectory import GRADIENTS, FlatNetwork, StudentBatch, unrolled_loss
 from fyi_bench.errors import UsageError
 
@@ -91,6 +94,10 @@ class MTT(Method):
     statistics_family = "mtt"
     components = ("trajectory",)
 
+    def __init__(self, config: MTTConfig, problem: Problem):
+        super().__init__(config, problem)
+        self._views: dict[str, Callable[..., tuple[torch.Tensor, torch.Tensor]]] = {}
+
     def extra_parameters(self) -> dict[str, tuple[torch.Tensor, float, float]]:
         c = self.config
         return {"lr": (torch.tensor(c.lr_teacher, dtype=self.problem.dtype), c.lr_lr, c.momentum_lr)}
@@ -126,25 +133,28 @@ class MTT(Method):
     def _batches(self, ctx: Context) -> list[StudentBatch]:
         """Permutations of all images in pieces taken from the end, so that a short last piece comes first."""
         count, size, pieces, rounds, batches = len(ctx.labels), self._batch_size(ctx.flip.multiplier), [], 0, []
+        view = self._view(ctx.flip)
         for step in range(self.config.syn_steps):
             if not pieces:
                 order = torch.randperm(count, generator=ctx.stream("student order", rounds))
                 pieces, rounds = list(order.split(size)), rounds + 1
-            index = pieces.pop().to(ctx.images.device)
-            draw = self.augmentation.draw(
-                ctx.stream("student augment", step),
-                len(index) * ctx.flip.multiplier,
-                self.problem.shape[-1],
-                siamese=False,
-            )
-            batches.append(StudentBatch(index, functools.partial(self._view, ctx, step, ctx.labels[index], draw)))
+            index = upload(pieces.pop(), ctx.images.device)
+            shown, generator = len(index) * ctx.flip.multiplier, ctx.stream("student augment", step)
+            draw = self.augmentation.draw(generator, shown, self.problem.shape[-1], siamese=False)
+            draw = upload_draw(draw, ctx.images.device)
+            chosen = ctx.flip_draw(index.shape, "student", step)
+            inputs = (ctx.labels[index], draw.codes, draw.values, chosen)
+            batches.append(StudentBatch(index, view, inputs))
         return batches
 
-    def _view(
-        self, ctx: Context, step: int, labels: torch.Tensor, draw: Draw, picked: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        x, y = ctx.expand(picked, labels, "student", step)
-        return self.augmentation.apply(x, draw), y
+    def _view(self, flip: Flip) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+        """What the student sees of images [b, …]: expanded by the flip, then augmented one by one."""
+
+        def view(picked: torch.Tensor, labels, codes, values, chosen) -> tuple[torch.Tensor, torch.Tensor]:
+            x, y = flip.expand(picked, labels, chosen=chosen)
+            return self.augmentation.apply(x, Draw(self.augmentation.stages, codes, values)), y
+
+        return self._views.setdefault(flip.name, view)
 
     def _batch_size(self, multiplier: int) -> int:
         """Synthetic images a student step: with FYI half of it, so that both arms cost the same."""

@@ -1,0 +1,107 @@
+"""Steps recorded as CUDA graphs: small networks on a GPU wait for launches, not for arithmetic.
+
+What a step needs from the host (draws, rows of real images, a step size) is made first and handed over as tensors;
+the rest of it is a function of these and of tensors that stay where they are (images, weights, momentum). Such a
+function is recorded once for each shape of its inputs and replayed from then on. On a CPU it is simply called, so both
+devices run the same lines.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from distill.augment import Draw
+
+Function = Callable[..., Any]
+Shapes = tuple[tuple[torch.Size, torch.dtype], ...]
+
+# calls before a recording: libraries choose algorithms and optimisers make their buffers in the first ones
+WARM_UP = 3
+
+
+class Captured:
+    """`function(*tensors)`, returning a tensor or a tuple of them, replayed where its device can.
+
+    The function may change tensors it closes over in place, but must not read a value on the host, copy from it, or
+    depend on anything but its inputs and such tensors; `record=False` is for one that does. Every call counts once,
+    the first ones too. What a replay returns is overwritten by the next call with the same shapes, unless `keep`.
+    """
+
+    def __init__(self, function: Function, record: bool = True, keep: bool = False):
+        self.function, self._keep = function, keep
+        self._record = record and os.environ.get("FYI_BENCH_GRAPHS", "1") != "0"
+        self._calls: Counter[Shapes] = Counter()
+        self._replays: dict[Shapes, Function] = {}
+
+    def __call__(self, *inputs: torch.Tensor) -> Any:
+        device = DEVICES.get(inputs[0].device.type) if self._record else None
+        if device is None:
+            return self.function(*inputs)
+        shapes = tuple((t.shape, t.dtype) for t in inputs)
+        if shapes not in self._replays:
+            self._calls[shapes] += 1
+            if self._calls[shapes] <= WARM_UP:
+                return device.warm_up(self.function, inputs)
+            try:
+                self._replays[shapes] = device.record(self.function, inputs)
+            except RuntimeError as error:
+                warnings.warn(f"A step could not be recorded and runs unrecorded: {error}", stacklevel=2)
+                self._record = False
+                return self.function(*inputs)
+        outputs = self._replays[shapes](*inputs)
+        if not self._keep:
+            return outputs
+        return outputs.clone() if isinstance(outputs, torch.Tensor) else tuple(t.clone() for t in outputs)
+
+
+class CudaGraphs:
+    """How a CUDA device runs a function before and after it is recorded."""
+
+    @staticmethod
+    def warm_up(function: Function, inputs: Sequence[torch.Tensor]) -> Any:
+        """Call it on a stream of its own, as recording asks of the calls before it."""
+        here, aside = torch.cuda.current_stream(), torch.cuda.Stream()
+        aside.wait_stream(here)
+        with torch.cuda.stream(aside):
+            outputs = function(*inputs)
+        here.wait_stream(aside)
+        return outputs
+
+    @staticmethod
+    def record(function: Function, inputs: Sequence[torch.Tensor]) -> Function:
+        """Record without running; the result copies new inputs into the recorded ones and replays."""
+        kept = [t.detach().clone() for t in inputs]
+        graph = torch.cuda.CUDAGraph()
+        # thread-local: a worker thread that frees memory elsewhere must not spoil the recording
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+            outputs = function(*kept)
+
+        def replay(*given: torch.Tensor) -> Any:
+            for old, new in zip(kept, given, strict=True):
+                old.copy_(new, non_blocking=True)
+            graph.replay()
+            return outputs
+
+        return replay
+
+
+# device type -> how its steps are recorded
+DEVICES: dict[str, Any] = {"cuda": CudaGraphs}
+
+
+def upload(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A host tensor on `device`, without waiting for what the device is doing."""
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
+def upload_draw(draw: Draw, device: torch.device) -> Draw:
+    """A draw where the images are, so that applying it needs no host; on a CPU the same draw."""
+    return Draw(draw.stages, upload(draw.codes, device), upload(draw.values, device))
