@@ -153,7 +153,8 @@ def _call(name: str, x: Tensor, how: Plan, *tensors: Tensor) -> None:
     function((ctypes.c_int64 * len(sizes))(*sizes), (ctypes.c_double * 2)(how.slope, how.eps), *pointers)
 
 
-def _benchmark() -> None:
+def _benchmark(compiled: bool) -> None:
+    """This operation, and on request torch.compile's, against PyTorch's modules, order of derivative by order."""
     import statistics
     import time
 
@@ -168,6 +169,13 @@ def _benchmark() -> None:
             torch.autograd.grad(gradients[0].square().sum(), maps)
         return time.process_time() - began
 
+    def ratio(function, last: Tensor, maps: Tensor, module: nn.Module, order: int) -> str:
+        try:
+            pairs = [(seconds(module, maps, module, order), seconds(function, last, module, order)) for _ in range(6)]
+        except RuntimeError as error:
+            return f"none ({str(error).splitlines()[0]})"
+        return f"{statistics.median(plain / ours for plain, ours in pairs[1:]):.1f}"
+
     torch.set_num_threads(1)
     print("PyTorch's modules (contiguous) / this (channels-last): 32 images, one thread, processor time, median of 5")
     for width, size in ((32, 32), (128, 32), (128, 16), (128, 8)):
@@ -176,14 +184,22 @@ def _benchmark() -> None:
         how = plan(maps, *module)
         last = maps.contiguous(memory_format=torch.channels_last).requires_grad_(True)
         maps.requires_grad_(True)
-        whole = functools.partial(norm_act_pool, weight=module[0].weight, bias=module[0].bias, how=how)
-        ratios = []
-        for order in range(3):
-            pairs = [(seconds(module, maps, module, order), seconds(whole, last, module, order)) for _ in range(6)]
-            ratios.append(statistics.median(plain / fused for plain, fused in pairs[1:]))
-        texts = (f"{name} {ratio:.1f}" for name, ratio in zip(("forward", "first", "second"), ratios, strict=True))
-        print(f"  {width:4d} maps of {size:2d} px: " + ", ".join(texts), flush=True)
+        rivals = {"": functools.partial(norm_act_pool, weight=module[0].weight, bias=module[0].bias, how=how)}
+        if compiled:
+            torch._dynamo.reset()
+            torch._functorch.config.donated_buffer = False  # its reuse of memory forbids asking for second derivatives
+            rivals["torch.compile, contiguous: "] = torch.compile(module, dynamic=False)
+            began = time.perf_counter()
+            seconds(rivals["torch.compile, contiguous: "], maps, module, 1)
+            print(f"  torch.compile took {time.perf_counter() - began:.0f} s")
+        for name, function in rivals.items():
+            given = maps if name else last
+            found = [f"{what} {ratio(function, given, maps, module, order)}"
+                     for order, what in enumerate(("forward", "first", "second"))]  # fmt: skip
+            print(f"  {width:4d} maps of {size:2d} px: {name}" + ", ".join(found), flush=True)
 
 
 if __name__ == "__main__":
-    _benchmark()
+    import sys
+
+    _benchmark(compiled="--compile" in sys.argv)

@@ -178,12 +178,14 @@ def accuracy_parts(record: Record, section: Section, store: Store | None) -> Non
 @TASKS.register("continual")
 def continual_parts(record: Record, section: Section, store: Store | None) -> None:
     """The curves, and the numbers behind them."""
+    arms = record["arms"]
+    several = any(len(row["values"]) > 1 for arm in arms for row in arm["accuracy"])
     section.figures.append(
-        _figure("Accuracy on all classes seen so far, %", "Band: ± one standard deviation over runs.",
+        _figure("Accuracy on all classes seen so far, %",
+                "Band: ± one standard deviation over runs." if several else "One run a step.",
                 lambda name, width: continual_drawing(record, name, (width, 3.2 if width > 5 else 2.9), bare=True),
                 f"{section.key}-curves")
     )  # fmt: skip
-    arms = record["arms"]
     header = ["classes seen", *(f"{arm_title(arm)}, %" for arm in arms)]
     rows = [
         [str(step[0]["classes_seen"]), *map(mean_and_std, step)] for step in zip(*(arm["accuracy"] for arm in arms))
@@ -192,7 +194,6 @@ def continual_parts(record: Record, section: Section, store: Store | None) -> No
     if averages:
         rows.append(["average over steps", *(mean_and_std(arm["average"]) for arm in arms)])
     runs = count_words(len(record["class_orders"]), "class order")
-    several = any(len(row["values"]) > 1 for arm in arms for row in arm["accuracy"])
     caption = f"Mean ± standard deviation over {runs}." if several else "One run a step."
     section.tables.append(TableView(caption, header, rows, int(averages)))
     _add_unequalness(record, section)
