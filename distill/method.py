@@ -50,6 +50,9 @@ class MethodConfig:
         missing = sorted(names - set(values))
         if missing:
             raise UsageError(f"The recipe has no value for '{missing[0]}'.\nGive one with --set {missing[0]}=VALUE.")
+        for name in sorted(names):
+            if isinstance(values[name], float) and not abs(values[name]) <= torch.finfo(torch.float32).max:
+                raise UsageError(f"{name} is {values[name]:g}, which is no number a float32 can hold.")
         return cls(**{name: values[name] for name in names})
 
 

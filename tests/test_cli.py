@@ -170,6 +170,11 @@ def test_absurd_learning_rate_diverges_and_keeps_the_last_good_set(tmp_path):
     assert "diverged" in run("store", "ls", "--store", str(tmp_path)).stdout
 
 
+def test_a_number_no_float32_can_hold_is_refused(tmp_path):
+    words = arguments("distill", "--method", "dm", "--ipc", "1", "--only", "--arch", "none", store=tmp_path)
+    assert "lr_img is 1e+300" in run(*words, "--set", "lr_img=1e300", check=2).stderr
+
+
 def test_store_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("not a folder")
     words = arguments(

@@ -9,6 +9,7 @@ import re
 
 import pytest
 
+import fyi_bench
 from fyi_bench.errors import UnknownNameError
 from fyi_bench.files import write_json
 from fyi_bench.published import published
@@ -347,3 +348,9 @@ def test_every_table_has_every_form_when_empty(store, name, form):
 def test_the_same_store_gives_the_same_text(filled, store):
     for form in FORMS:
         assert filled.to(form) == table("1", store, estimate=lambda one: 90.0).to(form)
+
+
+def test_holes_of_another_precision_ask_for_it(tmp_path):
+    text = fyi_bench.table("3", protocol="quick", precision="bf16", store=tmp_path)
+    assert text.count("--precision bf16") == 4
+    assert "--precision" not in fyi_bench.table("3", protocol="quick", store=tmp_path)

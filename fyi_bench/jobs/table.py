@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from distill.method import METHODS
 from fyi_bench.errors import UsageError, unknown_name_message
@@ -24,7 +25,11 @@ def table_job(
     estimate = estimate_with(session.settings)
     if run:
         fill(session, missing(name, mine, session.store, estimate), say)
-    return table(name, session.store, mine if run else protocol, estimate, otherwise=mine).to(form)
+    made = table(name, session.store, mine if run else protocol, estimate, otherwise=mine)
+    if session.settings.precision != "fp32":  # the commands for the holes ask for it too
+        words = ("--precision", session.settings.precision)
+        made = replace(made, missing=tuple(replace(one, options=(*one.options, *words)) for one in made.missing))
+    return made.to(form)
 
 
 def session_protocol(session: Session) -> str:
