@@ -29,13 +29,13 @@ class Captured:
     """`function(*tensors)`, returning a tensor or a tuple of them, replayed where its device can.
 
     The function may change tensors it closes over in place, but must not read a value on the host, copy from it, or
-    depend on anything but its inputs and such tensors; `record=False` is for one that does. Every call counts once,
-    the first ones too. What a replay returns is overwritten by the next call with the same shapes, unless `keep`.
+    depend on anything but its inputs and such tensors. Every call counts once, the first ones too. What a replay
+    returns is overwritten by the next call with the same shapes, unless `keep`.
     """
 
-    def __init__(self, function: Function, record: bool = True, keep: bool = False):
+    def __init__(self, function: Function, keep: bool = False):
         self.function, self._keep = function, keep
-        self._record = record and os.environ.get("FYI_BENCH_GRAPHS", "1") != "0"
+        self._record = os.environ.get("FYI_BENCH_GRAPHS", "1") != "0"
         self._calls: Counter[Shapes] = Counter()
         self._replays: dict[Shapes, Function] = {}
 

@@ -104,6 +104,11 @@ def paste(x: Tensor, permutation: Tensor, boxes: Tensor | Box) -> Tensor:
     return torch.where(inside.unsqueeze(1), x[permutation.to(x.device, non_blocking=True)], x)
 
 
+def mixed_loss(own: Tensor, pasted: Tensor, ratios: Tensor) -> Tensor:
+    """Loss of own labels times the kept share, plus that of the pasted boxes' times the rest; ratios: [1]."""
+    return own * ratios[0].to(own.dtype) + pasted * (1 - ratios[0]).to(own.dtype)
+
+
 def cutmix(
     x: Tensor, y: Tensor, generator: torch.Generator, probability: float, beta: float
 ) -> tuple[Tensor, Tensor, Tensor, float]:

@@ -188,6 +188,7 @@ class RecordedMethod(Method):
     def __init__(self, config: MethodConfig, problem: Problem):
         super().__init__(config, problem)
         self._step: Captured | None = None
+        self._optimiser: torch.optim.SGD | None = None
 
     def inputs(self, ctx: Context) -> tuple[torch.Tensor, ...]:
         """What a matching step takes from outside, on the problem's device."""
@@ -211,7 +212,18 @@ class RecordedMethod(Method):
         loss, ctx.images.grad = self._step(*self.inputs(ctx))
         return loss
 
-    # help: the usual inputs ------------------------------------------------------------------------------------
+    # help ------------------------------------------------------------------------------------------------------
+
+    def network_optimiser(self) -> torch.optim.SGD:
+        """SGD for the fresh network by `lr_net`, `momentum_net`, `wd_net`: one object, at rest again each time."""
+        if self._optimiser is None:
+            c = self.config
+            rules = {"lr": c.lr_net, "momentum": c.momentum_net, "weight_decay": c.wd_net}
+            self._optimiser = torch.optim.SGD(self.network.parameters(), **rules)
+        for state in self._optimiser.state.values():
+            if state.get("momentum_buffer") is not None:
+                state["momentum_buffer"].zero_()
+        return self._optimiser
 
     def batch_and_draws(self, ctx: Context, count: int) -> tuple[torch.Tensor, ...]:
         """A real batch, one draw a class that real and synthetic images share, and the flip's chance.

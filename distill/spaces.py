@@ -6,6 +6,7 @@ where condensed sets of different origin are most often confused.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -127,7 +128,13 @@ def space_from(description: dict[str, Any]) -> Space:
 def _per_channel(values: Sequence[float], like: torch.Tensor) -> torch.Tensor:
     if like.shape[-3] != len(values):
         raise DataError(f"Images have {like.shape[-3]} channels, the space has statistics for {len(values)}.")
-    return torch.tensor(values, dtype=like.dtype, device=like.device).view(-1, 1, 1)
+    return _row(tuple(values), like.dtype, like.device)
+
+
+@functools.lru_cache(maxsize=64)
+def _row(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Kept, so that a loop on a GPU does not copy it from the host again and again."""
+    return torch.tensor(values, dtype=dtype, device=device).view(-1, 1, 1)
 
 
 SPACES.register("pixel", PixelSpace)

@@ -20,7 +20,7 @@ from torch import nn
 import search_space
 from distill.augment import Augmentation, Draw
 from distill.captured import Captured, upload, upload_draw
-from distill.cutmix import cutmix
+from distill.cutmix import draw_cutmix, mixed_loss, paste
 from distill.decode import decoded
 from distill.engine import Stop
 from distill.image_set import ImageSet
@@ -158,22 +158,23 @@ class _Training:
             )
 
     def _launch(self, epoch: int, number: int, index: torch.Tensor) -> None:
-        keys, mixing = (epoch, number), self._protocol.cutmix > 0
-        generator = rng.stream(self._seed, "augment", *keys)
-        draw = self._augmentation.draw(generator, len(index), self._images.source.shape[-1], siamese=False)
-        draw = upload_draw(draw, self._device)
+        size = self._images.source.shape[-1]
+        draw = self._augmentation.draw(rng.stream(self._seed, "augment", epoch, number), len(index), size)
+        draw, mixing = upload_draw(draw, self._device), ()
+        if self._protocol.cutmix:
+            generator = rng.stream(self._seed, "cutmix", epoch, number)
+            mix = draw_cutmix(generator, len(index), (size, size), self._protocol.cutmix, 1.0)
+            mixing = (upload(t, self._device) for t in (mix.permutation, mix.boxes, mix.ratios))
         optimiser = self._schedule(epoch, number)
         if optimiser not in self._recorded:
-            # CutMix cuts boxes whose sides the host knows: such a step cannot be recorded
-            self._recorded[optimiser] = Captured(partial(self._step, optimiser), record=not mixing)
-        self._mix = rng.stream(self._seed, "cutmix", *keys) if mixing else None
-        self._recorded[optimiser](*self._images[index], draw.codes, draw.values)
+            self._recorded[optimiser] = Captured(partial(self._step, optimiser))
+        self._recorded[optimiser](*self._images[index], draw.codes, draw.values, *mixing)
 
-    def _step(self, optimiser: torch.optim.Optimizer, x, y, codes, values) -> torch.Tensor:
+    def _step(self, optimiser: torch.optim.Optimizer, x, y, codes, values, *mixing: torch.Tensor) -> torch.Tensor:
         """One step on a batch; adds its loss, times its images, to the epoch's."""
         x = self._augmentation.apply(x, Draw(self._augmentation.stages, codes, values))
         optimiser.zero_grad(set_to_none=True)
-        loss = _loss(self.network, x, y, self._protocol, self._mix, self._precision)
+        loss = _loss(self.network, x, y, mixing, self._precision)
         loss.backward()
         optimiser.step()
         self._total += loss.detach() * len(x)
@@ -222,14 +223,16 @@ class _Images:
         return picked, labels
 
 
-def _loss(network, x, y, protocol: Protocol, generator: torch.Generator | None, precision: str) -> torch.Tensor:
-    """Cross-entropy (soft labels are logits: DATM's convention), mixed by CutMix where the protocol says so."""
-    x, y_a, y_b, ratio = cutmix(x, y, generator, protocol.cutmix, 1.0) if protocol.cutmix else (x, y, y, 1.0)
+def _loss(network, x, y, mixing: tuple[torch.Tensor, ...], precision: str) -> torch.Tensor:
+    """Cross-entropy (soft labels are logits: DATM's convention); mixing: the draw of CutMix where it is used."""
+    permutation, boxes, ratios = mixing or (None, None, None)
+    if mixing:
+        x = paste(x, permutation, boxes)
     with _precision(x.device, precision):
         logits = network(x)
     logits = logits.float() if precision != "fp32" else logits
-    first = _cross_entropy(logits, y_a)
-    return first if ratio == 1.0 else first * ratio + _cross_entropy(logits, y_b) * (1 - ratio)
+    own = _cross_entropy(logits, y)
+    return own if not mixing else mixed_loss(own, _cross_entropy(logits, y[permutation]), ratios)
 
 
 def _cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:

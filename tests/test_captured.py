@@ -134,7 +134,7 @@ def both(tapes, work):
     return plain, recorded
 
 
-RECORDED = ["dc", "dsa", "dm", "datadam", "cafe", "cafe-dsa", "mtt", "ftd"]
+RECORDED = ["dc", "dsa", "dm", "datadam", "cafe", "cafe-dsa", "idc", "mtt", "ftd"]
 
 
 @pytest.mark.parametrize("flip", ["none", "fyi", "random", "rotate"])
@@ -164,10 +164,11 @@ def test_a_recorded_expert_walks_the_same_way(tapes, gsam):
         torch.testing.assert_close(recorded.trajectory.at(epoch), plain.trajectory.at(epoch), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.parametrize("cutmix", [0.0, 0.7])
 @pytest.mark.parametrize("schedule", ["drop-restart", "constant"])
-def test_recorded_networks_learn_the_same(tapes, schedule):
+def test_recorded_networks_learn_the_same(tapes, schedule, cutmix):
     """A short last batch and a second optimiser half-way are recorded by themselves."""
-    rules = replace(protocol("quick", "accuracy"), epochs=12, min_steps=0, batch=16, schedule=schedule)
+    rules = replace(protocol("quick", "accuracy"), epochs=12, min_steps=0, batch=16, schedule=schedule, cutmix=cutmix)
     plain, recorded = both(tapes, lambda: train_many(tiny.real_set(), rules, [0, 1], model=tiny.MODEL))
     for a, b in zip(plain, recorded, strict=True):
         assert b.losses == pytest.approx(a.losses, rel=1e-4)

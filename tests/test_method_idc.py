@@ -168,8 +168,9 @@ def test_batch_norm_networks_take_each_class_through_alone(match):
         real.images[real.labels == 2] += other
         method = METHODS.get("idc")(config(model="convnet-w8-d2-batch", match=match), pixels(real=real))
         ctx = context(method)
-        parts = torch.cat(list(method.distances(ctx, method.synthetic(ctx))))
-        distances.append(parts.detach())
+        real, codes, values, chosen, rows = method.inputs(ctx)
+        found = method.distances(real, method.drawn(codes, values), method.synthetic(ctx, rows, chosen))
+        distances.append(torch.cat([of_classes for _, of_classes in found]).detach())
     assert torch.equal(distances[0][:2], distances[1][:2])
     assert not torch.equal(distances[0][2], distances[1][2])
 
@@ -179,7 +180,8 @@ def test_images_used_are_capped_and_halved_with_the_flip():
     for flip, own in (("none", 5), ("fyi", 2)):
         method = METHODS.get("idc")(config(batch_syn_max=5), pixels())
         ctx = context(method, flip)
-        shown[flip] = method.synthetic(ctx).detach()
+        *_, chosen, which = method.inputs(ctx)
+        shown[flip] = method.synthetic(ctx, which, chosen).detach()
         assert shown[flip].shape[1] == own * FLIPS.get(flip).multiplier
         everything = decode(ctx.per_class, 2)
         for c in range(3):

@@ -55,16 +55,11 @@ class DC(RecordedMethod):
     Config = DCConfig
     config: DCConfig
 
-    optimiser: torch.optim.SGD | None = None
     _learn: Captured | None = None
 
     def begin(self, ctx: Context) -> None:
         self.network = self.fresh_network(ctx.iteration)
-        if self.optimiser is None:
-            self.optimiser = self._network_optimiser()
-        for state in self.optimiser.state.values():
-            if state.get("momentum_buffer") is not None:
-                state["momentum_buffer"].zero_()
+        self.optimiser = self.network_optimiser()
 
     def inputs(self, ctx: Context) -> tuple[torch.Tensor, ...]:
         self._set_norm_statistics(ctx)
@@ -137,10 +132,6 @@ class DC(RecordedMethod):
             self.network(images.flatten(0, 1))
         for norm in norms:
             norm.eval()
-
-    def _network_optimiser(self) -> torch.optim.SGD:
-        c = self.config
-        return torch.optim.SGD(self.network.parameters(), lr=c.lr_net, momentum=c.momentum_net, weight_decay=c.wd_net)
 
     def _train_epoch(self, ctx: Context, epoch: int) -> None:
         """One shuffled pass over the synthetic set, expanded by the flip and then augmented."""

@@ -33,12 +33,13 @@ import torch.nn.functional as F
 from torch import nn
 
 from distill.augment import Augmentation, Draw
+from distill.captured import Captured, upload, upload_draw
 from distill.class_gradients import class_gradients
-from distill.cutmix import cutmix
+from distill.cutmix import draw_cutmix, mixed_loss, paste
 from distill.decode import decode, decoded_count
 from distill.initial import initial_images
 from distill.matching import TENSOR_METRICS, tensors_distance
-from distill.method import METHODS, Method, MethodConfig
+from distill.method import METHODS, MethodConfig, RecordedMethod
 from distill.problem import Problem
 from fyi_bench.errors import UnknownNameError, UsageError
 
@@ -113,7 +114,7 @@ MATCHES: dict[str, tuple[Summary, frozenset[int]]] = {
 
 
 @METHODS.register("idc")
-class IDC(Method):
+class IDC(RecordedMethod):
     """Efficient synthetic-data parameterisation; IDC-I is the same with factor 1."""
 
     name = "idc"
@@ -123,6 +124,7 @@ class IDC(Method):
     space_kind = "pixel"
     statistics_family = "mtt"
     components = ("cutmix", "decode")
+    _learn: Captured | None = None
 
     def __init__(self, config: IDCConfig, problem: Problem):
         super().__init__(config, problem)
@@ -134,6 +136,7 @@ class IDC(Method):
         self.net_augmentation = Augmentation(config.aug_net, dispatcher=config.dispatcher)
         self.summary, self.skip = MATCHES[config.match]
         self.momentum: torch.Tensor | None = None
+        self._powers: torch.Tensor | None = None
 
     # what is learned -------------------------------------------------------------------------------------------
 
@@ -157,24 +160,33 @@ class IDC(Method):
         with torch.no_grad():
             ctx.images.clamp_(0, 1)
         self.network = self.fresh_network(ctx.iteration)
-        c = self.config
-        self.optimiser = torch.optim.SGD(
-            self.network.parameters(), lr=c.lr_net, momentum=c.momentum_net, weight_decay=c.wd_net
-        )
+        self.optimiser = self.network_optimiser()
         self._ready_to_match()
 
-    def loss(self, ctx: Context) -> torch.Tensor:
-        return sum(part.sum() for part in self.distances(ctx, self.synthetic(ctx)))
+    def inputs(self, ctx: Context) -> tuple[torch.Tensor, ...]:
+        """The usual ones, and int64 [C, m], which of its decoded images a class shows (empty: all)."""
+        rows = self._rows(ctx)
+        shown = rows.shape[:2] if rows.numel() else (self.problem.num_classes, self._decoded)
+        real, codes, values, _ = self.batch_and_draws(ctx, self.config.batch_real)
+        return real, codes, values, ctx.flip_draw(shown), rows
+
+    def objective(self, ctx: Context, real, codes, values, chosen, rows) -> torch.Tensor:
+        synthetic = self.synthetic(ctx, rows, chosen)
+        return sum(part.sum() for _, part in self.distances(real, self.drawn(codes, values), synthetic))
+
+    def gradient(self, ctx: Context, real, codes, values, chosen, rows) -> tuple[torch.Tensor, torch.Tensor]:
+        synthetic = self.synthetic(ctx, rows, chosen)
+        images, total, parts = synthetic.detach().requires_grad_(True), 0.0, []
+        # each group's graph is freed before the next is built
+        for group, distances in self.distances(real, self.drawn(codes, values), images):
+            loss = distances.sum()
+            parts.append(torch.autograd.grad(loss, images)[0][group])
+            total = total + loss.detach()
+        return total, torch.autograd.grad(synthetic, ctx.images, torch.cat(parts))[0]
 
     def backward(self, ctx: Context) -> torch.Tensor:
         self._drift(ctx, before_turn=True)
-        synthetic = self.synthetic(ctx)
-        images, total = synthetic.detach().requires_grad_(True), 0.0
-        for part in self.distances(ctx, images):  # each group's graph is freed before the next is built
-            part.sum().backward()
-            total = total + part.detach().sum()
-        synthetic.backward(images.grad)
-        return total
+        return super().backward(ctx)
 
     def step(self, ctx: Context, optimiser: torch.optim.Optimizer) -> None:
         """Each class's own optimiser step, with what the turns of the other classes add: see `_drift`."""
@@ -200,29 +212,40 @@ class IDC(Method):
 
     # matching --------------------------------------------------------------------------------------------------
 
-    def synthetic(self, ctx: Context) -> torch.Tensor:
-        """[C, m, ch, H, W] pixels: decoded, as many as are used drawn from each class, expanded by the flip."""
+    def synthetic(self, ctx: Context, rows: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        """[C, m, ch, H, W] pixels: decoded, those of `rows` of each class, expanded by the flip."""
         images = self.decode(ctx.per_class)
-        most = max(1, self.config.batch_syn_max // ctx.flip.multiplier)
-        if images.shape[1] > most:
-            order = torch.rand(images.shape[:2], generator=ctx.stream("used"), dtype=torch.float64).argsort(1)
-            rows = order[:, :most].to(images.device)
+        if rows.numel():
             images = images[torch.arange(len(images), device=images.device).unsqueeze(1), rows]
-        return ctx.expand_classes(images)
+        return ctx.flip.expand_classes(images, chosen=chosen)
 
-    def distances(self, ctx: Context, synthetic: torch.Tensor) -> Iterator[torch.Tensor]:
-        """Distance of each class, group of classes by group: tensors [group]; synthetic [C, m, ch, H, W] in pixels."""
-        draw = self.augmentation.draw_classes(ctx.stream("augment"), self.problem.num_classes, self.problem.shape[-1])
+    def distances(
+        self, real: torch.Tensor, draw: Draw, synthetic: torch.Tensor
+    ) -> Iterator[tuple[slice, torch.Tensor]]:
+        """(group of classes, distance of each of them) in turn; images [C, n, ch, H, W] in pixels."""
         labels = torch.arange(self.problem.num_classes, device=synthetic.device)
-        real = self._real_summary(ctx, draw, labels)
+        targets = self._real_summary(real, draw, labels)
         for group in self._groups(synthetic.shape[1]):
             seen = self._seen(synthetic[group], draw.select(group))
             found = self.summary(self.network, seen, labels[group], True)
-            yield tensors_distance(found, [r[group] for r in real], self.config.metric, self.skip)
+            yield group, tensors_distance(found, [t[group] for t in targets], self.config.metric, self.skip)
 
-    def _real_summary(self, ctx: Context, draw: Draw, labels: torch.Tensor) -> list[torch.Tensor]:
+    @property
+    def _decoded(self) -> int:
+        """Images a class has after decoding."""
+        return decoded_count(self.problem.ipc, self.config.factor, self.config.decode_type)
+
+    def _rows(self, ctx: Context) -> torch.Tensor:
+        """Which decoded images a class shows where they are more than are used at once; else empty."""
+        most = max(1, self.config.batch_syn_max // ctx.flip.multiplier)
+        if self._decoded <= most:
+            return torch.zeros(self.problem.num_classes, 0, dtype=torch.int64, device=self.problem.device)
+        sizes = (self.problem.num_classes, self._decoded)
+        order = torch.rand(sizes, generator=ctx.stream("used"), dtype=torch.float64).argsort(1)
+        return upload(order[:, :most].contiguous(), self.problem.device)
+
+    def _real_summary(self, real: torch.Tensor, draw: Draw, labels: torch.Tensor) -> list[torch.Tensor]:
         """What synthetic images are to match, [C, …], without a graph."""
-        real = ctx.real(self.config.batch_real)
         parts = []
         for group in self.chunks(real.shape[1]):
             seen = self._seen(real[group], draw.select(group))
@@ -252,15 +275,15 @@ class IDC(Method):
         if self.momentum is None:
             self.momentum = torch.zeros_like(ctx.images, requires_grad=False)
         classes = self.problem.num_classes
-        powers = self.config.momentum_img ** torch.arange(classes, dtype=torch.float64)
-        travelled = powers.cumsum(0) - 1
-        order = slice(None) if before_turn else torch.arange(classes - 1, -1, -1)
-        shape = (classes, 1, 1, 1, 1)
+        if self._powers is None:
+            powers = self.config.momentum_img ** torch.arange(classes, dtype=torch.float64)
+            both = torch.stack([powers, powers.cumsum(0) - 1]).view(2, classes, 1, 1, 1, 1)
+            self._powers = upload(both, self.momentum.device).to(self.momentum.dtype)
+        powers, travelled = self._powers if before_turn else self._powers.flip(1)
         with torch.no_grad():
             momentum = self.momentum.unflatten(0, (classes, -1))
-            lr = self.learning_rate(ctx.iteration)
-            ctx.per_class.sub_(lr * travelled[order].to(momentum).view(shape) * momentum)
-            momentum.mul_(powers[order].to(momentum).view(shape))
+            ctx.per_class.sub_(self.learning_rate(ctx.iteration) * travelled * momentum)
+            momentum.mul_(powers)
 
     # the network -----------------------------------------------------------------------------------------------
 
@@ -269,20 +292,32 @@ class IDC(Method):
         c = self.config
         self.network.train().requires_grad_(True)
         batches = self.problem.shuffled(c.batch_train, "network order", ctx.iteration, ctx.match)
+        if self._learn is None:
+            self._learn = Captured(self._network_step)
         for number, (pixels, y) in enumerate(islice(batches, -(-c.n_data // c.batch_train))):
-            x = self.problem.normalisation.encode(pixels)
-            draw = self.net_augmentation.draw(ctx.stream("network augment", number), len(x), x.shape[-1], siamese=False)
-            x = self.net_augmentation.apply(x, draw)
-            mixed = cutmix(x, y, ctx.stream("cutmix", number), c.mix_p if MIXES[c.net_mix] else 0.0, c.beta)
-            x, own, pasted, share = mixed
-            self.optimiser.zero_grad(set_to_none=True)
-            with self.first_order():
-                logits = self.network(x)
-                loss = F.cross_entropy(logits, own) * share + F.cross_entropy(logits, pasted) * (1 - share)
-            loss.backward()
-            self.optimiser.step()
+            size, device = pixels.shape[-1], pixels.device
+            draw = self.net_augmentation.draw(ctx.stream("network augment", number), len(pixels), size, siamese=False)
+            draw = upload_draw(draw, device)
+            mix = draw_cutmix(
+                ctx.stream("cutmix", number), len(pixels), (size, size), c.mix_p if MIXES[c.net_mix] else 0.0, c.beta
+            )
+            mixing = (upload(t, device) for t in (mix.permutation, mix.boxes, mix.ratios))
+            self._learn(pixels, y, draw.codes, draw.values, *mixing)
         self.optimiser.zero_grad(set_to_none=True)
         self._ready_to_match()
+
+    def _network_step(self, pixels, y, codes, values, permutation, boxes, ratios) -> torch.Tensor:
+        """The network's step on augmented, mixed real images; returns the loss."""
+        x = self.problem.normalisation.encode(pixels)
+        x = self.net_augmentation.apply(x, Draw(self.net_augmentation.stages, codes, values))
+        x = paste(x, permutation, boxes)
+        self.optimiser.zero_grad(set_to_none=True)
+        with self.first_order():
+            logits = self.network(x)
+            loss = mixed_loss(F.cross_entropy(logits, y), F.cross_entropy(logits, y[permutation]), ratios)
+        loss.backward()
+        self.optimiser.step()
+        return loss.detach()
 
     def _ready_to_match(self) -> None:
         """Weights need derivatives only where the plain way to class gradients asks torch for them."""

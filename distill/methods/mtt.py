@@ -110,7 +110,7 @@ class MTT(Method):
         epoch = int(torch.randint(c.max_start_epoch, (), generator=ctx.stream("start epoch")))
         expert = experts[int(order[place])]
         self.start, self.target = (
-            expert.at(e).to(self.problem.device, self.problem.dtype) for e in (epoch, epoch + c.expert_epochs)
+            upload(expert.at(e), self.problem.device).to(self.problem.dtype) for e in (epoch, epoch + c.expert_epochs)
         )
 
     def backward(self, ctx: Context) -> torch.Tensor:
