@@ -30,6 +30,7 @@ class Protocol:
     epochs: as published (the loop of the published code runs one more, see `extra_epoch`).
     min_steps: small sets get more epochs, so that at least this many optimiser steps are made (0: never).
     lr: initial step size; when `lr_from_set` is true a set that carries a learned one is trained with it.
+    lr_others: initial step size of networks that are not ConvNets (0: theirs is `lr` too).
     schedule: 'drop-restart' (x `drop` once, after epoch index epochs // 2 + 1, momentum lost), 'milestones'
     (x `drop` at the given fractions of the epochs), 'cosine' (to 0, per step) or 'constant'.
     eval_augment, eval_dispatcher: augmentation of the retraining (strategy string or 'none').
@@ -67,6 +68,12 @@ class Protocol:
     checkpoints_from: int = 0
     checkpoints_every: int = 0
     warm: str = "none"
+    lr_others: float = 0.0
+
+    def for_network(self, model: str) -> Protocol:
+        """The rules for one network, by name: `eval_model` is this one, `lr` its step size."""
+        lr = self.lr if model.startswith(CONVNETS) or not self.lr_others else self.lr_others
+        return replace(self, eval_model=model, lr=lr, lr_others=0.0)
 
     def epochs_for(self, images: int) -> int:
         """Passes over a set of this many images that are really made."""
@@ -83,13 +90,15 @@ class Protocol:
                 raise UsageError(unknown_name_message("protocol key", key, known))
         values = {key: _parse(key, text, getattr(self, key)) for key, text in overrides.items()}
         changed = {k: v for k, v in values.items() if v != getattr(self, k)}
+        if "lr" in changed:
+            values.setdefault("lr_others", 0.0)  # a step size that was asked for is every network's
         suffix = "".join(f"+{k}={_show(v)}" for k, v in sorted(changed.items()))
         return replace(self, **values, name=self.name + suffix)
 
     def keyed(self) -> dict[str, Any]:
         """Every field that can change a number; the name and the repetitions are left out of a cell's digest."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _REPETITIONS}
-        return {key: value for key, value in values.items() if key not in _LEGACY or value != _LEGACY[key]}
+        return {key: value for key, value in values.items() if key not in _RARE or value != _RARE[key]}
 
     def checkpoints(self, iterations: int) -> list[int]:
         """Iterations after which a set of so many is evaluated. Raises UsageError where there is none."""
@@ -105,8 +114,10 @@ class Protocol:
 
 
 _REPETITIONS = {"name", "nets", "sets", "orders", "task", "version", "checkpoints_from", "checkpoints_every"}
-# what only legacy protocols do; at these values it is not in a digest
-_LEGACY = {"tests": 1, "warm": "none"}
+# what few protocols do; at these values it is not in a digest
+_RARE = {"tests": 1, "warm": "none", "lr_others": 0.0}
+
+CONVNETS = "convnet"  # how the names of all ConvNets begin
 
 
 def protocol_keys() -> set[str]:

@@ -67,12 +67,12 @@ def train_many(
     report: Callable[[int, float], None] | None = None,
 ) -> list[Trained]:
     """Train one fresh network a seed on the set. `report(epochs done over all networks, loss)` follows."""
-    device = torch.device(device)
+    device, protocol = torch.device(device), protocol.for_network(model or protocol.eval_model)
     images = _Images(decoded(train_set), space or train_set.space, device)
     at_once, trained = NETWORKS_AT_ONCE if device.type == "cuda" else 1, []
     for group in _batched(list(seeds), at_once):
         together = [
-            _Training(new_network(model or protocol.eval_model, train_set, seed), images, protocol, seed, precision)
+            _Training(new_network(protocol.eval_model, train_set, seed), images, protocol, seed, precision)
             for seed in group
         ]
         for epoch in range(protocol.epochs_for(len(train_set))):

@@ -146,3 +146,13 @@ def test_case_11_statistics_of_the_published_retraining(data_root):
     assert abs(accuracy(trained.network, test_set, cifar.space) - sum(recorded) / 2) < 0.04
     expected = sum(data[f"train_loss_seed{s}"][-20:].mean() for s in (0, 1)) / 2
     assert 0.5 < (sum(trained.losses[-20:]) / 20) / expected < 2
+
+
+def test_networks_that_are_no_convnets_may_have_a_step_size_of_their_own():
+    quick = protocol("quick", "accuracy")
+    assert (quick.for_network("convnet-w32").lr, quick.for_network("vgg11").lr) == (0.05, 0.01)
+    assert quick.for_network("vgg11").keyed().keys() == protocol("paper", "accuracy").keyed().keys()
+    asked = quick.with_overrides({"lr": "0.02"})
+    assert (asked.name, asked.for_network("convnet").lr, asked.for_network("vgg11").lr) == ("quick+lr=0.02", 0.02, 0.02)
+    paper = protocol("paper", "accuracy")
+    assert paper.for_network("vgg11").lr == paper.lr == 0.01

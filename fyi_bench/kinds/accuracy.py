@@ -31,7 +31,7 @@ def accuracy_cell(
         "dataset": data.name,
         "test_data": data.test_digest,
         "set": {k: v for k, v in image_set.items() if k != "file"},
-        "protocol": {**protocol.keyed(), "eval_model": model or protocol.eval_model},
+        "protocol": protocol.for_network(model or protocol.eval_model).keyed(),
         "seed": seed,
         "precision": precision,
         "numerics": using("accuracy", "trainer", "augment", "cutmix", "decode", "network"),
