@@ -120,6 +120,12 @@ _RARE = {"tests": 1, "warm": "none", "lr_others": 0.0}
 CONVNETS = "convnet"  # how the names of all ConvNets begin
 
 
+def procedure(name: str) -> str:
+    """A protocol's name without how often it is repeated: `quick+epochs=20+nets=1` -> `quick+epochs=20`."""
+    base, *changes = name.split("+")
+    return "+".join([base, *(c for c in changes if c.partition("=")[0] not in ("nets", "sets", "orders"))])
+
+
 def protocol_keys() -> set[str]:
     """Keys a user may set."""
     return {f.name for f in fields(Protocol)} - {"name", "version", "task"}

@@ -354,3 +354,19 @@ def test_holes_of_another_precision_ask_for_it(tmp_path):
     text = fyi_bench.table("3", protocol="quick", precision="bf16", store=tmp_path)
     assert text.count("--precision bf16") == 4
     assert "--precision" not in fyi_bench.table("3", protocol="quick", store=tmp_path)
+
+
+def test_fewer_networks_are_the_same_procedure():
+    from downstream.protocol import procedure
+
+    assert procedure("quick+epochs=20+nets=1+sets=2") == "quick+epochs=20"
+    assert procedure("paper") == "paper"
+
+
+def test_one_network_stands_in_the_table_with_a_word_and_the_holes_repeat_what_was_asked(store):
+    fill(store, "dm", "none", {0: [0.48]}, protocol="quick+nets=1", arch="convnet")
+    made = table("1", store, "quick+nets=1")
+    shown = [cell.ours for cell in made.cells.values() if cell.ours is not None]
+    assert [(ours.mean, ours.protocol) for ours in shown] == [(0.48, "quick")]
+    assert any("1 of 3 networks" in words for words in shown[0].differs)
+    assert all("--protocol quick --set nets=1" in hole.command for hole in made.missing)

@@ -41,12 +41,16 @@ def table(
     command that fills a hole.
     Raises UnknownNameError for another table, StoreError for a damaged record.
     """
+    from downstream.protocol import procedure
+
     plan = layout(name)
     if any(column.metric != "accuracy" for column in plan.columns):
         chosen, cells, notes = _search_cells(plan, store, protocol, otherwise)
     else:
         chosen, cells, notes = _accuracy_cells(plan, store, protocol, otherwise)
-    holes = _missing(plan, cells, chosen, estimate)
+    # one procedure, however often it was repeated; the commands repeat it as often as was asked for
+    asked = next((name for name in (protocol, otherwise) if name and procedure(name) == chosen), chosen)
+    holes = _missing(plan, cells, asked, estimate)
     rules = [VERDICT_RULE] if plan.published else []
     return Table(name.upper(), plan.title, chosen, plan.rows, plan.columns, cells, holes, [*plan.notes, *notes, *rules])
 
@@ -67,12 +71,14 @@ def same_architecture(published: str, ours: str) -> bool:
 def _accuracy_cells(
     plan: Layout, store: Store, protocol: str | None, otherwise: str
 ) -> tuple[str, dict[tuple[Row, Column], Cell], list[str]]:
+    from downstream.protocol import procedure
+
     at = {key: [] for row in plan.rows for column in plan.columns for key in [(row, column)]}
     for group in groups_of(store):
         for row, column in at:
             if _belongs(group, row, column):
                 at[row, column].append(group)
-    chosen = protocol or _most_used([group.protocol for found in at.values() for group in found], otherwise)
+    chosen = procedure(protocol or _most_used([group.protocol for found in at.values() for group in found], otherwise))
     notes = _left_out(at, chosen)
     taken = {key: best(_as_recipe(found, chosen)) for key, found in at.items()}
     on_data = notes_on_data(store)

@@ -75,6 +75,8 @@ def groups_of(store: Store) -> list[Group]:
 
 
 def _group(made: Mapping[str, Any], tested: Mapping[str, Any], notes: Mapping[str, Any]) -> Group:
+    from downstream.protocol import procedure
+
     place = Place(made["dataset"], made["ipc"], made["method"], made["flip"], tested["protocol"]["eval_model"])
     left_out = (*_SEEDED, "method", "flip", "ipc", "dataset")
     setup = digest_of(
@@ -85,7 +87,7 @@ def _group(made: Mapping[str, Any], tested: Mapping[str, Any], notes: Mapping[st
     )
     precision = made["precision"] if made["precision"] == tested["precision"] else "mixed"
     version = notes["protocol_version"]
-    return Group(place, notes["protocol"], version, setup, precision, made["config"], made["data"])
+    return Group(place, procedure(notes["protocol"]), version, setup, precision, made["config"], made["data"])
 
 
 def recipe_differences(group: Group) -> list[str]:
