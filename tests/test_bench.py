@@ -152,7 +152,7 @@ def test_a_row_has_the_median_ratio_of_the_rounds_and_its_spread():
 
 
 def test_a_job_without_a_goal_has_no_verdict():
-    row = row_of(Case("nas"), HERE, "fp32", rounds_of((1, 1, 1)), {})
+    row = row_of(Case("another job"), HERE, "fp32", rounds_of((1, 1, 1)), {})
     assert row["against"]["default"]["met"] is None
     assert row["share_of_peak"] is None
 

@@ -36,6 +36,9 @@ CPU: dict[str, Ratio] = {
     "retrain": Ratio(3.7, 2.5),
     "mtt": Ratio(2.0, 1.4),
     "mtt-unroll": Ratio(2.0, 1.4),
+    # set after they had been measured (docs/speed.md)
+    "idc": Ratio(3.0, 2.5),
+    "nas": Ratio(3.0, 2.5),
 }
 
 # (job, data set, images a class)
