@@ -73,31 +73,21 @@ class Context:
         chosen: what the flip leaves to chance (`flip_draw`), drawn here where it is not given.
         """
         images = self.method.decode(self.per_class)
-        return self.expand_classes(images) if chosen is None else self.flip.expand_classes(images, chosen=chosen)
+        chosen = self.flip_draw(images.shape[:2]) if chosen is None else chosen
+        return self.flip.expand_classes(images, chosen=chosen)
 
     @property
     def per_class(self) -> torch.Tensor:
         """The learned images class by class, [C, n, ch, H, W]."""
         return self.images.unflatten(0, (self.problem.num_classes, -1))
 
-    def expand_classes(self, x: torch.Tensor, *keys: rng.Key) -> torch.Tensor:
-        """The flip of decoded images [C, n, ch, H, W] inside each class, before augmentation."""
-        return self.flip.expand_classes(x, generator=self._flip_stream(*keys))
-
-    def expand(self, x: torch.Tensor, y: torch.Tensor, *keys: rng.Key) -> tuple[torch.Tensor, torch.Tensor]:
-        """The flip of an inner loop's mini-batch with its labels, before augmentation."""
-        return self.flip.expand(x, y, generator=self._flip_stream(*keys))
-
     def flip_draw(self, shape: Sequence[int], *keys: rng.Key) -> torch.Tensor:
         """What the flip leaves to chance for images [*shape, ch, H, W], on their device."""
-        return upload(self.flip.draw(shape, self._flip_stream(*keys)), self.images.device)
+        return upload(self.flip.draw(shape, self.stream("flip", *keys)), self.images.device)
 
     def real(self, count: int) -> torch.Tensor:
         """Fresh real batch [C, k, ch, H, W] of this matching step."""
         return self.problem.real_batch(count, "real", self.iteration, self.match)
-
-    def _flip_stream(self, *keys: rng.Key) -> torch.Generator:
-        return self.stream("flip", *keys)
 
 
 def distill(
@@ -113,10 +103,9 @@ def distill(
 ) -> ImageSet:
     """Condense the problem's real images and return the synthetic set, original labels kept.
 
-    `report(iterations done, loss)` is called after every iteration, on a GPU after every tenth. Raises
-    DivergenceError when loss or images stop
-    being finite (its `last_good` is the last finite ImageSet), and whatever `stop.check()` raises when asked to stop:
-    then a checkpoint has been saved and the same call goes on from it.
+    `report(iterations done, loss)` is called after every iteration, on a GPU after every tenth. Raises DivergenceError
+    when loss or images stop being finite (its `last_good` is the last finite ImageSet), and whatever `stop.check()`
+    raises when asked to stop: then a checkpoint has been saved and the same call goes on from it.
     """
     run = _Run(problem, METHODS.get(method)(config, problem), FLIPS.get(flip), provenance or {}, checkpointer)
     run.restore()
