@@ -16,9 +16,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from fyi_bench.errors import UsageError
-from search_space.convolution import Convolution
+from search_space.convolution import Convolution, convolution_backward, convolve, geometry_of
 
 Captured = tuple[nn.Module, torch.Tensor, torch.Tensor]
+_BY_INPUT, _BY_WEIGHT = (True, False, False), (False, True, False)  # which of a convolution's gradients
 
 
 def class_gradients(
@@ -133,8 +134,9 @@ def _grouped_conv_weight(layer: nn.Conv2d, inputs: torch.Tensor, grad: torch.Ten
     g = _split(grad, classes).transpose(0, 1).flatten(1, 2)
     shape = (classes * layer.out_channels, layer.in_channels, *layer.kernel_size)
     weight = torch.empty(0, dtype=x.dtype, device=x.device).new_zeros(1).expand(shape)  # only its shape is read
-    value = _conv_backward(layer, g, x, weight, 1, groups=classes)
-    return value.unflatten(0, (classes, -1))
+    geometry = geometry_of(layer)
+    found = torch.ops.aten.convolution_backward(g, x, weight, None, *geometry, False, [0, 0], classes, _BY_WEIGHT)
+    return found[1].unflatten(0, (classes, -1))
 
 
 class _ConvWeights(torch.autograd.Function):
@@ -148,30 +150,20 @@ class _ConvWeights(torch.autograd.Function):
         ctx.save_for_backward(inputs, grad)
         ctx.layer, ctx.classes = layer, classes
         pairs = zip(inputs.chunk(classes), grad.chunk(classes), strict=True)
-        weight = layer.weight.detach().to(grad.dtype)  # only its shape is read
-        return torch.stack([_conv_backward(layer, g, x, weight, 1) for x, g in pairs])
+        weight, geometry = layer.weight.detach().to(grad.dtype), geometry_of(layer)  # only the weight's shape is read
+        return torch.stack([convolution_backward(g, x, weight, geometry, _BY_WEIGHT)[1] for x, g in pairs])
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, along: torch.Tensor):
         inputs, grad = (t.chunk(ctx.classes) for t in ctx.saved_tensors)
-        layer, by_inputs, by_grad = ctx.layer, None, None
+        geometry, by_inputs, by_grad = geometry_of(ctx.layer), None, None
         if ctx.needs_input_grad[0]:
-            pulled = [_conv_backward(layer, g, x, v, 0) for x, g, v in zip(inputs, grad, along, strict=True)]
-            by_inputs = torch.cat(pulled)
+            triples = zip(inputs, grad, along, strict=True)
+            by_inputs = torch.cat([convolution_backward(g, x, v, geometry, _BY_INPUT)[0] for x, g, v in triples])
         if ctx.needs_input_grad[1]:
-            geometry = (layer.stride, layer.padding, layer.dilation)
-            by_grad = torch.cat([F.conv2d(x, v, None, *geometry) for x, v in zip(inputs, along, strict=True)])
+            by_grad = torch.cat([convolve(x, v, None, geometry) for x, v in zip(inputs, along, strict=True)])
         return by_inputs, by_grad, None, None
-
-
-def _conv_backward(
-    layer: nn.Conv2d, grad: torch.Tensor, x: torch.Tensor, weight: torch.Tensor, wanted: int, groups: int = 1
-) -> torch.Tensor:
-    """The convolution's derivative by its input (wanted = 0) or weight (1), with the layer's geometry."""
-    mask = [wanted == 0, wanted == 1, False]
-    geometry = (layer.stride, layer.padding, layer.dilation)
-    return torch.ops.aten.convolution_backward(grad, x, weight, None, *geometry, False, [0, 0], groups, mask)[wanted]
 
 
 def _linear_weight(layer: nn.Linear, inputs: torch.Tensor, grad: torch.Tensor, classes: int) -> torch.Tensor:

@@ -1,8 +1,9 @@
-"""A convolution whose second derivative computes only what is asked for.
+"""A convolution that takes the fastest way a CPU has for it, and whose second derivative computes only what is asked for.
 
-PyTorch's own always computes the weight gradient's share too, in a form with batch and channels exchanged that is
-slower than the convolution itself: in gradient matching, whose weights are fixed, a fifth of the step for nothing.
-A convolution is bilinear: with cotangents vx, vw, vb of its gradients, the derivative of vx·(…) + vw·(…) + vb·(…) is
+3x3 convolutions go by minimal filtering (winograd.py) where that is faster. PyTorch's own second derivative always
+computes the weight gradient's share too, in a form with batch and channels exchanged that is slower than the
+convolution itself: in gradient matching, whose weights are fixed, a fifth of the step for nothing. A convolution is
+bilinear: with cotangents vx, vw, vb of its gradients, the derivative of vx·(…) + vw·(…) + vb·(…) is
 conv(vx, w) + conv(x, vw) + vb by the output's gradient, conv's input gradient with vw for w by x, and its weight
 gradient with vx for x by w.
 """
@@ -13,33 +14,55 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from search_space import winograd
+
 _TYPES = (torch.float32, torch.float64)
+
+Geometry = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]  # stride, padding, dilation
 
 
 class Convolution(nn.Conv2d):
-    """nn.Conv2d, with a faster second derivative on a CPU; the same parameters, names and values."""
+    """nn.Conv2d, faster on a CPU; the same parameters and names, and the same values but for rounding.
+
+    Under autocast to bf16 the convolutions that go by minimal filtering read and write bf16 maps and compute in fp32.
+    """
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if not self._fits(input, weight, bias):
+        if not self._known(input, weight, bias):
             return super()._conv_forward(input, weight, bias)
-        return _Forward.apply(input, weight, bias, (self.stride, self.padding, self.dilation))
+        geometry = geometry_of(self)
+        if torch.is_autocast_enabled("cpu"):
+            narrow = input.to(torch.get_autocast_dtype("cpu"))
+            if narrow.dtype != torch.bfloat16 or not winograd.tile_for(narrow, weight, geometry):
+                return super()._conv_forward(input, weight, bias)
+            input = narrow
+        if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (input, weight, bias)):
+            return _Forward.apply(input, weight, bias, geometry)
+        return convolve(input, weight, bias, geometry)
 
-    def _fits(self, *tensors: Tensor | None) -> bool:
-        given = [t for t in tensors if t is not None]
-        if not (torch.is_grad_enabled() and any(t.requires_grad for t in given)) or torch.is_autocast_enabled("cpu"):
-            return False
-        if self.groups != 1 or self.padding_mode != "zeros" or isinstance(self.padding, str) or given[0].dim() != 4:
+    def _known(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
+        if self.groups != 1 or self.padding_mode != "zeros" or isinstance(self.padding, str) or input.dim() != 4:
             return False
         wrapped = torch._C._functorch.is_functorch_wrapped_tensor
-        return all(t.device.type == "cpu" and t.dtype in _TYPES and not wrapped(t) for t in given)
+        parameters = [t for t in (weight, bias) if t is not None]
+        if any(t.device.type != "cpu" or wrapped(t) for t in (input, *parameters)):
+            return False
+        types = {t.dtype for t in parameters}
+        given = torch.float32 if torch.is_autocast_enabled("cpu") and input.dtype == torch.bfloat16 else input.dtype
+        return types == {given} and given in _TYPES
+
+
+def geometry_of(layer: nn.Conv2d) -> Geometry:
+    """Stride, padding and dilation of a layer."""
+    return layer.stride, layer.padding, layer.dilation
 
 
 class _Forward(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, geometry) -> Tensor:
+    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.geometry = geometry
-        return F.conv2d(x, weight, bias, *geometry)
+        return convolve(x, weight, bias, geometry)
 
     @staticmethod
     def backward(ctx, grad: Tensor):
@@ -49,7 +72,7 @@ class _Forward(torch.autograd.Function):
 
 class _Backward(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, grad: Tensor, x: Tensor, weight: Tensor, geometry, mask):
+    def forward(ctx, grad: Tensor, x: Tensor, weight: Tensor, geometry: Geometry, mask):
         ctx.save_for_backward(grad, x, weight)
         ctx.geometry = geometry
         ctx.set_materialize_grads(False)
@@ -62,9 +85,9 @@ class _Backward(torch.autograd.Function):
         wanted, geometry = ctx.needs_input_grad, ctx.geometry
         by_grad = by_x = by_weight = None
         if wanted[0]:
-            terms = [] if vx is None else [F.conv2d(vx, weight, vb, *geometry)]
+            terms = [] if vx is None else [convolve(vx, weight, vb, geometry)]
             if vw is not None:
-                terms.append(F.conv2d(x, vw, vb if vx is None else None, *geometry))
+                terms.append(convolve(x, vw, vb if vx is None else None, geometry))
             if not terms and vb is not None:
                 terms.append(vb.view(1, -1, 1, 1).expand_as(grad))
             by_grad = terms[0] if len(terms) == 1 else terms[0].add_(terms[1]) if terms else None
@@ -75,8 +98,23 @@ class _Backward(torch.autograd.Function):
         return by_grad, by_x, by_weight, None, None
 
 
-def convolution_backward(grad: Tensor, x: Tensor, weight: Tensor, geometry, mask) -> tuple[Tensor | None, ...]:
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    """The convolution of x [N, I, H, W] with weight [O, I, h, w] and bias [O]; no graph where filtering is faster."""
+    tile = winograd.tile_for(x, weight, geometry)
+    return winograd.convolve(x, weight, bias, tile) if tile else F.conv2d(x, weight, bias, *geometry)
+
+
+def convolution_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, geometry: Geometry, mask: tuple[bool, bool, bool]
+) -> tuple[Tensor | None, ...]:
     """Gradients of a convolution's input, weight and bias from its output's, those that the mask names; no graph."""
-    sizes = [weight.shape[0]] if mask[2] else None
-    found = torch.ops.aten.convolution_backward(grad, x, weight, sizes, *geometry, False, [0, 0], 1, list(mask))
-    return tuple(value if asked else None for value, asked in zip(found, mask, strict=True))
+    tile = winograd.tile_for(grad, weight, geometry)
+    if not tile:
+        sizes = [weight.shape[0]] if mask[2] else None
+        found = torch.ops.aten.convolution_backward(grad, x, weight, sizes, *geometry, False, [0, 0], 1, list(mask))
+        return tuple(value if asked else None for value, asked in zip(found, mask, strict=True))
+    return (
+        winograd.convolve(grad, weight, None, tile, turned=True) if mask[0] else None,
+        winograd.weight_gradient(x, grad, tile) if mask[1] else None,
+        grad.sum((0, 2, 3), dtype=weight.dtype) if mask[2] else None,
+    )

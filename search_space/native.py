@@ -34,17 +34,17 @@ def library(source: Path) -> ctypes.CDLL | None:
         return None
     compiler = shutil.which(os.environ.get("CXX", "")) or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
-        return _without(source, "there is no C++ compiler (g++ or clang++) on the PATH")
+        return _without("There is no C++ compiler (g++ or clang++) on the PATH")
     try:
         path = _folder() / f"{source.stem}-{_digest(source, compiler)}.so"
         with _alone(path.parent / "lock"):
             if not path.is_file():
                 _compile(source, compiler, path)
         loaded = ctypes.CDLL(str(path))
-        _IN_USE[source.stem] = hashlib.sha256(source.read_bytes()).hexdigest()[:16]
+        _IN_USE[source.stem] = hashlib.sha256(_text(source).encode()).hexdigest()[:16]
         return loaded
     except (OSError, subprocess.SubprocessError) as error:
-        return _without(source, _reason(error))
+        return _without(f"{source.name}: {_reason(error)}")
 
 
 def in_use() -> str:
@@ -52,8 +52,10 @@ def in_use() -> str:
     return ", ".join(f"{name}-{digest}" for name, digest in sorted(_IN_USE.items())) or "none"
 
 
-def _without(source: Path, reason: str) -> None:
-    print(f"{source.name}: {reason}; PyTorch's own operations are used, about half as fast on a CPU.", file=sys.stderr)
+@functools.cache
+def _without(reason: str) -> None:
+    """Say so, once whatever the number of sources."""
+    print(f"{reason}; PyTorch's own operations are used, about half as fast on a CPU.", file=sys.stderr)
 
 
 def _reason(error: Exception) -> str:
@@ -70,8 +72,13 @@ def _folder() -> Path:
 
 def _digest(source: Path, compiler: str) -> str:
     version = subprocess.run([compiler, "--version"], capture_output=True, text=True, check=True, timeout=_SECONDS)
-    parts = (source.read_text(), compiler, version.stdout, *FLAGS, THREADS, _processor())
+    parts = (_text(source), compiler, version.stdout, *FLAGS, THREADS, _processor())
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:24]
+
+
+def _text(source: Path) -> str:
+    """The source with the headers beside it, whichever it includes."""
+    return "\0".join(path.read_text() for path in (source, *sorted(source.parent.glob("*.h"))))
 
 
 def _processor() -> str:

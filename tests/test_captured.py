@@ -23,7 +23,7 @@ from distill.gsam import GSAM
 from distill.method import METHODS
 from downstream.protocol import protocol
 from downstream.training import train_many
-from search_space import fused
+from search_space import fused, winograd
 
 FROM_OR_TO_HOST = ("_local_scalar_dense", "lift_fresh", "nonzero", "masked_select", "equal", "unique")
 
@@ -105,7 +105,8 @@ class Tapes:
 @pytest.fixture
 def as_on_gpu(monkeypatch):
     """The operations that a GPU would run, and no compiled one."""
-    monkeypatch.setattr(fused, "library", lambda source: None)
+    for module in (fused, winograd):
+        monkeypatch.setattr(module, "library", lambda source: None)
     monkeypatch.setattr(augment, "_chosen_on_host", augment._chosen_on_device)
 
 

@@ -126,9 +126,10 @@ def test_records_tell_whether_compiled_operations_were_in_use():
     code = (
         "import sys; from fyi_bench.record import environment; before = environment()['native'];"
         "assert 'torch' not in sys.modules; import torch, search_space; from fyi_bench.rng import stream;"
-        "from search_space.fused import SOURCE; from search_space.native import library;"
+        "from search_space import fused, winograd; from search_space.native import library;"
         "net = search_space.build('convnet-w8-d2', 3, 8, 2, stream(0, 'x')); unused = environment()['native'];"
-        "net(torch.ones(2, 3, 8, 8)); print(before, unused, environment()['native'], library(SOURCE) is not None)"
+        "net(torch.ones(2, 3, 8, 8)); library(winograd.SOURCE); after = environment()['native'].replace(' ', '');"
+        "print(before, unused, after, library(fused.SOURCE) is not None)"
     )
 
     def told(**changes: str) -> list[str]:
@@ -138,11 +139,16 @@ def test_records_tell_whether_compiled_operations_were_in_use():
         )  # fmt: skip
         return found.stdout.split()
 
-    source = hashlib.sha256((ROOT / "search_space" / "norm_act_pool.cpp").read_bytes()).hexdigest()[:16]
     assert told(FYI_BENCH_NATIVE="0") == ["none", "none", "none", "False"]
     *before, after, compiled = told(FYI_BENCH_NATIVE="1")
     assert before == ["none", "none"]
-    assert after == (f"norm_act_pool-{source}" if compiled == "True" else "none")
+    files = {name: ROOT / "search_space" / name for name in ("norm_act_pool.cpp", "winograd.cpp", "vectors.h")}
+    header = files.pop("vectors.h").read_text()
+    digests = {
+        path.stem: hashlib.sha256(f"{path.read_text()}\0{header}".encode()).hexdigest()[:16] for path in files.values()
+    }
+    expected = ",".join(f"{name}-{digest}" for name, digest in sorted(digests.items()))
+    assert after == (expected if compiled == "True" else "none")
     assert build("distill")["environment"]["native"] == environment()["native"]
 
 
