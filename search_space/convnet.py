@@ -16,7 +16,8 @@ import torch
 from torch import nn
 
 from fyi_bench.errors import UnknownNameError, UsageError
-from search_space.convolution import Convolution
+from search_space import patches
+from search_space.convolution import Convolution, geometry_of
 from search_space.fused import norm_act_pool, plan, watched
 from search_space.network import Network, extra_padding, padded_size, require_positive
 from search_space.pooling import AveragePool2x2
@@ -124,7 +125,9 @@ class Block(nn.Module):
         how = None if watched(self.norm, self.act, self.pool) else plan(maps, self.norm, self.act, self.pool)
         if how is None:
             return self.pool(self.activate(maps))
-        maps = self.conv(maps.contiguous(memory_format=torch.channels_last))
+        if not patches.fits(maps, self.conv.weight, geometry_of(self.conv)):  # which take images as they are
+            maps = maps.contiguous(memory_format=torch.channels_last)
+        maps = self.conv(maps)
         if not how.fits(maps):
             return self.pool(self.act(self.norm(maps)))
         return norm_act_pool(maps, getattr(self.norm, "weight", None), getattr(self.norm, "bias", None), how)

@@ -1,9 +1,9 @@
-"""A convolution that takes the fastest way a CPU has for it, and whose second derivative computes only what is asked for.
+"""A convolution that goes the fastest way a CPU has for it; its second derivative computes only what is asked for.
 
-3x3 convolutions go by minimal filtering (winograd.py) where that is faster. PyTorch's own second derivative always
-computes the weight gradient's share too, in a form with batch and channels exchanged that is slower than the
-convolution itself: in gradient matching, whose weights are fixed, a fifth of the step for nothing. A convolution is
-bilinear: with cotangents vx, vw, vb of its gradients, the derivative of vx·(…) + vw·(…) + vb·(…) is
+3x3 convolutions go by minimal filtering (winograd.py), those of images by patches (patches.py). PyTorch's own second
+derivative always computes the weight gradient's share too, in a form with batch and channels exchanged that is slower
+than the convolution itself: in gradient matching, whose weights are fixed, a fifth of the step for nothing. A
+convolution is bilinear: with cotangents vx, vw, vb of its gradients, the derivative of vx·(…) + vw·(…) + vb·(…) is
 conv(vx, w) + conv(x, vw) + vb by the output's gradient, conv's input gradient with vw for w by x, and its weight
 gradient with vx for x by w.
 """
@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from search_space import winograd
+from search_space import patches, winograd
 
 _TYPES = (torch.float32, torch.float64)
 
@@ -99,22 +99,35 @@ class _Backward(torch.autograd.Function):
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    """The convolution of x [N, I, H, W] with weight [O, I, h, w] and bias [O]; no graph where filtering is faster."""
+    """The convolution of x [N, I, H, W] with weight [O, I, h, w] and bias [O]; only PyTorch's own way has a graph."""
+    if patches.fits(x, weight, geometry):
+        return patches.convolve(x, weight, bias, geometry[1][0])
     tile = winograd.tile_for(x, weight, geometry)
     return winograd.convolve(x, weight, bias, tile) if tile else F.conv2d(x, weight, bias, *geometry)
 
 
 def convolution_backward(
     grad: Tensor, x: Tensor, weight: Tensor, geometry: Geometry, mask: tuple[bool, bool, bool]
-) -> tuple[Tensor | None, ...]:
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Gradients of a convolution's input, weight and bias from its output's, those that the mask names; no graph."""
-    tile = winograd.tile_for(grad, weight, geometry)
-    if not tile:
+    by_x = by_weight = by_bias = None
+    if patches.fits(x, weight, geometry):
+        padding = geometry[1][0]
+        if mask[0]:
+            by_x = patches.input_gradient(x, grad, weight, padding)
+        if mask[1] or mask[2]:
+            by_weight, by_bias = patches.weight_gradient(x, grad, weight, padding)
+    elif tile := winograd.tile_for(grad, weight, geometry):
+        if mask[0]:
+            by_x = winograd.convolve(grad, weight, None, tile, turned=True)
+        if mask[1]:
+            by_weight = winograd.weight_gradient(x, grad, tile)
+        if mask[2]:
+            by_bias = grad.sum((0, 2, 3), dtype=weight.dtype)
+    else:
         sizes = [weight.shape[0]] if mask[2] else None
-        found = torch.ops.aten.convolution_backward(grad, x, weight, sizes, *geometry, False, [0, 0], 1, list(mask))
-        return tuple(value if asked else None for value, asked in zip(found, mask, strict=True))
-    return (
-        winograd.convolve(grad, weight, None, tile, turned=True) if mask[0] else None,
-        winograd.weight_gradient(x, grad, tile) if mask[1] else None,
-        grad.sum((0, 2, 3), dtype=weight.dtype) if mask[2] else None,
-    )
+        by_x, by_weight, by_bias = torch.ops.aten.convolution_backward(
+            grad, x, weight, sizes, *geometry, False, [0, 0], 1, list(mask)
+        )
+    found = (by_x, by_weight, by_bias)
+    return tuple(value if asked else None for value, asked in zip(found, mask, strict=True))

@@ -21,7 +21,6 @@ width 128 and 16 px 3.3 times forward, 2.1 with first and 4.1 with second deriva
 
 from __future__ import annotations
 
-import ctypes
 import functools
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from search_space.native import library
+from search_space.native import call, library
 from search_space.pooling import AveragePool2x2
 
 SOURCE = Path(__file__).with_name("norm_act_pool.cpp")
@@ -148,9 +147,8 @@ def _parameters(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[
 def _call(name: str, x: Tensor, how: Plan, *tensors: Tensor) -> None:
     n, c, height, width = x.shape
     sizes = (n, height, width, c, how.groups, how.pool, torch.get_num_threads())
-    function = getattr(library(SOURCE), f"{name}_{str(x.dtype).removeprefix('torch.')}")
-    pointers = [ctypes.c_void_p(tensor.data_ptr()) for tensor in tensors]
-    function((ctypes.c_int64 * len(sizes))(*sizes), (ctypes.c_double * 2)(how.slope, how.eps), *pointers)
+    numbers = torch.tensor([how.slope, how.eps], dtype=torch.float64)
+    call(SOURCE, name, x.dtype, sizes, numbers, *tensors)
 
 
 def _benchmark(compiled: bool) -> None:

@@ -17,8 +17,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
 
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared")
 THREADS = "-fopenmp"
@@ -45,6 +50,13 @@ def library(source: Path) -> ctypes.CDLL | None:
         return loaded
     except (OSError, subprocess.SubprocessError) as error:
         return _without(f"{source.name}: {_reason(error)}")
+
+
+def call(source: Path, name: str, kind: torch.dtype, sizes: Sequence[int], *tensors: Tensor | None) -> None:
+    """The function `name` of a loaded library for numbers of this kind: whole numbers first, then where tensors lie."""
+    function = getattr(library(source), f"{name}_{str(kind).removeprefix('torch.')}")
+    pointers = [ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors]
+    function((ctypes.c_int64 * len(sizes))(*sizes), *pointers)
 
 
 def in_use() -> str:

@@ -2,6 +2,8 @@
 #pragma once
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
+#include <utility>
 
 #if defined(__AVX512F__)
 #define VECTOR_BYTES 64
@@ -75,4 +77,34 @@ INLINE V spread(S value) {
   return V{} + value;
 }
 
+// Rows i and i + Step of a block exchange the lanes whose number has the bit Step unlike the row's.
+template <int Step, class V, class W, size_t... J>
+INLINE void exchange(V& a, V& b, W, std::index_sequence<J...>) {
+  constexpr int L = sizeof...(J);
+#ifdef __clang__
+  const V low = __builtin_shufflevector(a, b, (J & Step ? L + J - Step : J)...);
+  const V high = __builtin_shufflevector(a, b, (J & Step ? L + J : J + Step)...);
+#else
+  const V low = __builtin_shuffle(a, b, W{(J & Step ? L + J - Step : J)...});
+  const V high = __builtin_shuffle(a, b, W{(J & Step ? L + J : J + Step)...});
+#endif
+  a = low, b = high;
+}
+
+// The block [L][L] of which each vector is a row, turned over.
+template <class S, int Step = 1>
+INLINE void transpose(typename Wide<S>::type* rows) {
+  constexpr int L = Wide<S>::lanes;
+  if constexpr (Step < L) {
+    typedef std::conditional_t<sizeof(S) == 4, int32_t, int64_t> Index;
+    typedef Index Lanes __attribute__((vector_size(kBytes)));
+    for (int i = 0; i < L; i++)
+      if (!(i & Step)) exchange<Step>(rows[i], rows[i + Step], Lanes{}, std::make_index_sequence<L>{});
+    transpose<S, 2 * Step>(rows);
+  }
+}
+
 }  // namespace
+
+// how many numbers of so many bytes a vector holds
+extern "C" int lanes(int bytes) { return kBytes / bytes; }

@@ -12,16 +12,14 @@
 #include <omp.h>
 
 #include <algorithm>
-#include <cstdlib>
 
-#include "vectors.h"
+#include "products.h"
 
 namespace {
 
-constexpr int kRows = 6;                           // rows and vectors of a product held in registers
-constexpr int kVectors = VECTOR_BYTES == 64 ? 4 : 2;
 constexpr int64_t kThreadBytes = 448 << 10;        // of transformed tiles, in a thread's own cache
 constexpr int64_t kSharedBytes = 4608 << 10;       // of transformed tiles of a weight gradient, in the shared cache
+constexpr int64_t kFewTiles = 3;                   // a column of the weights
 constexpr int64_t kBand = 48;                      // input channels that are one piece of work there
 
 struct Sizes {
@@ -29,25 +27,7 @@ struct Sizes {
   int threads;
 };
 
-// Memory that a thread keeps from call to call.
-class Scratch {
- public:
-  template <class S>
-  S* get(int64_t count) {
-    const size_t bytes = (count * sizeof(S) + 4095) / 4096 * 4096;
-    if (bytes > size_) {
-      std::free(data_);
-      data_ = std::aligned_alloc(4096, bytes);
-      size_ = bytes;
-    }
-    return static_cast<S*>(data_);
-  }
-  ~Scratch() { std::free(data_); }
-
- private:
-  void* data_ = nullptr;
-  size_t size_ = 0;
-};
+thread_local Scratch of_all, of_one;  // what the threads of a call share, what each has
 
 // ---- the transforms of one dimension; `_t` are the transposed ones -------------------------------------------------
 
@@ -146,67 +126,6 @@ INLINE void both_ways(F f, Entry entry, Result result) {
   }
 }
 
-// ---- matrix products ------------------------------------------------------------------------------------------------
-
-// c [R, NV vectors] (+)= a [R, depth] b [depth, NV vectors]; entry (r, k) of a is at r * by_row + k * by_depth
-template <int R, int NV, bool Add, class S>
-INLINE void product_block(const S* a, int64_t by_row, int64_t by_depth, const S* b, S* c, int64_t c_row,
-                          int64_t depth) {
-  typedef typename Wide<S>::type V;
-  constexpr int L = Wide<S>::lanes;
-  V sum[R][NV];
-  for (int r = 0; r < R; r++)
-    for (int v = 0; v < NV; v++) sum[r][v] = Add ? load<V>(c + r * c_row + v * L) : V{};
-  for (int64_t k = 0; k < depth; k++) {
-    V right[NV];
-    for (int v = 0; v < NV; v++) right[v] = load<V>(b + (k * NV + v) * L);
-    for (int r = 0; r < R; r++) {
-      const V left = spread<V>(a[r * by_row + k * by_depth]);
-      for (int v = 0; v < NV; v++) sum[r][v] += left * right[v];
-    }
-  }
-  for (int r = 0; r < R; r++)
-    for (int v = 0; v < NV; v++) store(c + r * c_row + v * L, sum[r][v]);
-}
-
-template <int R, int NV, bool Add, class S>
-INLINE void product_rest(int64_t rows, const S* a, int64_t by_row, int64_t by_depth, const S* b, S* c, int64_t c_row,
-                         int64_t depth) {
-  if constexpr (R > 0) {
-    if (rows == R) return product_block<R, NV, Add>(a, by_row, by_depth, b, c, c_row, depth);
-    product_rest<R - 1, NV, Add>(rows, a, by_row, by_depth, b, c, c_row, depth);
-  }
-}
-
-template <int NV, bool Add, class S>
-void product_panel(const S* a, int64_t by_row, int64_t by_depth, const S* b, S* c, int64_t c_row, int64_t rows,
-                   int64_t depth) {
-  int64_t r = 0;
-  for (; r + kRows <= rows; r += kRows)
-    product_block<kRows, NV, Add>(a + r * by_row, by_row, by_depth, b, c + r * c_row, c_row, depth);
-  product_rest<kRows - 1, NV, Add>(rows - r, a + r * by_row, by_row, by_depth, b, c + r * c_row, c_row, depth);
-}
-
-template <bool Add, class S>
-INLINE void product(int vectors, const S* a, int64_t by_row, int64_t by_depth, const S* b, S* c, int64_t c_row,
-                    int64_t rows, int64_t depth) {
-  if (vectors == kVectors) return product_panel<kVectors, Add>(a, by_row, by_depth, b, c, c_row, rows, depth);
-  if (vectors == 2) return product_panel<2, Add>(a, by_row, by_depth, b, c, c_row, rows, depth);
-  product_panel<1, Add>(a, by_row, by_depth, b, c, c_row, rows, depth);
-}
-
-// Calls body(first column, vectors) for panels of the columns: the widest that fit, then narrower ones.
-template <class S, class F>
-INLINE void panels(int64_t columns, F body) {
-  constexpr int L = Wide<S>::lanes;
-  for (int64_t first = 0; first < columns;) {
-    const int64_t left = (columns - first) / L;
-    const int vectors = left >= kVectors ? kVectors : left >= 2 ? 2 : 1;
-    body(first, vectors);
-    first += vectors * L;
-  }
-}
-
 // ---- tiles ----------------------------------------------------------------------------------------------------------
 
 template <class F>
@@ -290,61 +209,111 @@ INLINE void write_output(const Sizes& s, const S* m, int64_t stride, typename Ti
   }
 }
 
-// G g Gt of weights [out, in, 3, 3], rows [begin, end) of the product's depth, to [entry][panel][depth][panel's width].
-// turned: the convolution by the input's gradient, whose columns are the weight's input channels.
-template <class F, class S>
-void transform_weights(const Sizes& s, const S* weight, bool turned, int64_t begin, int64_t end, S* to) {
+// Kernels of L columns and of L rows of the product's depth from row k on, as [row][place][column].
+// turned: the convolution of an output's gradient, whose columns are the weight's input channels.
+template <class S>
+INLINE void gather_kernels(const Sizes& s, const S* weight, bool turned, int64_t column, int64_t k, S* to) {
   typedef typename Wide<S>::type V;
   constexpr int L = Wide<S>::lanes;
-  const int64_t by_column = turned ? 9 : s.in * 9, by_depth = turned ? s.out * 9 : 9;
-  panels<S>(s.out, [&](int64_t first, int vectors) {
-    for (int64_t k = begin; k < end; k++)
+  V rows[L];
+  if (!turned) {  // 9 L numbers of each column lie together
+    for (int part = 0; part < 9; part++) {
+      for (int l = 0; l < L; l++) rows[l] = load<V>(weight + ((column + l) * s.in + k) * 9 + part * L);
+      transpose<S>(rows);
+      for (int l = 0; l < L; l++) store(to + (part * L + l) * L, rows[l]);
+    }
+    return;
+  }
+  for (int r = 0; r < L; r++) {  // those of each row do; what is read beyond a kernel is not used
+    S together[9 * L + L];
+    std::memcpy(together, weight + ((k + r) * s.out + column) * 9, 9 * L * sizeof(S));
+    for (int half = 0; half < 9; half += L) {
+      for (int l = 0; l < L; l++) rows[l] = load<V>(together + l * 9 + half);
+      transpose<S>(rows);
+      for (int q = half; q < 9 && q < half + L; q++) store(to + (r * 9 + 8 - q) * L, rows[q - half]);
+    }
+  }
+}
+
+// G g Gt of weights [out, in, 3, 3], some columns and rows of the product's depth, to [entry][panel][depth][width].
+template <class F, class S>
+void transform_weights(const Sizes& s, const S* weight, bool turned, Range columns, Range depth, S* to,
+                       int64_t stride) {
+  typedef typename Wide<S>::type V;
+  constexpr int L = Wide<S>::lanes;
+  panels<S>(columns.begin, columns.end, [&](int64_t first, int vectors) {
+    for (int64_t k = depth.begin; k < depth.end; k += L)
       for (int v = 0; v < vectors; v++) {
-        S kernel[9][L];
-        const S* from = weight + (first + v * L) * by_column + k * by_depth;
-        for (int l = 0; l < L; l++)
-          for (int q = 0; q < 9; q++) kernel[q][l] = from[l * by_column + (turned ? 8 - q : q)];
-        S* place = to + first * s.in + (k * vectors + v) * L;
-        both_ways<3, F::in, V>([](const V* g, V* u) { F::kernel(g, u); },
-                               [&](int y, int x) { return load<V>(kernel[y * 3 + x]); },
-                               [&](int i, int j, V value) { store(place + (i * F::in + j) * s.in * s.out, value); });
+        S kernels[9 * L * L];
+        gather_kernels(s, weight, turned, first + v * L, k, kernels);
+        for (int r = 0; r < L; r++) {
+          S* place = to + first * s.in + ((k + r) * vectors + v) * L;
+          both_ways<3, F::in, V>([](const V* g, V* u) { F::kernel(g, u); },
+                                 [&](int y, int x) { return load<V>(kernels + (r * 9 + y * 3 + x) * L); },
+                                 [&](int i, int j, V value) { store(place + (i * F::in + j) * stride, value); });
+        }
       }
   });
 }
 
 // ---- what is called -------------------------------------------------------------------------------------------------
 
+// Distance of the entries of a transform. Entries are written one after another: a line more than a round number of
+// bytes keeps them from falling into the same places of the cache.
+template <class S>
+INLINE int64_t apart(int64_t count) {
+  return count + 64 / sizeof(S);
+}
+
 template <class F, class S, class T>
 void convolve(const Sizes& s, const T* x, const S* weight, const S* bias, T* out, bool turned) {
-  constexpr int P = F::in * F::in, L = Wide<S>::lanes;
+  constexpr int P = F::in * F::in, L = Wide<S>::lanes, kPanel = kVectors * L;
   const Tiles<F> tiles(s);
+  // Few tiles: every thread takes columns and transforms only their weights, but all inputs, which is less than what
+  // sharing the weights between the cores' caches costs. Many: every thread takes tiles.
+  const bool by_column = tiles.all <= kFewTiles * s.out && s.out >= kPanel * s.threads;
   const int64_t most = std::max<int64_t>(kThreadBytes / (P * s.in * sizeof(S)) / kRows, 1) * kRows;
-  const int64_t turns = (tiles.all + most * s.threads - 1) / (most * s.threads);  // of each thread
-  const int64_t even = (tiles.all + turns * s.threads - 1) / (turns * s.threads);
-  const int64_t chunk = std::min(most, (even + kRows - 1) / kRows * kRows);
-  const int64_t chunks = (tiles.all + chunk - 1) / chunk;
-  static thread_local Scratch of_all, of_one;
-  S* weights = of_all.get<S>(P * s.in * s.out);
+  const int64_t sharing = by_column ? 1 : s.threads, turns = (tiles.all + most * sharing - 1) / (most * sharing);
+  const int64_t chunk = (tiles.all + turns * sharing - 1) / (turns * sharing);
+  const int64_t of_weights = apart<S>(s.in * s.out), of_inputs = apart<S>(chunk * s.in);
+  const int64_t of_products = apart<S>(chunk * kPanel);
+  S* weights = of_all.get<S>(P * of_weights);  // [entry][panel][depth][panel's width]
+  int64_t next = 0;
 #pragma omp parallel num_threads(s.threads)
   {
     const int me = omp_get_thread_num(), all = omp_get_num_threads();
-    transform_weights<F>(s, weight, turned, s.in * me / all, s.in * (me + 1) / all, weights);
-    S* inputs = of_one.get<S>(P * chunk * (s.in + kVectors * L));
-    S* products = inputs + P * chunk * s.in;
-#pragma omp barrier
-#pragma omp for schedule(dynamic, 1) nowait
-    for (int64_t number = 0; number < chunks; number++) {
-      const int64_t first = number * chunk, count = std::min(chunk, tiles.all - first);
+    const Range whole{0, s.out}, columns = by_column ? Range::share(s.out, kPanel, me, all) : whole;
+    const Range depth = by_column ? Range{0, s.in} : Range::share(s.in, L, me, all);
+    S* inputs = of_one.get<S>(P * (of_inputs + of_products));  // [entry][tile][in]
+    S* products = inputs + P * of_inputs;                      // [entry][tile][panel's width]
+    transform_weights<F>(s, weight, turned, columns, depth, weights, of_weights);
+    const auto work = [&](int64_t first) {
+      const int64_t count = std::min(chunk, tiles.all - first);
       for (int64_t t = 0; t < count; t++)
-        transform_input<F>(s, x, tiles.at(first + t), inputs + t * s.in, chunk * s.in);
-      panels<S>(s.out, [&](int64_t column, int vectors) {
+        transform_input<F>(s, x, tiles.at(first + t), inputs + t * s.in, of_inputs);
+      panels<S>(columns.begin, columns.end, [&](int64_t column, int vectors) {
         const int64_t width = vectors * L;
         for (int p = 0; p < P; p++)
-          product<false>(vectors, inputs + p * chunk * s.in, s.in, 1, weights + (p * s.out + column) * s.in,
-                         products + p * chunk * width, width, count, s.in);
+          product<false>(vectors, inputs + p * of_inputs, s.in, 1, weights + p * of_weights + column * s.in,
+                         products + p * of_products, width, count, s.in);
         for (int64_t t = 0; t < count; t++)
-          write_output<F>(s, products + t * width, chunk * width, tiles.at(first + t), bias, column, vectors, out);
+          write_output<F>(s, products + t * width, of_products, tiles.at(first + t), bias, column, vectors, out);
       });
+    };
+    if (by_column) {
+      for (int64_t first = 0; first < tiles.all; first += chunk) work(first);
+    } else {
+#pragma omp barrier
+      for (;;) {
+        int64_t first;
+#pragma omp atomic capture
+        {
+          first = next;
+          next += chunk;
+        }
+        if (first >= tiles.all) break;
+        work(first);
+      }
     }
   }
 }
@@ -356,10 +325,11 @@ void weight_gradient(const Sizes& s, const T* x, const T* grad, S* by_weight) {
   const Tiles<F> tiles(s);
   const int64_t fit = std::max<int64_t>(kSharedBytes / (P * (s.in + s.out) * sizeof(S)), 16);
   const int64_t block = std::min(tiles.all, fit);
-  static thread_local Scratch scratch;
-  S* inputs = scratch.get<S>(P * (block * (s.in + s.out) + s.in * s.out));  // [entry][tile][in]
-  S* gradients = inputs + P * block * s.in;                                 // [entry][panel][tile][panel's width]
-  S* sums = gradients + P * block * s.out;                                  // [entry][in][out]
+  const int64_t of_inputs = apart<S>(block * s.in), of_gradients = apart<S>(block * s.out);
+  const int64_t of_sums = apart<S>(s.in * s.out);
+  S* inputs = of_all.get<S>(P * (of_inputs + of_gradients + of_sums));  // [entry][tile][in]
+  S* gradients = inputs + P * of_inputs;                                // [entry][panel][tile][panel's width]
+  S* sums = gradients + P * of_gradients;                               // [entry][in][out]
   const int64_t bands = (s.in + kBand - 1) / kBand;
 #pragma omp parallel num_threads(s.threads)
   {
@@ -368,20 +338,20 @@ void weight_gradient(const Sizes& s, const T* x, const T* grad, S* by_weight) {
 #pragma omp for schedule(static)
       for (int64_t t = 0; t < count; t++) {
         const auto tile = tiles.at(first + t);
-        transform_input<F>(s, x, tile, inputs + t * s.in, block * s.in);
-        panels<S>(s.out, [&](int64_t column, int vectors) {
+        transform_input<F>(s, x, tile, inputs + t * s.in, of_inputs);
+        panels<S>(0, s.out, [&](int64_t column, int vectors) {
           transform_gradient<F>(s, grad, tile, column, vectors, gradients + column * block + t * vectors * L,
-                                block * s.out);
+                                of_gradients);
         });
       }
 #pragma omp for collapse(2) schedule(static)
       for (int p = 0; p < P; p++)
         for (int64_t band = 0; band < bands; band++) {
           const int64_t i = band * kBand, rows = std::min(kBand, s.in - i);
-          const S* left = inputs + p * block * s.in + i;
-          panels<S>(s.out, [&](int64_t column, int vectors) {
-            const S* right = gradients + (p * s.out + column) * block;
-            S* to = sums + (p * s.in + i) * s.out + column;
+          const S* left = inputs + p * of_inputs + i;
+          panels<S>(0, s.out, [&](int64_t column, int vectors) {
+            const S* right = gradients + p * of_gradients + column * block;
+            S* to = sums + p * of_sums + i * s.out + column;
             if (first)
               product<true>(vectors, left, 1, s.in, right, to, s.out, rows, count);
             else
@@ -393,7 +363,7 @@ void weight_gradient(const Sizes& s, const T* x, const T* grad, S* by_weight) {
     for (int64_t o = 0; o < s.out; o += L)
       for (int64_t i = 0; i < s.in; i++)
         both_ways<F::in, 3, V>([](const V* u, V* g) { F::kernel_t(u, g); },
-                               [&](int y, int x) { return load<V>(sums + ((y * F::in + x) * s.in + i) * s.out + o); },
+                               [&](int y, int x) { return load<V>(sums + (y * F::in + x) * of_sums + i * s.out + o); },
                                [&](int y, int x, V value) {
                                  for (int l = 0; l < L; l++) by_weight[((o + l) * s.in + i) * 9 + y * 3 + x] = value[l];
                                });
@@ -420,8 +390,7 @@ EXPORT(float32, float, float)
 EXPORT(float64, double, double)
 EXPORT(bfloat16, bf16, float)
 
-// channels that a vector holds, and whether the processor multiplies matrices of bf16 in hardware of its own
-extern "C" int lanes(int bytes) { return VECTOR_BYTES / bytes; }
+// whether the processor multiplies matrices of bf16 in hardware of its own
 extern "C" int has_bf16_matrices() {
 #ifdef __AMX_BF16__
   return 1;

@@ -13,29 +13,28 @@ Run as a program (`python -m search_space.winograd`), this prints how much faste
 
 from __future__ import annotations
 
-import ctypes
 import functools
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from search_space.native import library
+from search_space.native import call, library
 
 SOURCE = Path(__file__).with_name("winograd.cpp")
 _TYPES = {torch.float32: torch.float32, torch.float64: torch.float64, torch.bfloat16: torch.float32}
 _PLAIN_GEOMETRY = ((1, 1), (1, 1), (1, 1))  # stride, padding, dilation
 
-# what work costs beside the products, in tiles (transforming one kernel and reading it), and how much longer the plain
-# way takes for a multiplication when there are few images: from times with 1 to 32 images, 4 to 16 px, 128 channels
-_KERNEL_IN_TILES, _PLAIN_FACTOR = 34, 1.9
+_KERNEL_IN_TILES = (
+    9  # what transforming a kernel costs beside the products, from times with 1 to 32 images of 4 to 16 px
+)
 
 
 def tile_for(maps: Tensor, weight: Tensor, geometry: tuple) -> int:
     """Side of the tiles, 4 or 2, that is best for maps [N, ·, H, W] and weight [O, I, h, w], or 0.
 
-    geometry: stride, padding, dilation. 0: not here (another device, type or geometry, no compiler), or faster the
-    plain way. Depends on sizes alone, so input, output and gradients of a layer go the same way.
+    geometry: stride, padding, dilation. 0: not here (another device, type or geometry, odd channels, no compiler).
+    Depends on sizes alone, so input, output and gradients of a layer go the same way.
     """
     if maps.device.type != "cpu" or maps.dtype not in _TYPES or maps.dim() != 4 or not maps.numel():
         return 0
@@ -51,11 +50,11 @@ def tile_for(maps: Tensor, weight: Tensor, geometry: tuple) -> int:
 
 @functools.lru_cache(maxsize=256)
 def _best_tile(images: int, height: int, width: int) -> int:
-    costs = {0: 9 * images * height * width * _PLAIN_FACTOR}
-    for side in (2, 4):
+    def cost(side: int) -> int:
         tiles = images * -(-height // side) * -(-width // side)
-        costs[side] = (side + 2) ** 2 * (tiles + _KERNEL_IN_TILES)
-    return min(costs, key=costs.get)
+        return (side + 2) ** 2 * (tiles + _KERNEL_IN_TILES)
+
+    return min((2, 4), key=cost)
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, tile: int, turned: bool = False) -> Tensor:
@@ -68,7 +67,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, tile: int, turned: 
     result = weight.shape[1 if turned else 0]
     out = torch.empty((n, result, height, width), dtype=x.dtype, memory_format=torch.channels_last)
     sizes = (n, height, width, channels, result, torch.get_num_threads(), tile, int(turned))
-    _call("convolve", x.dtype, sizes, x, weight, None if bias is None else _plain(bias, x), out)
+    call(SOURCE, "convolve", x.dtype, sizes, x, weight, None if bias is None else _plain(bias, x), out)
     return out
 
 
@@ -81,7 +80,7 @@ def weight_gradient(x: Tensor, grad: Tensor, tile: int) -> Tensor:
     n, channels, height, width = x.shape
     found = torch.empty((grad.shape[1], channels, 3, 3), dtype=_TYPES[x.dtype])
     sizes = (n, height, width, channels, grad.shape[1], torch.get_num_threads(), tile, 0)
-    _call("weight_gradient", x.dtype, sizes, x, grad, found)
+    call(SOURCE, "weight_gradient", x.dtype, sizes, x, grad, found)
     return found
 
 
@@ -91,9 +90,3 @@ def _channels_last(maps: Tensor) -> Tensor:
 
 def _plain(parameter: Tensor, x: Tensor) -> Tensor:
     return parameter.detach().to(_TYPES[x.dtype]).contiguous()
-
-
-def _call(name: str, dtype: torch.dtype, sizes: tuple[int, ...], *tensors: Tensor | None) -> None:
-    function = getattr(library(SOURCE), f"{name}_{str(dtype).removeprefix('torch.')}")
-    pointers = [ctypes.c_void_p(None if tensor is None else tensor.data_ptr()) for tensor in tensors]
-    function((ctypes.c_int64 * len(sizes))(*sizes), *pointers)

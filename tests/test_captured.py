@@ -23,7 +23,7 @@ from distill.gsam import GSAM
 from distill.method import METHODS
 from downstream.protocol import protocol
 from downstream.training import train_many
-from search_space import fused, winograd
+from search_space import fused, patches, winograd
 
 FROM_OR_TO_HOST = ("_local_scalar_dense", "lift_fresh", "nonzero", "masked_select", "equal", "unique")
 
@@ -105,7 +105,7 @@ class Tapes:
 @pytest.fixture
 def as_on_gpu(monkeypatch):
     """The operations that a GPU would run, and no compiled one."""
-    for module in (fused, winograd):
+    for module in (fused, patches, winograd):
         monkeypatch.setattr(module, "library", lambda source: None)
     monkeypatch.setattr(augment, "_chosen_on_host", augment._chosen_on_device)
 

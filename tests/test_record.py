@@ -126,9 +126,10 @@ def test_records_tell_whether_compiled_operations_were_in_use():
     code = (
         "import sys; from fyi_bench.record import environment; before = environment()['native'];"
         "assert 'torch' not in sys.modules; import torch, search_space; from fyi_bench.rng import stream;"
-        "from search_space import fused, winograd; from search_space.native import library;"
+        "from search_space import fused, patches, winograd; from search_space.native import library;"
         "net = search_space.build('convnet-w8-d2', 3, 8, 2, stream(0, 'x')); unused = environment()['native'];"
-        "net(torch.ones(2, 3, 8, 8)); library(winograd.SOURCE); after = environment()['native'].replace(' ', '');"
+        "net(torch.ones(2, 3, 8, 8)); library(winograd.SOURCE), library(patches.SOURCE);"
+        "after = environment()['native'].replace(' ', '');"
         "print(before, unused, after, library(fused.SOURCE) is not None)"
     )
 
@@ -142,10 +143,10 @@ def test_records_tell_whether_compiled_operations_were_in_use():
     assert told(FYI_BENCH_NATIVE="0") == ["none", "none", "none", "False"]
     *before, after, compiled = told(FYI_BENCH_NATIVE="1")
     assert before == ["none", "none"]
-    files = {name: ROOT / "search_space" / name for name in ("norm_act_pool.cpp", "winograd.cpp", "vectors.h")}
-    header = files.pop("vectors.h").read_text()
+    files = {name: ROOT / "search_space" / name for name in ("norm_act_pool.cpp", "patches.cpp", "winograd.cpp")}
+    headers = "\0".join(path.read_text() for path in sorted((ROOT / "search_space").glob("*.h")))
     digests = {
-        path.stem: hashlib.sha256(f"{path.read_text()}\0{header}".encode()).hexdigest()[:16] for path in files.values()
+        path.stem: hashlib.sha256(f"{path.read_text()}\0{headers}".encode()).hexdigest()[:16] for path in files.values()
     }
     expected = ",".join(f"{name}-{digest}" for name, digest in sorted(digests.items()))
     assert after == (expected if compiled == "True" else "none")
