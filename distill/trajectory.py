@@ -7,7 +7,9 @@ the step size a can be had in three ways (`GRADIENTS`):
 
 adjoint  keep the weights w_k, walk back with p_N = dL/dw_N and p_k = p_{k+1} - a H_k p_{k+1}, where H_k p is the
          derivative of <g_k, p>; the images of step k get -a d<g_k, p_{k+1}>/dx, the step size -<g_k, p_{k+1}>. Exact,
-         and only one step's activations are ever held, or those of a part of its batch.
+         and the activations of one step are held, or those of a part of its batch: a step is computed a second time
+         on the way back. On a CPU the last steps, whose images together are no more than such a part, are not: their
+         graphs are kept.
 unroll   the plain way: one graph through all steps. The same numbers; its memory grows with N.
 tesla    p_k = p_N for all k: what the memory-saving code of TESLA (Cui et al., ICML 2023) and of FYI compute. It drops
          the influence of a step on the later ones, so for N > 1 it is not the gradient. FYI's factor 2 is kept;
@@ -91,23 +93,30 @@ class FlatNetwork:
             loss += part.detach()
         return loss, total
 
+    def linearised(self, weights: Tensor, images: Tensor, labels: Tensor, share: float = 1.0) -> Linearised:
+        """The gradient of the batch's mean cross-entropy times `share`, and its graph."""
+        weights, images = weights.detach().requires_grad_(True), images.detach().requires_grad_(True)
+        with torch.enable_grad():
+            loss = self.loss(weights, images, labels) * share
+            return Linearised(weights, images, torch.autograd.grad(loss, weights, create_graph=True)[0])
+
     def gradient_along(
         self, weights: Tensor, images: Tensor, labels: Tensor, direction: Tensor, curvature: bool
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """(s, ds/dimages, ds/dweights if `curvature`), s = <gradient of the mean cross-entropy, direction>."""
-        weights = weights.detach().requires_grad_(True)
         along, by_images = torch.zeros_like(direction[0]), []
         by_weights = torch.zeros_like(direction) if curvature else None
-        for x, y, share in self._parts(images.detach(), labels, CPU_PART_SECOND):
-            x.requires_grad_(True)
-            gradient = torch.autograd.grad(self.loss(weights, x, y) * share, weights, create_graph=True)[0]
-            part = gradient @ direction
-            found = torch.autograd.grad(part, [x, weights] if curvature else [x])
-            along += part.detach()
-            by_images.append(found[0])
+        for x, y, share in self._parts(images, labels, CPU_PART_SECOND):
+            part, by_x, by_w = self.linearised(weights, x, y, share).along(direction, curvature)
+            along += part
+            by_images.append(by_x)
             if curvature:
-                by_weights += found[1]
+                by_weights += by_w
         return along, torch.cat(by_images), by_weights
+
+    def keeps(self, images: Tensor, count: int) -> bool:
+        """Whether graphs of so many images like these take no more memory than those of a part of a batch may."""
+        return self._in_parts(images) and count <= CPU_PART_SECOND
 
     def recorded(self, step: Callable[..., Any], view: Callable[..., tuple[Tensor, Tensor]]) -> Captured:
         """`step(self, view, *tensors)` as a function of the tensors, the same one each time it is asked for."""
@@ -119,10 +128,27 @@ class FlatNetwork:
 
     def _parts(self, images: Tensor, labels: Tensor, most: int) -> Iterable[tuple[Tensor, Tensor, float]]:
         """The batch in parts of at most so many images on a CPU, each with its share of the batch's mean."""
-        whole = not self._divisible or images.device.type != "cpu"
-        size = len(images) if whole else most
+        size = most if self._in_parts(images) else len(images)
         for x, y in zip(images.split(size), labels.split(size), strict=True):
             yield x, y, len(x) / len(images)
+
+    def _in_parts(self, images: Tensor) -> bool:
+        return self._divisible and images.device.type == "cpu"
+
+
+@dataclass(frozen=True)
+class Linearised:
+    """A gradient [P] at `weights` [P] on `images` [n, …], with the graph that leads to both."""
+
+    weights: Tensor
+    images: Tensor
+    gradient: Tensor
+
+    def along(self, direction: Tensor, curvature: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+        """(s, ds/dimages, ds/dweights if `curvature`), s = <gradient, direction>; uses the graph up."""
+        s = self.gradient @ direction
+        by_images, *by_weights = torch.autograd.grad(s, [self.images, self.weights] if curvature else [self.images])
+        return s.detach(), by_images, by_weights[0] if curvature else None
 
 
 @dataclass(frozen=True)
@@ -131,12 +157,18 @@ class StudentBatch:
 
     index: int64 [b], which synthetic images, none twice. view: these images [b, …] and `inputs` -> (images, labels) as
     the network gets them (flipped, augmented); differentiable, and a function of its arguments alone. Steps that share
-    a view share a recording on a GPU.
+    a view share a recording on a GPU. multiplier: images that the view makes of each.
     """
 
     index: Tensor
     view: Callable[..., tuple[Tensor, Tensor]]
     inputs: tuple[Tensor, ...] = ()
+    multiplier: int = 1
+
+    @property
+    def size(self) -> int:
+        """Images the network gets."""
+        return len(self.index) * self.multiplier
 
     def shown(self, picked: Tensor) -> tuple[Tensor, Tensor]:
         """(images, labels) as the network gets them."""
@@ -195,18 +227,46 @@ def trajectory_distance(weights: Tensor, start: Tensor, target: Tensor) -> Tenso
 
 
 def _walk_back(network, batches, images, lr, start, target, exact: bool) -> Match:
-    path = [start.detach()]
-    for batch in batches:
-        path.append(network.recorded(_forth, batch.view)(path[-1], images[batch.index], lr, *batch.inputs))
+    path, kept, to_come = [start.detach()], {}, sum(batch.size for batch in batches)
+    for k, batch in enumerate(batches):
+        picked = images[batch.index]
+        if network.keeps(picked, to_come):
+            kept[k] = _KeptStep.take(network, batch, path[k], picked)
+            path.append(path[k] - lr * kept[k].graph.gradient.detach())
+        else:
+            path.append(network.recorded(_forth, batch.view)(path[k], picked, lr, *batch.inputs))
+        to_come -= batch.size
     pull = 2 * (path[-1] - target) / (start - target).square().sum()
     by_images, by_lr = torch.zeros_like(images), torch.zeros_like(lr)
     for k in reversed(range(len(batches))):
-        batch = batches[k]
-        back = network.recorded(_back_exactly if exact and k > 0 else _back, batch.view)
-        along, by_picked, pull = back(path[k], images[batch.index], lr, pull, *batch.inputs)
+        batch, curvature = batches[k], exact and k > 0
+        if k in kept:
+            along, by_picked, pull = kept.pop(k).back(lr, pull, curvature)
+        else:
+            back = network.recorded(_back_exactly if curvature else _back, batch.view)
+            along, by_picked, pull = back(path[k], images[batch.index], lr, pull, *batch.inputs)
         by_lr -= along
         by_images.index_add_(0, batch.index, by_picked)
     return Match(trajectory_distance(path[-1], start, target), by_images, by_lr, path[-1])
+
+
+@dataclass(frozen=True)
+class _KeptStep:
+    """A step with its graphs: from the images [b, …] to what the network saw, and from there to the gradient."""
+
+    picked: Tensor
+    shown: Tensor
+    graph: Linearised
+
+    @staticmethod
+    def take(network: FlatNetwork, batch: StudentBatch, weights: Tensor, picked: Tensor) -> _KeptStep:
+        picked = picked.detach().requires_grad_(True)
+        with torch.enable_grad():
+            x, y = batch.shown(picked)
+        return _KeptStep(picked, x, network.linearised(weights, x, y))
+
+    def back(self, lr: Tensor, pull: Tensor, curvature: bool) -> tuple[Tensor, Tensor, Tensor]:
+        return _gathered(self.picked, self.shown, self.graph.along(pull, curvature), lr, pull)
 
 
 def _forth(network: FlatNetwork, view, weights: Tensor, picked: Tensor, lr: Tensor, *inputs: Tensor) -> Tensor:
@@ -228,9 +288,14 @@ def _back(
     picked = picked.detach().requires_grad_(True)
     with torch.enable_grad():
         x, y = view(picked, *inputs)
-    along, by_x, by_weights = network.gradient_along(weights, x, y, pull, curvature)
+    return _gathered(picked, x, network.gradient_along(weights, x, y, pull, curvature), lr, pull)
+
+
+def _gathered(picked: Tensor, shown: Tensor, found, lr: Tensor, pull: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """What `_back` gives, from <g, p> and its derivatives by what the network saw and by the weights."""
+    along, by_shown, by_weights = found
     before = pull if by_weights is None else pull - lr * by_weights
-    return along, torch.autograd.grad(x, picked, -lr * by_x)[0], before
+    return along, torch.autograd.grad(shown, picked, -lr * by_shown)[0], before
 
 
 _back_exactly = partial(_back, curvature=True)

@@ -10,6 +10,7 @@ import torch
 
 import search_space
 import tiny
+from distill import trajectory
 from distill.engine import Context, distill
 from distill.fyi import FLIPS
 from distill.method import METHODS
@@ -43,7 +44,7 @@ def student(model: str, steps: int = 4, n: int = 40, b: int = 37):
     def batch(k: int) -> StudentBatch:
         index = torch.randperm(n, generator=rng.stream(0, "order", k))[:b]
         return StudentBatch(
-            index, lambda x: (torch.cat([x * 1.1, x.flip(-1).sigmoid()]), torch.cat([labels[index]] * 2))
+            index, lambda x: (torch.cat([x * 1.1, x.flip(-1).sigmoid()]), torch.cat([labels[index]] * 2)), multiplier=2
         )
 
     return network, [batch(k) for k in range(steps)], images, torch.tensor(0.3, dtype=torch.float64), start, target
@@ -53,8 +54,10 @@ def norm_ratio(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a - b).norm() / b.norm())
 
 
+@pytest.mark.parametrize("most", [50, 128, 200, 1000])  # images: in parts, and the graphs of 1, 2 and all steps kept
 @pytest.mark.parametrize("model", MODELS)
-def test_adjoint_is_the_unrolled_gradient(model):
+def test_adjoint_is_the_unrolled_gradient(model, most, monkeypatch):
+    monkeypatch.setattr(trajectory, "CPU_PART_SECOND", most)
     given = student(model)
     found, expected = GRADIENTS.get("adjoint")(*given), GRADIENTS.get("unroll")(*given)
     assert norm_ratio(found.loss, expected.loss) < 1e-12

@@ -25,7 +25,8 @@ def batches(data: dict[str, np.ndarray], rows: str, flip: str) -> list[StudentBa
 
     def batch(row: np.ndarray) -> StudentBatch:
         index = torch.from_numpy(row[row >= 0])
-        return StudentBatch(index, lambda picked: FLIPS.get(flip).expand(picked, labels[index]))
+        chosen = FLIPS.get(flip)
+        return StudentBatch(index, lambda picked: chosen.expand(picked, labels[index]), multiplier=chosen.multiplier)
 
     return [batch(row) for row in data[rows]]
 

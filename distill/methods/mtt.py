@@ -144,7 +144,7 @@ class MTT(Method):
             draw = upload_draw(draw, ctx.images.device)
             chosen = ctx.flip_draw(index.shape, "student", step)
             inputs = (ctx.labels[index], draw.codes, draw.values, chosen)
-            batches.append(StudentBatch(index, view, inputs))
+            batches.append(StudentBatch(index, view, inputs, ctx.flip.multiplier))
         return batches
 
     def _view(self, flip: Flip) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
