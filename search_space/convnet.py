@@ -16,8 +16,7 @@ import torch
 from torch import nn
 
 from fyi_bench.errors import UnknownNameError, UsageError
-from search_space import patches
-from search_space.convolution import Convolution, geometry_of
+from search_space.convolution import Convolution
 from search_space.fused import norm_act_pool, plan, watched
 from search_space.network import Network, extra_padding, padded_size, require_positive
 from search_space.pooling import AveragePool2x2
@@ -125,7 +124,7 @@ class Block(nn.Module):
         how = None if watched(self.norm, self.act, self.pool) else plan(maps, self.norm, self.act, self.pool)
         if how is None:
             return self.pool(self.activate(maps))
-        if not patches.fits(maps, self.conv.weight, geometry_of(self.conv)):  # which take images as they are
+        if not self.conv.takes_any_layout(maps):
             maps = maps.contiguous(memory_format=torch.channels_last)
         maps = self.conv(maps)
         if not how.fits(maps):

@@ -40,6 +40,10 @@ class Convolution(nn.Conv2d):
             return _Forward.apply(input, weight, bias, geometry)
         return convolve(input, weight, bias, geometry)
 
+    def takes_any_layout(self, input: Tensor) -> bool:
+        """Whether the fastest way for this input reads it in the layout it has; otherwise that is channels-last."""
+        return not torch.is_autocast_enabled("cpu") and patches.fits(input, self.weight, geometry_of(self))
+
     def _known(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> bool:
         if self.groups != 1 or self.padding_mode != "zeros" or isinstance(self.padding, str) or input.dim() != 4:
             return False
