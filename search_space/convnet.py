@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from fyi_bench.errors import UnknownNameError, UsageError
+from search_space import image_block
 from search_space.convolution import Convolution
 from search_space.fused import norm_act_pool, plan, watched
 from search_space.network import Network, extra_padding, padded_size, require_positive
@@ -124,6 +125,9 @@ class Block(nn.Module):
         how = None if watched(self.norm, self.act, self.pool) else plan(maps, self.norm, self.act, self.pool)
         if how is None:
             return self.pool(self.activate(maps))
+        if image_block.fits(maps, self.conv, how) and not watched(self.conv):
+            weight, bias = (getattr(self.norm, name, None) for name in ("weight", "bias"))
+            return image_block.image_block(maps, self.conv, weight, bias, how)
         if not self.conv.takes_any_layout(maps):
             maps = maps.contiguous(memory_format=torch.channels_last)
         maps = self.conv(maps)

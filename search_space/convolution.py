@@ -102,6 +102,11 @@ class _Backward(torch.autograd.Function):
         return by_grad, by_x, by_weight, None, None
 
 
+def convolve_with_graph(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    """The same as `convolve`, differentiable twice."""
+    return _Forward.apply(x, weight, bias, geometry)
+
+
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
     """The convolution of x [N, I, H, W] with weight [O, I, h, w] and bias [O]; only PyTorch's own way has a graph."""
     if patches.fits(x, weight, geometry):

@@ -37,7 +37,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Te
     x, n, grown = x.detach(), x.shape[0], 2 * padding - 2
     shape = (n, weight.shape[0], x.shape[2] + grown, x.shape[3] + grown)
     out = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
-    call(SOURCE, "convolve", x.dtype, _sizes(x, weight, padding), x, _plain(weight), _plain(bias), out)
+    call(SOURCE, "convolve", x.dtype, sizes(x, weight, padding), x, _plain(weight), _plain(bias), out)
     return out
 
 
@@ -45,20 +45,21 @@ def weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, padding: int) -> tu
     """Gradients of weight [O, I, 3, 3], whose shape is read only, and bias [O] from the output's; no graph."""
     by_weight = torch.empty(weight.shape, dtype=x.dtype)
     by_bias = torch.empty(weight.shape[0], dtype=x.dtype)
-    sizes = _sizes(x, weight, padding)
-    call(SOURCE, "weight_gradient", x.dtype, sizes, x.detach(), _channels_last(grad), by_weight, by_bias)
+    given = sizes(x, weight, padding)
+    call(SOURCE, "weight_gradient", x.dtype, given, x.detach(), _channels_last(grad), by_weight, by_bias)
     return by_weight, by_bias
 
 
 def input_gradient(x: Tensor, grad: Tensor, weight: Tensor, padding: int) -> Tensor:
     """Gradient of the input, whose shape is read only, from the output's; contiguous, no graph."""
     by_input = torch.empty(x.shape, dtype=x.dtype)
-    sizes = _sizes(x, weight, padding)
-    call(SOURCE, "input_gradient", x.dtype, sizes, _channels_last(grad), _plain(weight), by_input)
+    given = sizes(x, weight, padding)
+    call(SOURCE, "input_gradient", x.dtype, given, _channels_last(grad), _plain(weight), by_input)
     return by_input
 
 
-def _sizes(x: Tensor, weight: Tensor, padding: int) -> tuple[int, ...]:
+def sizes(x: Tensor, weight: Tensor, padding: int) -> tuple[int, ...]:
+    """What the library is told of a convolution, and its threads."""
     return (*x.shape, *x.stride(), weight.shape[0], padding, torch.get_num_threads())
 
 

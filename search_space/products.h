@@ -10,9 +10,10 @@ namespace {
 constexpr int kRows = 6;  // rows and vectors of a product held in registers
 constexpr int kVectors = VECTOR_BYTES == 64 ? 4 : 2;
 
-// c [R, NV vectors] (+)= a [R, depth] b [depth, NV vectors]; entry (r, k) of a is at r * by_row + k * by_depth
+// c [R, NV vectors] (+)= a [R, depth] b [depth, NV vectors]; entry (r, k) of a is at r * by_row + k * by_depth, rows of
+// b and c are so far apart
 template <int R, int NV, bool Add, class S>
-INLINE void product_block(const S* a, int64_t by_row, int64_t by_depth, const S* b, S* c, int64_t c_row,
+INLINE void product_block(const S* a, int64_t by_row, int64_t by_depth, const S* b, int64_t b_row, S* c, int64_t c_row,
                           int64_t depth) {
   typedef typename Wide<S>::type V;
   constexpr int L = Wide<S>::lanes;
@@ -21,7 +22,7 @@ INLINE void product_block(const S* a, int64_t by_row, int64_t by_depth, const S*
     for (int v = 0; v < NV; v++) sum[r][v] = Add ? load<V>(c + r * c_row + v * L) : V{};
   for (int64_t k = 0; k < depth; k++) {
     V right[NV];
-    for (int v = 0; v < NV; v++) right[v] = load<V>(b + (k * NV + v) * L);
+    for (int v = 0; v < NV; v++) right[v] = load<V>(b + k * b_row + v * L);
     for (int r = 0; r < R; r++) {
       const V left = spread<V>(a[r * by_row + k * by_depth]);
       for (int v = 0; v < NV; v++) sum[r][v] += left * right[v];
@@ -32,29 +33,29 @@ INLINE void product_block(const S* a, int64_t by_row, int64_t by_depth, const S*
 }
 
 template <int R, int NV, bool Add, class S>
-INLINE void product_rest(int64_t rows, const S* a, int64_t by_row, int64_t by_depth, const S* b, S* c, int64_t c_row,
+INLINE void product_rest(int64_t rows, const S* a, int64_t by_row, int64_t by_depth, const S* b, int64_t b_row, S* c, int64_t c_row,
                          int64_t depth) {
   if constexpr (R > 0) {
-    if (rows == R) return product_block<R, NV, Add>(a, by_row, by_depth, b, c, c_row, depth);
-    product_rest<R - 1, NV, Add>(rows, a, by_row, by_depth, b, c, c_row, depth);
+    if (rows == R) return product_block<R, NV, Add>(a, by_row, by_depth, b, b_row, c, c_row, depth);
+    product_rest<R - 1, NV, Add>(rows, a, by_row, by_depth, b, b_row, c, c_row, depth);
   }
 }
 
 template <int NV, bool Add, class S>
-void product_panel(const S* a, int64_t by_row, int64_t by_depth, const S* b, S* c, int64_t c_row, int64_t rows,
+void product_panel(const S* a, int64_t by_row, int64_t by_depth, const S* b, int64_t b_row, S* c, int64_t c_row, int64_t rows,
                    int64_t depth) {
   int64_t r = 0;
   for (; r + kRows <= rows; r += kRows)
-    product_block<kRows, NV, Add>(a + r * by_row, by_row, by_depth, b, c + r * c_row, c_row, depth);
-  product_rest<kRows - 1, NV, Add>(rows - r, a + r * by_row, by_row, by_depth, b, c + r * c_row, c_row, depth);
+    product_block<kRows, NV, Add>(a + r * by_row, by_row, by_depth, b, b_row, c + r * c_row, c_row, depth);
+  product_rest<kRows - 1, NV, Add>(rows - r, a + r * by_row, by_row, by_depth, b, b_row, c + r * c_row, c_row, depth);
 }
 
 template <bool Add, class S>
-INLINE void product(int vectors, const S* a, int64_t by_row, int64_t by_depth, const S* b, S* c, int64_t c_row,
+INLINE void product(int vectors, const S* a, int64_t by_row, int64_t by_depth, const S* b, int64_t b_row, S* c, int64_t c_row,
                     int64_t rows, int64_t depth) {
-  if (vectors == kVectors) return product_panel<kVectors, Add>(a, by_row, by_depth, b, c, c_row, rows, depth);
-  if (vectors == 2) return product_panel<2, Add>(a, by_row, by_depth, b, c, c_row, rows, depth);
-  product_panel<1, Add>(a, by_row, by_depth, b, c, c_row, rows, depth);
+  if (vectors == kVectors) return product_panel<kVectors, Add>(a, by_row, by_depth, b, b_row, c, c_row, rows, depth);
+  if (vectors == 2) return product_panel<2, Add>(a, by_row, by_depth, b, b_row, c, c_row, rows, depth);
+  product_panel<1, Add>(a, by_row, by_depth, b, b_row, c, c_row, rows, depth);
 }
 
 // Calls body(first column, vectors) for panels of columns [first, end): the widest that fit, then narrower ones.

@@ -294,7 +294,7 @@ void convolve(const Sizes& s, const T* x, const S* weight, const S* bias, T* out
       panels<S>(columns.begin, columns.end, [&](int64_t column, int vectors) {
         const int64_t width = vectors * L;
         for (int p = 0; p < P; p++)
-          product<false>(vectors, inputs + p * of_inputs, s.in, 1, weights + p * of_weights + column * s.in,
+          product<false>(vectors, inputs + p * of_inputs, s.in, 1, weights + p * of_weights + column * s.in, width,
                          products + p * of_products, width, count, s.in);
         for (int64_t t = 0; t < count; t++)
           write_output<F>(s, products + t * width, of_products, tiles.at(first + t), bias, column, vectors, out);
@@ -350,12 +350,13 @@ void weight_gradient(const Sizes& s, const T* x, const T* grad, S* by_weight) {
           const int64_t i = band * kBand, rows = std::min(kBand, s.in - i);
           const S* left = inputs + p * of_inputs + i;
           panels<S>(0, s.out, [&](int64_t column, int vectors) {
+            const int64_t width = vectors * L;
             const S* right = gradients + p * of_gradients + column * block;
             S* to = sums + p * of_sums + i * s.out + column;
             if (first)
-              product<true>(vectors, left, 1, s.in, right, to, s.out, rows, count);
+              product<true>(vectors, left, 1, s.in, right, width, to, s.out, rows, count);
             else
-              product<false>(vectors, left, 1, s.in, right, to, s.out, rows, count);
+              product<false>(vectors, left, 1, s.in, right, width, to, s.out, rows, count);
           });
         }
     }

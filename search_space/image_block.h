@@ -1,0 +1,85 @@
+// A network's first block at once: 3x3 convolution of images, norm, (leaky) ReLU and pooling, with first derivatives.
+//
+// The convolution's output is four times as large as what leaves the block, and writing and reading it takes as long as
+// computing it. Here it lives for one image, in a core's cache, and is computed a second time for the derivatives, which
+// replace it there before they are summed into the kernels' gradient.
+#pragma once
+#include "norm_act_pool.h"
+#include "patches.h"
+
+namespace {
+namespace image_block {
+
+thread_local Scratch of_all, of_one;  // what the threads of a call share, what each has
+
+// All patches of an image, [row][pixel][patch], and the convolution's output, [row][pixel][out].
+template <class S>
+struct Image {
+  S *strip, *patches, *maps;
+  explicit Image(const Images& s) {
+    const int64_t pixels = s.height() * s.width();
+    strip = of_one.get<S>(s.strip() + pixels * (s.patch() + s.out));
+    patches = strip + s.strip();
+    maps = patches + pixels * s.patch();
+  }
+  INLINE void convolve(const Images& s, const S* x, int64_t image, const S* kernels) {
+    for (int64_t y = 0; y < s.height(); y++) {
+      S* row = patches + y * s.width() * s.patch();
+      fill(s, x, image, y, strip, row);
+      convolve_row(s, row, kernels, maps + y * s.width() * s.out);
+    }
+  }
+};
+
+template <int P, class T, class S>
+void forward(const Images& s, const Shape<S>& shape, const S* x, const S* weight, const S* bias, const S* norm_weight,
+             const S* norm_bias, T* out, S* mean, S* rstd) {
+  const int64_t pooled = shape.h * shape.w * s.out / (P == kNone ? 1 : 4);
+  S* kernels = of_all.get<S>(s.patch() * s.out);
+  pack_kernels(s, weight, bias, kernels);
+#pragma omp parallel num_threads(s.threads)
+  {
+    Channels<S> ch(kFree, s.out);
+    std::memcpy(ch[kWeight], norm_weight, s.out * sizeof(S)), std::memcpy(ch[kBias], norm_bias, s.out * sizeof(S));
+    Image<S> image(s);
+#pragma omp for schedule(static)
+    for (int64_t n = 0; n < s.n; n++) {
+      image.convolve(s, x, n, kernels);
+      forward_sample<P>(shape, (const S*)image.maps, out + n * pooled, ch, mean + n * s.out, rstd + n * s.out);
+    }
+  }
+}
+
+template <int P, class T, class S>
+void backward(const Images& s, const Shape<S>& shape, const S* x, const S* weight, const S* bias, const S* norm_weight,
+              const S* norm_bias, const T* grad, const S* mean, const S* rstd, S* by_weight, S* by_bias, S* sum1,
+              S* sum2) {
+  const int64_t pooled = shape.h * shape.w * s.out / (P == kNone ? 1 : 4), size = s.patch() * s.out;
+  const int64_t groups = std::min<int64_t>(s.n, kGroups);
+  S* kernels = of_all.get<S>((groups + 1) * size);
+  S* sums = kernels + size;  // [group][patch][out]
+  pack_kernels(s, weight, bias, kernels);
+#pragma omp parallel num_threads(s.threads)
+  {
+    Channels<S> ch(kFree + 3, s.out);
+    Image<S> image(s);
+#pragma omp for schedule(static)
+    for (int64_t group = 0; group < groups; group++) {
+      S* sum = sums + group * size;
+      std::fill(sum, sum + size, S(0));
+      const Range images = group_of(s, group, groups);
+      for (int64_t n = images.begin; n < images.end; n++) {
+        image.convolve(s, x, n, kernels);
+        recall(ch, mean + n * s.out, rstd + n * s.out, norm_weight, norm_bias);
+        backward_sample<P>(shape, (const S*)image.maps, grad + n * pooled, image.maps, ch, sum1 + n * s.out,
+                           sum2 + n * s.out);
+        for (int64_t y = 0; y < s.height(); y++)
+          add_weight_gradient(s, image.patches + y * s.width() * s.patch(), image.maps + y * s.width() * s.out, sum);
+      }
+    }
+  }
+  gather_weight_gradient(s, sums, groups, by_weight, by_bias);
+}
+
+}  // namespace image_block
+}  // namespace
