@@ -12,31 +12,28 @@ namespace image_block {
 
 thread_local Scratch of_all, of_one;  // what the threads of a call share, what each has
 
-// All patches of an image, [row][pixel][patch], and the convolution's output, [row][pixel][out].
+// An image's frame and the convolution's output, [row][pixel][out].
 template <class S>
 struct Image {
-  S *strip, *patches, *maps;
+  S *frame, *maps;
   explicit Image(const Images& s) {
-    const int64_t pixels = s.height() * s.width();
-    strip = of_one.get<S>(s.strip() + pixels * (s.patch() + s.out));
-    patches = strip + s.strip();
-    maps = patches + pixels * s.patch();
+    frame = of_one.get<S>(s.frame() + s.height() * s.width() * s.out);
+    maps = frame + s.frame();
   }
-  INLINE void convolve(const Images& s, const S* x, int64_t image, const S* kernels) {
-    for (int64_t y = 0; y < s.height(); y++) {
-      S* row = patches + y * s.width() * s.patch();
-      fill(s, x, image, y, strip, row);
-      convolve_row(s, row, kernels, maps + y * s.width() * s.out);
-    }
+  void convolve(const Images& s, const Places& places, const S* x, int64_t image, const S* kernels, const S* bias) {
+    fill_frame(s, x, image, frame);
+    for (int64_t y = 0; y < s.height(); y++)
+      convolve_row(s, places, frame, kernels, bias, y, maps + y * s.width() * s.out);
   }
 };
 
 template <int P, class T, class S>
 void forward(const Images& s, const Shape<S>& shape, const S* x, const S* weight, const S* bias, const S* norm_weight,
              const S* norm_bias, T* out, S* mean, S* rstd) {
-  const int64_t pooled = shape.h * shape.w * s.out / (P == kNone ? 1 : 4);
-  S* kernels = of_all.get<S>(s.patch() * s.out);
-  pack_kernels(s, weight, bias, kernels);
+  const int64_t pooled = pooled_size(shape, P);
+  const Places places(s);
+  S* kernels = of_all.get<S>(s.places() * s.out);
+  pack_kernels(s, places, weight, kernels);
 #pragma omp parallel num_threads(s.threads)
   {
     Channels<S> ch(kFree, s.out);
@@ -44,7 +41,7 @@ void forward(const Images& s, const Shape<S>& shape, const S* x, const S* weight
     Image<S> image(s);
 #pragma omp for schedule(static)
     for (int64_t n = 0; n < s.n; n++) {
-      image.convolve(s, x, n, kernels);
+      image.convolve(s, places, x, n, kernels, bias);
       forward_sample<P>(shape, (const S*)image.maps, out + n * pooled, ch, mean + n * s.out, rstd + n * s.out);
     }
   }
@@ -54,11 +51,12 @@ template <int P, class T, class S>
 void backward(const Images& s, const Shape<S>& shape, const S* x, const S* weight, const S* bias, const S* norm_weight,
               const S* norm_bias, const T* grad, const S* mean, const S* rstd, S* by_weight, S* by_bias, S* sum1,
               S* sum2) {
-  const int64_t pooled = shape.h * shape.w * s.out / (P == kNone ? 1 : 4), size = s.patch() * s.out;
+  const int64_t pooled = pooled_size(shape, P), size = (s.places() + 1) * s.out;
   const int64_t groups = std::min<int64_t>(s.n, kGroups);
+  const Places places(s);
   S* kernels = of_all.get<S>((groups + 1) * size);
-  S* sums = kernels + size;  // [group][patch][out]
-  pack_kernels(s, weight, bias, kernels);
+  S* sums = kernels + size;  // [group][9 in + 1][out]
+  pack_kernels(s, places, weight, kernels);
 #pragma omp parallel num_threads(s.threads)
   {
     Channels<S> ch(kFree + 3, s.out);
@@ -69,16 +67,16 @@ void backward(const Images& s, const Shape<S>& shape, const S* x, const S* weigh
       std::fill(sum, sum + size, S(0));
       const Range images = group_of(s, group, groups);
       for (int64_t n = images.begin; n < images.end; n++) {
-        image.convolve(s, x, n, kernels);
+        image.convolve(s, places, x, n, kernels, bias);
         recall(ch, mean + n * s.out, rstd + n * s.out, norm_weight, norm_bias);
         backward_sample<P>(shape, (const S*)image.maps, grad + n * pooled, image.maps, ch, sum1 + n * s.out,
                            sum2 + n * s.out);
         for (int64_t y = 0; y < s.height(); y++)
-          add_weight_gradient(s, image.patches + y * s.width() * s.patch(), image.maps + y * s.width() * s.out, sum);
+          add_weight_gradient(s, places, (const S*)image.frame, image.maps + y * s.width() * s.out, y, sum);
       }
     }
   }
-  gather_weight_gradient(s, sums, groups, by_weight, by_bias);
+  gather_weight_gradient(s, places, sums, groups, by_weight, by_bias);
 }
 
 }  // namespace image_block

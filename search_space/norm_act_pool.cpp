@@ -7,11 +7,6 @@
 
 namespace {
 
-template <class S>
-INLINE int64_t pooled_size(const Shape<S>& s, int pool) {
-  return s.h * s.w * s.c / (pool == kNone ? 1 : 4);
-}
-
 template <int P, class T, class S>
 void forward(const Shape<S>& s, const T* x, const S* weight, const S* bias, T* out, S* mean, S* rstd, int threads) {
   const int64_t sample = s.h * s.w * s.c, pooled = pooled_size(s, P);
@@ -128,9 +123,9 @@ EXPORT(float32, float, float)
 EXPORT(float64, double, double)
 EXPORT(bfloat16, bf16, float)
 
-// The first block. sizes: those of patches.cpp, groups (0: no norm), pool. numbers: slope of the activation below 0, eps.
+// The first block. sizes: those of patches.h, groups (0: no norm), pool. numbers: slope of the activation below 0, eps.
 #define DISPATCH_BLOCK(NAME, S, ...)                                                                                 \
-  const Images s = images_of(sizes);                                                                           \
+  const Images s = Images::of(sizes);                                                                           \
   const Shape<S> shape{s.n, s.height(), s.width(), s.out, sizes[11], S(numbers[0]), S(numbers[1])};            \
   if (sizes[12] == kNone) NAME<kNone>(s, shape, __VA_ARGS__);                                                  \
   if (sizes[12] == kAverage) NAME<kAverage>(s, shape, __VA_ARGS__);                                            \

@@ -289,6 +289,12 @@ INLINE int64_t span_of(const Shape<S>& s) {
   return size >= two ? size : (two / size) * size;
 }
 
+// Entries of a sample after the pooling.
+template <class S>
+INLINE int64_t pooled_size(const Shape<S>& s, int pool) {
+  return s.h * s.w * s.c / (pool == kNone ? 1 : 4);
+}
+
 // Norm, activation and pooling of one sample; mean and rstd of each channel are kept for the derivatives.
 template <int P, class X, class Y, class S>
 void forward_sample(const Shape<S>& s, const X* x, Y* out, Channels<S>& ch, S* mean, S* rstd) {

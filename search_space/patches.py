@@ -36,8 +36,9 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int) -> Te
     """x [N, I, H, W] with weight [O, I, 3, 3] and bias [O] -> [N, O, H + 2 padding - 2, …], channels-last; no graph."""
     x, n, grown = x.detach(), x.shape[0], 2 * padding - 2
     shape = (n, weight.shape[0], x.shape[2] + grown, x.shape[3] + grown)
+    bias = x.new_zeros(shape[1]) if bias is None else _plain(bias)
     out = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
-    call(SOURCE, "convolve", x.dtype, sizes(x, weight, padding), x, _plain(weight), _plain(bias), out)
+    call(SOURCE, "convolve", x.dtype, sizes(x, weight, padding), x, _plain(weight), bias, out)
     return out
 
 
@@ -67,5 +68,5 @@ def _channels_last(maps: Tensor) -> Tensor:
     return maps.detach().contiguous(memory_format=torch.channels_last)
 
 
-def _plain(parameter: Tensor | None) -> Tensor | None:
-    return None if parameter is None else parameter.detach().contiguous()
+def _plain(parameter: Tensor) -> Tensor:
+    return parameter.detach().contiguous()

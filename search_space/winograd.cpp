@@ -294,8 +294,9 @@ void convolve(const Sizes& s, const T* x, const S* weight, const S* bias, T* out
       panels<S>(columns.begin, columns.end, [&](int64_t column, int vectors) {
         const int64_t width = vectors * L;
         for (int p = 0; p < P; p++)
-          product<false>(vectors, inputs + p * of_inputs, s.in, 1, weights + p * of_weights + column * s.in, width,
-                         products + p * of_products, width, count, s.in);
+          product<kZero>(vectors, Linear<S>{inputs + p * of_inputs, s.in, 1},
+                         Right<S>{weights + p * of_weights + column * s.in, width},
+                         Result<S>{products + p * of_products, width}, count, s.in);
         for (int64_t t = 0; t < count; t++)
           write_output<F>(s, products + t * width, of_products, tiles.at(first + t), bias, column, vectors, out);
       });
@@ -348,15 +349,14 @@ void weight_gradient(const Sizes& s, const T* x, const T* grad, S* by_weight) {
       for (int p = 0; p < P; p++)
         for (int64_t band = 0; band < bands; band++) {
           const int64_t i = band * kBand, rows = std::min(kBand, s.in - i);
-          const S* left = inputs + p * of_inputs + i;
+          const Linear<S> left{inputs + p * of_inputs + i, 1, s.in};
           panels<S>(0, s.out, [&](int64_t column, int vectors) {
-            const int64_t width = vectors * L;
-            const S* right = gradients + p * of_gradients + column * block;
-            S* to = sums + p * of_sums + i * s.out + column;
+            const Right<S> right{gradients + p * of_gradients + column * block, vectors * L};
+            const Result<S> to{sums + p * of_sums + i * s.out + column, s.out};
             if (first)
-              product<true>(vectors, left, 1, s.in, right, width, to, s.out, rows, count);
+              product<kThere>(vectors, left, right, to, rows, count);
             else
-              product<false>(vectors, left, 1, s.in, right, width, to, s.out, rows, count);
+              product<kZero>(vectors, left, right, to, rows, count);
           });
         }
     }
