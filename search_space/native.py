@@ -67,7 +67,7 @@ def in_use() -> str:
 @functools.cache
 def _without(reason: str) -> None:
     """Say so, once whatever the number of sources."""
-    print(f"{reason}; PyTorch's own operations are used, about half as fast on a CPU.", file=sys.stderr)
+    print(f"{reason}; PyTorch's own operations are used, a third as fast on a CPU.", file=sys.stderr)
 
 
 def _reason(error: Exception) -> str:
@@ -116,7 +116,7 @@ def _alone(path: Path) -> Iterator[None]:
 
 
 def _compile(source: Path, compiler: str, path: Path) -> None:
-    print(f"Compiling {source.name} once for this machine (about 10 s) …", file=sys.stderr)
+    print(f"Compiling {source.name} once for this machine (some seconds) …", file=sys.stderr)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".so")
     os.close(handle)
     try:
