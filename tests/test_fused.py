@@ -1,4 +1,4 @@
-"""Fused norm-activation-pooling and the convolution against PyTorch's modules: values, first and second derivatives."""
+"""Fused norm-activation-pooling against PyTorch's modules: values, first and second derivatives."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from torch import nn
 from fyi_bench.rng import stream
 from search_space import build, fused, native
 from search_space.convnet import ACTS, NORMS, POOLS, ConvNet, ConvNetConfig
-from search_space.convolution import Convolution
 from search_space.init import construct
 
 COMPILED = native.library(fused.SOURCE) is not None
@@ -142,19 +141,6 @@ def test_function_transforms_fall_back_to_the_modules():
     by_transform = torch.func.grad(lambda x: net(x).square().sum())(images)
     images.requires_grad_(True)
     torch.testing.assert_close(by_transform, torch.autograd.grad(net(images).square().sum(), images)[0])
-
-
-@pytest.mark.parametrize("frozen", ["neither", "weights", "images"])
-def test_convolution_numerically(frozen):
-    ours = Convolution(2, 3, 3, padding=1).double()
-    x, weight, bias = draw(2, 2, 4, 4), draw(3, 2, 3, 3, seed=1), draw(3, seed=2)
-    inputs = (
-        x.requires_grad_(frozen != "images"),
-        weight.requires_grad_(frozen != "weights"),
-        bias.requires_grad_(frozen != "weights"),
-    )
-    assert torch.autograd.gradcheck(ours._conv_forward, inputs)
-    assert torch.autograd.gradgradcheck(ours._conv_forward, inputs)
 
 
 def test_without_a_compiler_it_says_so_once_and_goes_on(tmp_path):
