@@ -98,9 +98,9 @@ def _in(precision: str, device: str) -> contextlib.AbstractContextManager:
 
 @functools.cache
 def _flops(model: str, channels: int, size: int, classes: int) -> int:
-    import search_space
+    from search_space.architectures import forward_flops
 
-    return search_space.cost(model, channels, size, classes).flops
+    return forward_flops(model, channels, size, classes)
 
 
 @functools.lru_cache(maxsize=4)

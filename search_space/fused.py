@@ -28,7 +28,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from search_space.native import call, library
+from search_space.native import call, channels_last, library
 from search_space.pooling import AveragePool2x2
 
 SOURCE = Path(__file__).with_name("norm_act_pool.cpp")
@@ -83,7 +83,7 @@ def norm_act_pool(maps: Tensor, weight: Tensor | None, bias: Tensor | None, how:
 class _Forward(torch.autograd.Function):
     @staticmethod
     def forward(ctx, maps: Tensor, weight: Tensor | None, bias: Tensor | None, how: Plan) -> Tensor:
-        x = _channels_last(maps)
+        x = channels_last(maps)
         w, b = _parameters(x, weight, bias)
         n, c, height, width = x.shape
         step = 2 if how.pool else 1
@@ -105,7 +105,7 @@ class _Backward(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, grad, maps, weight, bias, mean, rstd, how: Plan):
-        x, g = _channels_last(maps), _channels_last(grad).to(maps.dtype)
+        x, g = channels_last(maps), channels_last(grad).to(maps.dtype)
         w, b = _parameters(x, weight, bias)
         by_x = _like(x, x.shape)
         sum1, sum2 = torch.zeros_like(mean), torch.zeros_like(mean)
@@ -120,17 +120,13 @@ class _Backward(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, v: Tensor, v_weight: Tensor | None, v_bias: Tensor | None):
         grad, maps, weight, bias, mean, rstd, sum1, sum2 = ctx.saved_tensors
-        x, g, along = _channels_last(maps), _channels_last(grad).to(maps.dtype), _channels_last(v).to(maps.dtype)
+        x, g, along = channels_last(maps), channels_last(grad).to(maps.dtype), channels_last(v).to(maps.dtype)
         w, b = _parameters(x, weight, bias)
         vw, vb = (torch.zeros_like(w) if t is None else t.detach().to(w.dtype).contiguous() for t in (v_weight, v_bias))
         by_grad, by_x, by_weight = _like(x, g.shape), _like(x, x.shape), torch.zeros_like(mean)
         _call("second", x, ctx.how, x, g, along, w, b, mean, rstd, sum1, sum2, vw, vb, by_grad, by_x, by_weight)
         by_w = None if weight is None else by_weight.sum(0).to(weight.dtype)
         return by_grad, by_x, by_w, None, None, None, None
-
-
-def _channels_last(maps: Tensor) -> Tensor:
-    return maps.detach().contiguous(memory_format=torch.channels_last)
 
 
 def _like(x: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -59,6 +59,13 @@ def call(source: Path, name: str, kind: torch.dtype, sizes: Sequence[int], *tens
     function((ctypes.c_int64 * len(sizes))(*sizes), *pointers)
 
 
+def channels_last(maps: Tensor) -> Tensor:
+    """Maps [N, C, H, W] as the libraries read them: without graph, channels last in memory."""
+    import torch
+
+    return maps.detach().contiguous(memory_format=torch.channels_last)
+
+
 def in_use() -> str:
     """The libraries this process has loaded, each as name-digest of its source (16 hex digits), or "none"."""
     return ", ".join(f"{name}-{digest}" for name, digest in sorted(_IN_USE.items())) or "none"

@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from search_space.native import call, library
+from search_space.native import call, channels_last, library
 
 SOURCE = Path(__file__).with_name("patches.cpp")
 MOST_CHANNELS = 4
@@ -47,7 +47,7 @@ def weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, padding: int) -> tu
     by_weight = torch.empty(weight.shape, dtype=x.dtype)
     by_bias = torch.empty(weight.shape[0], dtype=x.dtype)
     given = sizes(x, weight, padding)
-    call(SOURCE, "weight_gradient", x.dtype, given, x.detach(), _channels_last(grad), by_weight, by_bias)
+    call(SOURCE, "weight_gradient", x.dtype, given, x.detach(), channels_last(grad), by_weight, by_bias)
     return by_weight, by_bias
 
 
@@ -55,17 +55,13 @@ def input_gradient(x: Tensor, grad: Tensor, weight: Tensor, padding: int) -> Ten
     """Gradient of the input, whose shape is read only, from the output's; contiguous, no graph."""
     by_input = torch.empty(x.shape, dtype=x.dtype)
     given = sizes(x, weight, padding)
-    call(SOURCE, "input_gradient", x.dtype, given, _channels_last(grad), _plain(weight), by_input)
+    call(SOURCE, "input_gradient", x.dtype, given, channels_last(grad), _plain(weight), by_input)
     return by_input
 
 
 def sizes(x: Tensor, weight: Tensor, padding: int) -> tuple[int, ...]:
     """What the library is told of a convolution, and its threads."""
     return (*x.shape, *x.stride(), weight.shape[0], padding, torch.get_num_threads())
-
-
-def _channels_last(maps: Tensor) -> Tensor:
-    return maps.detach().contiguous(memory_format=torch.channels_last)
 
 
 def _plain(parameter: Tensor) -> Tensor:

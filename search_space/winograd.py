@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from search_space.native import call, library
+from search_space.native import call, channels_last, library
 
 SOURCE = Path(__file__).with_name("winograd.cpp")
 _TYPES = {torch.float32: torch.float32, torch.float64: torch.float64, torch.bfloat16: torch.float32}
@@ -67,7 +67,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, tile: int, turned: 
 
     turned: x [N, O, H, W] is the output's gradient and the result [N, I, H, W] the input's. tile: what `tile_for` said.
     """
-    x, weight = _channels_last(x), _plain(weight, x)
+    x, weight = channels_last(x), _plain(weight, x)
     n, channels, height, width = x.shape
     result = weight.shape[1 if turned else 0]
     out = torch.empty((n, result, height, width), dtype=x.dtype, memory_format=torch.channels_last)
@@ -81,16 +81,12 @@ def weight_gradient(x: Tensor, grad: Tensor, tile: int) -> Tensor:
 
     fp32 where these are bf16.
     """
-    x, grad = _channels_last(x), _channels_last(grad)
+    x, grad = channels_last(x), channels_last(grad)
     n, channels, height, width = x.shape
     found = torch.empty((grad.shape[1], channels, 3, 3), dtype=_TYPES[x.dtype])
     sizes = (n, height, width, channels, grad.shape[1], torch.get_num_threads(), tile, 0)
     call(SOURCE, "weight_gradient", x.dtype, sizes, x, grad, found)
     return found
-
-
-def _channels_last(maps: Tensor) -> Tensor:
-    return maps.detach().contiguous(memory_format=torch.channels_last)
 
 
 def _plain(parameter: Tensor, x: Tensor) -> Tensor:
@@ -107,7 +103,7 @@ def _benchmark() -> None:
 @torch.no_grad()
 def _compared(images: int, channels: int, size: int) -> str:
     generator, shape = torch.Generator().manual_seed(0), (images, channels, size, size)
-    x, grad = (_channels_last(torch.randn(shape, generator=generator)) for _ in range(2))
+    x, grad = (channels_last(torch.randn(shape, generator=generator)) for _ in range(2))
     x, weight = x.relu(), torch.randn(channels, channels, 3, 3, generator=generator)  # as in a network
     tile = tile_for(x, weight, _PLAIN_GEOMETRY)
 

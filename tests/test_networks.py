@@ -17,7 +17,7 @@ import search_space
 from fyi_bench.errors import DataError, UnknownNameError, UsageError
 from fyi_bench.rng import stream
 from search_space import ARCHITECTURES, build, cost, describe, names
-from search_space.architectures import convnet_config, default_depth
+from search_space.architectures import convnet_config, default_depth, forward_flops
 from search_space.convnet import ACTS, NORMS, POOLS, ConvNet, ConvNetConfig, count_flops
 from search_space.init import construct, initialise
 
@@ -366,3 +366,8 @@ def test_operations_by_hand():
     first, second, head = 8 * 9 * 32**2, 8 * 8 * 9 * 16**2, 8 * 8**2 * 10
     assert count_flops(config) == 2 * (first + second + head)
     assert cost("convnet-w8-d2", 1, 28, 10).flops == count_flops(config)
+
+
+@pytest.mark.parametrize("name", ["convnet", "convnet4", "convnetbn-w64", "convnet-w16-d2-max", "vgg11", "mlp"])
+def test_forward_operations_are_those_that_are_counted(name):
+    assert forward_flops(name, 3, 32, 10) == cost(name, 3, 32, 10).flops
