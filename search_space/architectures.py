@@ -104,7 +104,7 @@ def cost(name: str, channels: int, size: int, classes: int) -> Cost:
 
 
 def forward_flops(name: str, channels: int, size: int, classes: int) -> int:
-    """Forward operations of one image as in `cost`; of a ConvNet in closed form, without the second that counting takes."""
+    """Forward operations of one image as in `cost`; of a ConvNet in closed form, which starts a second sooner."""
     base, dash, _ = name.partition("-")
     if base in _CONVNETS and not (dash and name in ARCHITECTURES):
         return count_flops(convnet_config(name, channels, size, classes))
