@@ -118,6 +118,8 @@ def _key(point: Point, machine: Machine) -> str:
 def _rounds(point: Point, machine: Machine, count: int, stop: Stop) -> Iterator[Round]:
     """Rounds of this many processes at once: seconds of wall time a unit of any of them, memory of all."""
     name = ours_in("fp32")
+    # workers share the cores, as those of every command do
+    machine = replace(machine, threads=max(1, machine.threads // point.workers))
     spec = side_specs(point.case, machine, ("fp32",), twins=False)[name]
     with ExitStack() as stack:
         sides = [stack.enter_context(process(spec)) for _ in range(point.workers)]
