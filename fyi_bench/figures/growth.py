@@ -65,6 +65,6 @@ def _caption(record: Mapping[str, Any]) -> str:
     return (
         f"{record['device']}, {record['threads']} thread(s), fp32; unless it is what grows: {base['ipc']} images per"
         f" class, {base['classes']} classes, {base['size']} pixels, {base['model']}, {base['changes']['batch_real']}"
-        f" real images per class, {base['changes']['syn_steps']} student steps. Workers share the threads: wall time divided by the"
-        " iterations of all of them, memory of all of them."
+        f" real images per class, {base['changes']['syn_steps']} student steps. Workers share the threads: wall"
+        " time divided by the iterations of all of them, memory of all of them."
     )
