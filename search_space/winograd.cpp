@@ -59,8 +59,7 @@ struct Two {
   }
 };
 
-// 4 outputs of 6 inputs, at the points 0, a, -a, b, -b, infinity. With 3/4 and 3/2 rounding errors are half of those
-// with the usual 1 and 2, and the powers are exact.
+// 4 outputs of 6 inputs, at the points 0, a, -a, b, -b, infinity; 3/4 and 3/2 round less than the usual 1 and 2
 template <class S>
 struct Four {
   static constexpr int out = 4, in = 6;
