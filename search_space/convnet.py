@@ -18,7 +18,7 @@ from torch import nn
 from fyi_bench.errors import UnknownNameError, UsageError
 from search_space import image_block
 from search_space.convolution import Convolution
-from search_space.fused import norm_act_pool, plan, watched
+from search_space.fused import affine_of, norm_act_pool, plan, watched
 from search_space.network import Network, extra_padding, padded_size, require_positive
 from search_space.pooling import AveragePool2x2
 
@@ -126,14 +126,13 @@ class Block(nn.Module):
         if how is None:
             return self.pool(self.activate(maps))
         if image_block.fits(maps, self.conv, how) and not watched(self.conv):
-            weight, bias = (getattr(self.norm, name, None) for name in ("weight", "bias"))
-            return image_block.image_block(maps, self.conv, weight, bias, how)
+            return image_block.image_block(maps, self.conv, *affine_of(self.norm), how)
         if not self.conv.takes_any_layout(maps):
             maps = maps.contiguous(memory_format=torch.channels_last)
         maps = self.conv(maps)
         if not how.fits(maps):
             return self.pool(self.act(self.norm(maps)))
-        return norm_act_pool(maps, getattr(self.norm, "weight", None), getattr(self.norm, "bias", None), how)
+        return norm_act_pool(maps, *affine_of(self.norm), how)
 
 
 class ConvNet(Network):

@@ -1,4 +1,4 @@
-"""Norm, activation and pooling as one operation on a CPU, with first and second derivative in closed form.
+"""Norm, activation and pooling as one operation on a CPU, with derivatives in closed form.
 
 PyTorch's second derivative of group norm is some thirty passes over the maps, and each of norm, ReLU and pooling reads
 and writes them once more; together they cost as much as the convolutions. Here the maps are channels-last, which also
@@ -15,6 +15,10 @@ and E = <v w gy>, the derivative of v·gx + vw·(…) + vb·(…) is
   by x       r (q - <q> - xhat <q xhat>) - r² xhat (E - A B - C D),  q = vw gy - r (v D + w gy C).
 The activation is piecewise linear, so its own second derivative is nothing.
 
+That is for (leaky) ReLU after instance or group norm, none, or batch norm with its running statistics, which is a
+weight and a bias. Batch norm in training (the mean is over the batch), layer norm (weight and bias are per element),
+sigmoid and swish have the first derivative only; where a second is asked for, PyTorch's operations make the first.
+
 Run as a program (`python -m search_space.fused`), this prints how much faster it is than PyTorch's modules: at
 width 128 and 16 px 3.3 times forward, 2.1 with first and 4.1 with second derivatives, on one core with AVX-512.
 """
@@ -22,36 +26,74 @@ width 128 and 16 px 3.3 times forward, 2.1 with first and 4.1 with second deriva
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_space.native import call, channels_last, library
 from search_space.pooling import AveragePool2x2
 
 SOURCE = Path(__file__).with_name("norm_act_pool.cpp")
+REST = Path(__file__).with_name("norm_act_pool_rest.cpp")  # layer norm, sigmoid and swish: not every user's
 
 POOLS: dict[type[nn.Module], int] = {nn.Identity: 0, AveragePool2x2: 1, nn.MaxPool2d: 2}
-SLOPES = {nn.ReLU: lambda act: 0.0, nn.LeakyReLU: lambda act: act.negative_slope}
-NORMS = {nn.GroupNorm: lambda norm: norm.num_groups, nn.Identity: lambda norm: 0}
+LEAKY, SMOOTH = 0, 1
+# kind of an activation and its number: the slope below 0, or whether the sigmoid is multiplied by its input
+ACTS: dict[type[nn.Module], Callable[[Any], tuple[int, float]]] = {
+    nn.ReLU: lambda act: (LEAKY, 0.0),
+    nn.LeakyReLU: lambda act: (LEAKY, act.negative_slope),
+    nn.Sigmoid: lambda act: (SMOOTH, 0.0),
+    nn.SiLU: lambda act: (SMOOTH, 1.0),
+}
+NOTHING, SAMPLE, BATCH = 0, 1, 2  # what the norm's mean and variance are of
 _TYPES = {torch.float32: torch.float32, torch.float64: torch.float64, torch.bfloat16: torch.float32}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What the operation does: groups of the norm (0: none) and its eps, slope of the activation below 0, pooling."""
+    """What the operation does.
 
-    groups: int
-    eps: float
-    slope: float
+    over: what the norm's mean and variance are of; groups of a sample's channels, and eps. elements: the shape
+    [C, H, W] of weight and bias where they are per element. act, number: of the activation. running: the module whose
+    running statistics follow the batch's.
+    """
+
     pool: int
+    act: int
+    number: float
+    over: int = NOTHING
+    groups: int = 0
+    eps: float = 0.0
+    elements: tuple[int, ...] = ()
+    running: nn.BatchNorm2d | None = None
+
+    @property
+    def source(self) -> Path:
+        """The source that has this way."""
+        return REST if self.elements or self.act == SMOOTH else SOURCE
+
+    @property
+    def twice(self) -> bool:
+        """Whether the second derivative is there too."""
+        return self.source == SOURCE and self.over != BATCH
 
     def fits(self, maps: Tensor) -> bool:
         """Whether the norm's input [N, C, H, W] has a type and size the operation exists for."""
-        odd = maps.shape[-1] % 2 or maps.shape[-2] % 2
-        return maps.dtype in _TYPES and maps.numel() > 0 and not (self.pool and odd)
+        n, c, height, width = maps.shape
+        if maps.dtype not in _TYPES or maps.numel() == 0 or (self.pool and (height % 2 or width % 2)):
+            return False
+        if self.elements and self.elements != (c, height, width):
+            return False
+        return self.over != BATCH or n * height * width > 1
+
+    def codes(self, affine: bool) -> tuple[int, ...]:
+        """How the compiled function is told."""
+        return self.groups, self.pool, self.over, int(affine), self.act, int(bool(self.elements))
 
 
 def plan(maps: Tensor, norm: nn.Module, act: nn.Module, pool: nn.Module) -> Plan | None:
@@ -61,13 +103,37 @@ def plan(maps: Tensor, norm: nn.Module, act: nn.Module, pool: nn.Module) -> Plan
     """
     if maps.device.type != "cpu" or torch._C._functorch.is_functorch_wrapped_tensor(maps):
         return None
-    if type(norm) not in NORMS or type(act) not in SLOPES or type(pool) not in POOLS:
+    if type(norm) not in _NORMS or type(act) not in ACTS or type(pool) not in POOLS:
         return None
     if type(pool) is nn.MaxPool2d and (pool.kernel_size, pool.stride, pool.padding) != (2, 2, 0):
         return None
-    if library(SOURCE) is None:
+    of_norm = _NORMS[type(norm)](norm)
+    if of_norm is None:
         return None
-    return Plan(NORMS[type(norm)](norm), getattr(norm, "eps", 0.0), SLOPES[type(act)](act), POOLS[type(pool)])
+    kind, number = ACTS[type(act)](act)
+    how = Plan(POOLS[type(pool)], kind, number, **of_norm)
+    return None if library(how.source) is None else how
+
+
+def _batch_norm(norm: nn.BatchNorm2d) -> dict[str, Any] | None:
+    if not norm.affine or not norm.track_running_stats or norm.momentum is None:
+        return None
+    return {"over": BATCH, "eps": norm.eps, "running": norm} if norm.training else {}
+
+
+def _layer_norm(norm: nn.LayerNorm) -> dict[str, Any] | None:
+    if len(norm.normalized_shape) != 3 or norm.weight is None or norm.bias is None:
+        return None
+    return {"over": SAMPLE, "groups": 1, "eps": norm.eps, "elements": tuple(norm.normalized_shape)}
+
+
+# what a plan says of a norm; None: not known here
+_NORMS: dict[type[nn.Module], Callable[[Any], dict[str, Any] | None]] = {
+    nn.Identity: lambda norm: {},
+    nn.GroupNorm: lambda norm: {"over": SAMPLE, "groups": norm.num_groups, "eps": norm.eps},
+    nn.LayerNorm: _layer_norm,
+    nn.BatchNorm2d: _batch_norm,
+}
 
 
 def watched(*modules: nn.Module) -> bool:
@@ -75,9 +141,29 @@ def watched(*modules: nn.Module) -> bool:
     return any(m._forward_hooks or m._forward_pre_hooks or m._backward_hooks or m._backward_pre_hooks for m in modules)
 
 
+def affine_of(norm: nn.Module) -> tuple[Tensor | None, Tensor | None]:
+    """Weight and bias of a planned norm; of a batch norm that uses its running statistics what they come to."""
+    if type(norm) is nn.BatchNorm2d and not norm.training:
+        weight = norm.weight * (norm.running_var + norm.eps).rsqrt()
+        return weight, norm.bias - norm.running_mean * weight
+    return getattr(norm, "weight", None), getattr(norm, "bias", None)
+
+
 def norm_act_pool(maps: Tensor, weight: Tensor | None, bias: Tensor | None, how: Plan) -> Tensor:
-    """pool(act(norm(maps))) of maps [N, C, H, W], channels-last; differentiable twice in maps, weight and bias [C]."""
+    """pool(act(norm(maps))) of maps [N, C, H, W], channels-last; differentiable twice in maps, weight and bias.
+
+    weight, bias: [C], or [C, H, W] where the plan says so (`affine_of`).
+    """
     return _Forward.apply(maps, weight, bias, how)
+
+
+def gradients_with_graph(
+    out: Tensor, inputs: Sequence[Tensor | None], needed: Sequence[bool], grad: Tensor
+) -> list[Tensor | None]:
+    """The gradients of those inputs that need one, with a graph; None for the others."""
+    wanted = [t for t, asked in zip(inputs, needed, strict=True) if asked]
+    found = iter(torch.autograd.grad(out, wanted, grad, create_graph=True))
+    return [next(found) if asked else None for asked in needed]
 
 
 class _Forward(torch.autograd.Function):
@@ -89,7 +175,9 @@ class _Forward(torch.autograd.Function):
         step = 2 if how.pool else 1
         out = _like(x, (n, c, height // step, width // step))
         mean, rstd = (w.new_empty(n, c) for _ in range(2))
-        _call("forward", x, how, x, w, b, out, mean, rstd)
+        _call("forward", x, weight, how, x, w, b, out, mean, rstd)
+        if how.running is not None:
+            _follow(how.running, mean[0], rstd[0], n * height * width)
         ctx.save_for_backward(maps, weight, bias, mean, rstd)
         ctx.how = how
         return out
@@ -97,6 +185,10 @@ class _Forward(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor):
         maps, weight, bias, mean, rstd = ctx.saved_tensors
+        if torch.is_grad_enabled() and not ctx.how.twice:  # asked for with create_graph
+            inputs = (maps, weight, bias)
+            out = _one_by_one(*inputs, ctx.how)
+            return *gradients_with_graph(out, inputs, ctx.needs_input_grad[:3], grad), None
         return *_Backward.apply(grad, maps, weight, bias, mean, rstd, ctx.how), None
 
 
@@ -109,11 +201,16 @@ class _Backward(torch.autograd.Function):
         w, b = _parameters(x, weight, bias)
         by_x = _like(x, x.shape)
         sum1, sum2 = torch.zeros_like(mean), torch.zeros_like(mean)
-        _call("backward", x, how, x, g, w, b, mean, rstd, by_x, sum1, sum2)
+        _call("backward", x, weight, how, x, g, w, b, mean, rstd, by_x, sum1, sum2)
         ctx.save_for_backward(grad, maps, weight, bias, mean, rstd, sum1, sum2)
         ctx.how = how
         if weight is None:
             return by_x, None, None
+        if how.elements:
+            by_w, by_b = torch.zeros_like(w), torch.zeros_like(b)
+            if ctx.needs_input_grad[2] or ctx.needs_input_grad[3]:
+                _call("elements", x, weight, how, x, g, w, b, mean, rstd, by_w, by_b)
+            return by_x, by_w.permute(2, 0, 1).to(weight.dtype), by_b.permute(2, 0, 1).to(bias.dtype)
         return by_x, sum2.sum(0).to(weight.dtype), sum1.sum(0).to(bias.dtype)
 
     @staticmethod
@@ -124,9 +221,35 @@ class _Backward(torch.autograd.Function):
         w, b = _parameters(x, weight, bias)
         vw, vb = (torch.zeros_like(w) if t is None else t.detach().to(w.dtype).contiguous() for t in (v_weight, v_bias))
         by_grad, by_x, by_weight = _like(x, g.shape), _like(x, x.shape), torch.zeros_like(mean)
-        _call("second", x, ctx.how, x, g, along, w, b, mean, rstd, sum1, sum2, vw, vb, by_grad, by_x, by_weight)
+        given = (x, g, along, w, b, mean, rstd, sum1, sum2, vw, vb)
+        _call("second", x, weight, ctx.how, *given, by_grad, by_x, by_weight)
         by_w = None if weight is None else by_weight.sum(0).to(weight.dtype)
         return by_grad, by_x, by_w, None, None, None, None
+
+
+def _follow(norm: nn.BatchNorm2d, mean: Tensor, rstd: Tensor, entries: int) -> None:
+    """Move the running statistics towards a batch's, as BatchNorm2d does: the variance is the unbiased one."""
+    variance = (rstd.double().pow(-2) - norm.eps).clamp_(min=0) * (entries / (entries - 1))
+    for running, now in ((norm.running_mean, mean), (norm.running_var, variance)):
+        running.lerp_(now.to(running.dtype), norm.momentum)
+    norm.num_batches_tracked.add_(1)
+
+
+def _one_by_one(maps: Tensor, weight: Tensor | None, bias: Tensor | None, how: Plan) -> Tensor:
+    """The same by PyTorch's operations; running statistics stay."""
+    if how.over == BATCH:
+        maps = F.batch_norm(maps, None, None, weight, bias, True, 0.0, how.eps)
+    elif how.elements:
+        maps = F.layer_norm(maps, how.elements, weight, bias, how.eps)
+    elif how.over == SAMPLE:
+        maps = F.group_norm(maps, how.groups, weight, bias, how.eps)
+    elif weight is not None:
+        maps = maps * weight.view(1, -1, 1, 1) + bias.view(1, -1, 1, 1)
+    if how.act == SMOOTH:
+        maps = F.silu(maps) if how.number else torch.sigmoid(maps)
+    else:
+        maps = F.leaky_relu(maps, how.number)
+    return {0: lambda x: x, 1: lambda x: F.avg_pool2d(x, 2), 2: lambda x: F.max_pool2d(x, 2)}[how.pool](maps)
 
 
 def _like(x: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -134,17 +257,19 @@ def _like(x: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def _parameters(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """[C], or [H, W, C] as the maps lie in memory."""
     kind, c = _TYPES[x.dtype], x.shape[1]
     if weight is None:
         return torch.ones(c, dtype=kind), torch.zeros(c, dtype=kind)
-    return weight.detach().to(kind).contiguous(), bias.detach().to(kind).contiguous()
+    given = (t.detach().to(kind) for t in (weight, bias))
+    return tuple((t.permute(1, 2, 0) if t.ndim == 3 else t).contiguous() for t in given)
 
 
-def _call(name: str, x: Tensor, how: Plan, *tensors: Tensor) -> None:
+def _call(name: str, x: Tensor, weight: Tensor | None, how: Plan, *tensors: Tensor) -> None:
     n, c, height, width = x.shape
-    sizes = (n, height, width, c, how.groups, how.pool, torch.get_num_threads())
-    numbers = torch.tensor([how.slope, how.eps], dtype=torch.float64)
-    call(SOURCE, name, x.dtype, sizes, numbers, *tensors)
+    sizes = (n, height, width, c, torch.get_num_threads(), *how.codes(weight is not None))
+    numbers = torch.tensor([how.number, how.eps], dtype=torch.float64)
+    call(how.source, name, x.dtype, sizes, numbers, *tensors)
 
 
 def _benchmark(compiled: bool) -> None:

@@ -1,10 +1,10 @@
-// A network's first block at once: 3x3 convolution of images, norm, (leaky) ReLU and pooling, with first derivatives.
+// A network's first block at once: 3x3 convolution of images, norm, activation and pooling, with first derivatives.
 //
 // The convolution's output is four times as large as what leaves the block, and writing and reading it takes as long as
 // computing it. Here it lives for one image, in a core's cache, and is computed a second time for the derivatives, which
 // replace it there before they are summed into the kernels' gradient.
 #pragma once
-#include "norm_act_pool.h"
+#include "norm_act_pool_batch.h"
 #include "patches.h"
 
 namespace {
@@ -27,10 +27,10 @@ struct Image {
   }
 };
 
-template <int P, class T, class S>
+template <class H, class T, class S>
 void forward(const Images& s, const Shape<S>& shape, const S* x, const S* weight, const S* bias, const S* norm_weight,
              const S* norm_bias, T* out, S* mean, S* rstd) {
-  const int64_t pooled = pooled_size(shape, P);
+  const int64_t pooled = shape.pooled(H::P);
   const Places places(s);
   S* kernels = of_all.get<S>(s.places() * s.out);
   pack_kernels(s, places, weight, kernels);
@@ -42,16 +42,16 @@ void forward(const Images& s, const Shape<S>& shape, const S* x, const S* weight
 #pragma omp for schedule(static)
     for (int64_t n = 0; n < s.n; n++) {
       image.convolve(s, places, x, n, kernels, bias);
-      forward_sample<P>(shape, (const S*)image.maps, out + n * pooled, ch, mean + n * s.out, rstd + n * s.out);
+      forward_sample<H>(shape, (const S*)image.maps, out + n * pooled, ch, mean + n * s.out, rstd + n * s.out);
     }
   }
 }
 
-template <int P, class T, class S>
+template <class H, class T, class S>
 void backward(const Images& s, const Shape<S>& shape, const S* x, const S* weight, const S* bias, const S* norm_weight,
               const S* norm_bias, const T* grad, const S* mean, const S* rstd, S* by_weight, S* by_bias, S* sum1,
               S* sum2) {
-  const int64_t pooled = pooled_size(shape, P), size = (s.places() + 1) * s.out;
+  const int64_t pooled = shape.pooled(H::P), size = (s.places() + 1) * s.out;
   const int64_t groups = std::min<int64_t>(s.n, kGroups);
   const Places places(s);
   S* kernels = of_all.get<S>((groups + 1) * size);
@@ -69,7 +69,7 @@ void backward(const Images& s, const Shape<S>& shape, const S* x, const S* weigh
       for (int64_t n = images.begin; n < images.end; n++) {
         image.convolve(s, places, x, n, kernels, bias);
         recall(ch, mean + n * s.out, rstd + n * s.out, norm_weight, norm_bias);
-        backward_sample<P>(shape, (const S*)image.maps, grad + n * pooled, image.maps, ch, sum1 + n * s.out,
+        backward_sample<H>(shape, (const S*)image.maps, grad + n * pooled, image.maps, ch, sum1 + n * s.out,
                            sum2 + n * s.out);
         for (int64_t y = 0; y < s.height(); y++)
           add_weight_gradient(s, places, (const S*)image.frame, image.maps + y * s.width() * s.out, y, sum);
@@ -81,3 +81,25 @@ void backward(const Images& s, const Shape<S>& shape, const S* x, const S* weigh
 
 }  // namespace image_block
 }  // namespace
+
+// sizes: those of patches.h, how
+#define EXPORT_BLOCK(WITH, SUFFIX, T, S)                                                                             \
+  extern "C" void image_block_forward_##SUFFIX(const int64_t* sizes, const double* numbers, const S* x,              \
+                                               const S* weight, const S* bias, const S* norm_weight,                 \
+                                               const S* norm_bias, T* out, S* mean, S* rstd) {                       \
+    const Images s = Images::of(sizes);                                                                              \
+    const auto shape = shape_of<S>(s.n, s.height(), s.width(), s.out, sizes + 11, numbers);                          \
+    WITH<S>(sizes + 11, [&](auto how) {                                                                              \
+      image_block::forward<decltype(how)>(s, shape, x, weight, bias, norm_weight, norm_bias, out, mean, rstd);       \
+    });                                                                                                              \
+  }                                                                                                                  \
+  extern "C" void image_block_backward_##SUFFIX(                                                                     \
+      const int64_t* sizes, const double* numbers, const S* x, const S* weight, const S* bias, const S* norm_weight, \
+      const S* norm_bias, const T* grad, const S* mean, const S* rstd, S* by_weight, S* by_bias, S* sum1, S* sum2) { \
+    const Images s = Images::of(sizes);                                                                              \
+    const auto shape = shape_of<S>(s.n, s.height(), s.width(), s.out, sizes + 11, numbers);                          \
+    WITH<S>(sizes + 11, [&](auto how) {                                                                              \
+      image_block::backward<decltype(how)>(s, shape, x, weight, bias, norm_weight, norm_bias, grad, mean, rstd,      \
+                                           by_weight, by_bias, sum1, sum2);                                          \
+    });                                                                                                              \
+  }

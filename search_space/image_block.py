@@ -11,13 +11,15 @@ from torch import Tensor, nn
 
 from search_space import patches
 from search_space.convolution import Convolution, convolve_with_graph, geometry_of
-from search_space.fused import SOURCE, Plan, norm_act_pool
+from search_space.fused import BATCH, Plan, gradients_with_graph, norm_act_pool
 from search_space.native import call
 
 
 def fits(images: Tensor, conv: nn.Conv2d, how: Plan | None) -> bool:
     """Whether a block of this convolution and `how` for the rest goes at once for these images."""
-    if how is None or images.requires_grad or type(conv) is not Convolution or conv.bias is None:
+    if how is None or how.over == BATCH or how.elements or images.requires_grad:
+        return False
+    if type(conv) is not Convolution or conv.bias is None:
         return False
     if not patches.fits(images, conv.weight, geometry_of(conv)) or images.dtype != conv.weight.dtype:
         return False
@@ -46,7 +48,7 @@ class _ImageBlock(torch.autograd.Function):
         out = torch.empty(shape, dtype=kind, memory_format=torch.channels_last)
         mean, rstd = images.new_empty(n, channels), images.new_empty(n, channels)
         given = _given(images, weight, bias, norm_weight, norm_bias, padding, how)
-        call(SOURCE, "image_block_forward", kind, *given, out, mean, rstd)
+        call(how.source, "image_block_forward", kind, *given, out, mean, rstd)
         ctx.save_for_backward(images, weight, bias, norm_weight, norm_bias, mean, rstd)
         ctx.padding, ctx.how, ctx.kind = padding, how, kind
         return out
@@ -60,7 +62,7 @@ class _ImageBlock(torch.autograd.Function):
         sum1, sum2 = torch.zeros_like(mean), torch.zeros_like(mean)
         grad = grad.to(ctx.kind).contiguous(memory_format=torch.channels_last)
         given = _given(*inputs, ctx.padding, ctx.how)
-        call(SOURCE, "image_block_backward", ctx.kind, *given, grad, mean, rstd, by_weight, by_bias, sum1, sum2)
+        call(ctx.how.source, "image_block_backward", ctx.kind, *given, grad, mean, rstd, by_weight, by_bias, sum1, sum2)
         by_norm = (None, None) if inputs[3] is None else (sum2.sum(0), sum1.sum(0))
         return None, by_weight, by_bias, *by_norm, None, None, None
 
@@ -68,18 +70,16 @@ class _ImageBlock(torch.autograd.Function):
 def _given(images, weight, bias, norm_weight, norm_bias, padding: int, how: Plan) -> tuple:
     """What both directions are called with first."""
     channels = weight.shape[0]
-    sizes = (*patches.sizes(images, weight, padding), how.groups, how.pool)
+    sizes = (*patches.sizes(images, weight, padding), *how.codes(norm_weight is not None))
     if norm_weight is None:
         norm_weight, norm_bias = images.new_ones(channels), images.new_zeros(channels)
-    numbers = torch.tensor([how.slope, how.eps], dtype=torch.float64)
+    numbers = torch.tensor([how.number, how.eps], dtype=torch.float64)
     return sizes, numbers, images, *(t.detach().contiguous() for t in (weight, bias, norm_weight, norm_bias))
 
 
 def _one_by_one(grad: Tensor, inputs: list[Tensor | None], ctx) -> list[Tensor | None]:
     """The gradients with their graph."""
     images, weight, bias, norm_weight, norm_bias = inputs
-    wanted = [t for t, needed in zip(inputs, ctx.needs_input_grad, strict=False) if needed]
     maps = convolve_with_graph(images, weight, bias, ((1, 1), (ctx.padding, ctx.padding), (1, 1)))
     out = norm_act_pool(maps, norm_weight, norm_bias, ctx.how).to(ctx.kind)
-    found = iter(torch.autograd.grad(out, wanted, grad, create_graph=True))
-    return [next(found) if needed else None for needed in ctx.needs_input_grad[: len(inputs)]]
+    return gradients_with_graph(out, inputs, ctx.needs_input_grad[: len(inputs)], grad)

@@ -214,7 +214,7 @@ def test_a_network_goes_the_fast_ways(monkeypatch):
     assert matched == ["convolve", "convolve", "convolve", "input_gradient"]
 
 
-KNOWN = [(norm, act, pool) for norm in ("instance", "group", "none") for act in ("relu", "leakyrelu") for pool in POOLS]
+KNOWN = [(norm, act, pool) for norm in ("instance", "group", "none") for act in ACTS for pool in POOLS]
 
 
 def first_block(norm: str, act: str, pool: str, kind: type[nn.Conv2d], padding: int = 1) -> nn.Sequential:
@@ -272,6 +272,10 @@ def test_a_first_block_goes_one_by_one_where_it_must():
     assert not image_block.fits(images.float(), block[0], how)  # another type than the weights
     assert not image_block.fits(images.requires_grad_(True), block[0], how)
     assert not image_block.fits(draw(2, 3, 7, 7), block[0], how)  # pooling leaves out an odd row
+    for norm in ("batch", "layer"):  # statistics of the batch; parameters per element
+        assert not image_block.fits(
+            images, block[0], fused.plan(images, *first_block(norm, "relu", "avg", Convolution)[1:])
+        )
     net = build("convnet-w32-d1", 3, 8, 2, stream(0, "net")).double()
     seen = []
     net.blocks[0].conv.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))

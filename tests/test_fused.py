@@ -17,7 +17,7 @@ from search_space.init import construct
 
 COMPILED = native.library(fused.SOURCE) is not None
 needs_compiler = pytest.mark.skipif(not COMPILED, reason="no C++ compiler here: PyTorch's own operations are used")
-KNOWN = [*itertools.product(("instance", "group", "none"), ("relu", "leakyrelu"), ("none", "avg", "max"))]
+KNOWN = [*itertools.product(NORMS, ACTS, POOLS)]
 
 
 def draw(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -44,8 +44,7 @@ def plain(norm: str, act: str, pool: str, width: int, size: int) -> nn.Sequentia
 
 
 def fused_of(module: nn.Sequential):
-    weight, bias = (getattr(module[0], name, None) for name in ("weight", "bias"))
-    return lambda maps: fused.norm_act_pool(maps, weight, bias, fused.plan(maps, *module))
+    return lambda maps: fused.norm_act_pool(maps, *fused.affine_of(module[0]), fused.plan(maps, *module))
 
 
 @needs_compiler
@@ -55,6 +54,10 @@ def test_equals_the_modules(norm, act, pool, width):
     module = plain(norm, act, pool, width, 6)
     inputs = [draw(3, width, 6, 6).requires_grad_(True), *module.parameters()]
     for ours, theirs in zip(derivatives(fused_of(module), inputs), derivatives(module, inputs), strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+    # without create_graph: the compiled derivative, where a second one needs PyTorch's
+    first = [torch.autograd.grad(weighted([function(inputs[0])]), inputs) for function in (fused_of(module), module)]
+    for ours, theirs in zip(*first, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
 
 
@@ -68,13 +71,15 @@ def test_derivatives_numerically():
 
 
 @needs_compiler
+@pytest.mark.parametrize("act", ["relu", "sigmoid"])
+@pytest.mark.parametrize("norm", ["instance", "layer", "batch"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_narrow_types_follow_float64(dtype):
-    module = plain("instance", "relu", "avg", 40, 8)
+def test_narrow_types_follow_float64(dtype, norm, act):
+    module = plain(norm, act, "avg", 40, 8)
     maps = draw(2, 40, 8, 8) + 5  # far from zero: the variance must not cancel
     exact = module(maps)
     maps = maps.to(dtype).requires_grad_(True)
-    found = fused_of(module)(maps)
+    found = fused_of(module.float())(maps)
     assert found.dtype == dtype
     assert found.is_contiguous(memory_format=torch.channels_last)
     tolerance = {torch.float32: 1e-5, torch.bfloat16: 0.1}[dtype]
@@ -85,13 +90,66 @@ def test_narrow_types_follow_float64(dtype):
 
 
 @needs_compiler
-def test_threads_change_nothing():
-    module, maps = plain("group", "relu", "max", 8, 8), draw(5, 8, 8, 8).requires_grad_(True)
+@pytest.mark.parametrize("act", ["sigmoid", "swish"])
+def test_smooth_activations_at_their_ends(act):
+    module = plain("none", act, "none", 4, 4).float()
+    maps = torch.tensor([-1e30, -800.0, -100.0, -88.0, -1e-8, 0.0, 1e-8, 17.0, 88.0, 1e30, float("inf"), float("nan")])
+    maps = maps.repeat_interleave(4).view(12, 4, 1, 1)
+    found, expected = (function(maps) for function in (fused_of(module), module))
+    torch.testing.assert_close(found, expected, rtol=3e-7, atol=1e-35, equal_nan=True)
+    wide = torch.linspace(-700, 700, 1001, dtype=torch.float64).view(1, 1, 1, -1)
+    module = plain("none", act, "none", 1, 1)
+    torch.testing.assert_close(fused_of(module)(wide), module(wide), rtol=1e-15, atol=0)
+
+
+@needs_compiler
+def test_running_statistics_follow_and_are_used():
+    ours, theirs = (plain("batch", "relu", "avg", 20, 6) for _ in range(2))
+    for step in range(3):
+        maps = 3 * draw(4, 20, 6, 6, seed=step) + 2
+        fused_of(ours)(maps)
+        theirs(maps)
+    for name, value in theirs[0].state_dict().items():
+        torch.testing.assert_close(ours[0].state_dict()[name], value, rtol=1e-12, atol=1e-12)
+    assert int(ours[0].num_batches_tracked) == 3
+    for module in (ours, theirs):
+        module.eval()
+    inputs = [draw(3, 20, 6, 6).requires_grad_(True), *ours.parameters()]
+    twins = [inputs[0], *theirs.parameters()]
+    for found, expected in zip(derivatives(fused_of(ours), inputs), derivatives(theirs, twins), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    assert int(ours[0].num_batches_tracked) == 3  # reading them does not move them
+
+
+@needs_compiler
+def test_norms_that_are_not_known_go_by_their_modules():
+    maps, rest = draw(2, 8, 4, 4), (nn.ReLU(), nn.Identity())
+    unknown = (
+        nn.BatchNorm2d(8, affine=False),
+        nn.BatchNorm2d(8, track_running_stats=False),
+        nn.BatchNorm2d(8, momentum=None),
+        nn.LayerNorm([4]),
+        nn.LayerNorm([8, 4, 4], elementwise_affine=False),
+        nn.InstanceNorm2d(8),
+    )
+    assert [fused.plan(maps, norm, *rest) for norm in unknown] == [None] * len(unknown)
+    assert not fused.plan(maps, nn.LayerNorm([8, 4, 4]), *rest).fits(draw(2, 8, 2, 2))
+    batch = fused.plan(maps, nn.BatchNorm2d(8), *rest)
+    assert batch.fits(maps)
+    assert not batch.fits(draw(1, 8, 1, 1))  # one value has no variance: PyTorch says so
+
+
+@needs_compiler
+@pytest.mark.parametrize(("norm", "act"), [("group", "relu"), ("batch", "relu"), ("layer", "sigmoid")])
+def test_threads_change_nothing(norm, act):
+    module, maps = plain(norm, act, "max", 8, 8), draw(5, 8, 8, 8).requires_grad_(True)
     before, results = torch.get_num_threads(), []
     try:
         for threads in (1, 3):
             torch.set_num_threads(threads)
-            results.append(derivatives(fused_of(module), [maps]))
+            inputs = [maps, *module.parameters()]
+            gradients = torch.autograd.grad(weighted([fused_of(module)(maps)]), inputs)  # the compiled derivative
+            results.append([*gradients, *derivatives(fused_of(module), [maps])])
     finally:
         torch.set_num_threads(before)
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
@@ -113,7 +171,9 @@ def test_networks_equal_their_plain_twins(norm, size):
     for model in (net, twin):
         images = draw(3, 3, size, size).requires_grad_(True)
         parameters = list(model.parameters())
-        results.append(derivatives(model, [images, *parameters]))
+        found = derivatives(model, [images, *parameters])
+        model.eval()
+        results.append([*found, model(images), model(images.detach()), *model.buffers()])
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
     assert list(net.state_dict()) == list(twin.state_dict())
