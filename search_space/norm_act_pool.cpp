@@ -7,65 +7,51 @@
 namespace {
 
 // sums of v, v xhat, v gy, where v is the cotangent of gx
-template <class H, class V, int U, class T, class S>
+template <class H, class V, class T, class S>
 INLINE void second_sums(const Shape<S>& s, const T* x, const T* grad, const T* v, Channels<S>& ch, int64_t first,
                         S* total, S* along, S* energy) {
-  typedef Point<H, V, U, T, S> Points;
-  constexpr int L = Points::L;
-  const Points point(s, x, ch, first);
-  V all[3][U] = {}, row[3][U] = {};
+  const Point<H, V, T, S> point(s, x, ch, first);
+  V all[3] = {}, row[3] = {};
   squares<H::P>(
       s.h, s.w, s.c,
       [&](int64_t at, int64_t pooled) {
-        for (int u = 0; u < U; u++) {
-          V xhat[4], d[4];
-          point.at(u, at, xhat, d);
-          const V g = load<V>(grad + first + pooled + u * L);
-          for (int k = 0; k < kPlaces<H::P>; k++) {
-            const V value = load<V>(v + first + point.entry(u, at, k));
-            row[0][u] += value;
-            row[1][u] += value * xhat[k];
-            row[2][u] += value * d[k] * g;
-          }
+        V xhat[4], d[4];
+        point.at(at, xhat, d);
+        const V g = load<V>(grad + first + pooled);
+        for (int k = 0; k < kPlaces<H::P>; k++) {
+          const V value = load<V>(v + first + point.entry(at, k));
+          row[0] += value;
+          row[1] += value * xhat[k];
+          row[2] += value * d[k] * g;
         }
       },
       [&] {
-        for (int q = 0; q < 3; q++)
-          for (int u = 0; u < U; u++) all[q][u] += row[q][u], row[q][u] = V{};
+        for (int q = 0; q < 3; q++) all[q] += row[q], row[q] = V{};
       });
-  for (int u = 0; u < U; u++) {
-    store(total + first + u * L, all[0][u]), store(along + first + u * L, all[1][u]);
-    store(energy + first + u * L, all[2][u]);
-  }
+  store(total + first, all[0]), store(along + first, all[1]), store(energy + first, all[2]);
 }
 
-// cotangents of grad (pooled sums of s (l1 v + l2 xhat + l0)) and of x (k1 v + k2 gy + k3 xhat + k0)
-template <class H, class V, int U, class T, class S>
+// cotangents of grad (pooled sums of s (l1 v + l2 xhat + l0)) and of x (m1 v + m2 gy + m3 xhat + m0)
+template <class H, class V, class T, class S>
 INLINE void second_pass(const Shape<S>& s, const T* x, const T* grad, const T* v, T* by_grad, T* by_x,
                         Channels<S>& ch, int64_t first) {
-  typedef Point<H, V, U, T, S> Points;
-  constexpr int L = Points::L;
-  const Points point(s, x, ch, first);
-  V l[3][U], m[4][U];
-  for (int u = 0; u < U; u++) {
-    for (int q = 0; q < 3; q++) l[q][u] = load<V>(ch[kFree + q] + first + u * L);
-    for (int q = 0; q < 4; q++) m[q][u] = load<V>(ch[kFree + 3 + q] + first + u * L);
-  }
+  const Point<H, V, T, S> point(s, x, ch, first);
+  V l[3], m[4];
+  for (int q = 0; q < 3; q++) l[q] = load<V>(ch[kFree + q] + first);
+  for (int q = 0; q < 4; q++) m[q] = load<V>(ch[kFree + 3 + q] + first);
   squares<H::P>(
       s.h, s.w, s.c,
       [&](int64_t at, int64_t pooled) {
-        for (int u = 0; u < U; u++) {
-          V xhat[4], d[4], sum = {};
-          point.at(u, at, xhat, d);
-          const V g = load<V>(grad + first + pooled + u * L);
-          for (int k = 0; k < kPlaces<H::P>; k++) {
-            const int64_t here = first + point.entry(u, at, k);
-            const V value = load<V>(v + here);
-            sum += d[k] * (value * l[1][u] + xhat[k] * l[2][u] + l[0][u]);
-            store(by_x + here, value * m[1][u] + d[k] * g * m[2][u] + xhat[k] * m[3][u] + m[0][u]);
-          }
-          store(by_grad + first + pooled + u * L, sum);
+        V xhat[4], d[4], sum = {};
+        point.at(at, xhat, d);
+        const V g = load<V>(grad + first + pooled);
+        for (int k = 0; k < kPlaces<H::P>; k++) {
+          const int64_t here = first + point.entry(at, k);
+          const V value = load<V>(v + here);
+          sum += d[k] * (value * l[1] + xhat[k] * l[2] + l[0]);
+          store(by_x + here, value * m[1] + d[k] * g * m[2] + xhat[k] * m[3] + m[0]);
         }
+        store(by_grad + first + pooled, sum);
       },
       [] {});
 }
@@ -92,8 +78,8 @@ void second(const Shape<S>& s, const T* x, const T* grad, const T* v, const S* w
       for (int64_t begin = 0; begin < s.c; begin += span) {
         const int64_t end = begin + span < s.c ? begin + span : s.c;
         if (s.over == kSample || s.affine)
-          blocks<S>(begin, end, [&](auto w, auto u, int64_t c) {
-            second_sums<H, decltype(w), u.value>(s, from, pull, along, ch, c, g[G::kV], g[G::kVXhat], g[G::kVGy]);
+          blocks<S>(begin, end, [&](auto w, int64_t c) {
+            second_sums<H, decltype(w)>(s, from, pull, along, ch, c, g[G::kV], g[G::kVXhat], g[G::kVGy]);
           });
         for (int64_t c = begin; c < end; c++) {
           by_weight[n * s.c + c] = g[G::kVGy][c];  // kept until the means replace the sums
@@ -115,8 +101,8 @@ void second(const Shape<S>& s, const T* x, const T* grad, const T* v, const S* w
           ch[kFree + 5][c] = r * (v_weight[c] - r * weight[c] * cc);
           ch[kFree + 6][c] = -r * (qx - 2 * r * cc * d) - r * r * (e - a * b - cc * d);
         }
-        blocks<S>(begin, end, [&](auto w, auto u, int64_t c) {
-          second_pass<H, decltype(w), u.value>(s, from, pull, along, by_grad + n * pooled, by_x + n * sample, ch, c);
+        blocks<S>(begin, end, [&](auto w, int64_t c) {
+          second_pass<H, decltype(w)>(s, from, pull, along, by_grad + n * pooled, by_x + n * sample, ch, c);
         });
       }
     }

@@ -59,34 +59,32 @@ INLINE int64_t place(int k, int64_t w, int64_t c) {
   return P == kNone ? 0 : ((k >> 1) * w + (k & 1)) * c;
 }
 
-// ---- passes over U vectors of channels of one sample; pointers are at the first of these channels ----------------
+// ---- passes over a vector of channels of one sample --------------------------------------------------------------
 
-template <class V, int U, class T, class S>
+template <class V, class T, class S>
 INLINE void sum_pass(const T* x, int64_t pixels, int64_t c, const S* mean, S* total) {
-  constexpr int L = sizeof(V) / sizeof(S);
-  V all[U] = {}, middle[U];
-  for (int u = 0; u < U; u++) middle[u] = mean ? load<V>(mean + u * L) : V{};
+  const V middle = mean ? load<V>(mean) : V{};
+  V all = {};
   for (int64_t begin = 0; begin < pixels; begin += 32) {  // sums of sums keep the rounding small
     const int64_t end = begin + 32 < pixels ? begin + 32 : pixels;
-    V part[U] = {};
-    for (int64_t p = begin; p < end; p++)
-      for (int u = 0; u < U; u++) {
-        V value = load<V>(x + p * c + u * L) - middle[u];
-        part[u] += mean ? value * value : value;
-      }
-    for (int u = 0; u < U; u++) all[u] += part[u];
+    V part = {};
+    for (int64_t p = begin; p < end; p++) {
+      const V value = load<V>(x + p * c) - middle;
+      part += mean ? value * value : value;
+    }
+    all += part;
   }
-  for (int u = 0; u < U; u++) store(total + u * L, all[u]);
+  store(total, all);
 }
 
 enum { kMean, kRstd, kWeight, kBias, kFree };  // rows of Channels
 
 // The norm's output at the places of one square, and what is asked for there. `at` is where the square's first place
 // stands in the sample, as seen from the first of these channels.
-template <class H, class V, int U, class T, class S>
+template <class H, class V, class T, class S>
 struct Point {
-  static constexpr int P = H::P, L = sizeof(V) / sizeof(S);
-  V mean[U], rstd[U], weight[U], bias[U];
+  static constexpr int P = H::P;
+  V mean, rstd, weight, bias;
   const S *weights, *biases;
   const T* x;
   int64_t w, c;
@@ -99,142 +97,116 @@ struct Point {
         w(s.w),
         c(s.c),
         act(s.number) {
-    for (int u = 0; u < U; u++) {
-      mean[u] = load<V>(ch[kMean] + first + u * L), rstd[u] = load<V>(ch[kRstd] + first + u * L);
-      if (H::E) continue;
-      weight[u] = load<V>(ch[kWeight] + first + u * L), bias[u] = load<V>(ch[kBias] + first + u * L);
-    }
+    mean = load<V>(ch[kMean] + first), rstd = load<V>(ch[kRstd] + first);
+    if (!H::E) weight = load<V>(ch[kWeight] + first), bias = load<V>(ch[kBias] + first);
   }
 
-  INLINE int64_t entry(int u, int64_t at, int k) const { return at + place<P>(k, w, c) + u * L; }
+  INLINE int64_t entry(int64_t at, int k) const { return at + place<P>(k, w, c); }
 
-  INLINE V pooled(int u, int64_t at) const {
+  INLINE V pooled(int64_t at) const {
     V y[4];
-    for (int k = 0; k < kPlaces<P>; k++) y[k] = output(u, at, k, normalised(u, at, k));
+    for (int k = 0; k < kPlaces<P>; k++) y[k] = output(at, k, normalised(at, k));
     return act.template pooled<P>(y);
   }
   // xhat: normalised values; d: derivative of the pooled value with respect to each norm output
-  INLINE void at(int u, int64_t at, V* xhat, V* d) const {
+  INLINE void at(int64_t at, V* xhat, V* d) const {
     V y[4];
     for (int k = 0; k < kPlaces<P>; k++) {
-      xhat[k] = normalised(u, at, k);
-      y[k] = output(u, at, k, xhat[k]);
+      xhat[k] = normalised(at, k);
+      y[k] = output(at, k, xhat[k]);
     }
     act.template derivatives<P>(y, d);
   }
   // the same, d with respect to each normalised value where weights are per element
-  INLINE void weighted(int u, int64_t here, V* xhat, V* d) const {
-    at(u, here, xhat, d);
-    for (int k = 0; H::E && k < kPlaces<P>; k++) d[k] *= load<V>(weights + entry(u, here, k));
+  INLINE void weighted(int64_t here, V* xhat, V* d) const {
+    at(here, xhat, d);
+    for (int k = 0; H::E && k < kPlaces<P>; k++) d[k] *= load<V>(weights + entry(here, k));
   }
 
  private:
-  INLINE V normalised(int u, int64_t at, int k) const { return (load<V>(x + entry(u, at, k)) - mean[u]) * rstd[u]; }
-  INLINE V output(int u, int64_t at, int k, V xhat) const {
-    if (!H::E) return xhat * weight[u] + bias[u];
-    return xhat * load<V>(weights + entry(u, at, k)) + load<V>(biases + entry(u, at, k));
+  INLINE V normalised(int64_t at, int k) const { return (load<V>(x + entry(at, k)) - mean) * rstd; }
+  INLINE V output(int64_t at, int k, V xhat) const {
+    if (!H::E) return xhat * weight + bias;
+    return xhat * load<V>(weights + entry(at, k)) + load<V>(biases + entry(at, k));
   }
 };
 
-template <class H, class V, int U, class X, class Y, class S>
+template <class H, class V, class X, class Y, class S>
 INLINE void forward_pass(const Shape<S>& s, const X* x, Y* out, Channels<S>& ch, int64_t first) {
-  typedef Point<H, V, U, X, S> Points;
-  const Points point(s, x, ch, first);
+  const Point<H, V, X, S> point(s, x, ch, first);
   squares<H::P>(
-      s.h, s.w, s.c,
-      [&](int64_t at, int64_t pooled) {
-        for (int u = 0; u < U; u++) store(out + first + pooled + u * Points::L, point.pooled(u, at));
-      },
-      [] {});
+      s.h, s.w, s.c, [&](int64_t at, int64_t pooled) { store(out + first + pooled, point.pooled(at)); }, [] {});
 }
 
 // s1 = sum of gy, s2 = sum of gy xhat; with weights per element of w gy and w gy xhat
-template <class H, class V, int U, class X, class G, class S>
+template <class H, class V, class X, class G, class S>
 INLINE void backward_sums(const Shape<S>& s, const X* x, const G* grad, Channels<S>& ch, int64_t first, S* s1, S* s2) {
-  typedef Point<H, V, U, X, S> Points;
-  constexpr int L = Points::L;
-  const Points point(s, x, ch, first);
-  V all1[U] = {}, all2[U] = {}, row1[U] = {}, row2[U] = {};
+  const Point<H, V, X, S> point(s, x, ch, first);
+  V all1 = {}, all2 = {}, row1 = {}, row2 = {};
   squares<H::P>(
       s.h, s.w, s.c,
       [&](int64_t at, int64_t pooled) {
-        for (int u = 0; u < U; u++) {
-          V xhat[4], d[4];
-          point.weighted(u, at, xhat, d);
-          const V g = load<V>(grad + first + pooled + u * L);
-          for (int k = 0; k < kPlaces<H::P>; k++) {
-            row1[u] += d[k] * g;
-            row2[u] += d[k] * g * xhat[k];
-          }
+        V xhat[4], d[4];
+        point.weighted(at, xhat, d);
+        const V g = load<V>(grad + first + pooled);
+        for (int k = 0; k < kPlaces<H::P>; k++) {
+          row1 += d[k] * g;
+          row2 += d[k] * g * xhat[k];
         }
       },
       [&] {
-        for (int u = 0; u < U; u++) {
-          all1[u] += row1[u], all2[u] += row2[u];
-          row1[u] = row2[u] = V{};
-        }
+        all1 += row1, all2 += row2;
+        row1 = row2 = V{};
       });
-  for (int u = 0; u < U; u++) store(s1 + first + u * L, all1[u]), store(s2 + first + u * L, all2[u]);
+  store(s1 + first, all1), store(s2 + first, all2);
 }
 
 // gx = by_gy gy + by_xhat xhat + constant
-template <class H, class V, int U, class X, class G, class S>
+template <class H, class V, class X, class G, class S>
 INLINE void backward_pass(const Shape<S>& s, const X* x, const G* grad, X* out, Channels<S>& ch, int64_t first) {
-  typedef Point<H, V, U, X, S> Points;
-  constexpr int L = Points::L;
-  const Points point(s, x, ch, first);
-  V by_gy[U], by_xhat[U], constant[U];
-  for (int u = 0; u < U; u++) {
-    by_gy[u] = load<V>(ch[kFree] + first + u * L), by_xhat[u] = load<V>(ch[kFree + 1] + first + u * L);
-    constant[u] = load<V>(ch[kFree + 2] + first + u * L);
-  }
+  const Point<H, V, X, S> point(s, x, ch, first);
+  const V by_gy = load<V>(ch[kFree] + first), by_xhat = load<V>(ch[kFree + 1] + first);
+  const V constant = load<V>(ch[kFree + 2] + first);
   squares<H::P>(
       s.h, s.w, s.c,
       [&](int64_t at, int64_t pooled) {
-        for (int u = 0; u < U; u++) {
-          V xhat[4], d[4];
-          point.weighted(u, at, xhat, d);
-          const V g = load<V>(grad + first + pooled + u * L);
-          for (int k = 0; k < kPlaces<H::P>; k++)
-            store(out + first + point.entry(u, at, k), d[k] * g * by_gy[u] + xhat[k] * by_xhat[u] + constant[u]);
-        }
+        V xhat[4], d[4];
+        point.weighted(at, xhat, d);
+        const V g = load<V>(grad + first + pooled);
+        for (int k = 0; k < kPlaces<H::P>; k++)
+          store(out + first + point.entry(at, k), d[k] * g * by_gy + xhat[k] * by_xhat + constant);
       },
       [] {});
 }
 
-// What a square of one sample adds to the gradients of weights and biases per element.
-template <class H, class V, int U, class X, class G, class S>
+// What a row of squares of one sample adds to the gradients of weights and biases per element.
+template <class H, class V, class X, class G, class S>
 INLINE void element_pass(const Shape<S>& s, const X* x, const G* grad, Channels<S>& ch, int64_t first, int64_t row,
                          S* by_weights, S* by_biases) {
-  typedef Point<H, V, U, X, S> Points;
-  constexpr int64_t L = Points::L, step = H::P == kNone ? 1 : 2;
-  const Points point(s, x, ch, first);
+  constexpr int64_t step = H::P == kNone ? 1 : 2;
+  const Point<H, V, X, S> point(s, x, ch, first);
   for (int64_t j = 0; j < s.w; j += step) {
     const int64_t at = (row * s.w + j) * s.c, pooled = ((row / step) * (s.w / step) + j / step) * s.c;
-    for (int u = 0; u < U; u++) {
-      V xhat[4], d[4];
-      point.at(u, at, xhat, d);
-      const V g = load<V>(grad + first + pooled + u * L);
-      for (int k = 0; k < kPlaces<H::P>; k++) {
-        const int64_t here = first + point.entry(u, at, k);
-        store(by_weights + here, load<V>(by_weights + here) + d[k] * g * xhat[k]);
-        store(by_biases + here, load<V>(by_biases + here) + d[k] * g);
-      }
+    V xhat[4], d[4];
+    point.at(at, xhat, d);
+    const V g = load<V>(grad + first + pooled);
+    for (int k = 0; k < kPlaces<H::P>; k++) {
+      const int64_t here = first + point.entry(at, k);
+      store(by_weights + here, load<V>(by_weights + here) + d[k] * g * xhat[k]);
+      store(by_biases + here, load<V>(by_biases + here) + d[k] * g);
     }
   }
 }
 
 // ---- one sample at a time ----------------------------------------------------------------------------------------
 
-// Runs body.template operator()<V, U>(first channel) over [begin, end): two vectors at a time, then one, then single.
+// Calls body(vector or number, first channel) over [begin, end): a vector at a time, what is left one by one.
 template <class S, class F>
 INLINE void blocks(int64_t begin, int64_t end, F body) {
   typedef typename Wide<S>::type V;
-  constexpr int64_t L = Wide<S>::lanes;
   int64_t c = begin;
-  for (; c + 2 * L <= end; c += 2 * L) body(V{}, std::integral_constant<int, 2>{}, c);
-  for (; c + L <= end; c += L) body(V{}, std::integral_constant<int, 1>{}, c);
-  for (; c < end; c++) body(S{}, std::integral_constant<int, 1>{}, c);
+  for (; c + Wide<S>::lanes <= end; c += Wide<S>::lanes) body(V{}, c);
+  for (; c < end; c++) body(S{}, c);
 }
 
 // Replaces per-channel values by the mean over their group's entries; nothing to share where a group is a channel.
@@ -258,12 +230,12 @@ void forward_sample(const Shape<S>& s, const X* x, Y* out, Channels<S>& ch, S* m
   for (int64_t begin = 0; begin < s.c; begin += span) {
     const int64_t end = begin + span < s.c ? begin + span : s.c;
     if (s.over != kNothing && (steps & kSums)) {
-      blocks<S>(begin, end, [&](auto v, auto u, int64_t c) {
-        sum_pass<decltype(v), u.value>(x + c, s.pixels(), s.c, (const S*)nullptr, middle + c);
+      blocks<S>(begin, end, [&](auto v, int64_t c) {
+        sum_pass<decltype(v)>(x + c, s.pixels(), s.c, (const S*)nullptr, middle + c);
       });
       group_means(middle, begin, end, size, s.pixels());
-      blocks<S>(begin, end, [&](auto v, auto u, int64_t c) {
-        sum_pass<decltype(v), u.value>(x + c, s.pixels(), s.c, middle + c, scale + c);
+      blocks<S>(begin, end, [&](auto v, int64_t c) {
+        sum_pass<decltype(v)>(x + c, s.pixels(), s.c, middle + c, scale + c);
       });
       group_means(scale, begin, end, size, s.pixels());
       for (int64_t c = begin; c < end; c++) {
@@ -276,7 +248,7 @@ void forward_sample(const Shape<S>& s, const X* x, Y* out, Channels<S>& ch, S* m
       if (s.over == kNothing) mean[c] = S(0), rstd[c] = S(1);
       middle[c] = mean[c], scale[c] = rstd[c];
     }
-    blocks<S>(begin, end, [&](auto v, auto u, int64_t c) { forward_pass<H, decltype(v), u.value>(s, x, out, ch, c); });
+    blocks<S>(begin, end, [&](auto v, int64_t c) { forward_pass<H, decltype(v)>(s, x, out, ch, c); });
   }
 }
 
@@ -298,9 +270,7 @@ void backward_sample(const Shape<S>& s, const X* x, const G* grad, X* by_x, Chan
     const int64_t end = begin + span < s.c ? begin + span : s.c;
     S *by_gy = ch[kFree], *by_xhat = ch[kFree + 1], *constant = ch[kFree + 2];
     if ((steps & kSums) && (s.over != kNothing || s.affine))
-      blocks<S>(begin, end, [&](auto v, auto u, int64_t c) {
-        backward_sums<H, decltype(v), u.value>(s, x, grad, ch, c, s1, s2);
-      });
+      blocks<S>(begin, end, [&](auto v, int64_t c) { backward_sums<H, decltype(v)>(s, x, grad, ch, c, s1, s2); });
     if (!(steps & kPass)) continue;
     for (int64_t c = begin; c < end; c++) {
       const S w = H::E ? S(1) : weight[c];
@@ -314,9 +284,7 @@ void backward_sample(const Shape<S>& s, const X* x, const G* grad, X* by_x, Chan
       group_means(by_xhat, begin, end, size, s.pixels());
     }
     for (int64_t c = begin; c < end; c++) constant[c] *= -ch[kRstd][c], by_xhat[c] *= -ch[kRstd][c];
-    blocks<S>(begin, end, [&](auto v, auto u, int64_t c) {
-      backward_pass<H, decltype(v), u.value>(s, x, grad, by_x, ch, c);
-    });
+    blocks<S>(begin, end, [&](auto v, int64_t c) { backward_pass<H, decltype(v)>(s, x, grad, by_x, ch, c); });
   }
 }
 

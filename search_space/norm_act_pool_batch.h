@@ -81,9 +81,9 @@ void elements(const Shape<S>& s, const T* x, const T* grad, const S* mean, const
     for (int64_t row = 0; row < s.h; row += step)
       for (int64_t n = 0; n < s.n; n++) {
         recall<S>(ch, mean + n * s.c, rstd + n * s.c, nullptr, nullptr);
-        blocks<S>(0, s.c, [&](auto v, auto u, int64_t c) {
-          element_pass<H, decltype(v), u.value>(s, x + n * s.sample(), grad + n * s.pooled(H::P), ch, c, row,
-                                                by_weights, by_biases);
+        blocks<S>(0, s.c, [&](auto v, int64_t c) {
+          element_pass<H, decltype(v)>(s, x + n * s.sample(), grad + n * s.pooled(H::P), ch, c, row, by_weights,
+                                       by_biases);
         });
       }
   }
