@@ -209,9 +209,9 @@ class Augmentation:
     def _finish(self, codes: Tensor, values: Tensor, size: Size) -> None:
         """Turn uniform numbers in place into the draws of the chosen operations."""
         for stage, names in enumerate(self.stages):
-            for code, name in enumerate(names):
+            for code in codes[stage].unique().tolist():
                 chosen = codes[stage] == code
-                values[stage, chosen] = OPERATIONS.get(name).finish(values[stage, chosen], size, self.strength)
+                values[stage, chosen] = OPERATIONS.get(names[code]).finish(values[stage, chosen], size, self.strength)
 
 
 def _per_image(x: Tensor, codes: Tensor, values: Tensor, counts: Sequence[int] | None) -> tuple[Tensor, Tensor]:

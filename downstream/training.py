@@ -258,11 +258,9 @@ Step = Callable[[int, int], torch.optim.Optimizer]
 
 def _sgd(network: nn.Module, p: Protocol, lr: float) -> torch.optim.SGD:
     parameters = list(network.parameters())
-    rules = {"momentum": p.momentum, "weight_decay": p.weight_decay}
-    if parameters[0].device.type != "cuda":
-        return torch.optim.SGD(parameters, lr=lr, **rules)
-    # a step size that a recorded step reads when it runs
-    return torch.optim.SGD(parameters, lr=torch.tensor(lr, device=parameters[0].device), fused=True, **rules)
+    if parameters[0].device.type == "cuda":  # a step size that a recorded step reads when it runs
+        lr = torch.tensor(lr, device=parameters[0].device)
+    return torch.optim.SGD(parameters, lr=lr, momentum=p.momentum, weight_decay=p.weight_decay, fused=True)
 
 
 def _drop_restart(network: nn.Module, p: Protocol, lr: float, images: int) -> Step:

@@ -17,10 +17,10 @@ The activation is piecewise linear, so its own second derivative is nothing.
 
 That is for (leaky) ReLU after instance or group norm, none, or batch norm with its running statistics, which is a
 weight and a bias. Batch norm in training (the mean is over the batch), layer norm (weight and bias are per element),
-sigmoid and swish have the first derivative only; where a second is asked for, PyTorch's operations make the first.
+sigmoid and swish have the first derivative only; where a second is asked for, PyTorch's operations make the first, and
+a ConvNet whose images have a gradient goes by its modules at once.
 
-Run as a program (`python -m search_space.fused`), this prints how much faster it is than PyTorch's modules: at
-width 128 and 16 px 3.3 times forward, 2.1 with first and 4.1 with second derivatives, on one core with AVX-512.
+Run as a program (`python -m search_space.fused`), this prints how much faster it is than PyTorch's modules.
 """
 
 from __future__ import annotations
@@ -237,6 +237,7 @@ def _follow(norm: nn.BatchNorm2d, mean: Tensor, rstd: Tensor, entries: int) -> N
 
 def _one_by_one(maps: Tensor, weight: Tensor | None, bias: Tensor | None, how: Plan) -> Tensor:
     """The same by PyTorch's operations; running statistics stay."""
+    maps = maps.contiguous()  # second derivatives of channels-last maps take PyTorch longer than copying them
     if how.over == BATCH:
         maps = F.batch_norm(maps, None, None, weight, bias, True, 0.0, how.eps)
     elif how.elements:
@@ -297,8 +298,16 @@ def _benchmark(compiled: bool) -> None:
 
     torch.set_num_threads(1)
     print("PyTorch's modules (contiguous) / this (channels-last): 32 images, one thread, processor time, median of 5")
-    for width, size in ((32, 32), (128, 32), (128, 16), (128, 8)):
-        module = nn.Sequential(nn.GroupNorm(width, width), nn.ReLU(), AveragePool2x2())
+    sizes = ((32, 32), (128, 32), (128, 16), (128, 8))
+    cases = [("instance", nn.ReLU, *size) for size in sizes]
+    cases += [("batch", nn.ReLU, 128, 16), ("layer", nn.ReLU, 128, 16), ("instance", nn.Sigmoid, 128, 16)]
+    norms = {
+        "instance": lambda width, size: nn.GroupNorm(width, width),
+        "batch": lambda width, size: nn.BatchNorm2d(width),
+        "layer": lambda width, size: nn.LayerNorm([width, size, size]),
+    }
+    for norm, act, width, size in cases:
+        module = nn.Sequential(norms[norm](width, size), act(), AveragePool2x2())
         maps = torch.randn(32, width, size, size, generator=torch.Generator().manual_seed(0))
         how = plan(maps, *module)
         last = maps.contiguous(memory_format=torch.channels_last).requires_grad_(True)
@@ -315,7 +324,7 @@ def _benchmark(compiled: bool) -> None:
             given = maps if name else last
             found = [f"{what} {ratio(function, given, maps, module, order)}"
                      for order, what in enumerate(("forward", "first", "second"))]  # fmt: skip
-            print(f"  {width:4d} maps of {size:2d} px: {name}" + ", ".join(found), flush=True)
+            print(f"  {norm}, {act.__name__}, {width} maps of {size} px: {name}" + ", ".join(found), flush=True)
 
 
 if __name__ == "__main__":

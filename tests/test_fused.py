@@ -193,6 +193,25 @@ def test_the_network_takes_the_fused_way(monkeypatch):
     )  # twice a layer: it is differentiated too
 
 
+@needs_compiler
+@pytest.mark.parametrize("changed", ["batch", "layer", "sigmoid"])
+def test_a_network_whose_images_have_a_gradient_may_be_differentiated_twice(changed, monkeypatch):
+    """What has no second derivative in one operation goes by the modules there, which make the first only once."""
+    calls = []
+    original = fused.call
+    monkeypatch.setattr(
+        fused, "call", lambda source, name, *given: (calls.append(name), original(source, name, *given))
+    )
+    net = build(f"convnet-w8-d2-{changed}-max", 3, 8, 2, stream(0, "net"))
+    images = draw(2, 3, 8, 8).float()
+    net(images).square().sum().backward()
+    assert calls.count("forward") >= 1
+    assert calls.count("backward") >= 1
+    calls.clear()
+    net(images.requires_grad_(True)).square().sum().backward()
+    assert not calls
+
+
 def test_function_transforms_fall_back_to_the_modules():
     net = network().requires_grad_(False)
     images = draw(3, 3, 8, 8)
