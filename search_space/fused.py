@@ -158,11 +158,13 @@ def norm_act_pool(maps: Tensor, weight: Tensor | None, bias: Tensor | None, how:
 
 
 def gradients_with_graph(
-    out: Tensor, inputs: Sequence[Tensor | None], needed: Sequence[bool], grad: Tensor
+    function: Callable[..., Tensor], inputs: Sequence[Tensor | None], needed: Sequence[bool], grad: Tensor
 ) -> list[Tensor | None]:
-    """The gradients of those inputs that need one, with a graph; None for the others."""
+    """The gradients of those of the function's inputs that need one, with a graph; None for the others."""
+    # one input may be made from another, as a folded bias from its weight: aliases keep each gradient its own
+    inputs = [None if t is None else t.view_as(t) for t in inputs]
     wanted = [t for t, asked in zip(inputs, needed, strict=True) if asked]
-    found = iter(torch.autograd.grad(out, wanted, grad, create_graph=True))
+    found = iter(torch.autograd.grad(function(*inputs), wanted, grad, create_graph=True))
     return [next(found) if asked else None for asked in needed]
 
 
@@ -186,9 +188,8 @@ class _Forward(torch.autograd.Function):
     def backward(ctx, grad: Tensor):
         maps, weight, bias, mean, rstd = ctx.saved_tensors
         if torch.is_grad_enabled() and not ctx.how.twice:  # asked for with create_graph
-            inputs = (maps, weight, bias)
-            out = _one_by_one(*inputs, ctx.how)
-            return *gradients_with_graph(out, inputs, ctx.needs_input_grad[:3], grad), None
+            function = functools.partial(_one_by_one, how=ctx.how)
+            return *gradients_with_graph(function, (maps, weight, bias), ctx.needs_input_grad[:3], grad), None
         return *_Backward.apply(grad, maps, weight, bias, mean, rstd, ctx.how), None
 
 

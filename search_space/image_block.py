@@ -79,7 +79,9 @@ def _given(images, weight, bias, norm_weight, norm_bias, padding: int, how: Plan
 
 def _one_by_one(grad: Tensor, inputs: list[Tensor | None], ctx) -> list[Tensor | None]:
     """The gradients with their graph."""
-    images, weight, bias, norm_weight, norm_bias = inputs
-    maps = convolve_with_graph(images, weight, bias, ((1, 1), (ctx.padding, ctx.padding), (1, 1)))
-    out = norm_act_pool(maps, norm_weight, norm_bias, ctx.how).to(ctx.kind)
-    return gradients_with_graph(out, inputs, ctx.needs_input_grad[: len(inputs)], grad)
+
+    def block(images, weight, bias, norm_weight, norm_bias) -> Tensor:
+        maps = convolve_with_graph(images, weight, bias, ((1, 1), (ctx.padding, ctx.padding), (1, 1)))
+        return norm_act_pool(maps, norm_weight, norm_bias, ctx.how).to(ctx.kind)
+
+    return gradients_with_graph(block, inputs, ctx.needs_input_grad[: len(inputs)], grad)

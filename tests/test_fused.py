@@ -103,8 +103,9 @@ def test_smooth_activations_at_their_ends(act):
 
 
 @needs_compiler
-def test_running_statistics_follow_and_are_used():
-    ours, theirs = (plain("batch", "relu", "avg", 20, 6) for _ in range(2))
+@pytest.mark.parametrize("act", ["relu", "sigmoid"])
+def test_running_statistics_follow_and_are_used(act):
+    ours, theirs = (plain("batch", act, "avg", 20, 6) for _ in range(2))
     for step in range(3):
         maps = 3 * draw(4, 20, 6, 6, seed=step) + 2
         fused_of(ours)(maps)
@@ -117,6 +118,12 @@ def test_running_statistics_follow_and_are_used():
     inputs = [draw(3, 20, 6, 6).requires_grad_(True), *ours.parameters()]
     twins = [inputs[0], *theirs.parameters()]
     for found, expected in zip(derivatives(fused_of(ours), inputs), derivatives(theirs, twins), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
+    # without create_graph: the compiled derivative
+    first = [
+        torch.autograd.grad(weighted([f(given[0])]), given) for f, given in ((fused_of(ours), inputs), (theirs, twins))
+    ]
+    for found, expected in zip(*first, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10)
     assert int(ours[0].num_batches_tracked) == 3  # reading them does not move them
 
@@ -155,15 +162,16 @@ def test_threads_change_nothing(norm, act):
     assert all(torch.equal(a, b) for a, b in zip(*results, strict=True))
 
 
-def network(norm: str = "instance", pool: str = "avg", size: int = 8) -> ConvNet:
-    config = ConvNetConfig(size=size, classes=3, width=8, depth=2, norm=norm, pool=pool)
+def network(norm: str = "instance", act: str = "relu", size: int = 8) -> ConvNet:
+    config = ConvNetConfig(size=size, classes=3, width=8, depth=2, norm=norm, act=act)
     return construct(lambda: ConvNet(config), stream(0, "net")).double()
 
 
 @pytest.mark.parametrize("norm", list(NORMS))
+@pytest.mark.parametrize("act", ["relu", "sigmoid"])
 @pytest.mark.parametrize("size", [8, 10, 28])  # 10: an odd map in the second block; 28: padded to 32
-def test_networks_equal_their_plain_twins(norm, size):
-    net, twin = network(norm, size=size), network(norm, size=size)
+def test_networks_equal_their_plain_twins(norm, act, size):
+    net, twin = network(norm, act, size), network(norm, act, size)
     for block in twin.blocks:  # a hook asks for the modules one by one
         block.act.register_forward_hook(lambda module, inputs, output: None)
         block.conv.__class__ = nn.Conv2d
@@ -173,7 +181,9 @@ def test_networks_equal_their_plain_twins(norm, size):
         parameters = list(model.parameters())
         found = derivatives(model, [images, *parameters])
         model.eval()
-        results.append([*found, model(images), model(images.detach()), *model.buffers()])
+        plain = images.detach()
+        by_parameters = derivatives(lambda given, model=model, plain=plain: model(plain), parameters)
+        results.append([*found, model(images), *by_parameters, *model.buffers()])
     for ours, theirs in zip(*results, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
     assert list(net.state_dict()) == list(twin.state_dict())
