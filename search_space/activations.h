@@ -11,30 +11,23 @@ enum Pool { kNone = 0, kAverage = 1, kMax = 2 };
 template <int P>
 constexpr int kPlaces = P == kNone ? 1 : 4;
 
-// Shares of the pooled value's gradient that the places get, by their values: of the largest, the first row by row.
-template <int P, class S, class V>
-INLINE void shares(const V* value, V* share) {
-  const V one = spread<V>(S(1)), none = V{};
-  if (P == kMax) {
-    V best = value[0];
-    for (int k = 1; k < 4; k++) best = value[k] > best ? value[k] : best;
-    V left = one;
-    for (int k = 0; k < 4; k++) {
-      V mine = value[k] == best ? left : none;
-      share[k] = mine;
-      left -= mine;
-    }
-  } else {
-    for (int k = 0; k < kPlaces<P>; k++) share[k] = spread<V>(P == kAverage ? S(0.25) : S(1));
-  }
-}
-
 template <int P, class S, class V>
 INLINE V pool(const V* value) {
   if (P == kAverage) return (value[0] + value[1] + (value[2] + value[3])) * S(0.25);
   V best = value[0];
   for (int k = 1; k < kPlaces<P>; k++) best = value[k] > best ? value[k] : best;
   return best;
+}
+
+// Shares of the pooled value's gradient that the places get, by their values: of the largest, the first row by row.
+template <int P, class S, class V>
+INLINE void shares(const V* value, V* share) {
+  const V best = pool<P, S>(value);
+  V left = spread<V>(S(1));
+  for (int k = 0; k < kPlaces<P>; k++) {
+    share[k] = P == kMax ? (value[k] == best ? left : V{}) : spread<V>(P == kAverage ? S(0.25) : S(1));
+    left -= share[k];
+  }
 }
 
 // y, below 0 times a slope: ReLU and leaky ReLU.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-# vectors are written out in the sources: looking for more takes the compiler a third longer and gains nothing
+# vectors are written out in the sources: the compiler need not look for more
 FLAGS = ("-std=c++17", "-O3", "-fno-tree-vectorize", "-march=native", "-fPIC", "-shared")
 THREADS = "-fopenmp"
 SWITCH = "FYI_BENCH_NATIVE"  # 0: do without

@@ -20,7 +20,7 @@ struct Shape {
   Over over;
   bool affine;  // whether there are a weight and a bias, and so their gradients
   S eps;
-  double number;                                // of the activation
+  double number;                                  // of the activation
   const S *weights = nullptr, *biases = nullptr;  // [h, w, c] where they are per element
 
   int64_t pixels() const { return h * w; }

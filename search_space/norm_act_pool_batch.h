@@ -4,7 +4,8 @@
 
 namespace {
 
-// Each row of values [n][c] becomes the mean over the batch's entries of a channel, given those over a sample's.
+// In: mean and variance of each sample's channels [n, c]. Out: mean and 1 / sqrt(variance + eps) of the batch's channels,
+// the same for each sample.
 template <class S>
 void batch_statistics(const Shape<S>& s, S* mean, S* rstd) {
   for (int64_t c = 0; c < s.c; c++) {
@@ -20,6 +21,7 @@ void batch_statistics(const Shape<S>& s, S* mean, S* rstd) {
   }
 }
 
+// The mean over the batch's entries of a channel, from sums over each sample's [n, c].
 template <class S>
 void batch_means(const Shape<S>& s, const S* sums, S* means) {
   std::fill(means, means + s.c, S(0));
@@ -28,19 +30,23 @@ void batch_means(const Shape<S>& s, const S* sums, S* means) {
   for (int64_t c = 0; c < s.c; c++) means[c] /= S(s.n * s.pixels());
 }
 
+// How often the samples are gone through: twice where something of all of them must be known first.
+template <class S>
+std::vector<Steps> turns(const Shape<S>& s) {
+  return s.over == kBatch ? std::vector<Steps>{kSums, kPass} : std::vector<Steps>{kBoth};
+}
+
 template <class H, class T, class S>
 void forward(const Shape<S>& s, const T* x, const S* weight, const S* bias, T* out, S* mean, S* rstd, int threads) {
 #pragma omp parallel num_threads(threads)
   {
     Channels<S> ch(kFree, s.c);
     if (!H::E) std::memcpy(ch[kWeight], weight, s.c * sizeof(S)), std::memcpy(ch[kBias], bias, s.c * sizeof(S));
-    for (const Steps steps : {kSums, kPass}) {
-      if (s.over != kBatch && steps == kSums) continue;
+    for (const Steps steps : turns(s)) {
 #pragma omp for schedule(static)
       for (int64_t n = 0; n < s.n; n++)
-        forward_sample<H>(s, x + n * s.sample(), out + n * s.pooled(H::P), ch, mean + n * s.c, rstd + n * s.c,
-                          s.over == kBatch ? steps : kBoth);
-      if (steps == kPass) continue;
+        forward_sample<H>(s, x + n * s.sample(), out + n * s.pooled(H::P), ch, mean + n * s.c, rstd + n * s.c, steps);
+      if (steps != kSums) continue;
 #pragma omp single
       batch_statistics(s, mean, rstd);
     }
@@ -54,15 +60,14 @@ void backward(const Shape<S>& s, const T* x, const T* grad, const S* weight, con
 #pragma omp parallel num_threads(threads)
   {
     Channels<S> ch(kFree + 3, s.c);
-    for (const Steps steps : {kSums, kPass}) {
-      if (s.over != kBatch && steps == kSums) continue;
+    for (const Steps steps : turns(s)) {
 #pragma omp for schedule(static)
       for (int64_t n = 0; n < s.n; n++) {
         recall(ch, mean + n * s.c, rstd + n * s.c, H::E ? nullptr : weight, bias);
         backward_sample<H>(s, x + n * s.sample(), grad + n * s.pooled(H::P), by_x + n * s.sample(), ch, sum1 + n * s.c,
-                           sum2 + n * s.c, s.over == kBatch ? steps : kBoth, means.data(), means.data() + s.c);
+                           sum2 + n * s.c, steps, means.data(), means.data() + s.c);
       }
-      if (steps == kPass) continue;
+      if (steps != kSums) continue;
 #pragma omp single
       batch_means(s, sum1, means.data()), batch_means(s, sum2, means.data() + s.c);
     }
