@@ -21,8 +21,8 @@ class Settings:
     data_root: folder of real data (None: FYI_BENCH_DATA, then ./data). store: folder of results (None:
     FYI_BENCH_STORE, then ./runs). protocol 'auto' is 'paper' on a GPU and 'quick' on a CPU.
     seed: first seed; seeds: how many independently distilled sets (None: as the protocol says).
-    workers: processes that share the cells (None: one a core under `quick` on a CPU, else 1); threads: of each
-    worker (None: 1 under `quick`, else all). overrides: `--set key=value`, any key of the recipe or the protocol.
+    workers: processes that share the cells (None: one a core on a CPU, else 1); threads: of each worker (None: what
+    `threads_for` says). overrides: `--set key=value`, any key of the recipe or the protocol.
     budget: seconds after which to checkpoint and stop, or None.
     """
 
@@ -50,19 +50,26 @@ class Settings:
                 raise UsageError(f"--{name} must be 1 or more, not {value}.")
 
     def resolved(self) -> Settings:
-        """The same with every 'auto' and None replaced by what it stands for on this machine."""
+        """The same with every 'auto', and None but that of the threads, replaced by what it is on this machine."""
         device = self.device if self.device != "auto" else _default_device()
         name = PROTOCOL_BY_DEVICE[device] if self.protocol == "auto" else self.protocol
-        side_by_side = device == "cpu" and name == "quick"
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         return replace(
             self,
             device=device,
             protocol=name,
             store=self.store or Path(os.environ.get("FYI_BENCH_STORE", "runs")),
-            workers=self.workers or (cores if side_by_side else 1),
-            threads=self.threads or (1 if side_by_side else cores),
+            workers=self.workers or (_cores() if device == "cpu" else 1),
         )
+
+    def threads_for(self, cells: int) -> int:
+        """Threads of each worker for a stage of so many cells: on a CPU the cores are shared out among the cells.
+
+        Networks side by side with a thread each are faster than one after the other with all threads. How many workers
+        there are has no say, nor how many cells are done already: another number of threads may change a last bit.
+        """
+        if self.threads is not None:
+            return self.threads
+        return _cores() if self.device == "cuda" else max(1, _cores() // max(1, cells))
 
 
 def parse_overrides(pairs: list[str]) -> dict[str, str]:
@@ -74,6 +81,10 @@ def parse_overrides(pairs: list[str]) -> dict[str, str]:
             raise UsageError(f"'{pair}' is not key=value.\nWrite for instance --set lr_img=1.0.")
         found[key.strip()] = value.strip()
     return found
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _default_device() -> str:

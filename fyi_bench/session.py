@@ -16,6 +16,7 @@ from fyi_bench.config import Settings
 from fyi_bench.errors import Declined, PlanShown, UsageError, unknown_name_message
 from fyi_bench.pool import Place, Rows, compute_cells, share_cells, work_together
 from fyi_bench.progress import Progress, progress
+from fyi_bench.runtime import prepare, release_memory
 from fyi_bench.store import Cell, Store
 
 if TYPE_CHECKING:
@@ -88,15 +89,12 @@ class Session:
     def announce(self, title: str, cells: Sequence[Cell], protocol_name: str) -> None:
         """Print the plan: protocol first, what is to compute, how long it takes. Stops here on a dry run."""
         from fyi_bench.estimate import estimate_seconds
-        from fyi_bench.runtime import release_memory
 
-        s = self.settings
+        s, threads = self.settings, self.settings.threads_for(len(cells))
         missing = [cell for cell in cells if not self.store.has(cell)]
-        self.say(
-            f"protocol {protocol_name} · {s.device} · {s.workers} worker(s) x {s.threads} thread(s) · {s.precision}"
-        )
+        self.say(f"protocol {protocol_name} · {s.device} · {s.workers} worker(s) x {threads} thread(s) · {s.precision}")
         self.say(title + (f" · {self.data.note}" if self.data.note else ""))
-        seconds = estimate_seconds(missing, self.data, s.device, s.threads, s.workers)
+        seconds = estimate_seconds(missing, self.data, s.device, threads, s.workers)
         release_memory()
         done = f" ({len(cells) - len(missing)} done already)" if len(missing) < len(cells) else ""
         self.say(f"{len(cells)} cells{done}, about {format_duration(seconds)} to go · store {s.store}")
@@ -118,7 +116,7 @@ class Session:
         with Interruption(self.stop), progress(self.display) as shown:
             for title, cells in stages:
                 unique = list({cell.digest: cell for cell in cells}.values())
-                self._compute_stage(shown, title, [c for c in unique if not self.store.has(c)])
+                self._compute_stage(shown, title, unique)
                 records |= {cell.digest: self._record(cell) for cell in unique}
         return records
 
@@ -140,17 +138,20 @@ class Session:
         with self.store.run(cell) as run:
             return run.record
 
-    def _compute_stage(self, shown: Progress, title: str, missing: Sequence[Cell]) -> None:
+    def _compute_stage(self, shown: Progress, title: str, cells: Sequence[Cell]) -> None:
+        missing = [cell for cell in cells if not self.store.has(cell)]
         if not missing:
             return
+        threads = self.settings.threads_for(len(cells))
         s, rows = self.settings, Rows(shown, title, len(missing), "cell", {c.digest: name_of(c) for c in missing})
         try:
             if min(s.workers, len(missing)) > 1:
-                place = Place(self.store.root, s.data_root, s.device, s.threads)
+                place = Place(self.store.root, s.data_root, s.device, threads)
                 work = functools.partial(share_cells, missing, place)
                 work_together(work, min(s.workers, len(missing)), rows.events, self.stop)
             left = [cell for cell in missing if not self.store.has(cell)]  # with workers: what another command is at
             if left:
+                prepare(threads)
                 self._worker.progress, self._worker.say = rows.events.progress, rows.events.say
                 compute_cells(left, self._worker, rows.events)
         finally:
@@ -159,9 +160,6 @@ class Session:
     @cached_property
     def _worker(self) -> Worker:
         """Kept between stages, with the data it has read."""
-        from fyi_bench.runtime import prepare
-
-        prepare(self.settings.threads)
         return Worker(self.store, self.settings.data_root, self.settings.device, self.stop)
 
 

@@ -12,23 +12,23 @@ import time
 from collections import Counter
 
 import pytest
+import torch
 from sweep_toys import computed, toy, toy_path
 
 from fyi_bench.budget import Budget, Stop
+from fyi_bench.cells import CELLS, Worker, ensure
 from fyi_bench.config import Settings
 from fyi_bench.errors import BudgetExhausted, DataError, DivergenceError, Interrupted, StoreError
 from fyi_bench.pool import RESTARTS, Events, Place, Rows, share_cells, work_together
 from fyi_bench.progress import Progress
 from fyi_bench.session import Session
-from fyi_bench.store import Busy, Store
+from fyi_bench.store import Busy, Cell, RunFolder, Store
 
 
 @pytest.fixture(autouse=True)
 def _toys(tmp_path, monkeypatch):
     """The kind `toy` in this process and in those it starts."""
     from sweep_toys import compute
-
-    from fyi_bench.cells import CELLS
 
     for place in toy_path(tmp_path / "toys").split(os.pathsep):
         monkeypatch.syspath_prepend(place)
@@ -119,6 +119,31 @@ def test_a_cell_that_another_command_is_at_is_left_to_it_and_waited_for(store, t
     killer.join()
     assert [records[cell.digest]["value"] for cell in cells] == [0.0, 1.0, 4.0, 9.0]
     assert Counter(computed(store)) == {0: 2, 1: 1, 2: 1, 3: 1}
+
+
+@pytest.mark.parametrize(
+    ("cells", "given", "expected"), [(1, None, 4), (2, None, 2), (3, None, 1), (9, None, 1), (1, 3, 3)]
+)
+def test_the_cores_are_shared_out_among_the_planned_cells(store, tmp_path, monkeypatch, cells, given, expected):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(4)))
+    before = torch.get_num_threads()
+    for protocol in ("quick", "paper"):
+        assert Settings(store=tmp_path, protocol=protocol, device="cpu").resolved().workers == 4
+    seen: list[int] = []
+
+    def count(cell: Cell, run: RunFolder, worker: Worker) -> None:
+        seen.append(torch.get_num_threads())
+        run.finish({})
+
+    monkeypatch.setitem(CELLS._entries, "counted", count)
+    planned = [Cell("counted", {"number": number}) for number in range(cells)]
+    session = Session(Settings(store=store.root, protocol="quick", device="cpu", workers=1, threads=given))
+    for done in planned[1:2]:  # those done already change nothing for the others
+        ensure(done, Worker(store, stop=session.stop))
+    seen.clear()
+    session.compute([("counting", planned)])
+    torch.set_num_threads(before)
+    assert seen == [expected] * max(1, cells - 1)
 
 
 def test_rows_count_a_piece_once_whoever_says_so():

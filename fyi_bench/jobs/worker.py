@@ -50,14 +50,14 @@ def worker_job(
         raise UsageError(f"No storage is named.\nGive --storage URL, or set {ENVIRONMENT_VARIABLE}.")
     s = settings.resolved()
     stop = stop or Stop(Budget(s.budget))
-    place = Place(s.store, s.data_root, s.device, s.threads)
-    plan = SweepPlan(url, duty.study, place, duty.artefacts, duty.linger)
     with Interruption(stop), progress(display) as rows:
         sweeps = Sweep.all(connect(url, stop.check, rows.say), duty.study)
         waiting = sum(sweep.counts().open for sweep in sweeps)
         say(f"{shown(url)}: {len(sweeps)} sweep(s), {waiting} job(s) open")
         if not waiting:
             return 0
+        place = Place(s.store, s.data_root, s.device, s.threads_for(waiting))
+        plan = SweepPlan(url, duty.study, place, duty.artefacts, duty.linger)
         titles = {digest: title for sweep in sweeps for digest, title in sweep.titles().items()}
         view = Display(rows, waiting, lambda: [sweep.counts() for sweep in sweeps], titles)
         try:

@@ -35,7 +35,8 @@ def estimate_with(settings: Settings) -> Callable[[Missing], float | None]:
             plan(planning, missing)
         except _Planned as planned:
             s = planning.settings
-            return estimate_seconds(planned.cells, planning.data, s.device, s.threads, s.workers, rough=True)
+            threads = s.threads_for(len(planned.cells))
+            return estimate_seconds(planned.cells, planning.data, s.device, threads, s.workers, rough=True)
         except FyiBenchError:
             return None
         return None
