@@ -14,7 +14,7 @@ from fyi_bench.bench.case import PEAK, Case, cases, real_images
 from fyi_bench.bench.command import run_parts
 from fyi_bench.bench.growth import BASE, METHODS, growth, points, powers, show_growth
 from fyi_bench.bench.ledger import Ledger, key_of
-from fyi_bench.bench.measure import Machine, SideFailed, rounds, side_specs
+from fyi_bench.bench.measure import Crew, Machine, SideFailed, rounds, side_specs
 from fyi_bench.bench.rows import best_of, peaks_of, row_of
 from fyi_bench.bench.run import Request, bench, machine_of
 from fyi_bench.bench.show import markdown
@@ -192,12 +192,40 @@ def test_a_side_that_fails_says_why():
         list(rounds(specs, 0, 1))
 
 
+def test_networks_go_side_by_side_too_where_there_are_cores():
+    two = Machine("cpu", 2, None)
+    assert TINY.workers("cpu", 2) == (1, 2)
+    assert TINY.workers("cpu", 1) == TINY.workers("cuda", 2) == Case("dm").workers("cpu", 2) == (1,)
+    specs = side_specs(TINY, two, ("fp32",), twins=True)
+    sharing = {name: (spec["workers"], spec["threads"]) for name, spec in specs.items()}
+    assert sharing == {"ours fp32": (1, 2), "ours fp32 x2": (2, 1), "twin": (1, 2), "twin tuned": (1, 2)}
+
+
+def test_processes_of_a_side_share_its_units():
+    class Member:
+        def __init__(self, seconds: float):
+            self.seconds, self.told = seconds, []
+
+        def send(self, units: int) -> None:
+            self.told.append(units)
+
+        def answer(self) -> dict:
+            return side(self.seconds)
+
+    members = [Member(1.0), Member(3.0)]
+    found = Crew(members).order(5)
+    assert [member.told for member in members] == [[3], [3]]
+    assert (found["seconds"], found["cpu_seconds"]) == (1.5, 1.0)  # six units in nine seconds of wall, six of work
+    assert (found["peak_mib"], found["before_mib"]) == (220.0, 200.0)
+
+
 def test_a_run_measures_every_side_and_is_not_repeated(tmp_path, monkeypatch):
     monkeypatch.setattr(running, "cases", lambda device, quick=False: [TINY])
-    asked = request(tmp_path, repeats=2, precisions=("fp32",), machine=Machine("cpu", 1, tmp_path))
+    asked = request(tmp_path, repeats=2, precisions=("fp32",), machine=Machine("cpu", 2, tmp_path))
     said = []
     record = bench(asked, Stop(), said.append)
-    assert [(row["job"], row["rounds"], row["data"]) for row in record["rows"]] == [("retrain", 2, "shapes10")]
+    rows = [(row["job"], row["rounds"], row["data"], row["workers"]) for row in record["rows"]]
+    assert rows == [("retrain", 2, "shapes10", 1), ("retrain", 2, "shapes10", 2)]
     assert set(record["rows"][0]["against"]) == {"default", "tuned"}
     assert record["peak_flops"]["fp32"] > 0
     assert record["missing"] == []

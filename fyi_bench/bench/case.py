@@ -42,6 +42,10 @@ class Case:
         """In which our side of the job can differ; the twin is always fp32."""
         return PRECISIONS[:1] if self.job in _FP32_ONLY else PRECISIONS
 
+    def workers(self, device: str, threads: int) -> tuple[int, ...]:
+        """How many processes share our side, one row each: many networks go side by side where a command does so."""
+        return (1, threads) if self.job in _SIDE_BY_SIDE and device == "cpu" and threads > 1 else (1,)
+
     @property
     def title(self) -> str:
         return f"{self.job} {self.dataset} ipc {self.ipc}"
@@ -84,6 +88,7 @@ _QUICK = {
 }
 DATASETS = tuple(STAND_INS)
 PRECISIONS = ("fp32", "bf16")
+_SIDE_BY_SIDE = ("retrain", "nas")  # networks that need nothing of each other, each a cell of its own in a command
 _FP32_ONLY = ("mtt", "mtt-unroll")  # their work is second derivatives throughout
 PEAK = "peak"  # the job that measures the machine instead of ours
 

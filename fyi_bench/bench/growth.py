@@ -7,14 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from fyi_bench.bench.case import Case
 from fyi_bench.bench.ledger import Ledger, key_of
-from fyi_bench.bench.measure import Round, ours_in, process, side_specs
+from fyi_bench.bench.measure import Round, crew, ours_in, shared, side_specs
 from fyi_bench.bench.rows import work_mib
 from fyi_bench.errors import UnknownNameError
 from fyi_bench.files import write_json
@@ -118,25 +117,13 @@ def _key(point: Point, machine: Machine) -> str:
 def _rounds(point: Point, machine: Machine, count: int, stop: Stop) -> Iterator[Round]:
     """Rounds of this many processes at once: seconds of wall time a unit of any of them, memory of all."""
     name = ours_in("fp32")
-    # workers share the cores, as those of every command do
-    machine = replace(machine, threads=max(1, machine.threads // point.workers))
     spec = side_specs(point.case, machine, ("fp32",), twins=False)[name]
-    with ExitStack() as stack:
-        sides = [stack.enter_context(process(spec)) for _ in range(point.workers)]
-        for side in sides:
-            side.order(1)
+    with crew(shared(spec, point.workers)) as side:
+        side.order(point.workers)
         for number in range(count):
             if number:
                 stop.check()
-            for side in sides:
-                side.send(1)
-            answers = [side.answer() for side in sides]
-            together = dict(answers[0])
-            together["seconds"] = max(a["seconds"] for a in answers) / len(sides)
-            for key in ("peak_mib", "before_mib"):
-                if key in together:
-                    together[key] = sum(a[key] for a in answers)
-            yield {name: together}
+            yield {name: side.order(point.workers)}
 
 
 def _record(wanted: Sequence[Point], ledger: Ledger, machine: Machine) -> dict[str, Any]:

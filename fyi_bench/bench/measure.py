@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,21 +40,30 @@ class Machine:
     data_root: Path | None
 
 
-def ours_in(precision: str) -> str:
-    """Name of our side in this precision."""
-    return f"{OURS} {precision}"
+def ours_in(precision: str, workers: int = 1) -> str:
+    """Name of our side in this precision, shared by so many processes."""
+    return f"{OURS} {precision}" + (f" x{workers}" if workers > 1 else "")
 
 
 def side_specs(case: Case, machine: Machine, precisions: tuple[str, ...], twins: bool) -> dict[str, dict[str, Any]]:
-    """What each side's process is told, by its name: ours in each precision, and the twin with either allocator."""
-    common = {"case": case.describe(), "device": machine.device, "threads": machine.threads,
+    """What each side is told, by its name: ours in each precision and each way to share it, the twin by allocator."""
+    common = {"case": case.describe(), "device": machine.device, "threads": machine.threads, "workers": 1,
               "data_root": str(machine.data_root) if machine.data_root else None}  # fmt: skip
-    specs = {ours_in(p): {**common, "side": OURS, "precision": p, "tuned": True} for p in precisions}
+    specs = {
+        ours_in(p, w): shared({**common, "side": OURS, "precision": p, "tuned": True}, w)
+        for w in case.workers(machine.device, machine.threads)
+        for p in precisions
+    }
     if twins:
         specs[TWIN_DEFAULT] = {**common, "side": TWIN, "precision": "fp32", "tuned": False}
         if machine.device == "cpu":  # on a GPU memory is kept by torch, and glibc is not asked
             specs[TWIN_TUNED] = {**common, "side": TWIN, "precision": "fp32", "tuned": True}
     return specs
+
+
+def shared(spec: Mapping[str, Any], workers: int) -> dict[str, Any]:
+    """The side as so many processes, which share the threads as those of every command share the cores."""
+    return {**spec, "workers": workers, "threads": max(1, spec["threads"] // workers)}
 
 
 def rounds(
@@ -67,7 +76,7 @@ def rounds(
     Raises SideFailed with the end of what the side printed.
     """
     with ExitStack() as stack:
-        sides = {name: stack.enter_context(process(spec)) for name, spec in specs.items()}
+        sides = {name: stack.enter_context(crew(spec)) for name, spec in specs.items()}
         warm = [side.order(1)["seconds"] for side in sides.values()]
         units = min(MOST_UNITS, max(1, math.ceil(SAMPLE_SECONDS / min(warm))))
         names = list(sides)
@@ -79,19 +88,41 @@ def rounds(
             yield {name: found[name] for name in names}
 
 
-class Side:
-    """A running side."""
+class Crew:
+    """The processes of a side, which do its units together."""
+
+    def __init__(self, members: Sequence[Process]):
+        self._members = members
+
+    def order(self, units: int) -> dict[str, Any]:
+        """Let them do so many units, equally many each; seconds of one by the last to end, memory of all in MiB."""
+        for member in self._members:
+            member.send(-(-units // len(self._members)))
+        answers = [member.answer() for member in self._members]
+        together = dict(answers[0])
+        together["seconds"] = max(a["seconds"] for a in answers) / len(answers)
+        together["cpu_seconds"] = sum(a["cpu_seconds"] for a in answers) / len(answers)
+        for key in ("peak_mib", "before_mib"):
+            if key in together:
+                together[key] = sum(a[key] for a in answers)
+        return together
+
+
+@contextmanager
+def crew(spec: Mapping[str, Any]) -> Iterator[Crew]:
+    """A side's processes, started now and ended with the block."""
+    with ExitStack() as stack:
+        yield Crew([stack.enter_context(_process(spec)) for _ in range(spec["workers"])])
+
+
+class Process:
+    """A running process of a side."""
 
     def __init__(self, name: str, running: subprocess.Popen, errors: Path):
         self.name, self._running, self._errors = name, running, errors
 
-    def order(self, units: int) -> dict[str, Any]:
-        """Let it do so many units; seconds of one, peak memory in MiB."""
-        self.send(units)
-        return self.answer()
-
     def send(self, units: int) -> None:
-        """Tell it to start; `answer` waits for the end."""
+        """Tell it to do so many units; `answer` waits for the end."""
         try:
             self._running.stdin.write(f"{units}\n")
             self._running.stdin.flush()
@@ -99,7 +130,7 @@ class Side:
             raise self._failed() from None
 
     def answer(self) -> dict[str, Any]:
-        """What it says when it is done."""
+        """What it says when it is done: seconds of one unit, peak memory in MiB."""
         line = self._running.stdout.readline()
         if not line:
             raise self._failed()
@@ -113,8 +144,7 @@ class Side:
 
 
 @contextmanager
-def process(spec: Mapping[str, Any]) -> Iterator[Side]:
-    """A side's process, started now and ended with the block."""
+def _process(spec: Mapping[str, Any]) -> Iterator[Process]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(_ALLOCATOR_VARIABLES)}
     environment |= {"OMP_NUM_THREADS": str(spec["threads"]), "MKL_NUM_THREADS": str(spec["threads"])}
     with tempfile.TemporaryDirectory(prefix="fyi-bench-") as folder:
@@ -126,7 +156,7 @@ def process(spec: Mapping[str, Any]) -> Iterator[Side]:
                 start_new_session=True,
             )  # fmt: skip
         try:
-            yield Side(f"{spec['case']['job']} {spec['side']}", running, errors)
+            yield Process(f"{spec['case']['job']} {spec['side']}", running, errors)
         finally:
             running.kill()  # it has nothing to save
             running.communicate()

@@ -14,15 +14,16 @@ AGAINST = {"default": TWIN_DEFAULT, "tuned": TWIN_TUNED}
 
 
 def row_of(
-    case: Case, machine: Machine, precision: str, rounds: Sequence[Round], peaks: Mapping[str, float]
+    case: Case, machine: Machine, precision: str, rounds: Sequence[Round], peaks: Mapping[str, float], workers: int = 1
 ) -> dict[str, Any]:
-    """One line of the table: our side in one precision against the twins of the same rounds."""
-    ours = [r[ours_in(precision)] for r in rounds]
+    """One line of the table: our side in one precision, shared by so many, against the twins of the same rounds."""
+    ours = [r[ours_in(precision, workers)] for r in rounds]
     flops = ours[0]["flops"]
     seconds = median(side["seconds"] for side in ours)
     row: dict[str, Any] = {
         **case.describe(),
         "precision": precision,
+        "workers": workers,
         "unit": ours[0]["unit"],
         "data": ours[0]["data"],
         "rounds": len(rounds),
@@ -88,7 +89,7 @@ def peaks_of(rounds: Sequence[Round], precisions: Sequence[str]) -> dict[str, fl
 
 
 def best_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """For every job with a goal: the cases it was met in and missed in, in the better precision, by allocator."""
+    """For every job with a goal: the cases it was met in and missed in, in the best of its rows, by allocator."""
     found: dict[str, dict[str, Any]] = {}
     for row in rows:
         goal: Ratio | None = CPU.get(row["job"])
@@ -98,5 +99,9 @@ def best_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
             entry = found.setdefault(row["job"], {"goal": {"default": goal.default, "tuned": goal.tuned}, "cases": {}})
             place = entry["cases"].setdefault(f"{row['dataset']} ipc {row['ipc']}", {})
             if facts["ratio"] >= place.get(name, {"ratio": 0})["ratio"]:
-                place[name] = {"ratio": facts["ratio"], "precision": row["precision"], "met": facts["met"]}
+                place[name] = {
+                    "ratio": facts["ratio"],
+                    "met": facts["met"],
+                    **{k: row[k] for k in ("precision", "workers")},
+                }
     return found

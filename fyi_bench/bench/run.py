@@ -142,7 +142,11 @@ def _written(
     for case, specs in measured:
         found = ledger.rounds(key_of(case, machine, specs))
         if found:
-            rows += [row_of(case, machine, p, found, peaks) for p in _precisions(case, request)]
+            rows += [
+                row_of(case, machine, precision, found, peaks, workers)
+                for workers in case.workers(machine.device, machine.threads)
+                for precision in _precisions(case, request)
+            ]
     here = environment(machine.device)
     record = {
         "task": "bench",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _HEAD = (
-    "job", "data", "ipc", "classes", "precision", "unit", "time", "x default", "x tuned", "memory MiB",
+    "job", "data", "ipc", "classes", "precision", "workers", "unit", "time", "x default", "x tuned", "memory MiB",
     "twin's", "% of peak", "twin's %",
 )  # fmt: skip
 _ALONE = 0.9  # share of a thread's time below which a side was not alone
@@ -44,7 +44,7 @@ def line_of(row: Mapping[str, Any]) -> str:
     """One measured row in a line, while the others are still missing."""
     ratios = ", ".join(f"{ratio_text(facts)} against {name}" for name, facts in row["against"].items())
     return (
-        f"{row['job']} {row['dataset']} ipc {row['ipc']} {row['precision']}: {duration(row['seconds'])} per"
+        f"{row['job']} {row['dataset']} ipc {row['ipc']} {in_words(row)}: {duration(row['seconds'])} per"
         f" {row['unit']}, {ratios}"
     )
 
@@ -54,7 +54,7 @@ def goals(record: Mapping[str, Any]) -> list[str]:
     lines = []
     for job, entry in record["goals"].items():
         for case, places in entry["cases"].items():
-            reached = " / ".join(f"{facts['ratio']:.2f} ({facts['precision']})" for facts in places.values())
+            reached = " / ".join(f"{facts['ratio']:.2f} ({in_words(facts)})" for facts in places.values())
             met = all(facts["met"] for facts in places.values())
             wanted = f"{entry['goal']['default']:g} / {entry['goal']['tuned']:g}"
             lines.append(f"goal {job}, {case}: {wanted} (default / tuned), reached {reached}: {_VERDICT[met]}")
@@ -74,12 +74,17 @@ def interfered(rows: list[Mapping[str, Any]], threads: int) -> list[str]:
     if threads > 1:
         return []
     return [
-        f"others used the machine: {row['job']} {row['dataset']} ipc {row['ipc']} {row['precision']} got"
+        f"others used the machine: {row['job']} {row['dataset']} ipc {row['ipc']} {in_words(row)} got"
         f" {100 * row['got_cpu']:.0f} % of its thread; x by processor time: "
         + ", ".join(f"{facts['cpu_ratio']:.2f} {name}" for name, facts in row["against"].items())
         for row in rows
         if row["got_cpu"] < _ALONE
     ]
+
+
+def in_words(facts: Mapping[str, Any]) -> str:
+    """bf16, or bf16, 2 workers."""
+    return facts["precision"] + (f", {facts['workers']} workers" if facts["workers"] > 1 else "")
 
 
 def ratio_text(facts: Mapping[str, Any]) -> str:
@@ -102,6 +107,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         str(row["ipc"]),
         str(row["classes"]),
         row["precision"],
+        str(row["workers"]),
         row["unit"],
         duration(row["seconds"]),
         *(ratio_text(against[name]) if name in against else "" for name in ("default", "tuned")),
