@@ -83,6 +83,12 @@ def test_cheap_architectures_come_first():
     assert all(nas.effort(p, 3, 32, 10) >= space720.flops(p) for p in space720.SPACE[::37])
 
 
+def test_a_few_networks_are_measured_for_all():
+    measured = {nas.representative(point) for point in space720.SPACE}
+    assert len(measured) == 12
+    assert all(nas.representative(point) == point for point in measured)
+
+
 @pytest.mark.parametrize("name", ["quick", "paper"])
 def test_protocols_state_a_budget(name):
     assert nas.budget(name + "+epochs=3") == nas.budget(name)

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from fyi_bench.data import RealDataset
     from search_space.space720 import Point
 
-MEASURED = "w64-d3-instance-relu-avg"  # the network whose speed stands for all, in proportion to their effort
 TEST_DRAW = 0  # seed of the draw of test images: one for all, as nothing is chosen by them
 
 
@@ -178,22 +177,21 @@ def keep_set(cell: Cell, run: RunFolder, worker: Worker) -> None:
 
 @COSTS.register("train")
 def passes(cell: Cell, data: RealDataset) -> list[Passes]:
-    """Training and testing, as passes of one measured network in proportion to the effort of this one."""
-    from downstream.nas import architecture_name, effort
-    from search_space.space720 import point
+    """Training and testing, as passes of a measured network in proportion to the effort of this one."""
+    from downstream.nas import architecture_name, effort, representative
 
-    precision = cell.inputs["precision"]
-    sizes = data.train.shape[0], data.train.shape[1], data.num_classes, precision
-    share = effort(point_of(cell), *sizes) / effort(point(MEASURED), *sizes)
+    point, sizes = point_of(cell), (data.train.shape[0], data.train.shape[1], data.num_classes)
+    measured = representative(point)
+    share = effort(point, *sizes) / effort(measured, *sizes)
     trained = cell.notes["images"] * protocol_of(cell).epochs_for(cell.notes["images"])
     return [
         Passes(
-            architecture_name(point(MEASURED)),
+            architecture_name(measured),
             data.train.shape,
             data.num_classes,
             forward=share * cell.inputs["test_images"],
             first=share * trained,
-            precision=precision,
+            precision=cell.inputs["precision"],
         )
     ]
 
