@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -11,7 +12,7 @@ from distill.engine import Stop
 from distill.image_set import ImageSet
 from distill.spaces import Space
 from downstream.protocol import Protocol
-from downstream.training import accuracy, new_network, train
+from downstream.training import accuracy, new_network, train_together
 
 NUMERICS = 1
 
@@ -28,11 +29,11 @@ class AccuracyResult:
     tests: tuple[float, ...]
 
 
-def train_and_test(
+def train_and_test_together(
     train_set: ImageSet,
     test_set: ImageSet,
     protocol: Protocol,
-    seed: int,
+    seeds: Sequence[int],
     *,
     model: str | None = None,
     device: torch.device | str = "cpu",
@@ -40,28 +41,43 @@ def train_and_test(
     space: Space | None = None,
     warm_set: ImageSet | None = None,
     stop: Stop | None = None,
-    report: Callable[[int, float], None] | None = None,
-) -> AccuracyResult:
-    """Train a fresh network on the set by the protocol and test it, once after the last epoch or as the protocol says.
+    report: Callable[[int, int, float], None] | None = None,
+) -> list[AccuracyResult]:
+    """Train a fresh network a seed on the set by the protocol and test it, once at the end or as the protocol says.
 
     space: what train and test images are used in (default: the set's own).
-    warm_set: images the network is trained on first, by the same protocol (`warm` of it).
+    warm_set: images each is trained on first, by the same protocol (`warm` of it).
+    report(network, epochs done, loss) follows each.
     """
     space = space or train_set.space
-    network = new_network(model or protocol.eval_model, train_set, seed).to(device)
+    networks = [new_network(model or protocol.eval_model, train_set, seed).to(device) for seed in seeds]
     rules = {"device": device, "precision": precision, "space": space, "stop": stop}
     if warm_set is not None:
-        train(network, warm_set, protocol, seed, **rules)
+        train_together(networks, warm_set, protocol, seeds, **rules)
     epochs = protocol.epochs_for(len(train_set))
     marks = {round(epochs * (k + 1) / protocol.tests) for k in range(protocol.tests)}
-    tests = []
+    tests: list[list[float]] = [[] for _ in seeds]
 
-    def follow(epoch: int, loss: float) -> None:
+    def follow(number: int, epoch: int, loss: float) -> None:
         if epoch in marks:
-            tests.append(accuracy(network, test_set, space, device, precision))
-            network.train()
+            tests[number].append(accuracy(networks[number], test_set, space, device, precision))
+            networks[number].train()
         if report is not None:
-            report(epoch, loss)
+            report(number, epoch, loss)
 
-    trained = train(network, train_set, protocol, seed, **rules, report=follow)
-    return AccuracyResult(max(tests), trained.losses[-1], tuple(tests))
+    trained = train_together(networks, train_set, protocol, seeds, **rules, report=follow)
+    return [AccuracyResult(max(found), one.losses[-1], tuple(found)) for found, one in zip(tests, trained, strict=True)]
+
+
+def train_and_test(
+    train_set: ImageSet,
+    test_set: ImageSet,
+    protocol: Protocol,
+    seed: int,
+    *,
+    report: Callable[[int, float], None] | None = None,
+    **how: Any,
+) -> AccuracyResult:
+    """`train_and_test_together` of one network, with its other keywords; report(epochs done, loss)."""
+    follow = None if report is None else lambda number, epochs, loss: report(epochs, loss)
+    return train_and_test_together(train_set, test_set, protocol, [seed], **how, report=follow)[0]

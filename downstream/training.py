@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -32,7 +33,6 @@ from fyi_bench.errors import DivergenceError, UsageError
 NUMERICS = 1
 KEEP_AS_FLOAT_BYTES = 512 * 2**20  # sets up to this size are converted to the working space once
 EVAL_BATCH = 128  # images a forward pass: fits a CPU's cache
-NETWORKS_AT_ONCE = 5  # on a GPU
 
 
 @dataclass
@@ -54,69 +54,41 @@ def new_network(model: str, train_set: ImageSet, seed: int, classes: int | None 
     return search_space.build(model, channels, size, classes or train_set.num_classes, rng.stream(seed, "evaluation"))
 
 
-def train_many(
+def train_together(
+    networks: Sequence[nn.Module],
     train_set: ImageSet,
     protocol: Protocol,
     seeds: Sequence[int],
     *,
-    model: str | None = None,
     device: torch.device | str = "cpu",
     precision: str = "fp32",
     space: Space | None = None,
     stop: Stop | None = None,
-    report: Callable[[int, float], None] | None = None,
+    report: Callable[[int, int, float], None] | None = None,
 ) -> list[Trained]:
-    """Train one fresh network a seed on the set. `report(epochs done over all networks, loss)` follows."""
-    device, protocol = torch.device(device), protocol.for_network(model or protocol.eval_model)
-    images = _Images(decoded(train_set), space or train_set.space, device)
-    at_once, trained = NETWORKS_AT_ONCE if device.type == "cuda" else 1, []
-    for group in _batched(list(seeds), at_once):
-        together = [
-            _Training(new_network(protocol.eval_model, train_set, seed), images, protocol, seed, precision)
-            for seed in group
-        ]
-        for epoch in range(protocol.epochs_for(len(train_set))):
-            if stop is not None and stop.requested():
-                stop.check()
-            # step by step in turn: on a GPU each has a stream of its own, so that small networks fill it together
-            for _ in zip(*(training.steps(epoch) for training in together), strict=True):
-                pass
-            for training in together:
-                training.end(epoch)
-                if report is not None:
-                    before = len(trained) * protocol.epochs_for(len(train_set))
-                    report(before + epoch * len(together) + together.index(training) + 1, training.losses[-1])
-        trained += [Trained(training.network, training.losses) for training in together]
-    return trained
+    """Train networks in place on the set by the protocol, each by its seed as if it were alone.
 
-
-def train(
-    network: nn.Module,
-    train_set: ImageSet,
-    protocol: Protocol,
-    seed: int,
-    *,
-    device: torch.device | str = "cpu",
-    precision: str = "fp32",
-    space: Space | None = None,
-    stop: Stop | None = None,
-    report: Callable[[int, float], None] | None = None,
-) -> Trained:
-    """Train `network` in place on the set by the protocol; images are used in `space` (default: the set's own).
-
-    Raises DivergenceError when the loss is no longer finite, and what `stop.check()` raises when asked to stop.
+    Images are used in `space` (default: the set's own). `report(network, epochs done, loss)` follows each.
+    Raises DivergenceError when a loss is no longer finite, and what `stop.check()` raises when asked to stop.
     """
     images = _Images(decoded(train_set), space or train_set.space, torch.device(device))
-    training = _Training(network, images, protocol, seed, precision)
+    trainings = [_Training(n, images, protocol, seed, precision) for n, seed in zip(networks, seeds, strict=True)]
     for epoch in range(protocol.epochs_for(len(train_set))):
         if stop is not None and stop.requested():
             stop.check()
-        for _ in training.steps(epoch):
+        # step by step in turn: on a GPU each has a stream of its own, so that small networks fill it together
+        for _ in zip(*(training.steps(epoch) for training in trainings), strict=True):
             pass
-        training.end(epoch)
-        if report is not None:
-            report(epoch + 1, training.losses[-1])
-    return Trained(training.network, training.losses)
+        for number, training in enumerate(trainings):
+            training.end(epoch)
+            if report is not None:
+                report(number, epoch + 1, training.losses[-1])
+    return [Trained(training.network, training.losses) for training in trainings]
+
+
+def train(network: nn.Module, train_set: ImageSet, protocol: Protocol, seed: int, **how: Any) -> Trained:
+    """Train one network in place: `train_together` of one, with its keywords."""
+    return train_together([network], train_set, protocol, [seed], **how)[0]
 
 
 class _Training:
@@ -245,10 +217,6 @@ def _precision(device: torch.device, precision: str) -> contextlib.AbstractConte
     if precision != "bf16":
         raise UsageError(f"Unknown precision '{precision}'.\nKnown: bf16, fp32.")
     return torch.autocast(device.type, torch.bfloat16)
-
-
-def _batched(values: list[int], size: int) -> list[list[int]]:
-    return [values[first : first + size] for first in range(0, len(values), size)]
 
 
 # schedules: built once for a training, then called with (epoch, batch number) to give the optimiser of that step

@@ -6,25 +6,32 @@ build cells in the parent process; workers, here or on other machines, compute t
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fyi_bench.errors import DivergenceError
 from fyi_bench.registry import Registry
-from fyi_bench.store import Cell, RunFolder, Store
+from fyi_bench.store import Cell, RunFolder, Store, cell_digest
 
 if TYPE_CHECKING:
     from distill.image_set import ImageSet
     from fyi_bench.data import RealDataset
 
+AT_ONCE = {"cuda": 5}  # device -> how many cells of TOGETHER are computed at once; one elsewhere
 SET_FILE = "set.safetensors"
 LAST_GOOD_FILE = "last-good.safetensors"
 
 # kind -> function(cell, run folder, worker) that computes the cell and finishes the run
 CELLS: Registry[Callable[[Cell, RunFolder, Worker], None]] = Registry(
     "cell kind", package="fyi_bench.kinds", group="fyi_bench.cells"
+)
+# kind -> function(cells, run folders, worker) that computes cells which differ in nothing but their seed
+TOGETHER: Registry[Callable[[Sequence[Cell], Sequence[RunFolder], Worker], None]] = Registry(
+    "cell kind", package="fyi_bench.kinds", group="fyi_bench.cells_together"
 )
 
 
@@ -88,6 +95,32 @@ def ensure(cell: Cell, worker: Worker, wait: bool = True) -> dict[str, Any]:
         if not run.done:
             CELLS.get(cell.kind)(cell, run, worker)
         return run.record
+
+
+def groups(cells: Sequence[Cell], device: str) -> list[list[Cell]]:
+    """The cells in the order of their first, each with those that the device computes at the same time."""
+    size, found = AT_ONCE.get(device, 1), {}
+    for cell in cells:
+        inputs = {name: value for name, value in cell.inputs.items() if name != "seed"}
+        alike = cell_digest(cell.kind, inputs) if size > 1 and cell.kind in TOGETHER else cell.digest
+        found.setdefault(alike, []).append(cell)
+    return [group[first : first + size] for group in found.values() for first in range(0, len(group), size)]
+
+
+def ensure_together(cells: Sequence[Cell], worker: Worker, wait: bool = True) -> None:
+    """`ensure` of a group of `groups`. If one network diverges each is trained alone, so that it is known which."""
+    if len(cells) > 1:
+        with contextlib.ExitStack() as stack, contextlib.suppress(DivergenceError):
+            # in one order everywhere, or two processes could wait for each other
+            runs = {
+                cell.digest: stack.enter_context(worker.store.run(cell, worker.stop, worker.say, wait))
+                for cell in sorted(cells, key=lambda cell: cell.digest)
+            }
+            left = [cell for cell in cells if not runs[cell.digest].done]
+            if left:
+                TOGETHER.get(left[0].kind)(left, [runs[cell.digest] for cell in left], worker)
+    for cell in cells:
+        ensure(cell, worker, wait)
 
 
 @functools.cache

@@ -20,7 +20,7 @@ from typing import Any
 
 from fyi_bench import errors
 from fyi_bench.budget import Budget, Interruption, Stop
-from fyi_bench.cells import Worker, ensure
+from fyi_bench.cells import Worker, ensure_together, groups
 from fyi_bench.errors import BudgetExhausted, FyiBenchError, Interrupted, StoreError
 from fyi_bench.progress import Progress
 from fyi_bench.store import Busy, Cell, Store
@@ -66,14 +66,15 @@ def compute_cells(cells: Sequence[Cell], worker: Worker, events: Events, wait: b
     wait False: pass over those that another process is at. Raises what `worker.stop` raises, and the first error.
     """
     finished = 0
-    for cell in cells:
+    for group in groups(cells, worker.device):
         worker.stop.check()
         try:
-            ensure(cell, worker, wait)
+            ensure_together(group, worker, wait)
         except Busy:
             continue
-        finished += 1
-        events.done(cell.digest)
+        finished += len(group)
+        for cell in group:
+            events.done(cell.digest)
     return finished
 
 

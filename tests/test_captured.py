@@ -22,7 +22,7 @@ from distill.experts import ExpertConfig, train_expert
 from distill.gsam import GSAM
 from distill.method import METHODS
 from downstream.protocol import protocol
-from downstream.training import train_many
+from downstream.training import new_network, train_together
 from search_space import fused, patches, winograd
 
 FROM_OR_TO_HOST = ("_local_scalar_dense", "lift_fresh", "nonzero", "masked_select", "equal", "unique")
@@ -170,7 +170,13 @@ def test_a_recorded_expert_walks_the_same_way(tapes, gsam):
 def test_recorded_networks_learn_the_same(tapes, schedule, cutmix):
     """A short last batch and a second optimiser half-way are recorded by themselves."""
     rules = replace(protocol("quick", "accuracy"), epochs=12, min_steps=0, batch=16, schedule=schedule, cutmix=cutmix)
-    plain, recorded = both(tapes, lambda: train_many(tiny.real_set(), rules, [0, 1], model=tiny.MODEL))
+    real = tiny.real_set()
+
+    def learn() -> list:
+        networks = [new_network(tiny.MODEL, real, seed) for seed in (0, 1)]
+        return train_together(networks, real, rules, [0, 1])
+
+    plain, recorded = both(tapes, learn)
     for a, b in zip(plain, recorded, strict=True):
         assert b.losses == pytest.approx(a.losses, rel=1e-4)
 

@@ -8,10 +8,12 @@ import pytest
 import torch
 
 import fyi_bench
+from fyi_bench.cells import AT_ONCE, TOGETHER
 from fyi_bench.data import load_dataset
-from fyi_bench.errors import DataError, UsageError
+from fyi_bench.errors import DataError, DivergenceError, UsageError
 from fyi_bench.inspection import format_report, inspect_set
 from fyi_bench.show import show_evaluate
+from fyi_bench.store import Store
 
 TINY = {"eval_model": "convnet-w8", "epochs": "2", "min_steps": "0", "nets": "2"}
 
@@ -39,6 +41,37 @@ def test_three_layouts_one_accuracy(tmp_path, small):
         found[name] = evaluated(path, tmp_path / f"runs-{name}")["arms"][0]["architectures"][0]["values"]
     assert found["fyi-bench"] == found["dc"] == found["mtt"]
     assert len(found["dc"]) == 2
+
+
+def test_networks_together_are_those_one_by_one(tmp_path, small, monkeypatch):
+    """What a GPU does with the networks of a set, made a CPU's way here."""
+    path, more = small.save(tmp_path / "set.safetensors"), {"nets": "3"}
+    alone = evaluated(path, tmp_path / "alone", **more)["arms"][0]["architectures"][0]
+    sizes, compute = [], TOGETHER.get("accuracy")
+
+    def watched(cells, runs, worker) -> None:
+        sizes.append(len(cells))
+        compute(cells, runs, worker)
+
+    monkeypatch.setitem(TOGETHER._entries, "accuracy", watched)
+    monkeypatch.setitem(AT_ONCE, "cpu", 2)
+    together = evaluated(path, tmp_path / "together", **more)["arms"][0]["architectures"][0]
+    assert sizes == [2]  # and one alone
+    assert together["values"] == alone["values"]
+    assert together["seconds"][0] == together["seconds"][1] > 0
+
+
+def test_networks_are_trained_alone_where_one_of_them_diverges(tmp_path, small, monkeypatch):
+    def diverges(cells, runs, worker) -> None:
+        raise DivergenceError("one of them", step=0)
+
+    store = Store(tmp_path / "runs")
+    monkeypatch.setitem(AT_ONCE, "cpu", 2)
+    TOGETHER.names()
+    monkeypatch.setitem(TOGETHER._entries, "accuracy", diverges)
+    record = evaluated(small.save(tmp_path / "set.safetensors"), store.root)
+    assert len(record["arms"][0]["architectures"][0]["values"]) == 2
+    assert {run.state for run in store.ls()} == {"done"}
 
 
 def test_cost_stands_beside_accuracy(tmp_path, small):

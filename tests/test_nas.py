@@ -10,7 +10,7 @@ import torch
 import tiny
 from downstream import nas
 from downstream.protocol import protocol
-from downstream.training import accuracy, train_many
+from downstream.training import accuracy, new_network, train
 from fyi_bench.cells import Worker, ensure
 from fyi_bench.config import Settings
 from fyi_bench.data.real import RealDataset
@@ -108,7 +108,8 @@ def test_a_cell_gives_what_the_trainer_gives(tmp_path, data):
     source, point = real_source(data, 9, seed=4), CHEAP[1]
     record = ensure(train_cell(data, source, point, short, 3, 12), worker(tmp_path, data))
     drawn, tested = nas.balanced(data.train, 9, 4, "nas reference"), nas.balanced(data.test, 12, 0, "nas test")
-    twin = train_many(drawn, short, [3], model=f"convnet-{point.name}", space=data.space)[0]
+    network = new_network(f"convnet-{point.name}", drawn, 3)
+    twin = train(network, drawn, short.for_network(f"convnet-{point.name}"), 3, space=data.space)
     assert record["value"] == accuracy(twin.network, tested, data.space)
     assert record["last_loss"] == twin.losses[-1]
     assert (record["parameters"], record["epochs"]) == (space720.parameters(point, 3, 32, 3), 2)

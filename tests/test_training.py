@@ -10,7 +10,7 @@ import torch
 import tiny
 from distill.image_set import ImageSet
 from downstream.protocol import protocol, protocol_data, protocol_names
-from downstream.training import SCHEDULES, accuracy, correct, new_network, train, train_many
+from downstream.training import SCHEDULES, accuracy, correct, new_network, train, train_together
 from fyi_bench.errors import DivergenceError, UnknownNameError, UsageError
 from golden import golden
 
@@ -29,8 +29,9 @@ def weights(trained):
     return torch.cat([p.detach().flatten() for p in trained.network.parameters()])
 
 
-def test_same_seed_same_weights_and_many_equals_one_by_one(small_set):
-    many = train_many(small_set, settings(), [3, 4])
+def test_same_seed_same_weights_and_together_equals_one_by_one(small_set):
+    networks = [new_network(tiny.MODEL, small_set, seed) for seed in (3, 4)]
+    many = train_together(networks, small_set, settings(), [3, 4])
     one = train(new_network(tiny.MODEL, small_set, 4), small_set, settings(), 4)
     assert torch.equal(weights(many[1]), weights(one))
     assert not torch.equal(weights(many[0]), weights(many[1]))

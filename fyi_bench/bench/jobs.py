@@ -24,7 +24,7 @@ from distill.spaces import NormalizedSpace, PixelSpace
 from distill.trajectory import FlatNetwork
 from downstream.nas import train_architecture
 from downstream.protocol import protocol
-from downstream.training import train_many
+from downstream.training import new_network, train
 from fyi_bench import rng
 from fyi_bench.bench.case import ENDLESS, Case
 from fyi_bench.bench.twins import idc, matching, training, trajectory
@@ -188,10 +188,9 @@ def _retraining(case: Case, images: ImageSet, space: NormalizedSpace, place: Pla
     how = replace(protocol("paper", "accuracy"), epochs=place.units, extra_epoch=False, lr_from_set=False)
 
     def ours(stop: Stop) -> list[Tensor]:
-        trained = train_many(
-            train_set, how, [place.seed], model=case.model, device=device, precision=place.precision, stop=stop
-        )
-        return [p.detach() for p in trained[0].network.parameters()]
+        network = new_network(case.model, train_set, place.seed)
+        train(network, train_set, how, place.seed, device=device, precision=place.precision, stop=stop)
+        return [p.detach() for p in network.parameters()]
 
     def twin(stop: Stop) -> list[Tensor]:
         network = training.retrain(case.model, train_set, how, place.seed, device, stop)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from fyi_bench.cells import CELLS, Worker, using
+from fyi_bench.cells import CELLS, TOGETHER, Worker, using
 from fyi_bench.estimate import COSTS, Passes
 from fyi_bench.store import Cell, RunFolder
 
@@ -61,27 +62,36 @@ def protocol_of(cell: Cell) -> Protocol:
 @CELLS.register("accuracy")
 def compute(cell: Cell, run: RunFolder, worker: Worker) -> None:
     """Train, test, record."""
-    from downstream.accuracy import train_and_test
+    compute_together([cell], [run], worker)
+
+
+@TOGETHER.register("accuracy")
+def compute_together(cells: Sequence[Cell], runs: Sequence[RunFolder], worker: Worker) -> None:
+    """The same of several seeds at once."""
+    from downstream.accuracy import train_and_test_together
     from downstream.training import training_space
 
-    reference = {**cell.inputs["set"], **({"file": cell.notes["file"]} if cell.notes.get("file") else {})}
-    protocol = protocol_of(cell)
-    total = protocol.epochs_for(cell.notes["images"])
-    image_set, data = worker.image_set(reference), worker.data(cell.inputs["dataset"])
-    result = train_and_test(
+    one = cells[0]
+    reference = {**one.inputs["set"], **({"file": one.notes["file"]} if one.notes.get("file") else {})}
+    protocol = protocol_of(one)
+    total = protocol.epochs_for(one.notes["images"])
+    image_set, data = worker.image_set(reference), worker.data(one.inputs["dataset"])
+    results = train_and_test_together(
         image_set,
         data.test,
         protocol,
-        cell.inputs["seed"],
+        [cell.inputs["seed"] for cell in cells],
         device=worker.device,
-        precision=cell.inputs["precision"],
+        precision=one.inputs["precision"],
         space=training_space(image_set, data.space),
-        warm_set=worker.image_set(cell.inputs["warm"]) if "warm" in cell.inputs else None,
+        warm_set=worker.image_set(one.inputs["warm"]) if "warm" in one.inputs else None,
         stop=worker.stop,
-        report=lambda epochs, loss: worker.progress(cell.digest, epochs, total, loss),
+        report=lambda number, epochs, loss: worker.progress(cells[number].digest, epochs, total, loss),
     )
-    tests = {"tests": result.tests} if protocol.tests > 1 else {}
-    run.finish({"value": result.accuracy, "last_loss": result.last_loss, **tests})
+    share = {"wall_s": round(runs[0].wall_s() / len(runs), 3)} if len(runs) > 1 else {}
+    for run, result in zip(runs, results, strict=True):
+        tests = {"tests": result.tests} if protocol.tests > 1 else {}
+        run.finish({"value": result.accuracy, "last_loss": result.last_loss, **tests, **share})
 
 
 @COSTS.register("accuracy")
