@@ -33,6 +33,7 @@ INLINE void shares(const V* value, V* share) {
 // y, below 0 times a slope: ReLU and leaky ReLU.
 template <class S>
 struct Leaky {
+  static constexpr bool curved = false;
   S slope;
   explicit Leaky(double number) : slope(S(number)) {}
 
@@ -46,6 +47,10 @@ struct Leaky {
   INLINE void derivatives(const V* y, V* d) const {
     shares<P, S>(y, d);  // the largest value is that of the largest y
     for (int k = 0; k < kPlaces<P>; k++) d[k] = y[k] > V{} ? d[k] : d[k] * slope;
+  }
+  template <int P, class V>
+  INLINE void derivatives(const V* y, V* d, V*) const {
+    derivatives<P>(y, d);
   }
 };
 
@@ -92,6 +97,7 @@ INLINE V exponential(V x) {
 // 1 / (1 + exp(-y)), or y times it: sigmoid and swish.
 template <class S>
 struct Smooth {
+  static constexpr bool curved = true;
   bool gated;
   explicit Smooth(double number) : gated(number != 0) {}
 
@@ -106,22 +112,31 @@ struct Smooth {
     for (int k = 0; k < kPlaces<P>; k++) value[k] = gated ? y[k] * sigmoid(y[k]) : sigmoid(y[k]);
     return pool<P, S>(value);
   }
+  // The derivative of the pooled value by each place, and where it is asked for the second one (of one place by itself:
+  // the shares of the places stay).
   template <int P, class V>
-  INLINE void derivatives(const V* y, V* d) const {
+  INLINE void derivatives(const V* y, V* d, V* curve = nullptr) const {
     if (P == kMax && !gated) {
-      const V best = sigmoid(pool<P, S>(y)), slope = best * (S(1) - best);
+      const V s = sigmoid(pool<P, S>(y)), slope = s * (S(1) - s), bend = slope * (S(1) - s - s);
       shares<P, S>(y, d);
-      for (int k = 0; k < 4; k++) d[k] *= slope;
+      for (int k = 0; k < 4; k++) {
+        if (curve) curve[k] = d[k] * bend;
+        d[k] *= slope;
+      }
       return;
     }
-    V value[4], slope[4];
+    V value[4], slope[4], bend[4];
     for (int k = 0; k < kPlaces<P>; k++) {
-      const V s = sigmoid(y[k]), rest = s * (S(1) - s);
+      const V s = sigmoid(y[k]), rest = s * (S(1) - s), turn = rest * (S(1) - s - s);
       value[k] = gated ? y[k] * s : s;
       slope[k] = gated ? s + y[k] * rest : rest;
+      bend[k] = gated ? rest + rest + y[k] * turn : turn;
     }
     shares<P, S>(value, d);
-    for (int k = 0; k < kPlaces<P>; k++) d[k] *= slope[k];
+    for (int k = 0; k < kPlaces<P>; k++) {
+      if (curve) curve[k] = d[k] * bend[k];
+      d[k] *= slope[k];
+    }
   }
 };
 

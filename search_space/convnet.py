@@ -8,7 +8,6 @@ running statistics), "layer" normalises the whole map with one weight per elemen
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -123,10 +122,10 @@ class Block(nn.Module):
         """The activation output, before pooling."""
         return self.act(self.norm(self.conv(maps)))
 
-    def forward(self, maps: torch.Tensor, twice: bool = False) -> torch.Tensor:
-        """The pooled map. twice: second derivatives may be asked for, as where the network's images have a gradient."""
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """The pooled map."""
         how = None if watched(self.norm, self.act, self.pool) else plan(maps, self.norm, self.act, self.pool)
-        if how is None or (twice and not how.twice):
+        if how is None:
             return self.pool(self.activate(maps))
         if image_block.fits(maps, self.conv, how) and not watched(self.conv):
             return image_block.image_block(maps, self.conv, *affine_of(self.norm), how)
@@ -136,12 +135,6 @@ class Block(nn.Module):
         if not how.fits(maps):
             return self.pool(self.act(self.norm(maps)))
         return norm_act_pool(maps, *affine_of(self.norm), how)
-
-
-def _next(images: torch.Tensor) -> Callable[[torch.Tensor, Block], torch.Tensor]:
-    """From maps and a block to the block's maps, in a network of these images."""
-    twice = images.requires_grad
-    return lambda maps, block: block(maps, twice)
 
 
 class ConvNet(Network):
@@ -165,12 +158,12 @@ class ConvNet(Network):
         self.classifier = nn.Linear(config.embed_dim, config.classes)
 
     def trunk(self, images: torch.Tensor) -> torch.Tensor:
-        return functools.reduce(_next(images), self.blocks, images).flatten(1)
+        return self.blocks(images).flatten(1)
 
     def pooled_per_block(self, images: torch.Tensor) -> list[torch.Tensor]:
         """The pooled map of every block, as in `features_per_block`, where the activations are not needed."""
         self.check(images)
-        return list(itertools.accumulate(self.blocks, _next(images), initial=images))[1:]
+        return list(itertools.accumulate(self.blocks, lambda maps, block: block(maps), initial=images))[1:]
 
     def features_per_block(self, images: torch.Tensor) -> list[BlockFeatures]:
         """(activated, pooled) of every block, first to last; the last `pooled`, flattened, is `embed(images)`.

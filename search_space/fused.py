@@ -5,20 +5,18 @@ and writes them once more; together they cost as much as the convolutions. Here 
 spares the convolutions their change of layout, and norm_act_pool.cpp goes through each sample's channels while they are
 in the cache. Only the convolution's output is kept for the derivatives.
 
-With xhat = (x - mean) r over a group of m entries, r = (var + eps)^(-1/2), y = w xhat + b, s the derivative of the
-pooled activations by y, and gy = s grad:
-  gx     = r (w gy - <w gy> - xhat <w gy xhat>), <.> the mean over the group; by weight sum gy xhat, by bias sum gy.
+With xhat = (x - mean) r over the m entries a mean is of, r = (var + eps)^(-1/2), y = w xhat + b, s the derivative of
+the pooled activations by y, and gy = s grad:
+  gx     = r (w gy - <w gy> - xhat <w gy xhat>), <.> the mean over the m entries; by weight sum gy xhat, by bias sum gy.
 For cotangents v of gx, vw and vb of the parameters' gradients, with A = <v>, B = <w gy>, C = <v xhat>, D = <w gy xhat>
 and E = <v w gy>, the derivative of v·gx + vw·(…) + vb·(…) is
-  by grad    s (w r (v - A - xhat C) + vw xhat + vb)
-  by weight  sum gy r (v - A - xhat C)
-  by x       r (q - <q> - xhat <q xhat>) - r² xhat (E - A B - C D),  q = vw gy - r (v D + w gy C).
-The activation is piecewise linear, so its own second derivative is nothing.
-
-That is for (leaky) ReLU after instance or group norm, none, or batch norm with its running statistics, which is a
-weight and a bias. Batch norm in training (the mean is over the batch), layer norm (weight and bias are per element),
-sigmoid and swish have the first derivative only; where a second is asked for, PyTorch's operations make the first, and
-a ConvNet whose images have a gradient goes by its modules at once.
+  by gy      u = w r (v - A - xhat C) + vw xhat + vb, and so by grad s u
+  by weight  sum gy r (v - A - xhat C) + h xhat
+  by bias    sum h
+  by x       r (q - <q> - xhat <q xhat>) - r² xhat (E - A B - C D),  q = vw gy - r (v D + w gy C) + w h
+with h = u grad s', what the curvature of sigmoid and swish adds to the cotangent of y; of (leaky) ReLU it is nothing.
+The entries are a group's of one sample, for batch norm in training a channel's of the batch. Batch norm with its
+running statistics is a weight and a bias; layer norm has a weight and a bias per element.
 
 Run as a program (`python -m search_space.fused`), this prints how much faster it is than PyTorch's modules.
 """
@@ -26,13 +24,12 @@ Run as a program (`python -m search_space.fused`), this prints how much faster i
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from search_space.native import call, channels_last, library
@@ -76,11 +73,6 @@ class Plan:
     def source(self) -> Path:
         """The source that has this way."""
         return REST if self.elements or self.act == SMOOTH else SOURCE
-
-    @property
-    def twice(self) -> bool:
-        """Whether the second derivative is there too."""
-        return self.source == SOURCE and self.over != BATCH
 
     def fits(self, maps: Tensor) -> bool:
         """Whether the norm's input [N, C, H, W] has a type and size the operation exists for."""
@@ -157,17 +149,6 @@ def norm_act_pool(maps: Tensor, weight: Tensor | None, bias: Tensor | None, how:
     return _Forward.apply(maps, weight, bias, how)
 
 
-def gradients_with_graph(
-    function: Callable[..., Tensor], inputs: Sequence[Tensor | None], needed: Sequence[bool], grad: Tensor
-) -> list[Tensor | None]:
-    """The gradients of those of the function's inputs that need one, with a graph; None for the others."""
-    # one input may be made from another, as a folded bias from its weight: aliases keep each gradient its own
-    inputs = [None if t is None else t.view_as(t) for t in inputs]
-    wanted = [t for t, asked in zip(inputs, needed, strict=True) if asked]
-    found = iter(torch.autograd.grad(function(*inputs), wanted, grad, create_graph=True))
-    return [next(found) if asked else None for asked in needed]
-
-
 class _Forward(torch.autograd.Function):
     @staticmethod
     def forward(ctx, maps: Tensor, weight: Tensor | None, bias: Tensor | None, how: Plan) -> Tensor:
@@ -186,11 +167,7 @@ class _Forward(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad: Tensor):
-        maps, weight, bias, mean, rstd = ctx.saved_tensors
-        if torch.is_grad_enabled() and not ctx.how.twice:  # asked for with create_graph
-            function = functools.partial(_one_by_one, how=ctx.how)
-            return *gradients_with_graph(function, (maps, weight, bias), ctx.needs_input_grad[:3], grad), None
-        return *_Backward.apply(grad, maps, weight, bias, mean, rstd, ctx.how), None
+        return *_Backward.apply(grad, *ctx.saved_tensors, ctx.how), None
 
 
 class _Backward(torch.autograd.Function):
@@ -218,14 +195,22 @@ class _Backward(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, v: Tensor, v_weight: Tensor | None, v_bias: Tensor | None):
         grad, maps, weight, bias, mean, rstd, sum1, sum2 = ctx.saved_tensors
-        x, g, along = channels_last(maps), channels_last(grad).to(maps.dtype), channels_last(v).to(maps.dtype)
+        kind = _TYPES[maps.dtype]
+        x, g, along = (channels_last(t.to(maps.dtype).to(kind)) for t in (maps, grad, v))
         w, b = _parameters(x, weight, bias)
-        vw, vb = (torch.zeros_like(w) if t is None else t.detach().to(w.dtype).contiguous() for t in (v_weight, v_bias))
-        by_grad, by_x, by_weight = _like(x, g.shape), _like(x, x.shape), torch.zeros_like(mean)
+        vw, vb = (torch.zeros_like(w) if t is None else _in_memory(t.detach().to(kind)) for t in (v_weight, v_bias))
+        by_grad, by_x = _like(x, g.shape), _like(x, x.shape)
+        if ctx.how.elements and not (ctx.needs_input_grad[2] or ctx.needs_input_grad[3]):
+            by_w = by_b = None
+        else:
+            by_w, by_b = (torch.zeros_like(w if ctx.how.elements else mean) for _ in range(2))
         given = (x, g, along, w, b, mean, rstd, sum1, sum2, vw, vb)
-        _call("second", x, weight, ctx.how, *given, by_grad, by_x, by_weight)
-        by_w = None if weight is None else by_weight.sum(0).to(weight.dtype)
-        return by_grad, by_x, by_w, None, None, None, None
+        _call("second", x, weight, ctx.how, *given, by_grad, by_x, by_w, by_b)
+        by_grad, by_x = by_grad.to(grad.dtype), by_x.to(maps.dtype)
+        if weight is None or by_w is None:
+            return by_grad, by_x, None, None, None, None, None
+        by_w, by_b = ((t.permute(2, 0, 1) if ctx.how.elements else t.sum(0)).to(weight.dtype) for t in (by_w, by_b))
+        return by_grad, by_x, by_w, by_b, None, None, None
 
 
 def _follow(norm: nn.BatchNorm2d, mean: Tensor, rstd: Tensor, entries: int) -> None:
@@ -236,35 +221,20 @@ def _follow(norm: nn.BatchNorm2d, mean: Tensor, rstd: Tensor, entries: int) -> N
     norm.num_batches_tracked.add_(1)
 
 
-def _one_by_one(maps: Tensor, weight: Tensor | None, bias: Tensor | None, how: Plan) -> Tensor:
-    """The same by PyTorch's operations; running statistics stay."""
-    maps = maps.contiguous()  # second derivatives of channels-last maps take PyTorch longer than copying them
-    if how.over == BATCH:
-        maps = F.batch_norm(maps, None, None, weight, bias, True, 0.0, how.eps)
-    elif how.elements:
-        maps = F.layer_norm(maps, how.elements, weight, bias, how.eps)
-    elif how.over == SAMPLE:
-        maps = F.group_norm(maps, how.groups, weight, bias, how.eps)
-    elif weight is not None:
-        maps = maps * weight.view(1, -1, 1, 1) + bias.view(1, -1, 1, 1)
-    if how.act == SMOOTH:
-        maps = F.silu(maps) if how.number else torch.sigmoid(maps)
-    else:
-        maps = F.leaky_relu(maps, how.number)
-    return {0: lambda x: x, 1: lambda x: F.avg_pool2d(x, 2), 2: lambda x: F.max_pool2d(x, 2)}[how.pool](maps)
-
-
 def _like(x: Tensor, shape: tuple[int, ...]) -> Tensor:
     return torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
 
 
 def _parameters(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """[C], or [H, W, C] as the maps lie in memory."""
     kind, c = _TYPES[x.dtype], x.shape[1]
     if weight is None:
         return torch.ones(c, dtype=kind), torch.zeros(c, dtype=kind)
-    given = (t.detach().to(kind) for t in (weight, bias))
-    return tuple((t.permute(1, 2, 0) if t.ndim == 3 else t).contiguous() for t in given)
+    return tuple(_in_memory(t.detach().to(kind)) for t in (weight, bias))
+
+
+def _in_memory(parameter: Tensor) -> Tensor:
+    """[C], or of [C, H, W] [H, W, C] as the maps lie in memory."""
+    return (parameter.permute(1, 2, 0) if parameter.ndim == 3 else parameter).contiguous()
 
 
 def _call(name: str, x: Tensor, weight: Tensor | None, how: Plan, *tensors: Tensor) -> None:

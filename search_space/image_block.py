@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from search_space import patches
 from search_space.convolution import Convolution, convolve_with_graph, geometry_of
-from search_space.fused import BATCH, Plan, gradients_with_graph, norm_act_pool
+from search_space.fused import BATCH, Plan, norm_act_pool
 from search_space.native import call
 
 
@@ -84,4 +84,9 @@ def _one_by_one(grad: Tensor, inputs: list[Tensor | None], ctx) -> list[Tensor |
         maps = convolve_with_graph(images, weight, bias, ((1, 1), (ctx.padding, ctx.padding), (1, 1)))
         return norm_act_pool(maps, norm_weight, norm_bias, ctx.how).to(ctx.kind)
 
-    return gradients_with_graph(block, inputs, ctx.needs_input_grad[: len(inputs)], grad)
+    # one input may be made from another, as a folded bias from its weight: aliases keep each gradient its own
+    inputs = [None if t is None else t.view_as(t) for t in inputs]
+    needed = ctx.needs_input_grad[: len(inputs)]
+    wanted = [t for t, asked in zip(inputs, needed, strict=True) if asked]
+    found = iter(torch.autograd.grad(block(*inputs), wanted, grad, create_graph=True))
+    return [next(found) if asked else None for asked in needed]

@@ -117,6 +117,16 @@ struct Point {
     }
     act.template derivatives<P>(y, d);
   }
+  // and the second derivatives, where the activation is curved
+  INLINE void at(int64_t here, V* xhat, V* d, V* curve) const {
+    if (!H::Act::curved) return at(here, xhat, d);
+    V y[4];
+    for (int k = 0; k < kPlaces<P>; k++) {
+      xhat[k] = normalised(here, k);
+      y[k] = output(here, k, xhat[k]);
+    }
+    act.template derivatives<P>(y, d, curve);
+  }
   // the same, d with respect to each normalised value where weights are per element
   INLINE void weighted(int64_t here, V* xhat, V* d) const {
     at(here, xhat, d);
@@ -179,14 +189,20 @@ INLINE void backward_pass(const Shape<S>& s, const X* x, const G* grad, X* out, 
       [] {});
 }
 
+// Calls body as `squares` does, for the squares of one row.
+template <int P, class S, class F>
+INLINE void along_row(const Shape<S>& s, int64_t row, F body) {
+  constexpr int64_t step = P == kNone ? 1 : 2;
+  for (int64_t j = 0; j < s.w; j += step)
+    body((row * s.w + j) * s.c, ((row / step) * (s.w / step) + j / step) * s.c);
+}
+
 // What a row of squares of one sample adds to the gradients of weights and biases per element.
 template <class H, class V, class X, class G, class S>
 INLINE void element_pass(const Shape<S>& s, const X* x, const G* grad, Channels<S>& ch, int64_t first, int64_t row,
                          S* by_weights, S* by_biases) {
-  constexpr int64_t step = H::P == kNone ? 1 : 2;
   const Point<H, V, X, S> point(s, x, ch, first);
-  for (int64_t j = 0; j < s.w; j += step) {
-    const int64_t at = (row * s.w + j) * s.c, pooled = ((row / step) * (s.w / step) + j / step) * s.c;
+  along_row<H::P>(s, row, [&](int64_t at, int64_t pooled) {
     V xhat[4], d[4];
     point.at(at, xhat, d);
     const V g = load<V>(grad + first + pooled);
@@ -195,7 +211,7 @@ INLINE void element_pass(const Shape<S>& s, const X* x, const G* grad, Channels<
       store(by_weights + here, load<V>(by_weights + here) + d[k] * g * xhat[k]);
       store(by_biases + here, load<V>(by_biases + here) + d[k] * g);
     }
-  }
+  });
 }
 
 // ---- one sample at a time ----------------------------------------------------------------------------------------

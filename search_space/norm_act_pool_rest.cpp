@@ -1,5 +1,5 @@
-// What fewer networks have: layer norm, whose weight and bias are per element, and sigmoid and swish. First derivatives.
-#include "norm_act_pool_batch.h"
+// What fewer networks have: layer norm, whose weight and bias are per element, and sigmoid and swish.
+#include "norm_act_pool_second.h"
 
 #include "image_block.h"
 
@@ -41,3 +41,5 @@ void with(const int64_t* how, F body) {
 EXPORT(float32, float, float)
 EXPORT(float64, double, double)
 EXPORT(bfloat16, bf16, float)
+EXPORT_SECOND(with, float32, float, float)
+EXPORT_SECOND(with, float64, double, double)
