@@ -86,9 +86,18 @@ def train_together(
     return [Trained(training.network, training.losses) for training in trainings]
 
 
-def train(network: nn.Module, train_set: ImageSet, protocol: Protocol, seed: int, **how: Any) -> Trained:
-    """Train one network in place: `train_together` of one, with its keywords."""
-    return train_together([network], train_set, protocol, [seed], **how)[0]
+def train(
+    network: nn.Module,
+    train_set: ImageSet,
+    protocol: Protocol,
+    seed: int,
+    *,
+    report: Callable[[int, float], None] | None = None,
+    **how: Any,
+) -> Trained:
+    """Train one network in place: `train_together` of one, with its other keywords; report(epochs done, loss)."""
+    follow = None if report is None else lambda number, epochs, loss: report(epochs, loss)
+    return train_together([network], train_set, protocol, [seed], **how, report=follow)[0]
 
 
 class _Training:
