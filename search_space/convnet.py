@@ -17,9 +17,8 @@ import torch
 from torch import nn
 
 from fyi_bench.errors import UnknownNameError, UsageError
-from search_space import image_block
+from search_space.block import convolved
 from search_space.convolution import Convolution
-from search_space.fused import affine_of, norm_act_pool, plan, watched
 from search_space.network import Network, extra_padding, padded_size, require_positive
 from search_space.pooling import AveragePool2x2
 
@@ -124,17 +123,7 @@ class Block(nn.Module):
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """The pooled map."""
-        how = None if watched(self.norm, self.act, self.pool) else plan(maps, self.norm, self.act, self.pool)
-        if how is None:
-            return self.pool(self.activate(maps))
-        if image_block.fits(maps, self.conv, how) and not watched(self.conv):
-            return image_block.image_block(maps, self.conv, *affine_of(self.norm), how)
-        if not self.conv.takes_any_layout(maps):
-            maps = maps.contiguous(memory_format=torch.channels_last)
-        maps = self.conv(maps)
-        if not how.fits(maps):
-            return self.pool(self.act(self.norm(maps)))
-        return norm_act_pool(maps, *affine_of(self.norm), how)
+        return convolved(maps, self.conv, self.norm, self.act, self.pool)
 
 
 class ConvNet(Network):

@@ -42,6 +42,7 @@ POOLS: dict[type[nn.Module], int] = {nn.Identity: 0, AveragePool2x2: 1, nn.MaxPo
 LEAKY, SMOOTH = 0, 1
 # kind of an activation and its number: the slope below 0, or whether the sigmoid is multiplied by its input
 ACTS: dict[type[nn.Module], Callable[[Any], tuple[int, float]]] = {
+    nn.Identity: lambda act: (LEAKY, 1.0),
     nn.ReLU: lambda act: (LEAKY, 0.0),
     nn.LeakyReLU: lambda act: (LEAKY, act.negative_slope),
     nn.Sigmoid: lambda act: (SMOOTH, 0.0),
@@ -95,11 +96,11 @@ def plan(maps: Tensor, norm: nn.Module, act: nn.Module, pool: nn.Module) -> Plan
     """
     if maps.device.type != "cpu" or torch._C._functorch.is_functorch_wrapped_tensor(maps):
         return None
-    if type(norm) not in _NORMS or type(act) not in ACTS or type(pool) not in POOLS:
+    if type(norm) not in NORMS or type(act) not in ACTS or type(pool) not in POOLS:
         return None
     if type(pool) is nn.MaxPool2d and (pool.kernel_size, pool.stride, pool.padding) != (2, 2, 0):
         return None
-    of_norm = _NORMS[type(norm)](norm)
+    of_norm = NORMS[type(norm)](norm)
     if of_norm is None:
         return None
     kind, number = ACTS[type(act)](act)
@@ -120,7 +121,7 @@ def _layer_norm(norm: nn.LayerNorm) -> dict[str, Any] | None:
 
 
 # what a plan says of a norm; None: not known here
-_NORMS: dict[type[nn.Module], Callable[[Any], dict[str, Any] | None]] = {
+NORMS: dict[type[nn.Module], Callable[[Any], dict[str, Any] | None]] = {
     nn.Identity: lambda norm: {},
     nn.GroupNorm: lambda norm: {"over": SAMPLE, "groups": norm.num_groups, "eps": norm.eps},
     nn.LayerNorm: _layer_norm,

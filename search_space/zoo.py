@@ -14,6 +14,8 @@ import torch
 from torch import nn
 
 from fyi_bench.errors import UsageError
+from search_space.block import convolved, run
+from search_space.convolution import Convolution
 from search_space.network import Network, extra_padding, padded_size
 
 Norm = Callable[[int], nn.Module]
@@ -96,7 +98,7 @@ class PlainNet(Network):
                 layers.append(nn.MaxPool2d(2))
                 continue
             kernel, width = step
-            layers.append(nn.Conv2d(inputs, width, kernel, padding=kernel // 2 + extra))
+            layers.append(Convolution(inputs, width, kernel, padding=kernel // 2 + extra))
             layers += [norm(width), nn.ReLU()] if norm else [nn.ReLU()]
             inputs, extra = width, 0
         side = padded_size(size) // shrink
@@ -106,7 +108,7 @@ class PlainNet(Network):
         self.classifier = nn.Linear(self.embed_dim, classes)
 
     def trunk(self, images: torch.Tensor) -> torch.Tensor:
-        return self.layers(images)
+        return run(self.layers, images)
 
 
 class AlexNet(PlainNet):
@@ -132,20 +134,21 @@ class ResidualBlock(nn.Module):
     def __init__(self, inputs: int, width: int, stride: int, norm: Norm, average: bool):
         super().__init__()
         step = 1 if average else stride
-        self.conv1 = nn.Conv2d(inputs, width, 3, stride=step, padding=1, bias=False)
+        self.conv1 = Convolution(inputs, width, 3, stride=step, padding=1, bias=False)
         self.norm1 = norm(width)
-        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.conv2 = Convolution(width, width, 3, padding=1, bias=False)
         self.norm2 = norm(width)
         self.relu = nn.ReLU()
         self.down = nn.AvgPool2d(stride) if average and stride > 1 else nn.Identity()
         if stride > 1 or inputs != width:
-            self.shortcut = nn.Sequential(nn.Conv2d(inputs, width, 1, stride=step, bias=False), self.down, norm(width))
+            conv = Convolution(inputs, width, 1, stride=step, bias=False)
+            self.shortcut = nn.Sequential(conv, self.down, norm(width))
         else:
-            self.shortcut = nn.Identity()
+            self.shortcut = nn.Sequential()
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
-        out = self.down(self.relu(self.norm1(self.conv1(maps))))
-        return self.relu(self.norm2(self.conv2(out)) + self.shortcut(maps))
+        out = self.down(convolved(maps, self.conv1, self.norm1, self.relu))
+        return self.relu(convolved(out, self.conv2, self.norm2) + run(self.shortcut, maps))
 
 
 class ResNet18(Network):
@@ -160,7 +163,7 @@ class ResNet18(Network):
     def __init__(self, channels: int, size: int, classes: int, norm: Norm = instance_norm, average: bool = False):
         super().__init__(channels, size, classes)
         _require_size("ResNet18", size, 16)
-        self.conv = nn.Conv2d(channels, self.widths[0], 3, padding=1, bias=False)
+        self.conv = Convolution(channels, self.widths[0], 3, padding=1, bias=False)
         self.norm = norm(self.widths[0])
         self.relu = nn.ReLU()
         blocks, inputs = [], self.widths[0]
@@ -177,7 +180,7 @@ class ResNet18(Network):
         self.classifier = nn.Linear(self.embed_dim, classes)
 
     def trunk(self, images: torch.Tensor) -> torch.Tensor:
-        return self.pool(self.blocks(self.relu(self.norm(self.conv(images))))).flatten(1)
+        return self.pool(self.blocks(convolved(images, self.conv, self.norm, self.relu))).flatten(1)
 
 
 def _fit(side: int, head: int) -> nn.Module:
