@@ -27,6 +27,15 @@ def convolved(
     return _normed(conv(maps), norm, act, pool, how)
 
 
+def pooled(maps: torch.Tensor, pool: nn.Module) -> torch.Tensor:
+    """pool(maps); the same tensor where there is no pooling."""
+    return (
+        maps
+        if type(pool) is nn.Identity
+        else _normed(maps, _NOTHING, _NOTHING, pool, _plan(maps, _NOTHING, _NOTHING, pool))
+    )
+
+
 def run(layers: nn.Sequential, maps: torch.Tensor) -> torch.Tensor:
     """layers(maps), those together that follow each other as a convolution, norm, activation, pooling.
 

@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from fyi_bench.errors import UnknownNameError, UsageError
-from search_space.block import convolved
+from search_space.block import convolved, pooled
 from search_space.convolution import Convolution
 from search_space.network import Network, extra_padding, padded_size, require_positive
 from search_space.pooling import AveragePool2x2
@@ -119,7 +119,7 @@ class Block(nn.Module):
 
     def activate(self, maps: torch.Tensor) -> torch.Tensor:
         """The activation output, before pooling."""
-        return self.act(self.norm(self.conv(maps)))
+        return convolved(maps, self.conv, self.norm, self.act)
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """The pooled map."""
@@ -164,7 +164,7 @@ class ConvNet(Network):
         features = []
         for block in self.blocks:
             activated = block.activate(images)
-            images = block.pool(activated)
+            images = pooled(activated, block.pool)
             features.append(BlockFeatures(activated, images))
         return features
 

@@ -128,9 +128,27 @@ def test_features_per_block_are_what_hooks_see(norm, pool):
     hooked, seen[:] = list(seen), []
     features = [tensor for block in net.features_per_block(images) for tensor in block]
     assert len(features) == len(hooked) == 4
-    assert all(torch.equal(a, b) for a, b in zip(features, hooked, strict=True))
-    assert torch.equal(features[-1].flatten(1), embedding)
+    for found, expected in zip(features, hooked, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(features[-1].flatten(1), embedding, rtol=1e-12, atol=1e-12)
     assert bool((features[0] >= 0).all())
+
+
+@pytest.mark.parametrize("name", ["alexnetbn", "vgg11", "vgg11bn", "resnet18ap", "resnet18bn"])
+def test_networks_of_the_zoo_equal_their_modules_one_by_one(name):
+    results = []
+    for one_by_one in (False, True):
+        net = build(name, 3, 32, 10, stream(0, "net")).double()
+        if one_by_one:  # a hook asks for the modules one by one
+            for module in net.modules():
+                module.register_forward_hook(lambda module, inputs, output: None)
+                module.__class__ = nn.Conv2d if isinstance(module, nn.Conv2d) else module.__class__
+        images = draw(2, 3, 32, 32, dtype=torch.float64).requires_grad_(True)
+        out = net(images)
+        gradients = torch.autograd.grad(out.square().sum(), [images, *net.parameters()])
+        results.append([out, *gradients, *net.buffers()])
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
 
 
 @pytest.mark.parametrize("name", [n for n in ARCHITECTURES if n != "convnet6"])
