@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 import search_space
+from fyi_bench.bench.twins.network import one_by_one
 from fyi_bench.errors import DataError, UnknownNameError, UsageError
 from fyi_bench.rng import stream
 from search_space import ARCHITECTURES, build, cost, describe, names
@@ -137,12 +138,9 @@ def test_features_per_block_are_what_hooks_see(norm, pool):
 @pytest.mark.parametrize("name", ["alexnetbn", "vgg11", "vgg11bn", "resnet18ap", "resnet18bn"])
 def test_networks_of_the_zoo_equal_their_modules_one_by_one(name):
     results = []
-    for one_by_one in (False, True):
+    for plain in (False, True):
         net = build(name, 3, 32, 10, stream(0, "net")).double()
-        if one_by_one:  # a hook asks for the modules one by one
-            for module in net.modules():
-                module.register_forward_hook(lambda module, inputs, output: None)
-                module.__class__ = nn.Conv2d if isinstance(module, nn.Conv2d) else module.__class__
+        net = one_by_one(net) if plain else net
         images = draw(2, 3, 32, 32, dtype=torch.float64).requires_grad_(True)
         out = net(images)
         gradients = torch.autograd.grad(out.square().sum(), [images, *net.parameters()])

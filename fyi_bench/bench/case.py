@@ -60,6 +60,7 @@ _CPU_CHANGES: dict[str, dict[str, Any]] = {
     "mtt": {"syn_steps": 4},
     "mtt-unroll": {"syn_steps": 4},
 }
+_MODELS = {"retrain-vgg11": "vgg11", "retrain-resnet18": "resnet18"}  # those that are not the ConvNet
 # (job, data set, images a class, classes on a CPU, classes on a GPU)
 _TABLE: tuple[tuple[str, str, tuple[int, ...], int, int], ...] = (
     ("dc", "cifar10", (1, 10, 50), 2, 10),
@@ -70,6 +71,8 @@ _TABLE: tuple[tuple[str, str, tuple[int, ...], int, int], ...] = (
     ("mtt-unroll", "cifar10", (1, 10), 10, 10),
     ("expert", "cifar10", (1,), 10, 10),
     ("retrain", "cifar10", (1, 10, 50), 10, 10),
+    ("retrain-vgg11", "cifar10", (10,), 10, 10),
+    ("retrain-resnet18", "cifar10", (10,), 10, 10),
     ("nas", "cifar10", (5,), 10, 10),
     ("dc", "cifar100", (1,), 5, 100),
     ("dsa", "cifar100", (1, 10), 5, 100),
@@ -88,7 +91,11 @@ _QUICK = {
 }
 DATASETS = tuple(STAND_INS)
 PRECISIONS = ("fp32", "bf16")
-_SIDE_BY_SIDE = ("retrain", "nas")  # networks that need nothing of each other, each a cell of its own in a command
+_SIDE_BY_SIDE = (
+    "retrain",
+    *_MODELS,
+    "nas",
+)  # networks that need nothing of each other, each a cell of its own in a command
 _FP32_ONLY = ("mtt", "mtt-unroll")  # their work is second derivatives throughout
 PEAK = "peak"  # the job that measures the machine instead of ours
 
@@ -99,7 +106,8 @@ def cases(device: str, quick: bool = False) -> list[Case]:
     for job, dataset, ipcs, few, many in _TABLE:
         gpu = device == "cuda"
         changes = {} if gpu else _CPU_CHANGES.get(job, {})
-        found += [Case(job, dataset, ipc, many if gpu else few, changes=changes) for ipc in ipcs]
+        model = _MODELS.get(job, Case.model)
+        found += [Case(job, dataset, ipc, many if gpu else few, model, changes=changes) for ipc in ipcs]
     return [c for c in found if not quick or (c.job, c.dataset, c.ipc) in _QUICK]
 
 

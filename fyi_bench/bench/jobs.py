@@ -29,8 +29,7 @@ from fyi_bench import rng
 from fyi_bench.bench.case import ENDLESS, Case
 from fyi_bench.bench.twins import idc, matching, training, trajectory
 from fyi_bench.registry import Registry
-from search_space.architectures import convnet_config
-from search_space.convnet import count_flops
+from search_space import architectures
 from search_space.space720 import flops, subset
 
 if TYPE_CHECKING:
@@ -105,7 +104,7 @@ def config_of(case: Case, method: str, units: int, **fixed: Any) -> MethodConfig
 
 def forward_flops(case: Case) -> int:
     """Of one image through the case's network."""
-    return count_flops(convnet_config(case.model, 3, case.size, case.classes))
+    return architectures.forward_flops(case.model, 3, case.size, case.classes)
 
 
 def _engine(problem: Problem, method: str, config: MethodConfig) -> Way:
@@ -185,7 +184,8 @@ JOBS.register("expert", Job("step", _expert))
 
 def _retraining(case: Case, images: ImageSet, space: NormalizedSpace, place: Place) -> Sides:
     train_set, device = _small_set(case, images, space, place), torch.device(place.device)
-    how = replace(protocol("paper", "accuracy"), epochs=place.units, extra_epoch=False, lr_from_set=False)
+    how = protocol("paper", "accuracy").for_network(case.model)
+    how = replace(how, epochs=place.units, extra_epoch=False, lr_from_set=False)
 
     def ours(stop: Stop) -> list[Tensor]:
         network = new_network(case.model, train_set, place.seed)
@@ -199,7 +199,8 @@ def _retraining(case: Case, images: ImageSet, space: NormalizedSpace, place: Pla
     return Sides(ours, twin, forward_flops(case) * len(train_set) * FIRST)
 
 
-JOBS.register("retrain", Job("epoch", _retraining))
+for _name in ("retrain", "retrain-vgg11", "retrain-resnet18"):
+    JOBS.register(_name, Job("epoch", _retraining))
 
 
 def _search(case: Case, images: ImageSet, space: NormalizedSpace, place: Place) -> Sides:

@@ -1,4 +1,4 @@
-"""The ConvNet from torch's own layers."""
+"""Networks of torch's own layers, one after another."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+import search_space
+from downstream.protocol import CONVNETS
 from search_space.architectures import convnet_config
 from search_space.convnet import GROUPS, ConvNetConfig
+from search_space.convolution import Convolution
 from search_space.init import construct
 from search_space.network import extra_padding
 
@@ -54,7 +57,18 @@ class PlainConvNet(nn.Module):
         return self.classifier(self.embed(images))
 
 
-def plain_network(model: str, shape: tuple[int, int, int], classes: int, generator: torch.Generator) -> PlainConvNet:
-    """The named ConvNet with the weights that `search_space.build` draws from such a generator."""
+def plain_network(model: str, shape: tuple[int, int, int], classes: int, generator: torch.Generator) -> nn.Module:
+    """The named network with the weights that `search_space.build` draws from such a generator."""
+    if not model.startswith(CONVNETS):
+        return one_by_one(search_space.build(model, shape[0], shape[1], classes, generator))
     config = convnet_config(model, shape[0], shape[1], classes)
     return construct(lambda: PlainConvNet(config), generator)
+
+
+def one_by_one(network: nn.Module) -> nn.Module:
+    """The network with torch's own convolutions, whose modules run one after another: each has a hook to see it run."""
+    for module in network.modules():
+        if isinstance(module, Convolution):
+            module.__class__ = nn.Conv2d
+        module.register_forward_hook(lambda module, inputs, output: None)
+    return network

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from distill.augment import Augmentation
 from distill.engine import Stop
@@ -15,7 +15,7 @@ from downstream.nas import architecture_name
 from downstream.protocol import Protocol
 from fyi_bench import rng
 from fyi_bench.bench.twins.augment import augment
-from fyi_bench.bench.twins.network import PlainConvNet, plain_network
+from fyi_bench.bench.twins.network import plain_network
 from search_space.space720 import Point
 
 _TEST_BATCH = 256
@@ -32,7 +32,7 @@ class Never:
 
 def retrain(
     model: str, train_set: ImageSet, protocol: Protocol, seed: int, device: torch.device, stop: Stop
-) -> PlainConvNet:
+) -> nn.Module:
     """A network trained on the set by the published procedure (`schedule = "drop-restart"`)."""
     network = plain_network(model, train_set.shape, train_set.num_classes, rng.stream(seed, "evaluation"))
     images, labels = train_set.images.to(device), train_set.labels.to(device)
@@ -56,12 +56,12 @@ def retrain(
     return network
 
 
-def _sgd(network: PlainConvNet, p: Protocol, lr: float) -> torch.optim.SGD:
+def _sgd(network: nn.Module, p: Protocol, lr: float) -> torch.optim.SGD:
     return torch.optim.SGD(network.parameters(), lr=lr, momentum=p.momentum, weight_decay=p.weight_decay)
 
 
 @torch.no_grad()
-def accuracy(network: PlainConvNet, test_set: ImageSet, device: torch.device) -> float:
+def accuracy(network: nn.Module, test_set: ImageSet, device: torch.device) -> float:
     """Share of test images that are classified right."""
     network.eval()
     right = 0
