@@ -64,11 +64,14 @@ class Settings:
     def threads_for(self, cells: int) -> int:
         """Threads of each worker for a stage of so many cells: on a CPU the cores are shared out among the cells.
 
-        Networks side by side with a thread each are faster than one after the other with all threads. How many workers
-        there are has no say, nor how many cells are done already: another number of threads may change a last bit.
+        Networks side by side with a thread each are faster than one after the other with all threads. Another number of
+        threads may change a last bit: so it does not depend on the workers, nor on how many cells are done already, and
+        under `quick` it is 1 on every machine.
         """
         if self.threads is not None:
             return self.threads
+        if self.protocol == "quick" and self.device == "cpu":
+            return 1
         return _cores() if self.device == "cuda" else max(1, _cores() // max(1, cells))
 
 

@@ -122,13 +122,14 @@ def test_a_cell_that_another_command_is_at_is_left_to_it_and_waited_for(store, t
 
 
 @pytest.mark.parametrize(
-    ("cells", "given", "expected"), [(1, None, 4), (2, None, 2), (3, None, 1), (9, None, 1), (1, 3, 3)]
-)
-def test_the_cores_are_shared_out_among_the_planned_cells(store, tmp_path, monkeypatch, cells, given, expected):
+    ("protocol", "cells", "given", "expected"),
+    [("paper", 1, None, 4), ("paper", 2, None, 2), ("paper", 3, None, 1), ("paper", 9, None, 1), ("paper", 1, 3, 3),
+     ("quick", 1, None, 1), ("quick", 1, 2, 2)],
+)  # fmt: skip
+def test_the_cores_are_shared_out_among_the_planned_cells(store, monkeypatch, protocol, cells, given, expected):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(4)))
     before = torch.get_num_threads()
-    for protocol in ("quick", "paper"):
-        assert Settings(store=tmp_path, protocol=protocol, device="cpu").resolved().workers == 4
+    assert Settings(protocol=protocol, device="cpu").resolved().workers == 4
     seen: list[int] = []
 
     def count(cell: Cell, run: RunFolder, worker: Worker) -> None:
@@ -137,7 +138,7 @@ def test_the_cores_are_shared_out_among_the_planned_cells(store, tmp_path, monke
 
     monkeypatch.setitem(CELLS._entries, "counted", count)
     planned = [Cell("counted", {"number": number}) for number in range(cells)]
-    session = Session(Settings(store=store.root, protocol="quick", device="cpu", workers=1, threads=given))
+    session = Session(Settings(store=store.root, protocol=protocol, device="cpu", workers=1, threads=given))
     for done in planned[1:2]:  # those done already change nothing for the others
         ensure(done, Worker(store, stop=session.stop))
     seen.clear()
