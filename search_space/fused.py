@@ -201,17 +201,19 @@ class _Backward(torch.autograd.Function):
         w, b = _parameters(x, weight, bias)
         vw, vb = (torch.zeros_like(w) if t is None else _in_memory(t.detach().to(kind)) for t in (v_weight, v_bias))
         by_grad, by_x = _like(x, g.shape), _like(x, x.shape)
-        if ctx.how.elements and not (ctx.needs_input_grad[2] or ctx.needs_input_grad[3]):
-            by_w = by_b = None
-        else:
+        # of (leaky) ReLU the bias has no part in the second derivative
+        asked = [ctx.needs_input_grad[2], ctx.needs_input_grad[3] and ctx.how.act == SMOOTH]
+        if not ctx.how.elements or any(asked):
             by_w, by_b = (torch.zeros_like(w if ctx.how.elements else mean) for _ in range(2))
+        else:
+            by_w = by_b = None
         given = (x, g, along, w, b, mean, rstd, sum1, sum2, vw, vb)
         _call("second", x, weight, ctx.how, *given, by_grad, by_x, by_w, by_b)
-        by_grad, by_x = by_grad.to(grad.dtype), by_x.to(maps.dtype)
-        if weight is None or by_w is None:
-            return by_grad, by_x, None, None, None, None, None
-        by_w, by_b = ((t.permute(2, 0, 1) if ctx.how.elements else t.sum(0)).to(weight.dtype) for t in (by_w, by_b))
-        return by_grad, by_x, by_w, by_b, None, None, None
+        by_parameters = [
+            (t.permute(2, 0, 1) if ctx.how.elements else t.sum(0)).to(weight.dtype) if wanted else None
+            for t, wanted in zip((by_w, by_b), asked, strict=True)
+        ]
+        return by_grad.to(grad.dtype), by_x.to(maps.dtype), *by_parameters, None, None, None
 
 
 def _follow(norm: nn.BatchNorm2d, mean: Tensor, rstd: Tensor, entries: int) -> None:

@@ -1,7 +1,7 @@
 // Second derivative of norm, activation and pooling of a batch of channels-last maps; the formulas stand in fused.py.
 //
-// A sample's channels are gone through for the sums that the norm's means are made of, once more where the activation is
-// curved, as what its curvature adds has means of its own, and then for the results.
+// A sample's channels are gone through for the sums that the norm's means are made of, once more where the activation
+// is curved, as what its curvature adds has means of its own, and then for the results.
 #pragma once
 #include "norm_act_pool_batch.h"
 
@@ -48,12 +48,12 @@ struct Square {
   INLINE V along(int64_t entry) const { return load<V>(v + entry); }
   INLINE V weight(int64_t entry) const { return H::E ? load<V>(point.weights + entry) : point.weight; }
   // r (v - A - xhat C) with weights per element, and else the whole cotangent of gy
-  INLINE V centred(int64_t entry, int k) const { return along(entry) * u_v + xhat[k] * u_xhat + u; }
-  INLINE V of_gy(int64_t entry, int k) const {
-    if (!H::E) return centred(entry, k);
-    return weight(entry) * centred(entry, k) + load<V>(v_weights + entry) * xhat[k] + load<V>(v_biases + entry);
+  INLINE V centred(V v, int k) const { return v * u_v + xhat[k] * u_xhat + u; }
+  INLINE V of_gy(V v, int64_t entry, int k) const {
+    if (!H::E) return centred(v, k);
+    return weight(entry) * centred(v, k) + load<V>(v_weights + entry) * xhat[k] + load<V>(v_biases + entry);
   }
-  INLINE V of_y(int64_t entry, int k) const { return of_gy(entry, k) * g * curve[k]; }
+  INLINE V of_y(V v, int64_t entry, int k) const { return of_gy(v, entry, k) * g * curve[k]; }
 };
 
 // Sums of sums keep the rounding small.
@@ -66,7 +66,8 @@ struct Totals {
 };
 
 template <class H, class V, class T, class S>
-INLINE void second_sums(const Shape<S>& s, const Given<T, S>& given, Channels<S>& ch, int64_t first, Channels<S>& sums) {
+INLINE void second_sums(const Shape<S>& s, const Given<T, S>& given, Channels<S>& ch, int64_t first,
+                        Channels<S>& sums) {
   Square<H, V, T, S> square(s, given, ch, first);
   Totals<H::E ? 5 : 3, V> total;
   squares<H::P>(
@@ -102,7 +103,8 @@ INLINE void curve_sums(const Shape<S>& s, const Given<T, S>& given, Channels<S>&
         square.go_to(at, pooled);
         for (int k = 0; k < kPlaces<H::P>; k++) {
           const int64_t entry = square.point.entry(at, k);
-          const V h = H::E ? square.of_y(entry, k) * square.weight(entry) : square.of_y(entry, k);
+          V h = square.of_y(square.along(entry), entry, k);
+          if (H::E) h *= square.weight(entry);
           total.row[0] += h;
           total.row[1] += h * square.xhat[k];
         }
@@ -124,13 +126,14 @@ INLINE void second_pass(const Shape<S>& s, const Given<T, S>& given, Channels<S>
         V sum = {};
         for (int k = 0; k < kPlaces<H::P>; k++) {
           const int64_t entry = square.point.entry(at, k);
-          V of_x = square.along(entry) * by_v + square.xhat[k] * by_xhat + constant;
+          const V v = square.along(entry), of_gy = square.of_gy(v, entry, k);
+          V of_x = v * by_v + square.xhat[k] * by_xhat + constant;
           if constexpr (H::E)
             of_x += square.gy(k) * (square.weight(entry) * by_gy + load<V>(square.v_weights + entry) * rstd);
           else
             of_x += square.gy(k) * by_gy;
-          if constexpr (H::Act::curved) of_x += square.of_y(entry, k) * square.weight(entry) * rstd;
-          sum += square.d[k] * square.of_gy(entry, k);
+          if constexpr (H::Act::curved) of_x += of_gy * square.g * square.curve[k] * square.weight(entry) * rstd;
+          sum += square.d[k] * of_gy;
           store(by_x + first + entry, of_x);
         }
         store(by_grad + first + pooled, sum);
@@ -147,9 +150,10 @@ INLINE void second_element_pass(const Shape<S>& s, const Given<T, S>& given, Cha
     square.go_to(at, pooled);
     for (int k = 0; k < kPlaces<H::P>; k++) {
       const int64_t entry = square.point.entry(at, k), here = first + entry;
-      V sum = load<V>(by_weights + here) + square.gy(k) * square.centred(entry, k);
+      const V v = square.along(entry);
+      V sum = load<V>(by_weights + here) + square.gy(k) * square.centred(v, k);
       if constexpr (H::Act::curved) {
-        const V h = square.of_y(entry, k);
+        const V h = square.of_y(v, entry, k);
         sum += h * square.xhat[k];
         store(by_biases + here, load<V>(by_biases + here) + h);
       }
@@ -165,7 +169,8 @@ struct Second {
   const Given<T, S> batch;
   const S *weight, *bias, *mean, *rstd, *sum1, *sum2;
   T *by_grad, *by_x;
-  S *by_weight, *by_bias;  // [n, c], to be summed over samples; with weights per element [h, w, c], zero before, or none
+  // [n, c], to be summed over samples; with weights per element [h, w, c], zero before, or none
+  S *by_weight, *by_bias;
 
   Given<T, S> given(int64_t n) const {
     return {batch.x + n * s.sample(), batch.grad + n * s.pooled(H::P), batch.v + n * s.sample(), batch.v_weight,
@@ -181,55 +186,71 @@ struct Second {
     blocks<S>(begin, end, [&](auto v, int64_t c) { curve_sums<H, decltype(v)>(s, given(n), ch, c, sums); });
   }
 
-  // Adds the sums whose means are asked for, those known first or those of the curvature.
-  void add(bool curve, int64_t n, int64_t begin, int64_t end, Channels<S>& sums, Channels<S>& total) const {
+  // The sums whose means are asked for, those known first or those of the curvature: a fresh total, or added to it.
+  void add(bool curve, bool fresh, int64_t n, int64_t begin, int64_t end, Channels<S>& sums, Channels<S>& total) const {
     const S *s1 = sum1 + n * s.c, *s2 = sum2 + n * s.c;
-    for (int64_t c = begin; c < end; c++) {
-      const S w = H::E ? S(1) : weight[c];
-      if (curve) {
-        total[kMeanH][c] += w * sums[kH][c], total[kMeanHXhat][c] += w * sums[kHXhat][c];
-        continue;
-      }
-      total[kMeanV][c] += sums[kV][c], total[kMeanVXhat][c] += sums[kVXhat][c];
-      total[kMeanVGy][c] += w * sums[kVGy][c];
-      total[kMeanGy][c] += w * s1[c], total[kMeanGyXhat][c] += w * s2[c];
-      total[kMeanQ][c] += H::E ? sums[kQ][c] : batch.v_weight[c] * s1[c];
-      total[kMeanQXhat][c] += H::E ? sums[kQXhat][c] : batch.v_weight[c] * s2[c];
-    }
+    blocks<S>(begin, end, [&](auto lanes, int64_t c) {
+      typedef decltype(lanes) V;
+      const auto put = [&](int row, V value) {
+        store(total[row] + c, fresh ? value : load<V>(total[row] + c) + value);
+      };
+      const V w = H::E ? spread<V>(S(1)) : load<V>(weight + c);
+      if (curve) return put(kMeanH, w * load<V>(sums[kH] + c)), put(kMeanHXhat, w * load<V>(sums[kHXhat] + c));
+      const V gy = load<V>(s1 + c), gy_xhat = load<V>(s2 + c);
+      put(kMeanV, load<V>(sums[kV] + c)), put(kMeanVXhat, load<V>(sums[kVXhat] + c));
+      put(kMeanVGy, w * load<V>(sums[kVGy] + c)), put(kMeanGy, w * gy), put(kMeanGyXhat, w * gy_xhat);
+      put(kMeanQ, H::E ? load<V>(sums[kQ] + c) : load<V>(batch.v_weight + c) * gy);
+      put(kMeanQXhat, H::E ? load<V>(sums[kQXhat] + c) : load<V>(batch.v_weight + c) * gy_xhat);
+    });
   }
   // The means of one sample's groups; nothing where there is no norm.
   void share(bool curve, int64_t n, int64_t begin, int64_t end, Channels<S>& sums, Channels<S>& means) const {
     const int from = curve ? kMeanH : kMeanV, to = curve ? kMeanRows : kMeanH;
-    for (int row = from; row < to; row++) std::fill(means[row] + begin, means[row] + end, S(0));
-    if (s.over != kSample) return;
-    add(curve, n, begin, end, sums, means);
-    for (int row = from; row < to; row++) group_means(means[row], begin, end, s.group(), s.pixels());
+    if (s.over == kSample) add(curve, true, n, begin, end, sums, means);
+    for (int row = from; row < to; row++) {
+      if (s.over == kSample)
+        group_means(means[row], begin, end, s.group(), s.pixels());
+      else
+        std::fill(means[row] + begin, means[row] + end, S(0));
+    }
   }
 
   // u = w r (v - A - xhat C) + vw xhat + vb; where weights are per element without these
   void plan_of_gy(int64_t begin, int64_t end, Channels<S>& means, Channels<S>& ch) const {
-    for (int64_t c = begin; c < end; c++) {
-      const S scale = ch[kRstd][c] * (H::E ? S(1) : weight[c]);
-      ch[kUV][c] = scale;
-      ch[kUXhat][c] = (H::E ? S(0) : batch.v_weight[c]) - scale * means[kMeanVXhat][c];
-      ch[kU][c] = (H::E ? S(0) : batch.v_bias[c]) - scale * means[kMeanV][c];
-    }
+    blocks<S>(begin, end, [&](auto lanes, int64_t c) {
+      typedef decltype(lanes) V;
+      V scale = load<V>(ch[kRstd] + c), by_xhat = {}, constant = {};
+      if (!H::E) {
+        scale *= load<V>(weight + c);
+        by_xhat = load<V>(batch.v_weight + c), constant = load<V>(batch.v_bias + c);
+      }
+      store(ch[kUV] + c, scale);
+      store(ch[kUXhat] + c, by_xhat - scale * load<V>(means[kMeanVXhat] + c));
+      store(ch[kU] + c, constant - scale * load<V>(means[kMeanV] + c));
+    });
   }
   void results(int64_t n, int64_t begin, int64_t end, Channels<S>& ch, Channels<S>& sums, Channels<S>& means) const {
     const S *s1 = sum1 + n * s.c, *s2 = sum2 + n * s.c;
-    for (int64_t c = begin; c < end; c++) {
-      const S r = ch[kRstd][c], a = means[kMeanV][c], b = means[kMeanGy][c], along = means[kMeanVXhat][c];
-      const S d = means[kMeanGyXhat][c], e = means[kMeanVGy][c];
-      S q = means[kMeanQ][c], q_xhat = means[kMeanQXhat][c];
-      if (H::Act::curved) q += means[kMeanH][c], q_xhat += means[kMeanHXhat][c];
-      ch[kXV][c] = -r * r * d;
-      ch[kXGy][c] = H::E ? -r * r * along : r * (batch.v_weight[c] - r * weight[c] * along);
-      ch[kXXhat][c] = -r * (q_xhat - 2 * r * along * d) - r * r * (e - a * b - along * d);
-      ch[kX][c] = -r * (q - r * (a * d + b * along));
-      if (H::E) continue;
-      by_weight[n * s.c + c] = r * (sums[kVGy][c] - a * s1[c] - along * s2[c]);
-      if (H::Act::curved) by_weight[n * s.c + c] += sums[kHXhat][c], by_bias[n * s.c + c] = sums[kH][c];
-    }
+    blocks<S>(begin, end, [&](auto lanes, int64_t c) {
+      typedef decltype(lanes) V;
+      const V r = load<V>(ch[kRstd] + c), a = load<V>(means[kMeanV] + c), b = load<V>(means[kMeanGy] + c);
+      const V along = load<V>(means[kMeanVXhat] + c), d = load<V>(means[kMeanGyXhat] + c);
+      const V e = load<V>(means[kMeanVGy] + c);
+      V q = load<V>(means[kMeanQ] + c), q_xhat = load<V>(means[kMeanQXhat] + c);
+      if (H::Act::curved) q += load<V>(means[kMeanH] + c), q_xhat += load<V>(means[kMeanHXhat] + c);
+      V by_gy = -r * r * along;
+      if (!H::E) by_gy = r * load<V>(batch.v_weight + c) + by_gy * load<V>(weight + c);
+      store(ch[kXV] + c, -r * r * d), store(ch[kXGy] + c, by_gy);
+      store(ch[kXXhat] + c, -r * (q_xhat - S(2) * r * along * d) - r * r * (e - a * b - along * d));
+      store(ch[kX] + c, -r * (q - r * (a * d + b * along)));
+      if (H::E) return;
+      V of_weight = r * (load<V>(sums[kVGy] + c) - a * load<V>(s1 + c) - along * load<V>(s2 + c));
+      if (H::Act::curved) {
+        of_weight += load<V>(sums[kHXhat] + c);
+        store(by_bias + n * s.c + c, load<V>(sums[kH] + c));
+      }
+      store(by_weight + n * s.c + c, of_weight);
+    });
     blocks<S>(begin, end, [&](auto v, int64_t c) {
       second_pass<H, decltype(v)>(s, given(n), ch, c, by_grad + n * s.pooled(H::P), by_x + n * s.sample());
     });
@@ -269,7 +290,7 @@ void second_of_batch(const Second<H, T, S>& call, int threads) {
   std::vector<Channels<S>> sums(s.n, Channels<S>(kSumRows, s.c));
   Channels<S> means(kMeanRows, s.c);
   const auto gather = [&](bool curve) {
-    for (int64_t n = 0; n < s.n; n++) call.add(curve, n, 0, s.c, sums[n], means);
+    for (int64_t n = 0; n < s.n; n++) call.add(curve, n == 0, n, 0, s.c, sums[n], means);
     for (int row = curve ? kMeanH : kMeanV; row < (curve ? kMeanRows : kMeanH); row++)
       for (int64_t c = 0; c < s.c; c++) means[row][c] /= S(s.n * s.pixels());
   };
