@@ -40,6 +40,7 @@ class Worker:
     """What computing a cell needs beside the cell: where data and results are, the device, when to stop.
 
     progress(digest, done, total, loss) is called while a cell is computed; say(line) for rare news.
+    one_by_one: whether cells that could be computed at once are not, for lack of memory.
     """
 
     store: Store
@@ -48,6 +49,7 @@ class Worker:
     stop: Any = None
     progress: Callable[[str, int, int, float], None] = lambda digest, done, total, loss: None
     say: Callable[[str], None] = lambda line: None
+    one_by_one: bool = False
     _cache: dict[Any, Any] = field(default_factory=dict)
 
     def data(self, name: str, test: bool = True) -> RealDataset:
@@ -108,8 +110,11 @@ def groups(cells: Sequence[Cell], device: str) -> list[list[Cell]]:
 
 
 def ensure_together(cells: Sequence[Cell], worker: Worker, wait: bool = True) -> None:
-    """`ensure` of a group of `groups`. If one network diverges each is trained alone, so that it is known which."""
-    if len(cells) > 1:
+    """`ensure` of a group of `groups`.
+
+    Each is computed alone after all where one network diverges, so that it is known which, and where memory ends.
+    """
+    if len(cells) > 1 and not worker.one_by_one:
         with contextlib.ExitStack() as stack, contextlib.suppress(DivergenceError):
             # in one order everywhere, or two processes could wait for each other
             runs = {
@@ -117,10 +122,20 @@ def ensure_together(cells: Sequence[Cell], worker: Worker, wait: bool = True) ->
                 for cell in sorted(cells, key=lambda cell: cell.digest)
             }
             left = [cell for cell in cells if not runs[cell.digest].done]
-            if left:
-                TOGETHER.get(left[0].kind)(left, [runs[cell.digest] for cell in left], worker)
+            _compute_together(left, [runs[cell.digest] for cell in left], worker)
     for cell in cells:
         ensure(cell, worker, wait)
+
+
+def _compute_together(cells: Sequence[Cell], runs: Sequence[RunFolder], worker: Worker) -> None:
+    try:
+        if cells:
+            TOGETHER.get(cells[0].kind)(cells, runs, worker)
+    except RuntimeError as error:
+        if "out of memory" not in str(error):
+            raise
+        worker.say("Several networks at once need more memory than there is; they are trained one after another.")
+        worker.one_by_one = True
 
 
 @functools.cache

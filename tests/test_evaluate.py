@@ -61,17 +61,33 @@ def test_networks_together_are_those_one_by_one(tmp_path, small, monkeypatch):
     assert together["seconds"][0] == together["seconds"][1] > 0
 
 
-def test_networks_are_trained_alone_where_one_of_them_diverges(tmp_path, small, monkeypatch):
-    def diverges(cells, runs, worker) -> None:
-        raise DivergenceError("one of them", step=0)
+@pytest.mark.parametrize("trouble", [DivergenceError("one of them", step=0), RuntimeError("CUDA out of memory.")])
+def test_networks_are_trained_alone_where_it_does_not_go_together(tmp_path, small, monkeypatch, trouble):
+    tried = []
+
+    def fails(cells, runs, worker) -> None:
+        tried.append(len(cells))
+        raise trouble
 
     store = Store(tmp_path / "runs")
     monkeypatch.setitem(AT_ONCE, "cpu", 2)
     TOGETHER.names()
-    monkeypatch.setitem(TOGETHER._entries, "accuracy", diverges)
-    record = evaluated(small.save(tmp_path / "set.safetensors"), store.root)
-    assert len(record["arms"][0]["architectures"][0]["values"]) == 2
+    monkeypatch.setitem(TOGETHER._entries, "accuracy", fails)
+    record = evaluated(small.save(tmp_path / "set.safetensors"), store.root, nets="4")
+    assert len(record["arms"][0]["architectures"][0]["values"]) == 4
     assert {run.state for run in store.ls()} == {"done"}
+    assert tried == ([2, 2] if isinstance(trouble, DivergenceError) else [2])  # memory is tried once
+
+
+def test_other_errors_of_networks_together_are_raised(tmp_path, small, monkeypatch):
+    def fails(cells, runs, worker) -> None:
+        raise RuntimeError("a defect")
+
+    monkeypatch.setitem(AT_ONCE, "cpu", 2)
+    TOGETHER.names()
+    monkeypatch.setitem(TOGETHER._entries, "accuracy", fails)
+    with pytest.raises(RuntimeError, match="a defect"):
+        evaluated(small.save(tmp_path / "set.safetensors"), tmp_path / "runs")
 
 
 def test_cost_stands_beside_accuracy(tmp_path, small):
