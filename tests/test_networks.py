@@ -144,7 +144,7 @@ def test_networks_of_the_zoo_equal_their_modules_one_by_one(name):
         images = draw(2, 3, 32, 32, dtype=torch.float64).requires_grad_(True)
         out = net(images)
         gradients = torch.autograd.grad(out.square().sum(), [images, *net.parameters()])
-        results.append([out, *gradients, *net.buffers()])
+        results.append([out, *gradients, *net.buffers(), net.eval()(images)])
     for found, expected in zip(*results, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
 
