@@ -60,7 +60,7 @@ def compute_by_sweep(
     if not missing:
         return {}
     if url is None and artefacts is None and work and importlib.util.find_spec("optuna") is None:
-        return _compute_here(session, missing, jobs)
+        return _compute_here(session, missing)
     url = url or default_url(session.store)
     with Interruption(session.stop), progress(session.display) as shown:
         ask = connect(url, session.stop.check, shown.say)
@@ -71,21 +71,21 @@ def compute_by_sweep(
             missing = [job for job in missing if not finished(session.store, job.cell)]
         sweep.enqueue(missing, session.store)
         if work:
-            _work(session, sweep, missing, shown, SweepPlan(url, name, _place(session, jobs), artefacts))
+            _work(session, sweep, missing, shown, SweepPlan(url, name, _place(session, len(_unique(jobs))), artefacts))
         if cargo is not None:
             for job in missing:
                 cargo.bring(session.store, job.cell.kind, job.cell.digest, optional=True)
         return _failures(sweep, session.store, jobs)
 
 
-def _compute_here(session: Session, missing: Sequence[Job], jobs: Sequence[Job]) -> dict[str, str]:
+def _compute_here(session: Session, missing: Sequence[Job]) -> dict[str, str]:
     """The same in this process alone, where Optuna is not installed."""
     sweep = MemorySweep(missing)
     with Interruption(session.stop), progress(session.display) as shown:
         shown.say("Optuna is not installed: one worker, in this process.")
         display = _display(shown, sweep, missing)
         try:
-            worker = _place(session, jobs).worker(session.stop, display.events)
+            worker = _place(session, 1).worker(session.stop, display.events)
             drain([sweep], worker, Habits(done=display.events.done))
         finally:
             display.end()
@@ -96,9 +96,9 @@ def _display(shown: Progress, sweep: Sweep | MemorySweep, jobs: Sequence[Job]) -
     return Display(shown, len(jobs), lambda: [sweep.counts()], {job.cell.digest: job.title for job in jobs})
 
 
-def _place(session: Session, jobs: Sequence[Job]) -> Place:
+def _place(session: Session, side_by_side: int) -> Place:
     s = session.settings
-    return Place(session.store.root, s.data_root, s.device, s.threads_for(len(_unique(jobs))))
+    return Place(session.store.root, s.data_root, s.device, s.threads_for(side_by_side))
 
 
 def _work(session: Session, sweep: Sweep, missing: Sequence[Job], shown: Progress, plan: SweepPlan) -> None:

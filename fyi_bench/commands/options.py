@@ -31,8 +31,10 @@ def common_options(
     precision: Annotated[str, typer.Option(help="fp32, or bf16 where first derivatives are enough.")] = "fp32",
     seed: Annotated[int, typer.Option(help="First seed.")] = 0,
     seeds: Annotated[int | None, typer.Option(help="Independently distilled sets, or class orders.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes that share the work.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Threads of each worker.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes that share the work; on a CPU one a core.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Of each worker; on a CPU the cores over the cells, 1 under quick.")
+    ] = None,
     budget: Annotated[str | None, typer.Option(help="Stop cleanly in time, such as 9m; the next call goes on.")] = None,
     set_: Annotated[list[str], typer.Option("--set", help="key=value of the recipe or the protocol.")] = [],  # noqa: B006
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the record to this file.")] = None,
