@@ -12,7 +12,7 @@ from distill.engine import Stop
 from distill.image_set import ImageSet
 from distill.spaces import Space
 from downstream.protocol import Protocol
-from downstream.training import accuracy, new_network, train_together
+from downstream.training import accuracy, new_network, report_of_one, train_together
 
 NUMERICS = 1
 
@@ -79,5 +79,4 @@ def train_and_test(
     **how: Any,
 ) -> AccuracyResult:
     """`train_and_test_together` of one network, with its other keywords; report(epochs done, loss)."""
-    follow = None if report is None else lambda number, epochs, loss: report(epochs, loss)
-    return train_and_test_together(train_set, test_set, protocol, [seed], **how, report=follow)[0]
+    return train_and_test_together(train_set, test_set, protocol, [seed], **how, report=report_of_one(report))[0]

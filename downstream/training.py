@@ -96,8 +96,12 @@ def train(
     **how: Any,
 ) -> Trained:
     """Train one network in place: `train_together` of one, with its other keywords; report(epochs done, loss)."""
-    follow = None if report is None else lambda number, epochs, loss: report(epochs, loss)
-    return train_together([network], train_set, protocol, [seed], **how, report=follow)[0]
+    return train_together([network], train_set, protocol, [seed], **how, report=report_of_one(report))[0]
+
+
+def report_of_one(report: Callable[[int, float], None] | None) -> Callable[[int, int, float], None] | None:
+    """What follows networks trained together, where there is one of them."""
+    return None if report is None else lambda number, epochs, loss: report(epochs, loss)
 
 
 class _Training:

@@ -40,12 +40,17 @@ struct Square {
     if (!H::E) v_weight = load<V>(v_weights), v_bias = load<V>(v_biases);
     u_v = load<V>(ch[kUV] + first), u_xhat = load<V>(ch[kUXhat] + first), u = load<V>(ch[kU] + first);
   }
-  INLINE void go_to(int64_t at, int64_t pooled) {
+  // Calls body(place, entry, v there) for the places of a square.
+  template <class F>
+  INLINE void each(int64_t at, int64_t pooled, F body) {
     point.at(at, xhat, d, curve);
     g = load<V>(grad + pooled);
+    for (int k = 0; k < kPlaces<H::P>; k++) {
+      const int64_t entry = point.entry(at, k);
+      body(k, entry, load<V>(v + entry));
+    }
   }
   INLINE V gy(int k) const { return d[k] * g; }
-  INLINE V along(int64_t entry) const { return load<V>(v + entry); }
   INLINE V weight(int64_t entry) const { return H::E ? load<V>(point.weights + entry) : point.weight; }
   // r (v - A - xhat C) with weights per element, and else the whole cotangent of gy
   INLINE V centred(V v, int k) const { return v * u_v + xhat[k] * u_xhat + u; }
@@ -56,61 +61,53 @@ struct Square {
   INLINE V of_y(V v, int64_t entry, int k) const { return of_gy(v, entry, k) * g * curve[k]; }
 };
 
-// Sums of sums keep the rounding small.
-template <int N, class V>
-struct Totals {
-  V all[N] = {}, row[N] = {};
-  INLINE void end_of_row() {
-    for (int q = 0; q < N; q++) all[q] += row[q], row[q] = V{};
-  }
-};
+// Adds up what body(sums [N], place, entry, v there) adds at each entry; sums of sums keep the rounding small.
+template <int N, class H, class V, class T, class S, class F>
+INLINE void total_up(const Shape<S>& s, Square<H, V, T, S>& square, V* all, F body) {
+  V row[N] = {};
+  for (int q = 0; q < N; q++) all[q] = V{};
+  squares<H::P>(
+      s.h, s.w, s.c,
+      [&](int64_t at, int64_t pooled) {
+        square.each(at, pooled, [&](int k, int64_t entry, V v) { body(row, k, entry, v); });
+      },
+      [&] {
+        for (int q = 0; q < N; q++) all[q] += row[q], row[q] = V{};
+      });
+}
 
 template <class H, class V, class T, class S>
 INLINE void second_sums(const Shape<S>& s, const Given<T, S>& given, Channels<S>& ch, int64_t first,
                         Channels<S>& sums) {
+  constexpr int N = H::E ? 5 : 3;
   Square<H, V, T, S> square(s, given, ch, first);
-  Totals<H::E ? 5 : 3, V> total;
-  squares<H::P>(
-      s.h, s.w, s.c,
-      [&](int64_t at, int64_t pooled) {
-        square.go_to(at, pooled);
-        for (int k = 0; k < kPlaces<H::P>; k++) {
-          const int64_t entry = square.point.entry(at, k);
-          const V v = square.along(entry), gy = square.gy(k);
-          total.row[0] += v;
-          total.row[1] += v * square.xhat[k];
-          total.row[2] += H::E ? v * gy * square.weight(entry) : v * gy;
-          if constexpr (H::E) {
-            const V q = load<V>(square.v_weights + entry) * gy;
-            total.row[3] += q;
-            total.row[4] += q * square.xhat[k];
-          }
-        }
-      },
-      [&] { total.end_of_row(); });
-  store(sums[kV] + first, total.all[0]), store(sums[kVXhat] + first, total.all[1]);
-  store(sums[kVGy] + first, total.all[2]);
-  if constexpr (H::E) store(sums[kQ] + first, total.all[3]), store(sums[kQXhat] + first, total.all[4]);
+  V all[N];
+  total_up<N>(s, square, all, [&](V* row, int k, int64_t entry, V v) {
+    const V gy = square.gy(k);
+    row[0] += v;
+    row[1] += v * square.xhat[k];
+    row[2] += H::E ? v * gy * square.weight(entry) : v * gy;
+    if constexpr (H::E) {
+      const V q = load<V>(square.v_weights + entry) * gy;
+      row[3] += q;
+      row[4] += q * square.xhat[k];
+    }
+  });
+  store(sums[kV] + first, all[0]), store(sums[kVXhat] + first, all[1]), store(sums[kVGy] + first, all[2]);
+  if constexpr (H::E) store(sums[kQ] + first, all[3]), store(sums[kQXhat] + first, all[4]);
 }
 
 template <class H, class V, class T, class S>
 INLINE void curve_sums(const Shape<S>& s, const Given<T, S>& given, Channels<S>& ch, int64_t first, Channels<S>& sums) {
   Square<H, V, T, S> square(s, given, ch, first);
-  Totals<2, V> total;
-  squares<H::P>(
-      s.h, s.w, s.c,
-      [&](int64_t at, int64_t pooled) {
-        square.go_to(at, pooled);
-        for (int k = 0; k < kPlaces<H::P>; k++) {
-          const int64_t entry = square.point.entry(at, k);
-          V h = square.of_y(square.along(entry), entry, k);
-          if (H::E) h *= square.weight(entry);
-          total.row[0] += h;
-          total.row[1] += h * square.xhat[k];
-        }
-      },
-      [&] { total.end_of_row(); });
-  store(sums[kH] + first, total.all[0]), store(sums[kHXhat] + first, total.all[1]);
+  V all[2];
+  total_up<2>(s, square, all, [&](V* row, int k, int64_t entry, V v) {
+    V h = square.of_y(v, entry, k);
+    if (H::E) h *= square.weight(entry);
+    row[0] += h;
+    row[1] += h * square.xhat[k];
+  });
+  store(sums[kH] + first, all[0]), store(sums[kHXhat] + first, all[1]);
 }
 
 template <class H, class V, class T, class S>
@@ -122,11 +119,9 @@ INLINE void second_pass(const Shape<S>& s, const Given<T, S>& given, Channels<S>
   squares<H::P>(
       s.h, s.w, s.c,
       [&](int64_t at, int64_t pooled) {
-        square.go_to(at, pooled);
         V sum = {};
-        for (int k = 0; k < kPlaces<H::P>; k++) {
-          const int64_t entry = square.point.entry(at, k);
-          const V v = square.along(entry), of_gy = square.of_gy(v, entry, k);
+        square.each(at, pooled, [&](int k, int64_t entry, V v) {
+          const V of_gy = square.of_gy(v, entry, k);
           V of_x = v * by_v + square.xhat[k] * by_xhat + constant;
           if constexpr (H::E)
             of_x += square.gy(k) * (square.weight(entry) * by_gy + load<V>(square.v_weights + entry) * rstd);
@@ -135,7 +130,7 @@ INLINE void second_pass(const Shape<S>& s, const Given<T, S>& given, Channels<S>
           if constexpr (H::Act::curved) of_x += of_gy * square.g * square.curve[k] * square.weight(entry) * rstd;
           sum += square.d[k] * of_gy;
           store(by_x + first + entry, of_x);
-        }
+        });
         store(by_grad + first + pooled, sum);
       },
       [] {});
@@ -147,10 +142,8 @@ INLINE void second_element_pass(const Shape<S>& s, const Given<T, S>& given, Cha
                                 int64_t row, S* by_weights, S* by_biases) {
   Square<H, V, T, S> square(s, given, ch, first);
   along_row<H::P>(s, row, [&](int64_t at, int64_t pooled) {
-    square.go_to(at, pooled);
-    for (int k = 0; k < kPlaces<H::P>; k++) {
-      const int64_t entry = square.point.entry(at, k), here = first + entry;
-      const V v = square.along(entry);
+    square.each(at, pooled, [&](int k, int64_t entry, V v) {
+      const int64_t here = first + entry;
       V sum = load<V>(by_weights + here) + square.gy(k) * square.centred(v, k);
       if constexpr (H::Act::curved) {
         const V h = square.of_y(v, entry, k);
@@ -158,7 +151,7 @@ INLINE void second_element_pass(const Shape<S>& s, const Given<T, S>& given, Cha
         store(by_biases + here, load<V>(by_biases + here) + h);
       }
       store(by_weights + here, sum);
-    }
+    });
   });
 }
 

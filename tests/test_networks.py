@@ -132,6 +132,8 @@ def test_features_per_block_are_what_hooks_see(norm, pool):
     for found, expected in zip(features, hooked, strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(features[-1].flatten(1), embedding, rtol=1e-12, atol=1e-12)
+    free = small(norm, "relu", pool).eval()  # without hooks both go the fused way
+    assert torch.equal(free.features_per_block(images)[-1].pooled.flatten(1), free.embed(images))
     assert bool((features[0] >= 0).all())
 
 
