@@ -3,8 +3,6 @@
 FYI Table B and FTD Table 5 rank 720 ConvNets by the accuracy they reach after training on a condensed set, and compare
 with the ranking after training on the real data; here both sides are trained by the same trainer. Real images and test
 images may be a stated share of the data set, drawn once, class-balanced, never chosen.
-
-Run as a program (`python -m downstream.nas`), this prints how well efforts tell the times of networks here.
 """
 
 from __future__ import annotations
@@ -22,12 +20,12 @@ from downstream.accuracy import AccuracyResult, train_and_test
 from downstream.protocol import FOLDER, Protocol
 from fyi_bench import rng
 from fyi_bench.errors import UsageError
-from search_space.space720 import Point, flops, subset
+from search_space.space720 import Point, flops
 
 NUMERICS = 1
-# arithmetic that costs as much time as writing and reading one activation: run as a program on one core of an AMD EPYC,
-# this file found 9.5 ms a GFLOP in fp32 and 9.2 in bf16, and 4.0 and 3.4 ns an activation
-_FLOPS_PER_ACTIVATION = 400
+# arithmetic that costs as much time as writing and reading one activation: on one core of an AMD EPYC
+# `python -m fyi_bench.estimate` found 9.5 ms a GFLOP in fp32 and 9.2 in bf16, and 4.0 and 3.4 ns an activation
+FLOPS_PER_ACTIVATION = 400
 
 
 @dataclass(frozen=True)
@@ -60,7 +58,7 @@ def effort(point: Point, channels: int, size: int, classes: int) -> float:
     """How long an image takes in this network, relative to others: its arithmetic and its memory traffic."""
     config = point.config(channels, size, classes)
     activations = sum(point.width * side**2 for side in config.block_sizes)
-    return flops(point, channels, size, classes) + _FLOPS_PER_ACTIVATION * activations
+    return flops(point, channels, size, classes) + FLOPS_PER_ACTIVATION * activations
 
 
 def representative(point: Point) -> Point:
@@ -116,32 +114,3 @@ def train_architecture(
         train_set, test_set, protocol, seed, model=architecture_name(point), device=device, precision=precision,
         space=space, stop=stop, report=report,
     )  # fmt: skip
-
-
-def _benchmark(networks: int = 48) -> None:
-    """Times of networks of the space by themselves, against what their representatives' times make them."""
-    from fyi_bench.estimate import measure
-
-    sizes = 3, 32, 10
-    points = subset(networks)
-    work = torch.tensor([[flops(p, *sizes), effort(p, *sizes)] for p in points], dtype=torch.float64)
-    work[:, 1] = (work[:, 1] - work[:, 0]) / _FLOPS_PER_ACTIVATION
-    for precision in ("fp32", "bf16"):
-
-        def seconds(point: Point, precision: str = precision) -> float:
-            return measure("first", architecture_name(point), (3, 32, 32), 10, "cpu", 1, precision)
-
-        took = torch.tensor([seconds(p) for p in points], dtype=torch.float64)
-        # relative errors count alike, whatever the size of a network
-        a, b = torch.linalg.lstsq(work / took[:, None], torch.ones(len(points), 1, dtype=torch.float64)).solution[:, 0]
-        told = torch.tensor([effort(p, *sizes) / effort(representative(p), *sizes) * seconds(representative(p))
-                             for p in points])  # fmt: skip
-        print(
-            f"{precision}, one thread, training {networks} networks: {1e12 * a:.1f} ms a GFLOP, {1e9 * b:.1f} ns an"
-            f" activation; estimated / measured: {told.sum() / took.sum():.2f} in all, single networks"
-            f" {(told / took).quantile(0.1):.2f} to {(told / took).quantile(0.9):.2f} (10th to 90th of 100)"
-        )
-
-
-if __name__ == "__main__":
-    _benchmark()
