@@ -132,15 +132,19 @@ def _enlarged_tiles(images: Tensor, factor: int) -> Tensor:
     tiles = padded.unflatten(4, (factor, wide)).unflatten(3, (factor, tall))  # [C, n, ch, row, tall, column, wide]
     tiles = tiles.permute(0, 3, 5, 1, 2, 4, 6).flatten(1, 3)
     # products with interpolation matrices: on a GPU torch's own bilinear has no reproducible derivative
-    rows, columns = (_interpolation(*sides).to(images) for sides in ((tall, height), (wide, width)))
+    like = images.dtype, images.device
+    rows, columns = (_interpolation(*sides, *like) for sides in ((tall, height), (wide, width)))
     return rows @ tiles @ columns.T
 
 
 @functools.lru_cache(maxsize=64)
-def _interpolation(source: int, target: int) -> Tensor:
-    """float64 [target, source]: linear interpolation of a row of pixels, pixel corners aligned."""
+def _interpolation(source: int, target: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """[target, source]: linear interpolation of a row of pixels, pixel corners aligned; kept where it is used.
+
+    A recorded step on a GPU may not copy it from the host.
+    """
     unit = torch.eye(source, dtype=torch.float64).unsqueeze(0)
-    return F.interpolate(unit, size=target, mode="linear", align_corners=False)[0].T.contiguous()
+    return F.interpolate(unit, size=target, mode="linear", align_corners=False)[0].T.contiguous().to(device, dtype)
 
 
 def _check(factor: int, size: tuple[int, int]) -> None:
