@@ -1,8 +1,8 @@
 """A GPU that is none: tensors that say they lie on one and keep their values on the CPU.
 
 What a GPU refuses is refused here too: tensors of both devices in one operation, and, while a step is recorded, to
-read a value on the host or to make a tensor from one. What a GPU would wait for is counted. So the lines that only a
-GPU takes run in the tests of a machine without one; how fast they are, and its arithmetic, they do not tell.
+read a value on the host or to make a tensor from one. What a GPU would be waited for is counted. So the lines that only
+a GPU takes run in the tests of a machine without one; of its speed and its arithmetic they tell nothing.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from distill import captured
 
-READ = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "unique", "unique_consecutive", "is_nonzero")
-BETWEEN = ("_to_copy", "copy_", "_pin_memory")  # may see both devices
-
-
+GPU = torch.device("cuda", 0)
 # PyTorch asks the driver about "cuda" at many places; of this type it knows the name and little else
 STANDING_IN = torch.device("lazy", 0)
-GPU = torch.device("cuda", 0)
+HERE, THERE = ("cpu",), (GPU.type, STANDING_IN.type)
+
+READ = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "unique", "is_nonzero")
+INDEXED = ("index", "index_put", "index_put_")  # take their places from either device
+COPIES = ("_to_copy", "copy_")  # may see both devices
+PINNED = "is_pinned_"
 
 
 class OnGpu(torch.Tensor):
@@ -60,11 +62,14 @@ class OnGpu(torch.Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, operation, types, args=(), kwargs=None):
-        raise AssertionError(f"{operation} outside of the pretended GPU")
+        raise AssertionError(f"{operation} after the pretended GPU was gone")
 
 
-class PretendGpu(TorchDispatchMode):
-    """While it is on, device "cuda" exists. `waits`: what a GPU would have been waited for, and how often."""
+class PretendedGpu(TorchDispatchMode):
+    """While it is on, device "cuda" exists. `waits`: for what the host would have waited, and how often.
+
+    recorded, replayed: steps, as by `distill.captured.CudaGraphs`, for which it stands in.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,43 +80,37 @@ class PretendGpu(TorchDispatchMode):
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
         name = operation._schema.name.split("::")[1]
-        given = [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
-        here = [t for t in given if isinstance(t, OnGpu)]
-        device = kwargs.get("device")
-        asked = None if device is None else torch.device(device).type
-        if not here and asked not in (GPU.type, STANDING_IN.type):
+        tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
+        there = [t for t in tensors if isinstance(t, OnGpu)]
+        asked = None if kwargs.get("device") is None else torch.device(kwargs["device"]).type
+        if not there and asked not in THERE:
             if self._recording and name.startswith(("lift_fresh", *READ)):
                 raise RuntimeError(f"{name} while recording")
             return operation(*args, **kwargs)
-        self._check(name, operation, given, here, asked, kwargs)
+        to_host = bool(there) and (asked in HERE or (name == "copy_" and not isinstance(args[0], OnGpu)))
+        self._check(operation, name, tensors, to_host)
         if asked is not None:
             kwargs["device"] = torch.device("cpu")
-        kwargs.pop("pin_memory", None)
-        inner_args, inner_kwargs = tree_map_only(OnGpu, lambda t: t.values_, (args, kwargs))
-        out = operation(*inner_args, **inner_kwargs)
-        if asked == "cpu" or name == "_local_scalar_dense":
-            # a copy on the host, never the device's memory itself
-            return tree_map_only(torch.Tensor, lambda t: t.clone() if any(t is i.values_ for i in here) else t, out)
-        if isinstance(args[0] if args else None, torch.Tensor) and name == "copy_" and not isinstance(args[0], OnGpu):
-            return args[0]
+        plain_args, plain_kwargs = tree_map_only(OnGpu, lambda t: t.values_, (args, kwargs))
+        out = operation(*plain_args, **plain_kwargs)
+        if to_host:  # never the device's memory itself
+            return args[0] if name == "copy_" else out.clone()
         out = tree_map_only(torch.Tensor, OnGpu, out)
-        return return_and_correct_aliasing(operation, args, kwargs, out) if here else out
+        return return_and_correct_aliasing(operation, args, kwargs, out) if there else out
 
-    def _check(self, name, operation, given, here, asked, kwargs) -> None:
-        elsewhere = [t for t in given if not isinstance(t, OnGpu) and t.ndim > 0]
-        if name.startswith(READ) or name in ("index", "index_put_") and any(t.dtype == torch.bool for t in given):
-            self._wait(name)
-        elif name in BETWEEN:
-            to_host = bool(here) and (asked == "cpu" or (name == "copy_" and not isinstance(given[0], OnGpu)))
-            if to_host:
-                self._wait("copy to the host")
-            elif elsewhere:
-                if not elsewhere[0].is_contiguous() or self._recording:
-                    self._wait("copy from the host")
-                elif not all(hasattr(t, "is_pinned_") for t in elsewhere):
-                    self._wait("copy from pageable memory")
-        elif elsewhere:
-            raise RuntimeError(f"{operation}: tensors on cuda and cpu, the latter {[tuple(t.shape) for t in elsewhere]}")
+    def _check(self, operation: Any, name: str, tensors: Sequence[torch.Tensor], to_host: bool) -> None:
+        """Refuse or count. A number, which is what a tensor without dimensions is, may come from the host."""
+        here = [t for t in tensors if not isinstance(t, OnGpu) and t.ndim > 0]
+        by_mask = name in INDEXED and any(t.dtype == torch.bool for t in tensors[1:])
+        if name.startswith(READ) or by_mask:
+            self._wait("read of a value")
+        elif to_host:
+            self._wait("copy to the host")
+        elif here and name not in (*COPIES, *INDEXED):
+            shapes = [tuple(t.shape) for t in here]
+            raise RuntimeError(f"{operation}: tensors on cuda and cpu, the latter {shapes}")
+        elif here and (self._recording or not all(hasattr(t, PINNED) for t in here)):
+            self._wait("copy from pageable memory")
 
     def _wait(self, what: str) -> None:
         if self._recording:
@@ -119,11 +118,11 @@ class PretendGpu(TorchDispatchMode):
         self.waits[what] += 1
 
     def warm_up(self, function: Callable[..., Any], inputs: Sequence[torch.Tensor]) -> Any:
-        """As `distill.captured` asks of a device."""
+        """A call before the recording."""
         return function(*inputs)
 
     def record(self, function: Callable[..., Any], inputs: Sequence[torch.Tensor]) -> Callable[..., Any]:
-        """A recording that runs the function again, by the rules of one."""
+        """A recording: it runs the function again, by the rules of one."""
         self.recorded += 1
 
         def replay(*given: torch.Tensor) -> Any:
@@ -137,8 +136,8 @@ class PretendGpu(TorchDispatchMode):
         return replay
 
 
-class Named(TorchFunctionMode):
-    """Whoever asks for "cuda" gets the device that stands in for it."""
+class _Named(TorchFunctionMode):
+    """Who asks for "cuda" gets the device that stands in for it."""
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function is not torch.device:
@@ -151,66 +150,71 @@ class Named(TorchFunctionMode):
         return STANDING_IN if named else value
 
 
-# operations set the device of their tensors for a moment, which is nothing here
-GUARD = """
+class _Stream:
+    """One after another, as everything here."""
+
+    def wait_stream(self, other: _Stream) -> None:
+        assert isinstance(other, _Stream)
+
+
+def _pinned(tensor: torch.Tensor) -> torch.Tensor:
+    copy = tensor.clone()
+    setattr(copy, PINNED, True)
+    return copy
+
+
+_DRIVER = {
+    "is_available": lambda: True,
+    "is_initialized": lambda: True,
+    "is_bf16_supported": lambda *given: True,
+    "device_count": lambda: 1,
+    "current_device": lambda: 0,
+    "get_device_name": lambda device=None: "a pretended GPU",
+    "max_memory_allocated": lambda device=None: 0,
+    "synchronize": lambda device=None: None,
+    "Stream": _Stream,
+    "current_stream": lambda device=None: _Stream(),
+    "stream": contextlib.nullcontext,
+}
+
+# operations set the device of their tensors for a moment, which means nothing here
+_GUARD = """
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 namespace { C10_REGISTER_GUARD_IMPL(Lazy, c10::impl::NoOpDeviceGuardImpl<c10::DeviceType::Lazy>); }
 """
 
 
 @functools.cache
-def _known() -> bool:
-    """Make the device known to this process; False where there is no compiler for it."""
+def _device_is_known() -> bool:
+    """Make the device known to PyTorch in this process; False where there is no compiler for that."""
     compiler, root = shutil.which("g++") or shutil.which("clang++"), Path(torch.__file__).parent
     if compiler is None:
         return False
     with tempfile.TemporaryDirectory() as folder:
         source, made = Path(folder) / "guard.cpp", Path(folder) / "guard.so"
-        source.write_text(GUARD)
+        source.write_text(_GUARD)
         command = [compiler, "-std=c++20", "-shared", "-fPIC", f"-I{root}/include", source, f"-L{root}/lib", "-lc10"]
         subprocess.run([*command, "-o", made], check=True, capture_output=True)
         ctypes.CDLL(str(made))
     return True
 
 
-class Stream:
-    """One after another, as everything here."""
-
-    def wait_stream(self, other: Stream) -> None:
-        assert isinstance(other, Stream)
-
-
-def _pinned(tensor: torch.Tensor) -> torch.Tensor:
-    copy = tensor.clone()
-    copy.is_pinned_ = True
-    return copy
-
-
 @contextlib.contextmanager
-def _nothing(stream: Stream) -> Iterator[None]:
-    yield
-
-
-@pytest.fixture
-def gpu(monkeypatch) -> Iterator[PretendGpu]:
-    """A pretended GPU that everything takes for a real one."""
-    if not _known():
+def pretended_gpu() -> Iterator[PretendedGpu]:
+    """Inside, everything takes a pretended GPU for a real one. Skips the test where that cannot be had."""
+    if not _device_is_known():
         pytest.skip("no C++ compiler to make a pretended GPU known to PyTorch")
-    stream, pretended = Stream(), PretendGpu()
-    for name, value in {
-        "_lazy_init": lambda: None, "is_available": lambda: True, "is_initialized": lambda: True,
-        "device_count": lambda: 1, "current_device": lambda: 0, "max_memory_allocated": lambda device=None: 0,
-        "get_device_name": lambda device=None: "a pretended GPU", "synchronize": lambda device=None: None,
-        "Stream": Stream, "current_stream": lambda device=None: stream, "stream": _nothing,
-    }.items():  # fmt: skip
-        monkeypatch.setattr(torch.cuda, name, value)
-    monkeypatch.setattr(torch.Tensor, "pin_memory", _pinned)
-    monkeypatch.setitem(captured.DEVICES, "cuda", pretended)
-    torch._C._set_only_lift_cpu_tensors(True)  # else torch.tensor(…, device="cuda") would pass the mode by
-    torch.__future__.set_swap_module_params_on_conversion(True)  # or parameters would stay what they are
-    try:
-        with Named(), pretended:
-            yield pretended
-    finally:
-        torch._C._set_only_lift_cpu_tensors(False)
-        torch.__future__.set_swap_module_params_on_conversion(False)
+    gpu = PretendedGpu()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in _DRIVER.items():
+            patch.setattr(torch.cuda, name, value)
+        patch.setattr(torch.Tensor, "pin_memory", _pinned)
+        patch.setitem(captured.DEVICES, "cuda", gpu)
+        torch._C._set_only_lift_cpu_tensors(True)  # else torch.tensor(…, device="cuda") would pass the mode by
+        torch.__future__.set_swap_module_params_on_conversion(True)  # else parameters would stay what they are
+        try:
+            with _Named(), gpu:
+                yield gpu
+        finally:
+            torch._C._set_only_lift_cpu_tensors(False)
+            torch.__future__.set_swap_module_params_on_conversion(False)

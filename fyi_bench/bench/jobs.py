@@ -154,7 +154,7 @@ def _expert_path(problem: Problem, model: str) -> Tensor:
     """Two sets of weights a small random step apart, [2, P]."""
     start = FlatNetwork(matching.fresh_network(problem, model, "bench expert")).values()
     step = torch.randn(len(start), generator=problem.stream("bench expert step"), dtype=torch.float64)
-    return torch.stack([start, start + _DRIFT * step.to(start.dtype)])
+    return torch.stack([start, start + _DRIFT * step.to(start)])
 
 
 JOBS.register("mtt", Job("iteration", _student("adjoint")))
