@@ -61,9 +61,9 @@ def trained_embedding(problem: Problem, training: FeatureTraining) -> Embedding:
     )
     done, epoch = 0, 0
     while done < training.steps:
-        for images, labels in problem.shuffled(training.batch, "coreset training", epoch):
+        for rows, labels in problem.shuffled(training.batch, "coreset training", epoch):
             optimiser.zero_grad(set_to_none=True)
-            F.cross_entropy(network(images), labels).backward()
+            F.cross_entropy(network(problem.images_at(rows)), labels).backward()
             optimiser.step()
             done += 1
             if done == training.steps:

@@ -85,9 +85,13 @@ class Context:
         """What the flip leaves to chance for images [*shape, ch, H, W], on their device."""
         return upload(self.flip.draw(shape, self.stream("flip", *keys)), self.images.device)
 
+    def real_rows(self, count: int) -> torch.Tensor:
+        """int64 [C, k] on the device: which real images are this matching step's, for `Problem.images_at`."""
+        return upload(self.problem.draw_rows(count, "real", self.iteration, self.match), self.images.device)
+
     def real(self, count: int) -> torch.Tensor:
         """Fresh real batch [C, k, ch, H, W] of this matching step."""
-        return self.problem.real_batch(count, "real", self.iteration, self.match)
+        return self.problem.images_at(self.real_rows(count))
 
 
 def distill(

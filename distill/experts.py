@@ -22,7 +22,7 @@ import torch
 
 import search_space
 from distill.augment import Augmentation, Draw
-from distill.captured import Captured, upload, upload_draw
+from distill.captured import Captured, draw_ahead, upload
 from distill.gsam import GSAM
 from distill.problem import Problem
 from distill.tensor_file import read_header, save_tensors
@@ -171,6 +171,15 @@ def train_expert(
     return Expert(Trajectory(run.snapshots), run.losses[: config.epochs].tolist())
 
 
+@dataclass(frozen=True)
+class _Epoch:
+    """What the steps of an epoch take from the host, on the device: int64 [b] into the rows and a draw for each."""
+
+    number: int
+    batches: tuple[torch.Tensor, ...]
+    draws: list[Draw]
+
+
 class _Training:
     """State of one training: weights, momentum, snapshots and losses so far."""
 
@@ -182,7 +191,7 @@ class _Training:
         )
         self.network = FlatNetwork(network.to(device=problem.device, dtype=problem.dtype))
         self.augmentation = Augmentation(config.augment, dispatcher=config.dispatcher)
-        self.rows = torch.cat(problem.rows)
+        self.rows = torch.cat(problem.rows).to(problem.device)
         self.labels = torch.repeat_interleave(torch.tensor([len(r) for r in problem.rows])).to(problem.device)
         self.per_epoch = math.ceil(len(self.rows) / config.batch)
         self.done, self.steps = 0, config.epochs * self.per_epoch
@@ -193,18 +202,16 @@ class _Training:
         self.snapshots[0] = self.weights.cpu()
         self.losses = torch.zeros(config.epochs, dtype=torch.float64, device=problem.device)
         self.last_loss = torch.zeros(())
-        self._order: tuple[int, torch.Tensor] = (-1, self.rows)
+        self._epoch = _Epoch(-1, (), [])
         self._walk = Captured(self._step_on)
 
     def step(self) -> None:
         """One batch; after an epoch's last one, a snapshot."""
-        c, (epoch, number) = self.config, divmod(self.done, self.per_epoch)
-        index = self._shuffled(epoch)[number * c.batch : (number + 1) * c.batch]
-        x, y = self.problem.images_at(self.rows[index]), self.labels[upload(index, self.labels.device)]
-        generator = self.problem.stream("expert augment", epoch, number)
-        draw = self.augmentation.draw(generator, len(x), x.shape[-1], siamese=False)
-        draw = upload_draw(draw, x.device)
-        self.last_loss = self._walk(x, y, draw.codes, draw.values)
+        epoch, number = divmod(self.done, self.per_epoch)
+        if self._epoch.number != epoch:
+            self._epoch = self._drawn(epoch)
+        index, draw = self._epoch.batches[number], self._epoch.draws[number]
+        self.last_loss = self._walk(index, draw.codes, draw.values)
         self.losses[epoch] += self.last_loss * (len(index) / len(self.rows))
         self.done += 1
         if number == self.per_epoch - 1:
@@ -230,15 +237,19 @@ class _Training:
         self.momentum.copy_(tensors["momentum"])
         self.losses = tensors["losses"].to(device)
 
-    def _shuffled(self, epoch: int) -> torch.Tensor:
-        if self._order[0] != epoch:
-            generator = self.problem.stream("expert order", epoch)
-            self._order = (epoch, torch.randperm(len(self.rows), generator=generator))
-        return self._order[1]
+    def _drawn(self, epoch: int) -> _Epoch:
+        """An epoch's order and draws, in one go: step by step they would take the host longer than a GPU the step."""
+        p = self.problem
+        order = torch.randperm(len(self.rows), generator=p.stream("expert order", epoch))
+        batches = upload(order, p.device).split(self.config.batch)
+        streams = [p.stream("expert augment", epoch, number) for number in range(len(batches))]
+        counts = [len(index) for index in batches]
+        return _Epoch(epoch, batches, draw_ahead(self.augmentation, streams, counts, p.shape[-1], p.device))
 
-    def _step_on(self, x: torch.Tensor, y: torch.Tensor, codes: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
-        """Move the weights, in place, by one augmented batch; returns the loss."""
+    def _step_on(self, index: torch.Tensor, codes: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
+        """Move the weights, in place, by one augmented batch of these images; returns the loss."""
         c, bf16 = self.config, self.problem.precision == "bf16"
+        x, y = self.problem.images_at(self.rows[index]), self.labels[index]
         x = self.augmentation.apply(x, Draw(self.augmentation.stages, codes, values))
 
         def gradient_at(weights: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

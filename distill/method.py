@@ -150,14 +150,15 @@ class Method:
 
         It is the same module each time with new values, so that recorded steps find them where they were.
         """
-        p = self.problem
-        channels, size, _ = p.shape
-        net = search_space.build(self.config.model, channels, size, p.num_classes, p.stream("network", *keys))
+        p, model = self.problem, self.config.model
+        generator, (channels, size, _) = p.stream("network", *keys), p.shape
         if self._module is None:
-            self._module = net.to(device=p.device, dtype=p.dtype)
-        else:
+            network = search_space.build(model, channels, size, p.num_classes, generator)
+            self._module = network.to(device=p.device, dtype=p.dtype)
+        elif not search_space.renew(self._module, model, generator, upload):
+            network = search_space.build(model, channels, size, p.num_classes, generator)
             with torch.no_grad():
-                for old, new in zip(_values(self._module), _values(net), strict=True):
+                for old, new in zip(_values(self._module), _values(network), strict=True):
                     old.copy_(upload(new, p.device), non_blocking=True)
         self._module.zero_grad(set_to_none=True)
         return self._module.train().requires_grad_(trainable)
@@ -181,8 +182,8 @@ class Method:
 class RecordedMethod(Method):
     """A method whose matching step is a function of tensors, so that a GPU can record and replay it.
 
-    `inputs` does all that needs the host (draws, rows of real images), `objective` the rest. A subclass that needs
-    more than a scalar loss overrides `gradient`.
+    `inputs` does all that needs the host (draws, which real images), `objective` the rest. A subclass that needs more
+    than a scalar loss overrides `gradient`.
     """
 
     def __init__(self, config: MethodConfig, problem: Problem):
@@ -225,15 +226,15 @@ class RecordedMethod(Method):
                 state["momentum_buffer"].zero_()
         return self._optimiser
 
-    def batch_and_draws(self, ctx: Context, count: int) -> tuple[torch.Tensor, ...]:
-        """A real batch, one draw a class that real and synthetic images share, and the flip's chance.
+    def rows_and_draws(self, ctx: Context, count: int) -> tuple[torch.Tensor, ...]:
+        """Which real images, one draw a class that real and synthetic images share, and the flip's chance.
 
-        (images [C, k, ch, H, W], the draw's codes and values, `flip_draw`.)
+        (`real_rows` [C, k], the draw's codes and values, `flip_draw`.)
         """
         p = self.problem
         draw = self.augmentation.draw_classes(ctx.stream("augment"), p.num_classes, p.shape[-1])
         draw = upload_draw(draw, p.device)
-        return ctx.real(count), draw.codes, draw.values, ctx.flip_draw(ctx.per_class.shape[:2])
+        return ctx.real_rows(count), draw.codes, draw.values, ctx.flip_draw(ctx.per_class.shape[:2])
 
     def drawn(self, codes: torch.Tensor, values: torch.Tensor) -> Draw:
         """The draw of these inputs."""

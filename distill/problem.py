@@ -104,12 +104,15 @@ class Problem:
         return self.images_at(self.draw_rows(count, *keys))
 
     def shuffled(self, batch: int, *keys: Key) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """One shuffled pass over the real images of the classes: (images [b, ch, H, W], int64 [b] in 0 .. C - 1)."""
+        """One shuffled pass over the real images of the classes: (int64 [b] for `images_at`, int64 [b] in 0 .. C - 1).
+
+        Both lie on the device.
+        """
         rows = torch.cat(self.rows)
         labels = torch.repeat_interleave(torch.tensor([len(r) for r in self.rows]))
         order = torch.randperm(len(rows), generator=self.stream(*keys))
         for index in order.split(batch):
-            yield self.images_at(rows[index]), upload(labels[index], self.device)
+            yield upload(rows[index], self.device), upload(labels[index], self.device)
 
     @cached_property
     def normalisation(self) -> NormalizedSpace:

@@ -20,7 +20,7 @@ from torch import nn
 
 import search_space
 from distill.augment import Augmentation, Draw
-from distill.captured import Captured, upload, upload_draw
+from distill.captured import Captured, draw_ahead, upload
 from distill.cutmix import draw_cutmix, mixed_loss, paste
 from distill.decode import decoded
 from distill.engine import Stop
@@ -32,6 +32,7 @@ from fyi_bench.errors import DivergenceError, UsageError
 
 NUMERICS = 1
 KEEP_AS_FLOAT_BYTES = 512 * 2**20  # sets up to this size are converted to the working space once
+STEPS_AHEAD = 64  # whose order and draws are made at once, in whole epochs
 EVAL_BATCH = 128  # images a forward pass: fits a CPU's cache
 
 
@@ -117,17 +118,19 @@ class _Training:
         self._schedule = SCHEDULES[protocol.schedule](self.network, protocol, self._lr, self._count)
         self._total = torch.zeros((), device=device)
         self._recorded: dict[torch.optim.Optimizer, Captured] = {}
+        self._ahead: dict[int, tuple[tuple[torch.Tensor, ...], list[Draw]]] = {}
         self._stream = torch.cuda.Stream() if device.type == "cuda" else None
 
     def steps(self, epoch: int) -> Iterator[None]:
         """Each step of an epoch, launched when it is asked for; nothing is waited for."""
-        order = torch.randperm(self._count, generator=rng.stream(self._seed, "shuffle", epoch))
         self._total.zero_()
+        if epoch not in self._ahead:
+            self._ahead = self._drawn(epoch)
         if self._stream is not None:
             self._stream.wait_stream(torch.cuda.current_stream())
-        for number, index in enumerate(order.split(self._protocol.batch)):
+        for number, (index, draw) in enumerate(zip(*self._ahead[epoch], strict=True)):
             with contextlib.nullcontext() if self._stream is None else torch.cuda.stream(self._stream):
-                self._launch(epoch, number, index)
+                self._launch(epoch, number, index, draw)
             yield
         if self._stream is not None:
             torch.cuda.current_stream().wait_stream(self._stream)
@@ -142,10 +145,23 @@ class _Training:
                 step=epoch,
             )
 
-    def _launch(self, epoch: int, number: int, index: torch.Tensor) -> None:
-        size = self._images.source.shape[-1]
-        draw = self._augmentation.draw(rng.stream(self._seed, "augment", epoch, number), len(index), size)
-        draw, mixing = upload_draw(draw, self._device), ()
+    def _drawn(self, first: int) -> dict[int, tuple[tuple[torch.Tensor, ...], list[Draw]]]:
+        """Of some epochs from `first` on: which images each step takes, int64 [b], and its draw, on the device."""
+        steps = math.ceil(self._count / self._protocol.batch)
+        epochs = range(first, min(first + math.ceil(STEPS_AHEAD / steps), self._protocol.epochs_for(self._count)))
+        orders = [torch.randperm(self._count, generator=rng.stream(self._seed, "shuffle", epoch)) for epoch in epochs]
+        batches = [order.split(self._protocol.batch) for order in upload(torch.stack(orders), self._device)]
+        draws = draw_ahead(
+            self._augmentation,
+            [rng.stream(self._seed, "augment", epoch, number) for epoch in epochs for number in range(steps)],
+            [len(index) for epoch in batches for index in epoch],
+            self._images.source.shape[-1],
+            self._device,
+        )
+        return {e: (batches[k], draws[k * steps : (k + 1) * steps]) for k, e in enumerate(epochs)}
+
+    def _launch(self, epoch: int, number: int, index: torch.Tensor, draw: Draw) -> None:
+        size, mixing = self._images.source.shape[-1], ()
         if self._protocol.cutmix:
             generator = rng.stream(self._seed, "cutmix", epoch, number)
             mix = draw_cutmix(generator, len(index), (size, size), self._protocol.cutmix, 1.0)
@@ -153,10 +169,11 @@ class _Training:
         optimiser = self._schedule(epoch, number)
         if optimiser not in self._recorded:
             self._recorded[optimiser] = Captured(partial(self._step, optimiser))
-        self._recorded[optimiser](*self._images[index], draw.codes, draw.values, *mixing)
+        self._recorded[optimiser](index, draw.codes, draw.values, *mixing)
 
-    def _step(self, optimiser: torch.optim.Optimizer, x, y, codes, values, *mixing: torch.Tensor) -> torch.Tensor:
-        """One step on a batch; adds its loss, times its images, to the epoch's."""
+    def _step(self, optimiser: torch.optim.Optimizer, index, codes, values, *mixing: torch.Tensor) -> torch.Tensor:
+        """One step on these images; adds its loss, times their number, to the epoch's."""
+        x, y = self._images[index]
         x = self._augmentation.apply(x, Draw(self._augmentation.stages, codes, values))
         optimiser.zero_grad(set_to_none=True)
         loss = _loss(self.network, x, y, mixing, self._precision)

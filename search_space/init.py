@@ -21,6 +21,7 @@ from torch.nn.modules.conv import _ConvNd
 from fyi_bench.errors import UsageError
 
 Module = TypeVar("Module", bound=nn.Module)
+Move = Callable[[torch.Tensor, torch.device], torch.Tensor]
 
 # Keyed by the reset function, not the class: a subclass with an initialisation of its own is not ours to know.
 _UNIFORM = (_ConvNd.reset_parameters, nn.Linear.reset_parameters)
@@ -28,9 +29,10 @@ _CONSTANT = (_NormBase.reset_parameters, nn.GroupNorm.reset_parameters, nn.Layer
 
 
 @torch.no_grad()
-def initialise(module: Module, generator: torch.Generator) -> Module:
+def initialise(module: Module, generator: torch.Generator, move: Move = torch.Tensor.to) -> Module:
     """Give every parameter and running statistic of `module` a fresh value, in place; returns it.
 
+    move(values, device): how drawn values get to another device.
     The generator must be a CPU one, and no global generator is read or moved. Layers that are neither
     convolution, linear nor norm run their own `reset_parameters` with the default CPU generator seeded from
     `generator` and put back afterwards. UsageError for a layer that has parameters and no way to reset them.
@@ -45,7 +47,7 @@ def initialise(module: Module, generator: torch.Generator) -> Module:
             layer.reset_parameters()
         elif any(parameter is not None for parameter in layer._parameters.values()):
             foreign.append(_resettable(layer))
-    _fill_uniform(uniform, generator)
+    _fill_uniform(uniform, generator, move)
     if foreign:
         with default_generator_from(generator):
             for layer in foreign:
@@ -68,7 +70,7 @@ def _with_bounds(layer: nn.Module) -> list[tuple[nn.Parameter, float]]:
     return [(parameter, bound) for parameter in (layer.weight, layer.bias) if parameter is not None]
 
 
-def _fill_uniform(parameters: list[tuple[nn.Parameter, float]], generator: torch.Generator) -> None:
+def _fill_uniform(parameters: list[tuple[nn.Parameter, float]], generator: torch.Generator, move: Move) -> None:
     # One draw and one transfer for all of them: matching by distribution takes a new network at every step.
     if not parameters:
         return
@@ -79,7 +81,7 @@ def _fill_uniform(parameters: list[tuple[nn.Parameter, float]], generator: torch
     moved: dict[torch.device, tuple[torch.Tensor, ...]] = {}
     for position, (parameter, _) in enumerate(parameters):
         if parameter.device not in moved:
-            moved[parameter.device] = flat.to(parameter.device).split(sizes)
+            moved[parameter.device] = move(flat, parameter.device).split(sizes)
         parameter.copy_(moved[parameter.device][position].view(parameter.shape))
 
 

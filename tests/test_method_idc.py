@@ -168,8 +168,9 @@ def test_batch_norm_networks_take_each_class_through_alone(match):
         real.images[real.labels == 2] += other
         method = METHODS.get("idc")(config(model="convnet-w8-d2-batch", match=match), pixels(real=real))
         ctx = context(method)
-        real, codes, values, chosen, rows = method.inputs(ctx)
-        found = method.distances(real, method.drawn(codes, values), method.synthetic(ctx, rows, chosen))
+        rows, codes, values, chosen, used = method.inputs(ctx)
+        real = ctx.problem.images_at(rows)
+        found = method.distances(real, method.drawn(codes, values), method.synthetic(ctx, used, chosen))
         distances.append(torch.cat([of_classes for _, of_classes in found]).detach())
     assert torch.equal(distances[0][:2], distances[1][:2])
     assert not torch.equal(distances[0][2], distances[1][2])

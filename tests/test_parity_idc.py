@@ -63,8 +63,9 @@ def class_distance(factor: int, metric: str, flip: str, match: str = "grad") -> 
     method.network = network()
     leaf = stored()[2:4].repeat(classes, 1, 1, 1).requires_grad_(True)
     ctx = Context(problem, method, FLIPS.get(flip), leaf, torch.arange(classes).repeat_interleave(2))
-    real, codes, values, chosen, rows = method.inputs(ctx)
-    synthetic = method.synthetic(ctx, rows, chosen)
+    rows, codes, values, chosen, used = method.inputs(ctx)
+    real = ctx.problem.images_at(rows)
+    synthetic = method.synthetic(ctx, used, chosen)
     distance = torch.cat([d for _, d in method.distances(real, method.drawn(codes, values), synthetic)])[label]
     (grad,) = torch.autograd.grad(distance, leaf)
     assert float(grad[:-2].abs().sum()) == 0

@@ -108,13 +108,14 @@ def dm_loss(net, data, flip: str):
     method = DM.__new__(DM)
     method.config = SimpleNamespace(batch_real=real.shape[1])
     method.problem = SimpleNamespace(
-        num_classes=classes, shape=(3, 32, 32), dtype=torch.float64, precision="fp32", device=torch.device("cpu")
-    )
+        num_classes=classes, shape=(3, 32, 32), dtype=torch.float64, precision="fp32", device=torch.device("cpu"),
+        images_at=lambda rows: real,
+    )  # fmt: skip
     method.augmentation, method.network = Augmentation("none"), net.train().requires_grad_(False)
     ctx = SimpleNamespace(
         synthetic=lambda chosen: FLIPS.get(flip).expand_classes(images.unflatten(0, (classes, -1))),
     )
-    loss = method.objective(ctx, real, *unaugmented(classes))
+    loss = method.objective(ctx, None, *unaugmented(classes))
     return loss, torch.autograd.grad(loss, images)[0]
 
 

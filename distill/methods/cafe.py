@@ -88,16 +88,16 @@ class CAFE(DC):
         self.settled = Watch()
 
     def inputs(self, ctx: Context) -> tuple[torch.Tensor, ...]:
-        return self.batch_and_draws(ctx, self.config.batch_real)
+        return self.rows_and_draws(ctx, self.config.batch_real)
 
     def gradient(self, ctx: Context, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """One graph for all classes: the discrimination term mixes them, so DC's groups do not apply."""
         return RecordedMethod.gradient(self, ctx, *inputs)
 
-    def objective(self, ctx: Context, batch, codes, values, chosen) -> torch.Tensor:
+    def objective(self, ctx: Context, rows, codes, values, chosen) -> torch.Tensor:
         self.network.train().requires_grad_(False)
         draw = self.drawn(codes, values)
-        real = self._real_side(batch, draw)
+        real = self._real_side(self.problem.images_at(rows), draw)
         means = self._class_means(self._maps(ctx.synthetic(chosen), draw), self.problem.num_classes)
         layers = class_mean_distance(means, real.means)
         flat = means[-1].flatten(1)

@@ -55,11 +55,11 @@ class DataDAM(RecordedMethod):
             raise UsageError(f"DataDAM reads the blocks of a ConvNet, which '{self.config.model}' is not.")
 
     def inputs(self, ctx: Context) -> tuple[torch.Tensor, ...]:
-        return self.batch_and_draws(ctx, self.config.batch_real)
+        return self.rows_and_draws(ctx, self.config.batch_real)
 
-    def objective(self, ctx: Context, real, codes, values, chosen) -> torch.Tensor:
+    def objective(self, ctx: Context, rows, codes, values, chosen) -> torch.Tensor:
         draw = self.drawn(codes, values)
-        target = self._real_means(real, draw)
+        target = self._real_means(self.problem.images_at(rows), draw)
         *attention, embedding = class_mean_distance(self._means(ctx.synthetic(chosen), draw), target)
         return SCALE * (sum(attention) + self.config.task_balance * embedding)
 

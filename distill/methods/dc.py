@@ -63,12 +63,12 @@ class DC(RecordedMethod):
 
     def inputs(self, ctx: Context) -> tuple[torch.Tensor, ...]:
         self._set_norm_statistics(ctx)
-        return self.batch_and_draws(ctx, self.config.batch_real)
+        return self.rows_and_draws(ctx, self.config.batch_real)
 
-    def gradient(self, ctx: Context, real, codes, values, chosen) -> tuple[torch.Tensor, torch.Tensor]:
+    def gradient(self, ctx: Context, rows, codes, values, chosen) -> tuple[torch.Tensor, torch.Tensor]:
         """Groups of classes one after another: the loss is a sum over classes, and only one group's graph is kept."""
         draw = self.drawn(codes, values)
-        targets = self._real_gradients(real, draw)
+        targets = self._real_gradients(self.problem.images_at(rows), draw)
         synthetic = ctx.synthetic(chosen)
         images = synthetic.detach().requires_grad_(True)
         total = torch.zeros((), dtype=images.dtype, device=images.device)

@@ -46,11 +46,11 @@ class DM(RecordedMethod):
         self.network = self.fresh_network(ctx.iteration, trainable=False)
 
     def inputs(self, ctx: Context) -> tuple[torch.Tensor, ...]:
-        return self.batch_and_draws(ctx, self.config.batch_real)
+        return self.rows_and_draws(ctx, self.config.batch_real)
 
-    def objective(self, ctx: Context, real, codes, values, chosen) -> torch.Tensor:
+    def objective(self, ctx: Context, rows, codes, values, chosen) -> torch.Tensor:
         draw = self.drawn(codes, values)
-        target = self._mean_real_features(real, draw)
+        target = self._mean_real_features(self.problem.images_at(rows), draw)
         return distribution_distance(self._mean_features(ctx.synthetic(chosen), draw), target).sum()
 
     def passes(self, multiplier: int) -> tuple[float, float, float]:

@@ -165,17 +165,17 @@ class IDC(RecordedMethod):
 
     def inputs(self, ctx: Context) -> tuple[torch.Tensor, ...]:
         """The usual ones, and int64 [C, m], which of its decoded images a class shows (empty: all)."""
-        rows = self._rows(ctx)
-        shown = rows.shape[:2] if rows.numel() else (self.problem.num_classes, self._decoded)
-        real, codes, values, _ = self.batch_and_draws(ctx, self.config.batch_real)
-        return real, codes, values, ctx.flip_draw(shown), rows
+        used = self._used(ctx)
+        shown = used.shape[:2] if used.numel() else (self.problem.num_classes, self._decoded)
+        rows, codes, values, _ = self.rows_and_draws(ctx, self.config.batch_real)
+        return rows, codes, values, ctx.flip_draw(shown), used
 
-    def objective(self, ctx: Context, real, codes, values, chosen, rows) -> torch.Tensor:
-        synthetic = self.synthetic(ctx, rows, chosen)
+    def objective(self, ctx: Context, rows, codes, values, chosen, used) -> torch.Tensor:
+        synthetic, real = self.synthetic(ctx, used, chosen), self.problem.images_at(rows)
         return sum(part.sum() for _, part in self.distances(real, self.drawn(codes, values), synthetic))
 
-    def gradient(self, ctx: Context, real, codes, values, chosen, rows) -> tuple[torch.Tensor, torch.Tensor]:
-        synthetic = self.synthetic(ctx, rows, chosen)
+    def gradient(self, ctx: Context, rows, codes, values, chosen, used) -> tuple[torch.Tensor, torch.Tensor]:
+        synthetic, real = self.synthetic(ctx, used, chosen), self.problem.images_at(rows)
         images, total, parts = synthetic.detach().requires_grad_(True), 0.0, []
         # each group's graph is freed before the next is built
         for group, distances in self.distances(real, self.drawn(codes, values), images):
@@ -212,11 +212,11 @@ class IDC(RecordedMethod):
 
     # matching --------------------------------------------------------------------------------------------------
 
-    def synthetic(self, ctx: Context, rows: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-        """[C, m, ch, H, W] pixels: decoded, those of `rows` of each class, expanded by the flip."""
+    def synthetic(self, ctx: Context, used: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
+        """[C, m, ch, H, W] pixels: decoded, those that are `used` of each class, expanded by the flip."""
         images = self.decode(ctx.per_class)
-        if rows.numel():
-            images = images[torch.arange(len(images), device=images.device).unsqueeze(1), rows]
+        if used.numel():
+            images = images[torch.arange(len(images), device=images.device).unsqueeze(1), used]
         return ctx.flip.expand_classes(images, chosen=chosen)
 
     def distances(
@@ -235,7 +235,7 @@ class IDC(RecordedMethod):
         """Images a class has after decoding."""
         return decoded_count(self.problem.ipc, self.config.factor, self.config.decode_type)
 
-    def _rows(self, ctx: Context) -> torch.Tensor:
+    def _used(self, ctx: Context) -> torch.Tensor:
         """Which decoded images a class shows where they are more than are used at once; else empty."""
         most = max(1, self.config.batch_syn_max // ctx.flip.multiplier)
         if self._decoded <= most:
@@ -294,21 +294,21 @@ class IDC(RecordedMethod):
         batches = self.problem.shuffled(c.batch_train, "network order", ctx.iteration, ctx.match)
         if self._learn is None:
             self._learn = Captured(self._network_step)
-        for number, (pixels, y) in enumerate(islice(batches, -(-c.n_data // c.batch_train))):
-            size, device = pixels.shape[-1], pixels.device
-            draw = self.net_augmentation.draw(ctx.stream("network augment", number), len(pixels), size, siamese=False)
+        size, device = self.problem.shape[-1], self.problem.device
+        for number, (rows, y) in enumerate(islice(batches, -(-c.n_data // c.batch_train))):
+            draw = self.net_augmentation.draw(ctx.stream("network augment", number), len(rows), size, siamese=False)
             draw = upload_draw(draw, device)
             mix = draw_cutmix(
-                ctx.stream("cutmix", number), len(pixels), (size, size), c.mix_p if MIXES[c.net_mix] else 0.0, c.beta
+                ctx.stream("cutmix", number), len(rows), (size, size), c.mix_p if MIXES[c.net_mix] else 0.0, c.beta
             )
             mixing = (upload(t, device) for t in (mix.permutation, mix.boxes, mix.ratios))
-            self._learn(pixels, y, draw.codes, draw.values, *mixing)
+            self._learn(rows, y, draw.codes, draw.values, *mixing)
         self.optimiser.zero_grad(set_to_none=True)
         self._ready_to_match()
 
-    def _network_step(self, pixels, y, codes, values, permutation, boxes, ratios) -> torch.Tensor:
+    def _network_step(self, rows, y, codes, values, permutation, boxes, ratios) -> torch.Tensor:
         """The network's step on augmented, mixed real images; returns the loss."""
-        x = self.problem.normalisation.encode(pixels)
+        x = self.problem.normalisation.encode(self.problem.images_at(rows))
         x = self.net_augmentation.apply(x, Draw(self.net_augmentation.stages, codes, values))
         x = paste(x, permutation, boxes)
         self.optimiser.zero_grad(set_to_none=True)

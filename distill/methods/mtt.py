@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from distill.augment import Draw
-from distill.captured import upload, upload_draw
+from distill.captured import draw_ahead, upload
 from distill.experts import ExpertConfig, Trajectory
 from distill.fyi import Flip
 from distill.method import METHODS, Method, MethodConfig
@@ -132,16 +132,18 @@ class MTT(Method):
 
     def _batches(self, ctx: Context) -> list[StudentBatch]:
         """Permutations of all images in pieces taken from the end, so that a short last piece comes first."""
-        count, size, pieces, rounds, batches = len(ctx.labels), self._batch_size(ctx.flip.multiplier), [], 0, []
-        view = self._view(ctx.flip)
-        for step in range(self.config.syn_steps):
+        steps, pieces, rounds, indices = range(self.config.syn_steps), [], 0, []
+        for _ in steps:
             if not pieces:
-                order = torch.randperm(count, generator=ctx.stream("student order", rounds))
-                pieces, rounds = list(order.split(size)), rounds + 1
-            index = upload(pieces.pop(), ctx.images.device)
-            shown, generator = len(index) * ctx.flip.multiplier, ctx.stream("student augment", step)
-            draw = self.augmentation.draw(generator, shown, self.problem.shape[-1], siamese=False)
-            draw = upload_draw(draw, ctx.images.device)
+                order = torch.randperm(len(ctx.labels), generator=ctx.stream("student order", rounds))
+                pieces = list(upload(order, ctx.images.device).split(self._batch_size(ctx.flip.multiplier)))
+                rounds += 1
+            indices.append(pieces.pop())
+        counts = [len(index) * ctx.flip.multiplier for index in indices]
+        streams = [ctx.stream("student augment", step) for step in steps]
+        draws = draw_ahead(self.augmentation, streams, counts, self.problem.shape[-1], ctx.images.device)
+        view, batches = self._view(ctx.flip), []
+        for step, index, draw in zip(steps, indices, draws, strict=True):
             chosen = ctx.flip_draw(index.shape, "student", step)
             inputs = (ctx.labels[index], draw.codes, draw.values, chosen)
             batches.append(StudentBatch(index, view, inputs, ctx.flip.multiplier))

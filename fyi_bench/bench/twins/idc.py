@@ -79,8 +79,8 @@ def _decode(images: Tensor, factor: int) -> Tensor:
 def _train(problem, config, network, optimiser, keys) -> None:
     augmentation = Augmentation(config.aug_net, dispatcher=config.dispatcher)
     batches = problem.shuffled(config.batch_train, "network order", *keys)
-    for number, (pixels, y) in enumerate(islice(batches, -(-config.n_data // config.batch_train))):
-        x = problem.normalisation.encode(pixels)
+    for number, (rows, y) in enumerate(islice(batches, -(-config.n_data // config.batch_train))):
+        x = problem.normalisation.encode(problem.images_at(rows))
         generator = problem.stream("network augment", number, *keys)
         x = augment(x, augmentation.draw(generator, len(x), x.shape[-1]), 0, augmentation.strength)
         mix = draw_cutmix(
