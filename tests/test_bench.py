@@ -12,6 +12,7 @@ import torch
 from fyi_bench.bench import run as running
 from fyi_bench.bench.case import PEAK, Case, cases, real_images
 from fyi_bench.bench.command import run_parts
+from fyi_bench.bench.goals import CPU, H200
 from fyi_bench.bench.growth import BASE, METHODS, growth, points, powers, show_growth
 from fyi_bench.bench.ledger import Ledger, key_of
 from fyi_bench.bench.measure import Crew, Machine, SideFailed, rounds, side_specs
@@ -68,6 +69,11 @@ def test_the_whole_run_covers_every_job_and_both_data_sets():
 def test_a_gpu_gets_all_classes_and_the_published_loops():
     on_gpu = next(c for c in cases("cuda") if (c.job, c.dataset) == ("dsa", "cifar100"))
     assert (on_gpu.classes, dict(on_gpu.changes)) == (100, {})
+
+
+def test_every_goal_belongs_to_a_case():
+    assert H200.keys() <= {(c.job, c.dataset, c.ipc) for c in cases("cuda")}
+    assert CPU.keys() <= {c.job for c in cases("cpu")}
 
 
 def test_cases_are_chosen_by_job_data_set_and_images(tmp_path):

@@ -206,7 +206,8 @@ for _name in ("retrain", "retrain-vgg11", "retrain-resnet18"):
 def _search(case: Case, images: ImageSet, space: NormalizedSpace, place: Place) -> Sides:
     train_set, device = _small_set(case, images, space, place), torch.device(place.device)
     points = subset(case.changes.get("networks", NETWORKS))
-    how = replace(protocol("paper", "nas"), epochs=1, extra_epoch=False)
+    epochs = case.changes.get("epochs", 1)
+    how = replace(protocol("paper", "nas"), epochs=epochs, extra_epoch=False)
 
     def ours() -> list[Tensor]:
         found = [
@@ -220,7 +221,8 @@ def _search(case: Case, images: ImageSet, space: NormalizedSpace, place: Place) 
     def twin() -> list[Tensor]:
         return [training.search(points, train_set, train_set, how, device)]
 
-    work = sum(flops(point, 3, case.size, case.classes) for point in points) * len(train_set) * (FIRST + FORWARD)
+    forward = sum(flops(point, 3, case.size, case.classes) for point in points)
+    work = forward * len(train_set) * (FIRST * epochs + FORWARD)
     return Sides(_again(ours, place.units), _again(twin, place.units), work)
 
 
