@@ -227,7 +227,7 @@ class Sweep:
             seen[trial._trial_id] = (life, since if before == life else now)
             if is_gone(holder) or (before == life and now - since >= grace_s):
                 died = f"its worker {worker_words(holder)} died"
-                came_back = self._return(trial, died)
+                came_back = self._return(trial, self._uncounted(trial, holder, died))
                 lines.append(f"Job {trial.number}: {died}; {'it waits again' if came_back else 'given up'}.")
                 seen.pop(trial._trial_id)
         self._seen = seen
@@ -257,6 +257,13 @@ class Sweep:
             for digest, trial in latest.items()
             if trial.state.name == "FAIL"
         }
+
+    def _uncounted(self, trial: FrozenTrial, holder: str | None, failure: str) -> str | None:
+        """The failure, or None where another who looks counted this holder's before it could finish bringing back."""
+        if holder is not None and trial.user_attrs.get("counted") == holder:
+            return None
+        self._ask("set_trial_user_attr", trial._trial_id, "counted", holder)
+        return failure
 
     def _return(self, trial: FrozenTrial, failure: str | None) -> bool:
         from optuna.exceptions import UpdateFinishedTrialError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import threading
 import time
 
@@ -147,11 +148,30 @@ def test_a_silent_worker_loses_its_job_after_the_grace_and_a_living_one_keeps_it
 def test_a_job_that_kills_its_workers_is_given_up(url, store, clock, monkeypatch):
     sweep, lines = opened(url), []
     sweep.enqueue([toy(1)], store)
-    while as_if_from(monkeypatch, f"{sweep_module._machine()}:4194303:5:here", opened(url)) is not None:
+    starts = itertools.count(5)
+    while as_if_from(monkeypatch, f"{sweep_module._machine()}:4194303:{next(starts)}:here", opened(url)) is not None:
         clock["s"] += 10
         lines += sweep.bring_back()
     assert [line.rpartition("; ")[2] for line in lines] == ["it waits again."] * (MAX_FAILURES - 1) + ["given up."]
     assert sweep.failures() == {toy(1).cell.digest: "; ".join(["its worker process 4194303 on here died"] * 3)}
+
+
+def test_two_who_look_at_the_same_time_count_a_death_once(url, store, clock, monkeypatch):
+    first, second = opened(url), opened(url)
+    first.enqueue([toy(1)], store)
+    as_if_from(monkeypatch, f"{sweep_module._machine()}:4194303:5:here", opened(url))
+    ask = first._ask
+
+    def interrupted(method, *given, **named):
+        left_out = method == "set_trial_state_values" or given[1:3] == ("holder", None)
+        return None if left_out else ask(method, *given, **named)
+
+    first._ask = interrupted  # has counted, and not yet brought back
+    first.bring_back()
+    assert second.counts() == Counts(running=1)
+    assert len(second.bring_back()) == 1
+    assert second.counts() == Counts(waiting=1)
+    assert [trial.user_attrs["failures"] for trial in second._trials()] == [["its worker process 4194303 on here died"]]
 
 
 def test_a_worker_killed_before_its_first_sign_of_life_loses_its_job_too(url, store, clock, monkeypatch):

@@ -1,0 +1,102 @@
+"""How long the host needs for a unit of work whose device needs no time: `python tests/host_time.py [job …]`.
+
+On a GPU the host prepares a step while the device does the one before, so a run takes as long as the slower of the two.
+Here tensors of the device have a shape and no values (PyTorch's meta device), and a recorded step is not replayed: what
+is left is the host's share, but for the launches themselves, some 5 to 10 microseconds each. Beside it, what the goal
+for one H200 (fyi_bench/bench/goals.py) leaves a unit.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator
+from unittest.mock import patch
+
+import torch
+from torch.optim import sgd
+
+from distill import captured, engine, experts
+from distill.image_set import ImageSet
+from distill.spaces import NormalizedSpace, PixelSpace
+from fyi_bench.bench.case import cases
+from fyi_bench.bench.goals import H200
+from fyi_bench.bench.jobs import JOBS, Place
+from fyi_bench.bench.side import Ended
+from fyi_bench.runtime import prepare
+
+IMAGES = 50_000  # as CIFAR's train images
+SPACE = NormalizedSpace((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+SECONDS = 2.0
+WARM = {"expert": 4 * 196}  # units until every shape is recorded; the expert's short last batch comes once an epoch
+WHOLE = {"expert": 196}  # units that are prepared together
+
+
+class NoDevice:
+    """Runs a step once, for the shapes of its results."""
+
+    @staticmethod
+    def warm_up(function, inputs):
+        return function(*inputs)
+
+    @staticmethod
+    def record(function, inputs):
+        outputs = function(*inputs)
+        return lambda *given: outputs
+
+
+class Watch:
+    """Asked before every unit: lets the first ones go by, then takes the time of some."""
+
+    def __init__(self, warm: int, whole: int):
+        self.warm, self.whole, self.units, self.began = warm, whole, -1, 0.0
+
+    def requested(self) -> bool:
+        self.units += 1
+        if self.units == self.warm:
+            self.began = time.perf_counter()
+        done = self.units - self.warm
+        return done > 0 and done % self.whole == 0 and time.perf_counter() - self.began > SECONDS
+
+    def check(self) -> None:
+        self.seconds = (time.perf_counter() - self.began) / (self.units - self.warm)
+        raise Ended
+
+
+@contextlib.contextmanager
+def no_device() -> Iterator[None]:
+    """Nothing is read from the device, and what knows no tensors without values is left out."""
+    autocast = torch.autocast
+    with contextlib.ExitStack() as stack:
+        for target, name, value in (
+            (torch, "autocast", lambda kind, *how, **more: autocast("cpu", *how, **more)),
+            (sgd.SGD, "step", lambda self: None),
+            (engine._Run, "guard", lambda self: None),
+            (experts._Training, "_end_epoch", lambda self, epoch: None),
+            (torch.Tensor, "cpu", lambda tensor: torch.zeros(tensor.shape, dtype=tensor.dtype)),
+        ):
+            stack.enter_context(patch.object(target, name, value))
+        stack.enter_context(patch.dict(captured.DEVICES, meta=NoDevice))
+        yield
+
+
+def main(jobs: list[str]) -> None:
+    prepare(1)
+    print("job, data, images a class: host, milliseconds a unit; what the goal for one H200 leaves")
+    for case in cases("cuda"):
+        goal = H200.get((case.job, case.dataset, case.ipc))
+        if goal is None or case.job == "nas" or (jobs and case.job not in jobs):
+            continue
+        labels = torch.arange(IMAGES) % case.classes
+        images = ImageSet(
+            torch.zeros(IMAGES, 3, case.size, case.size, dtype=torch.uint8), labels, PixelSpace(), case.classes
+        )
+        watch = Watch(WARM.get(case.job, captured.WARM_UP + 2), WHOLE.get(case.job, 1))
+        with no_device(), contextlib.suppress(Ended):
+            JOBS.get(case.job).prepare(case, images, SPACE, Place("meta")).ours(watch)
+        print(f"{case.title}: {1e3 * watch.seconds:.2f}; {1e3 * goal.goal_s / goal.units:.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
