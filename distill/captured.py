@@ -8,11 +8,14 @@ devices run the same lines.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
 from typing import Any
+from weakref import WeakSet
 
 import torch
 
@@ -38,6 +41,13 @@ class Captured:
         self._record = os.environ.get("FYI_BENCH_GRAPHS", "1") != "0"
         self._calls: Counter[Shapes] = Counter()
         self._replays: dict[Shapes, Function] = {}
+        if (made := _MADE_HERE.get()) is not None:
+            made.add(self)
+
+    def release(self) -> None:
+        """Give back what it holds: it cannot be called any more."""
+        self._replays.clear()
+        self.function = _released
 
     def __call__(self, *inputs: torch.Tensor) -> Any:
         device = DEVICES.get(inputs[0].device.type) if self._record else None
@@ -58,6 +68,31 @@ class Captured:
         if not self._keep:
             return outputs
         return outputs.clone() if isinstance(outputs, torch.Tensor) else tuple(t.clone() for t in outputs)
+
+
+# what is made inside the innermost `recordings`; what is made outside of all keeps itself
+_MADE_HERE: ContextVar[WeakSet[Captured] | None] = ContextVar("recordings", default=None)
+
+
+@contextlib.contextmanager
+def recordings() -> Iterator[None]:
+    """What is recorded inside ends with it; as a decorator: with the call.
+
+    A step belongs to an object (a method, a training) that the step itself knows. Only Python's collector would find
+    such a circle, some time, and with it gigabytes of a GPU's memory.
+    """
+    made: WeakSet[Captured] = WeakSet()
+    token = _MADE_HERE.set(made)
+    try:
+        yield
+    finally:
+        _MADE_HERE.reset(token)
+        for one in made:
+            one.release()
+
+
+def _released(*inputs: torch.Tensor) -> Any:
+    raise RuntimeError("This step was released with the run it belonged to.")
 
 
 class CudaGraphs:

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import torch
 
-from distill.captured import upload
+from distill.captured import recordings, upload
 from distill.fyi import FLIPS, Flip
 from distill.image_set import ImageSet
 from distill.method import METHODS, Method, MethodConfig
@@ -94,6 +94,7 @@ class Context:
         return self.problem.images_at(self.real_rows(count))
 
 
+@recordings()
 def distill(
     problem: Problem,
     method: str,

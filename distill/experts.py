@@ -22,7 +22,7 @@ import torch
 
 import search_space
 from distill.augment import Augmentation, Draw
-from distill.captured import Captured, draw_ahead, upload
+from distill.captured import Captured, draw_ahead, recordings, upload
 from distill.gsam import GSAM
 from distill.problem import Problem
 from distill.tensor_file import read_header, save_tensors
@@ -141,6 +141,7 @@ class Expert:
     losses: list[float]
 
 
+@recordings()
 def train_expert(
     problem: Problem,
     config: ExpertConfig,

@@ -20,7 +20,7 @@ from torch import nn
 
 import search_space
 from distill.augment import Augmentation, Draw
-from distill.captured import Captured, draw_ahead, upload
+from distill.captured import Captured, draw_ahead, recordings, upload
 from distill.cutmix import draw_cutmix, mixed_loss, paste
 from distill.decode import decoded
 from distill.engine import Stop
@@ -55,6 +55,7 @@ def new_network(model: str, train_set: ImageSet, seed: int, classes: int | None 
     return search_space.build(model, channels, size, classes or train_set.num_classes, rng.stream(seed, "evaluation"))
 
 
+@recordings()
 def train_together(
     networks: Sequence[nn.Module],
     train_set: ImageSet,

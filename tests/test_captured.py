@@ -7,6 +7,8 @@ images there, as on a GPU.
 
 from __future__ import annotations
 
+import gc
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -21,6 +23,7 @@ from distill.engine import distill
 from distill.experts import ExpertConfig, train_expert
 from distill.gsam import GSAM
 from distill.method import METHODS
+from downstream import training
 from downstream.protocol import protocol
 from downstream.training import new_network, train_together
 from search_space import fused, patches, winograd
@@ -232,6 +235,65 @@ def test_recording_can_be_switched_off(tapes, monkeypatch):
     for _ in range(WARM_UP + 2):
         double(torch.ones(2))
     assert standing_in.recorded == 0
+
+
+@pytest.fixture
+def no_collector():
+    """Python's own search for circles of references, switched off."""
+    # libraries that PyTorch loads when it first needs them keep the frames of that moment
+    distill(tiny.problem(), "dm", tiny.config("dm", 1), "fyi")
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.parametrize("on", [False, True], ids=["plain", "recorded"])
+@pytest.mark.parametrize("method", RECORDED)
+def test_nothing_of_a_run_outlives_it(tapes, no_collector, method, on):
+    """The images of a run, its networks and its recordings can be gigabytes of a GPU's memory."""
+    tapes(on)
+    space = METHODS.get(method).space_kind
+    problem = tiny.problem(**({"space": tiny.SPACES[space]} if space in tiny.SPACES else {}))
+    left = weakref.ref(problem)
+    distill(problem, method, tiny.config(method, WARM_UP + 2), "fyi")
+    del problem
+    assert left() is None
+
+
+@pytest.mark.parametrize("on", [False, True], ids=["plain", "recorded"])
+def test_nothing_of_a_training_outlives_it(tapes, no_collector, monkeypatch, on):
+    tapes(on)
+    left, make = [], training._Images.__init__
+
+    def watched(self, *given) -> None:
+        left.append(weakref.ref(self))
+        make(self, *given)
+
+    monkeypatch.setattr(training._Images, "__init__", watched)
+    rules = replace(protocol("quick", "accuracy"), epochs=WARM_UP + 2, min_steps=0)
+    network = new_network(tiny.MODEL, tiny.real_set(), 0)
+    left.append(weakref.ref(network))
+    train_together([network], tiny.real_set(), rules, [0])
+    del network
+    config = ExpertConfig(
+        model=tiny.MODEL, epochs=3, lr=0.05, momentum=0.5, wd=0.0, batch=8, augment="flip", dispatcher="dsa",
+        storage="fp32",
+    )  # fmt: skip
+    problem = tiny.problem(experts=lambda: ())
+    left.append(weakref.ref(problem))
+    train_expert(problem, config)
+    del problem
+    assert [ref() for ref in left] == [None] * 3
+
+
+def test_a_step_ends_with_the_run_it_was_made_in():
+    with captured.recordings():
+        double = Captured(lambda x: x * 2)
+        assert float(double(torch.ones(()))) == 2
+    with pytest.raises(RuntimeError, match="was released"):
+        double(torch.ones(()))
+    assert float(Captured(lambda x: x * 2)(torch.ones(()))) == 2  # what is made outside keeps itself
 
 
 @pytest.mark.gpu

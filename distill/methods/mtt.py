@@ -151,10 +151,11 @@ class MTT(Method):
 
     def _view(self, flip: Flip) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
         """What the student sees of images [b, …]: expanded by the flip, then augmented one by one."""
+        augmentation = self.augmentation
 
         def view(picked: torch.Tensor, labels, codes, values, chosen) -> tuple[torch.Tensor, torch.Tensor]:
             x, y = flip.expand(picked, labels, chosen=chosen)
-            return self.augmentation.apply(x, Draw(self.augmentation.stages, codes, values)), y
+            return augmentation.apply(x, Draw(augmentation.stages, codes, values)), y
 
         return self._views.setdefault(flip.name, view)
 
