@@ -180,6 +180,7 @@ def test_sizes_decide_which_way_a_convolution_goes():
     assert tile(1, 8, dtype=torch.float16) == 0
     bf16 = tile(1, 16, dtype=torch.bfloat16)
     assert bf16 == (0 if native.library(winograd.SOURCE).has_bf16_matrices() else 4)
+    assert tile(1, 2, dtype=torch.bfloat16) == 2  # a matrix unit does not pay
 
     images, weight = torch.empty(2, 3, 8, 8), torch.empty(32, 3, 3, 3)
     assert patches.fits(images, weight, PLAIN)
