@@ -32,8 +32,8 @@ _PLAIN_GEOMETRY = ((1, 1), (1, 1), (1, 1))  # stride, padding, dilation
 
 # what transforming a kernel costs beside the products, from times with 1 to 32 images of 4 to 16 px
 _KERNEL_IN_TILES = 9
-# maps up to this side go this way even where a matrix unit multiplies bf16. Its times by ours, forward and backward: for
-# 100 images of 512 maps of 2 px 1.5 and 2.5, of 4 px 0.5 and 1.2, for 256 maps of 8 px 0.25 and 0.55
+# maps up to this side go this way even where a matrix unit multiplies bf16. Its times by ours, forward and backward:
+# for 100 images of 512 maps of 2 px 1.5 and 2.5, of 4 px 0.5 and 1.2, for 256 maps of 8 px 0.25 and 0.55
 _TINY = 2
 
 
