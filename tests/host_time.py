@@ -2,8 +2,8 @@
 
 On a GPU the host prepares a step while the device does the one before, so a run takes as long as the slower of the two.
 Here tensors of the device have a shape and no values (PyTorch's meta device), and a recorded step is not replayed: what
-is left is the host's share, but for the launches themselves, some 5 to 10 microseconds each. Beside it, what the goal
-for one H200 (fyi_bench/bench/goals.py) leaves a unit.
+is left is the host's share, without handing work to the device. Beside it, what the goal for one H200
+(fyi_bench/bench/goals.py) leaves a unit.
 """
 
 from __future__ import annotations
