@@ -50,8 +50,13 @@ class Settings:
                 raise UsageError(f"--{name} must be 1 or more, not {value}.")
 
     def resolved(self) -> Settings:
-        """The same with every 'auto', and None but that of the threads, replaced by what it is on this machine."""
-        device = self.device if self.device != "auto" else _default_device()
+        """The same with every 'auto', and None but that of the threads, replaced by what it is on this machine.
+
+        Raises UsageError for a device that is not there.
+        """
+        device = self.device if self.device == "cpu" else _default_device()
+        if self.device not in ("auto", device):
+            raise UsageError("There is no CUDA device here.\nUse --device auto, or leave it out.")
         name = PROTOCOL_BY_DEVICE[device] if self.protocol == "auto" else self.protocol
         return replace(
             self,

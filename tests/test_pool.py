@@ -18,7 +18,7 @@ from sweep_toys import computed, toy, toy_path
 from fyi_bench.budget import Budget, Stop
 from fyi_bench.cells import CELLS, Worker, ensure
 from fyi_bench.config import Settings
-from fyi_bench.errors import BudgetExhausted, DataError, DivergenceError, Interrupted, StoreError
+from fyi_bench.errors import BudgetExhausted, DataError, DivergenceError, Interrupted, StoreError, UsageError
 from fyi_bench.pool import RESTARTS, Events, Place, Rows, share_cells, work_together
 from fyi_bench.progress import Progress
 from fyi_bench.session import Session
@@ -165,3 +165,11 @@ def test_rows_count_a_piece_once_whoever_says_so():
     assert [(task.name, task.step) for task in shown.tasks] == [("condensing", 1)]
     rows.end()
     assert rows.stage.finished
+
+
+def test_a_gpu_that_is_not_there_is_named(monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(UsageError, match=r"There is no CUDA device here\.\nUse --device auto"):
+        Settings(device="cuda").resolved()
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert Settings(device="cuda").resolved().device == "cuda"
