@@ -39,7 +39,7 @@ class Checkpointer(Protocol):
     def load(self) -> tuple[int, Tensors, dict[str, Any]] | None: ...
 
 
-class Stop(Protocol):
+class Deadline(Protocol):
     """Says when to stop at the next safe point, and raises the right error for it."""
 
     def requested(self) -> bool: ...
@@ -102,7 +102,7 @@ def distill(
     flip: str = "none",
     *,
     checkpointer: Checkpointer | None = None,
-    stop: Stop | None = None,
+    stop: Deadline | None = None,
     report: Callable[[int, float], None] | None = None,
     provenance: dict[str, Any] | None = None,
 ) -> ImageSet:
@@ -173,7 +173,7 @@ class _Run:
         return self.method.logged(float(self.losses[self.done - 1]))
 
     def guard(self) -> None:
-        """Stop a diverged run and keep the last finite images."""
+        """Deadline a diverged run and keep the last finite images."""
         images = self.ctx.images.detach()
         recent = self.losses[max(0, self.done - GUARD_EVERY) : self.done]
         if bool(torch.isfinite(images).all()) and bool(torch.isfinite(recent).all()):

@@ -30,7 +30,7 @@ from distill.trajectory import FlatNetwork
 from fyi_bench.errors import DataError, DivergenceError, UsageError, unknown_name_message
 
 if TYPE_CHECKING:
-    from distill.engine import Checkpointer, Stop
+    from distill.engine import Checkpointer, Deadline
 
 # raised whenever an expert of the same problem and config would get other weights
 NUMERICS = 1
@@ -147,7 +147,7 @@ def train_expert(
     config: ExpertConfig,
     *,
     checkpointer: Checkpointer | None = None,
-    stop: Stop | None = None,
+    stop: Deadline | None = None,
     report: Callable[[int, int, float], None] | None = None,
 ) -> Expert:
     """Train expert number `problem.seed` on all real images of the problem's classes, in the problem's space.

@@ -124,7 +124,7 @@ class ZCASpace(Space):
             if not self.path.exists():
                 raise DataError(
                     f"The ZCA matrix of {self.dataset} (train images {self.data}) is not on this machine.\n"
-                    f"Fit it to the data: python -m fyi_bench.whitening {self.dataset}"
+                    f"Fit it to the data: python -m fyi_bench.data.whitening {self.dataset}"
                 )
             tensors, _ = load_tensors(self.path)
             _known[self.digest] = Whitening(tensors["mean"], tensors["matrix"])

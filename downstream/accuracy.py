@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from distill.engine import Stop
+from distill.engine import Deadline
 from distill.image_set import ImageSet
 from distill.spaces import Space
 from downstream.protocol import Protocol
@@ -40,7 +40,7 @@ def train_and_test_together(
     precision: str = "fp32",
     space: Space | None = None,
     warm_set: ImageSet | None = None,
-    stop: Stop | None = None,
+    stop: Deadline | None = None,
     report: Callable[[int, int, float], None] | None = None,
 ) -> list[AccuracyResult]:
     """Train a fresh network a seed on the set by the protocol and test it, once at the end or as the protocol says.

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from distill.decode import decoded
-from distill.engine import Stop, distill
+from distill.engine import Deadline, distill
 from distill.image_set import ImageSet, concatenate
 from distill.method import config_of
 from distill.problem import Problem
@@ -234,7 +234,7 @@ class Rehearsal:
     model: str | None = None
     device: str = "cpu"
     precision: str = "fp32"
-    stop: Stop | None = None
+    stop: Deadline | None = None
     report: Callable[[int, float], None] | None = None
 
     def after_step(self, step: int, seed: int) -> StepResult:

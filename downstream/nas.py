@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from distill.engine import Stop
+from distill.engine import Deadline
 from distill.image_set import ImageSet
 from distill.spaces import Space
 from downstream.accuracy import AccuracyResult, train_and_test
@@ -24,7 +24,7 @@ from search_space.space720 import Point, flops
 
 NUMERICS = 1
 # arithmetic that costs as much time as writing and reading one activation: on one core of an AMD EPYC
-# `python -m fyi_bench.estimate` found 9.5 ms a GFLOP in fp32 and 9.2 in bf16, and 4.0 and 3.4 ns an activation
+# `python -m fyi_bench.run.estimate` found 9.5 ms a GFLOP in fp32 and 9.2 in bf16, and 4.0 and 3.4 ns an activation
 FLOPS_PER_ACTIVATION = 400
 
 
@@ -103,7 +103,7 @@ def train_architecture(
     space: Space,
     device: torch.device | str = "cpu",
     precision: str = "fp32",
-    stop: Stop | None = None,
+    stop: Deadline | None = None,
     report: Callable[[int, float], None] | None = None,
 ) -> AccuracyResult:
     """Train one network of the space on the set and test it once, after the last epoch.

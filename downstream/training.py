@@ -23,7 +23,7 @@ from distill.augment import Augmentation, Draw
 from distill.captured import Captured, draw_ahead, recordings, upload
 from distill.cutmix import draw_cutmix, mixed_loss, paste
 from distill.decode import decoded
-from distill.engine import Stop
+from distill.engine import Deadline
 from distill.image_set import ImageSet
 from distill.spaces import Space
 from downstream.protocol import Protocol
@@ -65,7 +65,7 @@ def train_together(
     device: torch.device | str = "cpu",
     precision: str = "fp32",
     space: Space | None = None,
-    stop: Stop | None = None,
+    stop: Deadline | None = None,
     report: Callable[[int, int, float], None] | None = None,
 ) -> list[Trained]:
     """Train networks in place on the set by the protocol, each by its seed as if it were alone.

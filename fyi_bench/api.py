@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fyi_bench.config import Settings
-from fyi_bench.jobs.save import save_record
 from fyi_bench.session import Session
+from fyi_bench.tasks.save import save_record
 
 if TYPE_CHECKING:
     from distill.image_set import ImageSet
@@ -38,7 +38,7 @@ def distill(
     the other arms. settings: fields of `Settings` (dataset, protocol, device, seed, seeds, overrides …).
     Raises UsageError, DataError, DivergenceError, BudgetExhausted … of `fyi_bench.errors`.
     """
-    from fyi_bench.jobs.distill import distill_job
+    from fyi_bench.tasks.distill import distill_job
 
     session = session or Session(Settings(**settings))
     record = distill_job(session, method, flip_name(fyi, flip), ipc, only, architectures)
@@ -58,7 +58,7 @@ def continual(
     **settings: Any,
 ) -> dict[str, Any]:
     """Class-incremental learning from distilled memory; returns the record (`arms[i]["accuracy"]`, a row a step)."""
-    from fyi_bench.jobs.continual import continual_job
+    from fyi_bench.tasks.continual import continual_job
 
     session = session or Session(Settings(**{"dataset": CONTINUAL_DATASET, **settings}))
     record = continual_job(session, method, flip_name(fyi, flip), ipc, steps, only)
@@ -81,7 +81,7 @@ def nas(
     method None: the default one, or the sets of the files `sets`. question: further fields of `jobs.nas.Question`
     (ipc, space, reference, only, storage …). Raises what `distill` raises, and StoreError for a bad storage.
     """
-    from fyi_bench.jobs.nas import Question, nas_job
+    from fyi_bench.tasks.nas import Question, nas_job
 
     session = session or Session(Settings(**settings))
     asked = Question(method, flip_name(fyi, flip), set_paths=tuple(map(Path, sets)), **(question or {}))
@@ -102,8 +102,8 @@ def evaluate(
 
     robust: label-robust and augmentation-robust scores instead (downstream.robust_scores), on one architecture.
     """
-    from fyi_bench.jobs.evaluate import evaluate_job
-    from fyi_bench.jobs.robust import robust_job
+    from fyi_bench.tasks.evaluate import evaluate_job
+    from fyi_bench.tasks.robust import robust_job
 
     session = session or Session(Settings(**settings))
     record = (robust_job if robust else evaluate_job)(session, path, architectures)
@@ -123,7 +123,7 @@ def cross_arch(
     **settings: Any,
 ) -> dict[str, Any]:
     """Accuracy of several architectures trained on one method's sets, with and without the flip; returns the record."""
-    from fyi_bench.jobs.distill import distill_job
+    from fyi_bench.tasks.distill import distill_job
 
     session = session or Session(Settings(**settings))
     record = distill_job(session, method, flip_name(fyi, flip), ipc, only, architectures, task="cross-arch")
@@ -136,14 +136,14 @@ def load(path: str | Path, **options: Any) -> ImageSet:
 
     options: what is not to be guessed: format, space, dataset, factor.
     """
-    from fyi_bench.importers import load_set
+    from fyi_bench.formats import load_set
 
     return load_set(path, **options).image_set
 
 
 def export(image_set: ImageSet | str | Path, path: str | Path, format: str) -> list[Path]:
     """Write a set for other people's readers: 'dc', 'idc', 'mtt', 'dd-ranking', 'image-folder', 'parquet'."""
-    from fyi_bench.exporters import export_set
+    from fyi_bench.formats.exporters import export_set
 
     given = load(image_set) if isinstance(image_set, str | Path) else image_set
     return export_set(given, path, format).paths
@@ -154,7 +154,7 @@ def table(name: str, *, form: str = "text", run: bool = False, session: Session 
 
     run: fill the holes first. Which numbers: those of the protocol in `settings`, else what the store has.
     """
-    from fyi_bench.jobs.table import session_protocol, table_job
+    from fyi_bench.tasks.table import session_protocol, table_job
 
     asked = "protocol" in settings or "overrides" in settings
     session = session or Session(Settings(**settings))
@@ -163,22 +163,22 @@ def table(name: str, *, form: str = "text", run: bool = False, session: Session 
 
 def make_report(store: str | Path | None = None) -> Path:
     """One self-contained HTML page out of everything a store holds; returns its place."""
-    from fyi_bench.report import report_of_store
-    from fyi_bench.store import Store
+    from fyi_bench.present.report import report_of_store
+    from fyi_bench.store.store import Store
 
     return report_of_store(Store(store))
 
 
 def inspect(path: str | Path, **options: Any) -> dict[str, Any]:
-    """Everything known about a condensed set, as a dictionary; options as `fyi_bench.inspection.inspect_set` takes."""
-    from fyi_bench.inspection import inspect_set
+    """Everything known about a condensed set, as a dictionary; options as `formats.inspection.inspect_set` takes."""
+    from fyi_bench.formats.inspection import inspect_set
 
     return inspect_set(path, **options)
 
 
 def demo(*, say: Any = print, session: Session | None = None, **settings: Any) -> Path:
     """The whole story on built-in data; prints through `say` and returns the place of the HTML report."""
-    from fyi_bench.jobs.demo import demo_job
+    from fyi_bench.tasks.demo import demo_job
 
     return demo_job(session or Session(Settings(**{"dataset": DEMO_DATASET, **settings}), say=say), say)[1]
 

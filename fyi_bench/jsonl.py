@@ -11,7 +11,7 @@ from typing import Any
 
 from fyi_bench.errors import StoreError
 from fyi_bench.files import legal_json
-from fyi_bench.record import restore_numbers
+from fyi_bench.store.record import restore_numbers
 
 
 def append_line(path: str | Path, row: dict[str, Any]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from fyi_bench.registry import Registry
-from fyi_bench.store import Store
+from fyi_bench.store.store import Store
 
 # what `fyi-bench ls` can list -> function giving the lines
 LISTINGS: Registry[Callable[[], Iterable[str]]] = Registry("listing")

@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from fyi_bench.budget import Budget, Interruption, Stop, format_duration
-from fyi_bench.cells import Worker
 from fyi_bench.config import Settings
 from fyi_bench.errors import Declined, PlanShown, UsageError, unknown_name_message
-from fyi_bench.pool import Place, Rows, compute_cells, share_cells, work_together
-from fyi_bench.progress import Progress, progress
-from fyi_bench.runtime import prepare, release_memory
-from fyi_bench.store import Cell, Store
+from fyi_bench.run.deadline import Budget, Deadline, Interruption, format_duration
+from fyi_bench.run.processes import Place, Rows, compute_cells, share_cells, work_together
+from fyi_bench.run.progress import Progress, progress
+from fyi_bench.run.runtime import prepare, release_memory
+from fyi_bench.run.worker import Worker
+from fyi_bench.store.store import RunSpec, Store
 
 if TYPE_CHECKING:
     from distill.recipes import Recipe
@@ -39,13 +39,13 @@ class Session:
     confirm: Callable[[str], bool] = lambda question: True
     dry_run: bool = False
     display: str = "silent"
-    stop: Stop | None = None
+    stop: Deadline | None = None
     began: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
         self.settings = self.settings.resolved()
         self._check_protocol()
-        self.stop = self.stop or Stop(Budget(self.settings.budget))
+        self.stop = self.stop or Deadline(Budget(self.settings.budget))
         self.store = Store(self.settings.store, say=lambda line: print(line, file=sys.stderr))
 
     @cached_property
@@ -86,9 +86,9 @@ class Session:
             if key not in known:
                 raise UsageError(unknown_name_message("key", key, known))
 
-    def announce(self, title: str, cells: Sequence[Cell], protocol_name: str) -> None:
+    def announce(self, title: str, cells: Sequence[RunSpec], protocol_name: str) -> None:
         """Print the plan: protocol first, what is to compute, how long it takes. Stops here on a dry run."""
-        from fyi_bench.estimate import estimate_seconds
+        from fyi_bench.run.estimate import estimate_seconds
 
         s, threads = self.settings, self.settings.threads_for(len(cells))
         missing = [cell for cell in cells if not self.store.has(cell)]
@@ -104,13 +104,13 @@ class Session:
             raise Declined("Not started.\nUse --budget to work in pieces, or --yes to agree beforehand.")
 
     def announce_and_compute(
-        self, title: str, protocol_name: str, stages: Sequence[tuple[str, Sequence[Cell]]]
+        self, title: str, protocol_name: str, stages: Sequence[tuple[str, Sequence[RunSpec]]]
     ) -> dict[str, dict[str, Any]]:
         """`announce` all cells of the stages, then `compute` them."""
         self.announce(title, [cell for _, cells in stages for cell in cells], protocol_name)
         return self.compute(stages)
 
-    def compute(self, stages: Sequence[tuple[str, Sequence[Cell]]]) -> dict[str, dict[str, Any]]:
+    def compute(self, stages: Sequence[tuple[str, Sequence[RunSpec]]]) -> dict[str, dict[str, Any]]:
         """Compute what is missing, stage after stage, and return every cell's record by digest."""
         records: dict[str, dict[str, Any]] = {}
         with Interruption(self.stop), progress(self.display) as shown:
@@ -134,11 +134,11 @@ class Session:
             "wall_s": self.wall_s(),
         }
 
-    def _record(self, cell: Cell) -> dict[str, Any]:
+    def _record(self, cell: RunSpec) -> dict[str, Any]:
         with self.store.run(cell) as run:
             return run.record
 
-    def _compute_stage(self, shown: Progress, title: str, cells: Sequence[Cell]) -> None:
+    def _compute_stage(self, shown: Progress, title: str, cells: Sequence[RunSpec]) -> None:
         missing = [cell for cell in cells if not self.store.has(cell)]
         if not missing:
             return
@@ -163,7 +163,7 @@ class Session:
         return Worker(self.store, self.settings.data_root, self.settings.device, self.stop)
 
 
-def name_of(cell: Cell) -> str:
+def name_of(cell: RunSpec) -> str:
     """Short name of a cell for people."""
     i: Mapping[str, Any] = cell.inputs
     words = [cell.kind, i.get("method"), i.get("flip") if i.get("flip") not in (None, "none") else None]

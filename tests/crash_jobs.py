@@ -13,14 +13,14 @@ import sys
 import time
 from pathlib import Path
 
-from fyi_bench.budget import Interruption, Stop
 from fyi_bench.errors import FyiBenchError
 from fyi_bench.files import write_bytes
 from fyi_bench.jsonl import append_line
-from fyi_bench.store import Cell, Store
+from fyi_bench.run.deadline import Deadline, Interruption
+from fyi_bench.store.store import RunSpec, Store
 
-CELL = Cell("toy", {"seed": 3, "steps": 5})
-LOOP = Cell("toy", {"seed": 4, "steps": 40})
+CELL = RunSpec("toy", {"seed": 3, "steps": 5})
+LOOP = RunSpec("toy", {"seed": 4, "steps": 40})
 
 
 def plain_job(store: Store) -> dict:
@@ -174,7 +174,7 @@ def full_disk(folder: Path) -> None:
 
 def interruptible(folder: Path) -> None:
     """Forty slow steps with their state in rows; a stop ends it with the error's exit code."""
-    stop = Stop()
+    stop = Deadline()
     try:
         with Interruption(stop), Store(folder).run(LOOP, budget=stop) as run:
             for step in range(len(run.rows("rows.jsonl")), LOOP.inputs["steps"]):

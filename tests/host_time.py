@@ -24,7 +24,7 @@ from fyi_bench.bench.case import cases
 from fyi_bench.bench.goals import H200
 from fyi_bench.bench.jobs import JOBS, Place
 from fyi_bench.bench.side import Ended
-from fyi_bench.runtime import prepare
+from fyi_bench.run.runtime import prepare
 
 IMAGES = 50_000  # as CIFAR's train images
 SPACE = NormalizedSpace((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))

@@ -6,7 +6,7 @@ import math
 import xml.etree.ElementTree as ET
 from typing import Any
 
-from fyi_bench.record import build_record
+from fyi_bench.store.record import build_record
 
 
 def summary(values: list[float]) -> dict[str, Any]:

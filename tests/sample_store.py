@@ -12,9 +12,9 @@ from distill.spaces import PixelSpace
 from downstream.protocol import protocol as protocol_of
 from fyi_bench import rng
 from fyi_bench.data.real import RealDataset
-from fyi_bench.kinds.accuracy import accuracy_cell
-from fyi_bench.kinds.distill import distill_cell
-from fyi_bench.store import Store
+from fyi_bench.run.types.accuracy import accuracy_cell
+from fyi_bench.run.types.distill import distill_cell
+from fyi_bench.store.store import Store
 
 SEEDS_A_SET = 1000  # as `fyi-bench distill` draws the networks of a set
 

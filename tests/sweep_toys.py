@@ -15,24 +15,24 @@ import sys
 import time
 from pathlib import Path
 
-from fyi_bench.budget import Stop
-from fyi_bench.cells import Worker
 from fyi_bench.errors import DataError, DivergenceError
 from fyi_bench.jsonl import append_line
-from fyi_bench.store import Cell, RunFolder, Store
-from fyi_bench.sweep import Job, Sweep, connect
-from fyi_bench.sweep_worker import Habits, drain
+from fyi_bench.run.deadline import Deadline
+from fyi_bench.run.drain import Habits, drain
+from fyi_bench.run.queue import Job, Sweep, connect
+from fyi_bench.run.worker import Worker
+from fyi_bench.store.store import RunDir, RunSpec, Store
 
 HERE = Path(__file__).parent
 
 
 def toy(number: int, seconds: float = 0.0, at_first: float = 0.0, **more: object) -> Job:
     """A job whose value is its number squared; it takes `seconds`, and `at_first` more when tried first."""
-    cell = Cell("toy", {"number": number, **more}, {"seconds": seconds, "at_first": at_first})
+    cell = RunSpec("toy", {"number": number, **more}, {"seconds": seconds, "at_first": at_first})
     return Job(cell, f"toy {number}", {"number": number % 3})
 
 
-def compute(cell: Cell, run: RunFolder, worker: Worker) -> None:
+def compute(cell: RunSpec, run: RunDir, worker: Worker) -> None:
     """Count the computation, sleep in small steps, and do what the cell asks for."""
     first = cell.inputs["number"] not in computed(worker.store)
     append_line(worker.store.root / "computed.jsonl", {"number": cell.inputs["number"], "pid": os.getpid()})
@@ -67,7 +67,7 @@ def toy_path(folder: Path) -> str:
     info = folder / "toys-1.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toys\nVersion: 1\n")
-    (info / "entry_points.txt").write_text("[fyi_bench.cells]\ntoy = sweep_toys:compute\n")
+    (info / "entry_points.txt").write_text("[fyi_bench.run.worker]\ntoy = sweep_toys:compute\n")
     return os.pathsep.join([str(folder), str(HERE), str(HERE.parent)])
 
 
@@ -88,7 +88,7 @@ def jump_clock(seconds: float) -> None:
 
 def worker_process(url: str, store: Path, beat_s: float, grace_s: float) -> int:
     """Work until nothing is left."""
-    stop = Stop()
+    stop = Deadline()
     ask = connect(url, stop.check, lambda line: print(line, file=sys.stderr))
     worker = Worker(Store(store), stop=stop, say=lambda line: print(line, file=sys.stderr, flush=True))
     return drain(Sweep.all(ask), worker, Habits(beat_s=beat_s, grace_s=grace_s))

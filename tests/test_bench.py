@@ -22,10 +22,10 @@ from fyi_bench.bench.show import markdown
 from fyi_bench.bench.side import Ended, Pacer
 from fyi_bench.bench.startup import show_start_up
 from fyi_bench.bench.twins.network import plain_network
-from fyi_bench.budget import Budget, Stop
 from fyi_bench.cli import several_values
 from fyi_bench.errors import BudgetExhausted, UnknownNameError, UsageError
-from fyi_bench.figures.growth import growth_drawing
+from fyi_bench.present.figures.growth import growth_drawing
+from fyi_bench.run.deadline import Budget, Deadline
 
 HERE = Machine("cpu", 1, Path("nowhere"))
 TINY = Case("retrain", ipc=1, classes=2, model="convnet-w8", size=8)
@@ -87,7 +87,7 @@ def test_unknown_names_are_answered_with_a_suggestion(tmp_path):
     with pytest.raises(UsageError, match="Images a class of these jobs"):
         request(tmp_path, only=("dm",), ipcs=(7,)).chosen()
     with pytest.raises(UnknownNameError, match="part of the benchmark"):
-        run_parts(["jobz"], request(tmp_path), Stop(), print, None)
+        run_parts(["jobz"], request(tmp_path), Deadline(), print, None)
     with pytest.raises(UnknownNameError, match="device"):
         machine_of("tpu", None, None)
 
@@ -108,7 +108,7 @@ def test_a_generated_set_stands_in_where_there_is_no_real_one(tmp_path):
 def test_without_a_gpu_it_is_skipped_with_the_reason(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     said, file = [], tmp_path / "record.json"
-    run_parts(["jobs"], request(tmp_path, machine=Machine("cuda", 1, None)), Stop(), said.append, file)
+    run_parts(["jobs"], request(tmp_path, machine=Machine("cuda", 1, None)), Deadline(), said.append, file)
     assert said == ["skipped: there is no CUDA device here; leave out --device cuda to measure the CPU"]
     assert "no CUDA device" in json.loads(file.read_text())["skipped"]
 
@@ -230,7 +230,7 @@ def test_a_run_measures_every_side_and_is_not_repeated(tmp_path, monkeypatch):
     monkeypatch.setattr(running, "cases", lambda device, quick=False: [TINY])
     asked = request(tmp_path, repeats=2, precisions=("fp32",), machine=Machine("cpu", 2, tmp_path))
     said = []
-    record = bench(asked, Stop(), said.append)
+    record = bench(asked, Deadline(), said.append)
     rows = [(row["job"], row["rounds"], row["data"], row["workers"]) for row in record["rows"]]
     assert rows == [("retrain", 2, "shapes10", 1), ("retrain", 2, "shapes10", 2)]
     assert set(record["rows"][0]["against"]) == {"default", "tuned"}
@@ -240,12 +240,12 @@ def test_a_run_measures_every_side_and_is_not_repeated(tmp_path, monkeypatch):
     assert json.loads((tmp_path / "bench" / "bench.json").read_text())["rows"]
     assert "| retrain" in (tmp_path / "bench" / "bench.md").read_text()
     monkeypatch.setattr(running, "rounds", lambda *given, **more: pytest.fail("measured again"))
-    assert bench(asked, Stop(), said.append)["rows"] == record["rows"]
+    assert bench(asked, Deadline(), said.append)["rows"] == record["rows"]
 
 
 def test_a_run_out_of_time_keeps_its_rounds(tmp_path, monkeypatch):
     monkeypatch.setattr(running, "cases", lambda device, quick=False: [TINY])
-    asked, stop = request(tmp_path, repeats=3, precisions=("fp32",)), Stop(Budget(3600))
+    asked, stop = request(tmp_path, repeats=3, precisions=("fp32",)), Deadline(Budget(3600))
 
     def two_rounds(specs, first, count, before_each):
         for number in range(first, count):
@@ -260,7 +260,7 @@ def test_a_run_out_of_time_keeps_its_rounds(tmp_path, monkeypatch):
     specs = side_specs(TINY, HERE, ("fp32",), twins=True)
     assert len(Ledger(tmp_path).rounds(key_of(TINY, HERE, specs))) == 2
     assert len(Ledger(tmp_path).rounds(key_of(Case(PEAK), HERE, ["ours fp32"]))) == 3
-    assert bench(asked, Stop(), lambda line: None)["rows"][0]["rounds"] == 3
+    assert bench(asked, Deadline(), lambda line: None)["rows"][0]["rounds"] == 3
 
 
 def test_fresh_measures_again(tmp_path):
@@ -309,7 +309,7 @@ def test_growth_is_recorded_and_plotted(tmp_path, monkeypatch):
             yield {"ours fp32": side(0.01 * point.case.classes, 100 + point.case.classes)}
 
     monkeypatch.setattr("fyi_bench.bench.growth._rounds", one)
-    record = growth(request(tmp_path, repeats=1, only=("dm", "mtt")), Stop(), lambda line: None)
+    record = growth(request(tmp_path, repeats=1, only=("dm", "mtt")), Deadline(), lambda line: None)
     assert record["missing"] == 0
     assert {p["job"] for p in record["points"]} == {"dm", "mtt"} <= set(METHODS)
     assert (tmp_path / "bench" / "growth.png").read_bytes().startswith(b"\x89PNG")

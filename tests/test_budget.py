@@ -10,8 +10,8 @@ import time
 
 import pytest
 
-from fyi_bench.budget import Budget, Interruption, Stop, format_duration, parse_duration
 from fyi_bench.errors import BudgetExhausted, Interrupted, UsageError
+from fyi_bench.run.deadline import Budget, Deadline, Interruption, format_duration, parse_duration
 
 
 @pytest.fixture
@@ -108,7 +108,7 @@ def test_the_wall_clock_does_not_matter(clock, monkeypatch):
 
 
 def test_a_stop_ends_before_a_step_that_would_not_fit(clock):
-    stop = Stop(Budget(100, reserve=5))
+    stop = Deadline(Budget(100, reserve=5))
     done = 0
     while not stop.requested():
         clock(30)
@@ -119,7 +119,7 @@ def test_a_stop_ends_before_a_step_that_would_not_fit(clock):
 
 
 def test_a_slow_start_is_forgotten_after_some_steps(clock):
-    stop = Stop(Budget(100, reserve=0))
+    stop = Deadline(Budget(100, reserve=0))
     stop.requested()
     clock(40)
     done = 0
@@ -130,7 +130,7 @@ def test_a_slow_start_is_forgotten_after_some_steps(clock):
 
 
 def test_once_requested_a_stop_stays_requested_and_raises(clock):
-    stop = Stop(Budget(50, reserve=0))
+    stop = Deadline(Budget(50, reserve=0))
     stop.requested()
     clock(40)
     assert stop.requested()  # 10 s are left, and 40 were needed before
@@ -139,7 +139,7 @@ def test_once_requested_a_stop_stays_requested_and_raises(clock):
 
 
 def test_a_stop_by_default_never_stops(clock):
-    stop = Stop()
+    stop = Deadline()
     for _ in range(20):
         clock(1e6)
         assert not stop.requested()
@@ -147,7 +147,7 @@ def test_a_stop_by_default_never_stops(clock):
 
 
 def test_a_stop_can_be_asked_for_from_another_thread():
-    stop = Stop()
+    stop = Deadline()
     thread = threading.Thread(target=stop.interrupt, args=("the dashboard",))
     thread.start()
     thread.join()
@@ -161,7 +161,7 @@ def test_a_stop_can_be_asked_for_from_another_thread():
 def test_signals_set_the_flag_and_the_handlers_come_back(number, name):
     said = []
     before = signal.getsignal(number)
-    stop = Stop()
+    stop = Deadline()
     with Interruption(stop, said.append) as entered:
         assert entered is stop
         assert not stop.requested()
@@ -174,7 +174,7 @@ def test_signals_set_the_flag_and_the_handlers_come_back(number, name):
 
 
 def test_the_second_interrupt_is_a_keyboard_interrupt():
-    stop = Stop()
+    stop = Deadline()
     with Interruption(stop, lambda text: None):
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.interrupted
@@ -186,7 +186,7 @@ def test_outside_the_main_thread_signals_are_left_alone():
     before, seen = signal.getsignal(signal.SIGINT), []
 
     def work() -> None:
-        with Interruption(Stop()) as stop:
+        with Interruption(Deadline()) as stop:
             seen.append((signal.getsignal(signal.SIGINT), stop.requested()))
 
     thread = threading.Thread(target=work)

@@ -12,15 +12,15 @@ from pathlib import Path
 
 import pytest
 
-from fyi_bench.budget import Budget
 from fyi_bench.errors import StoreError
 from fyi_bench.files import sha256_file, write_bytes
 from fyi_bench.jsonl import append_line, read_lines
-from fyi_bench.run_folder import DONE, RECORD
-from fyi_bench.store import Cell, Store
+from fyi_bench.run.deadline import Budget
+from fyi_bench.store.run_dir import DONE, RECORD
+from fyi_bench.store.store import RunSpec, Store
 
 ROOT = Path(__file__).resolve().parents[1]
-CELL = Cell("toy", {"seed": 3, "steps": 5})  # that of crash_jobs
+CELL = RunSpec("toy", {"seed": 3, "steps": 5})  # that of crash_jobs
 
 
 def start(job: str, folder: Path, **environment: str) -> subprocess.Popen:

@@ -8,12 +8,12 @@ import pytest
 import torch
 
 import fyi_bench
-from fyi_bench.cells import AT_ONCE, TOGETHER
 from fyi_bench.data import load_dataset
 from fyi_bench.errors import DataError, DivergenceError, UsageError
-from fyi_bench.inspection import format_report, inspect_set
-from fyi_bench.show import show_evaluate
-from fyi_bench.store import Store
+from fyi_bench.formats.inspection import format_report, inspect_set
+from fyi_bench.present.show import show_evaluate
+from fyi_bench.run.worker import AT_ONCE, TOGETHER
+from fyi_bench.store.store import Store
 
 TINY = {"eval_model": "convnet-w8", "epochs": "2", "min_steps": "0", "nets": "2"}
 

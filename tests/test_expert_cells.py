@@ -12,16 +12,16 @@ from distill import zca
 from distill.experts import Trajectory
 from distill.image_set import ImageSet
 from distill.recipes import recipe
-from fyi_bench.cells import SET_FILE, Worker, ensure
 from fyi_bench.config import Settings
 from fyi_bench.data.real import RealDataset
 from fyi_bench.errors import BudgetExhausted, DivergenceError, StoreError, UsageError
-from fyi_bench.estimate import COSTS
-from fyi_bench.jobs.experts import experts_job
-from fyi_bench.kinds.distill import distill_cell
-from fyi_bench.kinds.expert import TRAJECTORY_FILE, expert_cells, prerequisites
+from fyi_bench.run.estimate import COSTS
+from fyi_bench.run.types.distill import distill_cell
+from fyi_bench.run.types.expert import TRAJECTORY_FILE, expert_cells, prerequisites
+from fyi_bench.run.worker import SET_FILE, Worker, ensure
 from fyi_bench.session import Session
-from fyi_bench.store import Cell, Store
+from fyi_bench.store.store import RunSpec, Store
+from fyi_bench.tasks.experts import experts_job
 
 SMALL = {
     "model": tiny.MODEL, "iterations": 3, "syn_steps": 3, "batch_syn": 4, "expert_epochs": 1, "max_start_epoch": 2,
@@ -167,7 +167,7 @@ def test_expert_that_diverges_stops_the_set_with_its_own_words(tmp_path):
 
 def test_other_experts_than_planned_are_refused(tmp_path):
     made = cell()
-    spoiled = Cell("distill", {**made.inputs, "experts": made.inputs["experts"][::-1]})
+    spoiled = RunSpec("distill", {**made.inputs, "experts": made.inputs["experts"][::-1]})
     with pytest.raises(StoreError, match="not those this version trains"):
         ensure(spoiled, worker(tmp_path))
 

@@ -12,8 +12,8 @@ import torch
 from distill.image_set import ImageSet
 from distill.spaces import NormalizedSpace, PixelSpace, WhitenedSpace
 from fyi_bench.errors import DataError, UnknownNameError, UsageError
-from fyi_bench.exporters import EXPORTERS, export_set, to_torch_dataset
-from fyi_bench.importers import load_set
+from fyi_bench.formats import load_set
+from fyi_bench.formats.exporters import EXPORTERS, export_set, to_torch_dataset
 from importer_files import CIFAR10, CIFAR100, labels, normalised, pictures, whitened
 
 HALF_LEVEL = 0.5 / 255 + 1e-6

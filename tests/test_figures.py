@@ -7,8 +7,8 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from fyi_bench.figures import continual_drawing, continual_figure, continual_panels
-from fyi_bench.figures.style import inline_svg, lines_of, spread
+from fyi_bench.present.figures import continual_drawing, continual_figure, continual_panels
+from fyi_bench.present.figures.style import inline_svg, lines_of, spread
 from sample_records import continual_arm, continual_record, texts
 
 

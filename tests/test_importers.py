@@ -11,7 +11,7 @@ import torch
 from distill.image_set import ImageSet
 from distill.spaces import NormalizedSpace, PixelSpace, WhitenedSpace
 from fyi_bench.errors import DataError
-from fyi_bench.importers import IMPORTERS, load_set, save_imported
+from fyi_bench.formats import IMPORTERS, load_set, save_imported
 from importer_files import (
     CIFAR10,
     CIFAR100,

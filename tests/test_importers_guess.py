@@ -10,9 +10,9 @@ import torch
 
 from distill.spaces import NormalizedSpace, PixelSpace, WhitenedSpace
 from fyi_bench.errors import DataError, FyiBenchError, UnknownNameError, UsageError
-from fyi_bench.importers import IMPORTERS, Format, Raw, load_set, register
-from fyi_bench.importers.looks import look
-from fyi_bench.importers.origin import guessed
+from fyi_bench.formats import IMPORTERS, Format, Raw, load_set, register
+from fyi_bench.formats.looks import look
+from fyi_bench.formats.origin import guessed
 from golden import golden
 from importer_files import (
     CIFAR10,
@@ -243,7 +243,7 @@ def test_equal_shapes_are_told_where_constants_differ(tmp_path):
 def test_whitened_images_with_their_data_come_back_as_pixels(tmp_path, monkeypatch):
     from distill.zca import fit
     from fyi_bench.data import load_dataset
-    from fyi_bench.whitening import zca_space
+    from fyi_bench.data.whitening import zca_space
 
     monkeypatch.setenv("FYI_BENCH_CACHE", str(tmp_path / "cache"))
     for split in ("train", "test"):

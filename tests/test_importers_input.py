@@ -12,7 +12,7 @@ import torch
 
 from distill.spaces import PixelSpace
 from fyi_bench.errors import DataError, FyiBenchError, UsageError
-from fyi_bench.importers import load_set
+from fyi_bench.formats import load_set
 from importer_files import CIFAR10, dc_file, labels, normalised, picture_folder, pictures
 
 

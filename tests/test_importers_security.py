@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from fyi_bench.errors import DataError
-from fyi_bench.importers import load_set
-from fyi_bench.importers.pickle_scan import Suspicious, scan
+from fyi_bench.formats import load_set
+from fyi_bench.formats.pickle_scan import Suspicious, scan
 from importer_files import Trap, dc_file, labels, normalised, picture_folder, trap_bytes
 
 PACKAGES = ("search_space", "distill", "downstream", "fyi_bench")

@@ -14,13 +14,13 @@ from distill.recipes import recipe
 from downstream.accuracy import train_and_test
 from downstream.protocol import protocol, protocol_data, protocol_names
 from downstream.training import train
-from fyi_bench.cells import Worker, ensure
 from fyi_bench.data import load_dataset
 from fyi_bench.errors import UsageError
-from fyi_bench.jobs.checkpoints import pick
-from fyi_bench.kinds.distill import distill_cell
-from fyi_bench.kinds.trail import raw_name, set_name, trail_cell
-from fyi_bench.store import Store
+from fyi_bench.run.types.distill import distill_cell
+from fyi_bench.run.types.trail import raw_name, set_name, trail_cell
+from fyi_bench.run.worker import Worker, ensure
+from fyi_bench.store.store import Store
+from fyi_bench.tasks.checkpoints import pick
 
 LEGACY = [name for name in protocol_names() if name.startswith("legacy-")]
 

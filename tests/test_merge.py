@@ -11,11 +11,11 @@ import torch
 from distill.tensor_file import save_tensors
 from fyi_bench.errors import StoreError
 from fyi_bench.files import sha256_file, write_bytes
-from fyi_bench.run_folder import CONFIG, DONE, RECORD
-from fyi_bench.store import Cell, Store
+from fyi_bench.store.run_dir import CONFIG, DONE, RECORD
+from fyi_bench.store.store import RunSpec, Store
 
-CELL = Cell("distill", {"seed": 0})
-OTHER = Cell("evaluate", {"seed": 0})
+CELL = RunSpec("distill", {"seed": 0})
+OTHER = RunSpec("evaluate", {"seed": 0})
 
 
 @pytest.fixture
@@ -28,13 +28,13 @@ def theirs(tmp_path) -> Store:
     return Store(tmp_path / "theirs", lambda text: None)
 
 
-def finish(store: Store, cell: Cell = CELL, content: bytes = b"abc", **record) -> None:
+def finish(store: Store, cell: RunSpec = CELL, content: bytes = b"abc", **record) -> None:
     with store.run(cell) as run:
         write_bytes(run.path("sub/a.bin"), content)
         run.finish(record or {"value": 0.5})
 
 
-def advance(store: Store, step: int, cell: Cell = CELL) -> None:
+def advance(store: Store, step: int, cell: RunSpec = CELL) -> None:
     with store.run(cell) as run:
         run.append("rows.jsonl", {"step": step})
         run.save(step, {"x": torch.full((2,), float(step))}, {"at": step})
@@ -44,7 +44,7 @@ def summary(report) -> dict[str, list[str]]:
     return {name: entries for name, entries in vars(report).items() if entries}
 
 
-def content(store: Store, cell: Cell = CELL) -> dict[str, str]:
+def content(store: Store, cell: RunSpec = CELL) -> dict[str, str]:
     files = [path for path in store.folder(cell).rglob("*") if path.is_file() and path.name != "lock"]
     return {path.relative_to(store.root).as_posix(): sha256_file(path) for path in files}
 
@@ -55,7 +55,7 @@ NAME = f"distill/{CELL.digest}"
 def test_finished_runs_are_copied_whole_and_once(ours, theirs):
     finish(theirs)
     finish(theirs, OTHER, value=float("nan"))
-    finish(ours, Cell("distill", {"seed": 9}))
+    finish(ours, RunSpec("distill", {"seed": 9}))
     report = ours.merge(theirs.root)
     assert summary(report) == {"copied": [NAME, f"evaluate/{OTHER.digest}"]}
     assert report.lines() == ["2 finished runs brought in"]
@@ -80,7 +80,7 @@ def test_results_that_differ_are_reported_and_ours_is_kept(ours, theirs):
 
 def test_cost_and_circumstances_are_no_conflict(ours, theirs):
     for store, wall, device in ((ours, 10.0, "cpu"), (theirs, 1.0, "cuda")):
-        with store.run(Cell("distill", {"seed": 0}, {"device": device})) as run:
+        with store.run(RunSpec("distill", {"seed": 0}, {"device": device})) as run:
             save_tensors(run.path("set.safetensors"), {"images": torch.ones(3)}, {"wall_s": wall})
             run.finish({"value": 0.5, "wall_s": wall, "environment": {"device_name": device}})
     assert summary(ours.merge(theirs.root)) == {"same": [NAME]}

@@ -11,19 +11,19 @@ import tiny
 from downstream import nas
 from downstream.protocol import protocol
 from downstream.training import accuracy, new_network, train
-from fyi_bench.cells import Worker, ensure
 from fyi_bench.config import Settings
 from fyi_bench.data.real import RealDataset
 from fyi_bench.errors import BudgetExhausted, DataError, DivergenceError, PlanShown, UnknownNameError, UsageError
 from fyi_bench.files import digest_of
-from fyi_bench.jobs.nas import Question, nas_job
-from fyi_bench.kinds.architecture import real_source, set_cell, set_source, train_cell
-from fyi_bench.misjudged import misjudged, ranks
+from fyi_bench.present.show_nas import misjudged_table, show_nas
+from fyi_bench.run.executor import default_url
+from fyi_bench.run.types.architecture import real_source, set_cell, set_source, train_cell
+from fyi_bench.run.worker import Worker, ensure
 from fyi_bench.session import Session
-from fyi_bench.show_nas import misjudged_table, show_nas
 from fyi_bench.stats import rank_report
-from fyi_bench.store import Store
-from fyi_bench.sweep_local import default_url
+from fyi_bench.stats.misjudged import misjudged, ranks
+from fyi_bench.store.store import Store
+from fyi_bench.tasks.nas import Question, nas_job
 from search_space import space720
 from search_space.ranking import load
 
@@ -284,7 +284,7 @@ def test_the_size_of_the_space_is_checked(size, data, tmp_path, monkeypatch):
 
 
 def test_enqueuing_leaves_the_work_to_workers(small, tmp_path):
-    from fyi_bench.jobs.worker import Duty, worker_job
+    from fyi_bench.tasks.worker import Duty, worker_job
 
     question, lines = replace(RANDOM, enqueue_only=True), []
     with pytest.raises(PlanShown):
@@ -323,7 +323,7 @@ def test_shifts_of_ranks_are_those_of_a_plain_count():
 
 
 def test_the_plot_has_a_panel_a_proxy(record):
-    from fyi_bench.figures.nas import levels_of, nas_drawing, panels_of
+    from fyi_bench.present.figures.nas import levels_of, nas_drawing, panels_of
 
     assert [panel.title for panel in panels_of(record)] == ["real, another seed", "dm", "dm+fyi", "random"]
     drawing = nas_drawing(record, "act")

@@ -15,13 +15,13 @@ from distill.spaces import PixelSpace
 from fyi_bench import rng
 from fyi_bench.data.real import RealDataset
 from fyi_bench.errors import DataError, UnknownNameError
-from fyi_bench.figures import EFFORTS, FIGURES, Effort, Request, figure, figure_needs
-from fyi_bench.figures.evolution import MAIN
-from fyi_bench.figures.grids import class_index
-from fyi_bench.figures.real_scores import Series, measure
-from fyi_bench.figures.sets import by_iterations, paired_sets
 from fyi_bench.files import write_json
-from fyi_bench.store import Store
+from fyi_bench.present.figures import EFFORTS, FIGURES, Effort, Request, figure, figure_needs
+from fyi_bench.present.figures.evolution import MAIN
+from fyi_bench.present.figures.grids import class_index
+from fyi_bench.present.figures.real_scores import Series, measure
+from fyi_bench.present.figures.sets import by_iterations, paired_sets
+from fyi_bench.store.store import Store
 from sample_records import continual_arm, continual_record, texts
 from sample_store import add_set, tiny_dataset
 
@@ -116,12 +116,12 @@ def test_other_seeds_and_efforts_are_measured_anew(store):
 
 
 def test_a_stop_is_obeyed_between_measurements(store):
-    class Stop:
+    class Deadline:
         def check(self):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        figure("3", request_of(store, stop=Stop()))
+        figure("3", request_of(store, stop=Deadline()))
 
 
 def test_efforts_belong_to_protocols(store):
@@ -205,7 +205,7 @@ def test_unequalness_on_the_way_is_that_of_each_set(store):
     figure("5", request)
     assert said == [f"scoring dsa none after {k} iterations …" for k in (10, 20)]
     runs = by_iterations(store, "cifar100", "dsa", 1)["none"]
-    from fyi_bench.figures.evolution import _score
+    from fyi_bench.present.figures.evolution import _score
 
     for run in runs.values():
         assert _score(run, request) == set_unequalness(run.load(), 0, networks=2)["mean"]

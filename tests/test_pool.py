@@ -15,14 +15,14 @@ import pytest
 import torch
 from sweep_toys import computed, toy, toy_path
 
-from fyi_bench.budget import Budget, Stop
-from fyi_bench.cells import CELLS, Worker, ensure
 from fyi_bench.config import Settings
 from fyi_bench.errors import BudgetExhausted, DataError, DivergenceError, Interrupted, StoreError, UsageError
-from fyi_bench.pool import RESTARTS, Events, Place, Rows, share_cells, work_together
-from fyi_bench.progress import Progress
+from fyi_bench.run.deadline import Budget, Deadline
+from fyi_bench.run.processes import RESTARTS, Events, Place, Rows, share_cells, work_together
+from fyi_bench.run.progress import Progress
+from fyi_bench.run.worker import CELLS, Worker, ensure
 from fyi_bench.session import Session
-from fyi_bench.store import Busy, Cell, RunFolder, Store
+from fyi_bench.store.store import Busy, RunDir, RunSpec, Store
 
 
 @pytest.fixture(autouse=True)
@@ -41,11 +41,11 @@ def store(tmp_path) -> Store:
     return Store(tmp_path / "store")
 
 
-def share(store: Store, jobs, count: int = 2, stop: Stop | None = None) -> list[str]:
+def share(store: Store, jobs, count: int = 2, stop: Deadline | None = None) -> list[str]:
     """Compute the cells of toy jobs in processes; what they said."""
     said: list[str] = []
     work = functools.partial(share_cells, [job.cell for job in jobs], Place(store.root, None, "cpu", 1))
-    work_together(work, count, Events(say=said.append), stop or Stop())
+    work_together(work, count, Events(say=said.append), stop or Deadline())
     return said
 
 
@@ -79,11 +79,11 @@ def test_the_first_error_ends_the_whole_and_is_raised_here(store, trouble, kind,
 
 def test_a_budget_holds_for_the_processes(store):
     with pytest.raises(BudgetExhausted):
-        share(store, [toy(1, 120.0), toy(2, 120.0)], stop=Stop(Budget(6.0)))
+        share(store, [toy(1, 120.0), toy(2, 120.0)], stop=Deadline(Budget(6.0)))
 
 
 def test_an_interrupt_reaches_the_processes(store):
-    stop = Stop()
+    stop = Deadline()
     threading.Timer(2.0, stop.interrupt).start()
     with pytest.raises(Interrupted):
         share(store, [toy(1, 120.0), toy(2, 120.0)], stop=stop)
@@ -92,8 +92,9 @@ def test_an_interrupt_reaches_the_processes(store):
 def test_a_cell_that_another_command_is_at_is_left_to_it_and_waited_for(store, tmp_path):
     """The workers do the rest; then the command itself waits, and takes over when the other one is killed."""
     code = (
-        "import sys; from pathlib import Path; from sweep_toys import toy; from fyi_bench.cells import Worker, ensure;"
-        "from fyi_bench.store import Store; ensure(toy(0, at_first=60.0).cell, Worker(Store(Path(sys.argv[1]))))"
+        "import sys; from pathlib import Path; from sweep_toys import toy;"
+        "from fyi_bench.run.worker import Worker, ensure;"
+        "from fyi_bench.store.store import Store; ensure(toy(0, at_first=60.0).cell, Worker(Store(Path(sys.argv[1]))))"
     )
     other = subprocess.Popen(
         [sys.executable, "-c", code, str(store.root)], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -132,12 +133,12 @@ def test_the_cores_are_shared_out_among_the_planned_cells(store, monkeypatch, pr
     assert Settings(protocol=protocol, device="cpu").resolved().workers == 4
     seen: list[int] = []
 
-    def count(cell: Cell, run: RunFolder, worker: Worker) -> None:
+    def count(cell: RunSpec, run: RunDir, worker: Worker) -> None:
         seen.append(torch.get_num_threads())
         run.finish({})
 
     monkeypatch.setitem(CELLS._entries, "counted", count)
-    planned = [Cell("counted", {"number": number}) for number in range(cells)]
+    planned = [RunSpec("counted", {"number": number}) for number in range(cells)]
     session = Session(Settings(store=store.root, protocol=protocol, device="cpu", workers=1, threads=given))
     for done in planned[1:2]:  # those done already change nothing for the others
         ensure(done, Worker(store, stop=session.stop))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 
 import fyi_bench
-from fyi_bench.intervals import paired_difference
+from fyi_bench.stats.intervals import paired_difference
 
 SETS = 6
 POINTS = 2.0  # the 95 % interval of the mean difference must lie within ± so many

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from fyi_bench.errors import UnknownNameError
-from fyi_bench.progress import LINE_EVERY_S, progress
+from fyi_bench.run.progress import LINE_EVERY_S, progress
 
 
 class Terminal(io.StringIO):

@@ -5,7 +5,7 @@ import csv
 import pytest
 
 from fyi_bench.errors import UnknownNameError, UsageError
-from fyi_bench.published import FILE, Published, published
+from fyi_bench.present.published import FILE, Published, published
 
 
 def one(**wanted) -> Published:

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from fyi_bench.errors import UsageError
-from fyi_bench.rank_kernel import RankKernel
 from fyi_bench.rng import numpy_stream
 from fyi_bench.stats import (
     STATISTICS,
@@ -26,6 +25,7 @@ from fyi_bench.stats import (
     top_k_recall,
     top_subset,
 )
+from fyi_bench.stats.rank_kernel import RankKernel
 
 FRACTIONS = {"all": 1.0, "top50": 0.5, "top20": 0.2, "top10": 0.1, "top5": 0.05}
 tied = st.integers(0, 6).map(float)  # few values, so that ties are frequent
@@ -262,7 +262,7 @@ def test_the_paired_difference_covers_95_percent():
 
 def test_the_published_difference_of_fyi_is_not_told_apart_without_pairs():
     """docs/nas.md: Fisher's z with the variance of Bonett and Wright, as if the two rankings were independent."""
-    from fyi_bench.published import published
+    from fyi_bench.present.published import published
 
     def p_value(metric: str, n: int) -> float:
         rho = {row.flip: row.value for row in published("B") if (row.method, row.metric) == ("mtt", metric)}

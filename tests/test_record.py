@@ -16,10 +16,9 @@ import pytest
 import torch
 
 import fyi_bench
-from fyi_bench import record as module
 from fyi_bench.errors import StoreError
 from fyi_bench.files import write_json
-from fyi_bench.record import (
+from fyi_bench.store.record import (
     COMMON_KEYS,
     SCHEMA,
     build_record,
@@ -32,7 +31,8 @@ from fyi_bench.record import (
     same_result,
     source_digest,
 )
-from fyi_bench.store import Store
+from fyi_bench.store.store import Store
+from fyi_bench.store import record as module
 
 ASSETS = Path(__file__).parent / "assets"
 ROOT = Path(__file__).resolve().parents[1]
@@ -124,7 +124,7 @@ def test_environment_tells_versions_threads_device_and_source():
 
 def test_records_tell_whether_compiled_operations_were_in_use():
     code = (
-        "import sys; from fyi_bench.record import environment; before = environment()['native'];"
+        "import sys; from fyi_bench.store.record import environment; before = environment()['native'];"
         "assert 'torch' not in sys.modules; import torch, search_space; from fyi_bench.rng import stream;"
         "from search_space import fused, patches, winograd; from search_space.native import library;"
         "net = search_space.build('convnet-w8-d2', 3, 8, 2, stream(0, 'x')); unused = environment()['native'];"

@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from fyi_bench.errors import StoreError
-from fyi_bench.figures.mosaic import mosaic, png_of
 from fyi_bench.files import write_json, write_text
-from fyi_bench.report import report_html, report_of_store, write_report
-from fyi_bench.report.images import mosaics
-from fyi_bench.store import Cell, Store
+from fyi_bench.present.figures.mosaic import mosaic, png_of
+from fyi_bench.present.report import report_html, report_of_store, write_report
+from fyi_bench.present.report.images import mosaics
+from fyi_bench.store.store import RunSpec, Store
 from sample_records import (
     continual_record,
     distill_arm,
@@ -158,7 +158,7 @@ def test_whitened_images_are_not_shown_but_the_rest_is(tmp_path):
 def test_sets_of_a_continual_record_are_found_in_the_store(tmp_path):
     store, found = Store(tmp_path / "runs"), continual_record()
     for arm in found["arms"]:
-        cell = Cell("distill", {"method": arm["method"], "flip": arm["flip"]})
+        cell = RunSpec("distill", {"method": arm["method"], "flip": arm["flip"]})
         with store.run(cell) as run:
             image_set(arm["method"], arm["flip"]).save(run.path("set.safetensors"), preview=False)
             run.finish({"set": "set.safetensors"})
@@ -246,9 +246,9 @@ def test_values_that_are_no_numbers_do_not_break_the_page(tmp_path):
 
 
 def test_the_papers_tables_are_there_where_the_store_has_numbers_for_them(tmp_path):
-    from fyi_bench.jobs.save import save_record
-    from fyi_bench.report import report_of_store
-    from fyi_bench.store import Store
+    from fyi_bench.present.report import report_of_store
+    from fyi_bench.store.store import Store
+    from fyi_bench.tasks.save import save_record
     from sample_store import fill
 
     store = Store(tmp_path)

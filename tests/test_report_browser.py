@@ -11,7 +11,7 @@ import tempfile
 
 import pytest
 
-from fyi_bench.report import report_html
+from fyi_bench.present.report import report_html
 from sample_records import (
     continual_arm,
     continual_record,

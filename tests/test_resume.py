@@ -10,11 +10,11 @@ import torch
 
 from fyi_bench.errors import StoreError
 from fyi_bench.files import write_bytes
-from fyi_bench.run_folder import CONFIG, differing_keys
-from fyi_bench.store import Cell, Store
+from fyi_bench.store.run_dir import CONFIG, differing_keys
+from fyi_bench.store.store import RunSpec, Store
 
 INPUTS = {"method": "dm", "config": {"lr_img": 1.0, "iterations": 20}, "seed": 0, "numerics": {"engine": 1}}
-CELL = Cell("distill", INPUTS, {"device": "cpu"})
+CELL = RunSpec("distill", INPUTS, {"device": "cpu"})
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_with_every_checkpoint_damaged_the_run_starts_again(store, said):
 
 
 def test_a_checkpoint_of_another_cell_is_not_gone_on_from(store, said):
-    other = Cell("distill", INPUTS | {"seed": 1})
+    other = RunSpec("distill", INPUTS | {"seed": 1})
     with store.run(other) as theirs, store.run(CELL) as run:
         theirs.save(5, {"x": torch.zeros(1)}, {})
         run.save(1, {"x": torch.zeros(1)}, {})
@@ -115,7 +115,7 @@ def test_work_of_earlier_calls_counts_as_wall_time(store, monkeypatch):
 def test_other_circumstances_are_told_and_recorded(store, said):
     with store.run(CELL) as run:
         run.append("rows.jsonl", {"a": 1})
-    elsewhere = Cell("distill", INPUTS, {"device": "cuda"})
+    elsewhere = RunSpec("distill", INPUTS, {"device": "cuda"})
     with store.run(elsewhere) as run:
         assert run.finish({})["notes"] == [{"device": "cpu"}, {"device": "cuda"}]
     assert len(said) == 1

@@ -6,8 +6,8 @@ import math
 
 import pytest
 
-from fyi_bench import wording
-from fyi_bench.show import show_continual, show_distill, show_evaluate
+from fyi_bench.present import words as wording
+from fyi_bench.present.show import show_continual, show_distill, show_evaluate
 from sample_records import continual_arm, continual_record, distill_arm, distill_record, evaluate_record, record
 
 

@@ -13,16 +13,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from fyi_bench import lock as lock_module
-from fyi_bench.budget import Budget, Stop
 from fyi_bench.errors import BudgetExhausted, DivergenceError, Interrupted, StoreError, UsageError
 from fyi_bench.files import write_bytes
-from fyi_bench.lock import FolderLock
-from fyi_bench.run_folder import CONFIG, DONE, RECORD
-from fyi_bench.store import Cell, Store
+from fyi_bench.run.deadline import Budget, Deadline
+from fyi_bench.store.lock import FolderLock
+from fyi_bench.store.run_dir import CONFIG, DONE, RECORD
+from fyi_bench.store.store import RunSpec, Store
+from fyi_bench.store import lock as lock_module
 
 INPUTS = {"method": "dm", "config": {"lr_img": 1.0, "iterations": 20}, "seed": 0, "numerics": {"engine": 1}}
-CELL = Cell("distill", INPUTS, {"device": "cpu"})
+CELL = RunSpec("distill", INPUTS, {"device": "cpu"})
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def store(tmp_path, said) -> Store:
     return Store(tmp_path / "store", said.append)
 
 
-def finish(store: Store, cell: Cell = CELL, **record) -> dict:
+def finish(store: Store, cell: RunSpec = CELL, **record) -> dict:
     with store.run(cell) as run:
         return run.finish(record or {"value": 0.5})
 
@@ -52,9 +52,9 @@ def test_every_input_changes_the_digest_and_notes_and_order_do_not():
         {"seed": 1},
         {"numerics": {"engine": 2}},
     ]
-    digests = {Cell("distill", INPUTS | change).digest for change in changes} | {Cell("evaluate", INPUTS).digest}
+    digests = {RunSpec("distill", INPUTS | change).digest for change in changes} | {RunSpec("evaluate", INPUTS).digest}
     assert len(digests | {CELL.digest}) == len(changes) + 2
-    shuffled = Cell("distill", dict(reversed(INPUTS.items())), {"device": "cuda", "path": "/elsewhere"})
+    shuffled = RunSpec("distill", dict(reversed(INPUTS.items())), {"device": "cuda", "path": "/elsewhere"})
     assert shuffled.digest == CELL.digest
     assert shuffled == CELL
     assert len({shuffled, CELL}) == 1
@@ -62,7 +62,7 @@ def test_every_input_changes_the_digest_and_notes_and_order_do_not():
 
 def test_a_cell_is_cut_off_from_the_dictionaries_it_was_made_of():
     inputs = {"config": {"lr": 1.0}, "classes": (0, 1)}
-    cell = Cell("distill", inputs)
+    cell = RunSpec("distill", inputs)
     before = cell.digest
     inputs["config"]["lr"] = 2.0
     assert cell.digest == before
@@ -80,13 +80,13 @@ def test_a_cell_is_cut_off_from_the_dictionaries_it_was_made_of():
 )
 def test_inputs_that_make_no_key_are_named(inputs, error, text):
     with pytest.raises(error, match=text):
-        Cell("distill", inputs)
+        RunSpec("distill", inputs)
 
 
 @pytest.mark.parametrize("kind", ["", "Distill", "a/b", "..", "a b"])
 def test_kinds_are_plain_names(kind):
     with pytest.raises(ValueError, match="kind of a cell"):
-        Cell(kind, {})
+        RunSpec(kind, {})
 
 
 def test_root_is_the_argument_else_the_environment_else_runs(monkeypatch, tmp_path):
@@ -169,7 +169,7 @@ def test_a_finished_run_never_changes(store):
         ):
             with pytest.raises(StoreError, match="a finished run never changes"):
                 change()
-    with store.run(Cell("toy", {})) as run:
+    with store.run(RunSpec("toy", {})) as run:
         run.finish({"value": 1})
         with pytest.raises(StoreError, match="a finished run never changes"):
             run.finish({"value": 1})
@@ -257,7 +257,7 @@ def test_a_second_thread_waits_and_reads_what_the_first_wrote(store):
 
 
 def test_waiting_ends_with_the_budget_or_an_interrupt(store, monkeypatch):
-    stop = Stop()
+    stop = Deadline()
     used_up = Budget(1e-9)
     with store.run(CELL):
         ended = []

@@ -13,17 +13,17 @@ from optuna.storages._rdb import storage as optuna_storage
 from sqlalchemy import event
 from sweep_toys import computed, toy
 
-from fyi_bench import sweep as sweep_module
-from fyi_bench.budget import Budget, Stop
-from fyi_bench.cells import CELLS, Worker
 from fyi_bench.config import Settings
 from fyi_bench.errors import BudgetExhausted, DataError, StoreError, UsageError
+from fyi_bench.run import queue as sweep_module
+from fyi_bench.run.deadline import Budget, Deadline
+from fyi_bench.run.drain import Habits, check_numerics, drain
+from fyi_bench.run.executor import compute_by_sweep
+from fyi_bench.run.queue import MAX_FAILURES, Counts, Sweep, connect
+from fyi_bench.run.storage import sqlite_url
+from fyi_bench.run.worker import CELLS, Worker
 from fyi_bench.session import Session
-from fyi_bench.store import Store
-from fyi_bench.sweep import MAX_FAILURES, Counts, Sweep, connect
-from fyi_bench.sweep_local import compute_by_sweep
-from fyi_bench.sweep_storage import sqlite_url
-from fyi_bench.sweep_worker import Habits, check_numerics, drain
+from fyi_bench.store.store import Store
 
 CHOICES = {"number": [0, 1, 2]}
 ELSEWHERE = "0123456789ab:17:99:elsewhere"  # a process of another machine
@@ -279,7 +279,7 @@ def test_a_stopped_worker_gives_its_job_back_uncounted(url, store):
     sweep.enqueue([toy(1, seconds=30.0)], store)
     for _ in range(MAX_FAILURES + 1):
         with pytest.raises(BudgetExhausted):
-            work(sweep, store, stop=Stop(Budget(0.2)))
+            work(sweep, store, stop=Deadline(Budget(0.2)))
     assert sweep.counts() == Counts(waiting=1)
 
 
@@ -294,7 +294,7 @@ def test_a_worker_stays_while_another_works_and_leaves_when_told(url, store, mon
 
 
 def test_another_version_of_the_numbers_is_refused():
-    from fyi_bench.cells import numerics
+    from fyi_bench.run.worker import numerics
 
     check_numerics({})
     check_numerics({**numerics(), "of a plug-in": 3})

@@ -8,17 +8,17 @@ import sys
 import pytest
 import sweep_toys
 
-from fyi_bench.cells import CELLS, Worker
 from fyi_bench.config import Settings
 from fyi_bench.errors import StoreError, UnknownNameError, UsageError
+from fyi_bench.run.artefacts import Artefacts, pack, unpack
+from fyi_bench.run.drain import Habits, drain
+from fyi_bench.run.executor import compute_by_sweep, default_url
+from fyi_bench.run.queue import Job, Sweep, connect
+from fyi_bench.run.worker import CELLS, Worker
 from fyi_bench.session import Session
-from fyi_bench.store import Cell, Store
-from fyi_bench.sweep import Job, Sweep, connect
-from fyi_bench.sweep_artefacts import Artefacts, pack, unpack
-from fyi_bench.sweep_local import compute_by_sweep, default_url
-from fyi_bench.sweep_worker import Habits, drain
+from fyi_bench.store.store import RunSpec, Store
 
-NEEDED = Cell("toy", {"number": 7}, {"seconds": 0.0, "at_first": 0.0})
+NEEDED = RunSpec("toy", {"number": 7}, {"seconds": 0.0, "at_first": 0.0})
 
 
 def needing(cell, run, worker) -> None:
@@ -47,7 +47,9 @@ def test_two_machines_without_a_common_folder_finish_a_sweep_together(tmp_path, 
     """The first enqueues and collects; the second, with a store of its own, computes what needs a run of the first."""
     place = str(tmp_path / "bucket")
     jobs = [
-        Job(Cell("needing", {"number": n, "needs": NEEDED.digest}), f"job {n}", needs=((NEEDED.kind, NEEDED.digest),))
+        Job(
+            RunSpec("needing", {"number": n, "needs": NEEDED.digest}), f"job {n}", needs=((NEEDED.kind, NEEDED.digest),)
+        )
         for n in range(3)
     ]
     settings = Settings(store=finished.root, protocol="quick", device="cpu", workers=1, threads=1)

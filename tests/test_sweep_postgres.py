@@ -14,12 +14,12 @@ from postgres import ABSENT, Server, binaries
 from sweep_toys import computed, toy
 from test_sweep_processes import Crowd, failures_of, sweep_of, until
 
-from fyi_bench.cells import CELLS, Worker
 from fyi_bench.errors import StoreError
-from fyi_bench.store import Store
-from fyi_bench.sweep import Counts, Sweep
-from fyi_bench.sweep_storage import Patient, open_storage, shown
-from fyi_bench.sweep_worker import drain
+from fyi_bench.run.drain import drain
+from fyi_bench.run.queue import Counts, Sweep
+from fyi_bench.run.storage import Patient, open_storage, shown
+from fyi_bench.run.worker import CELLS, Worker
+from fyi_bench.store.store import Store
 
 pytestmark = pytest.mark.skipif(binaries() is None, reason=ABSENT)
 

@@ -15,13 +15,13 @@ import pytest
 from postgres import ABSENT, Server, binaries
 from sweep_toys import computed, toy, toy_path
 
-from fyi_bench.cells import CELLS
 from fyi_bench.config import Settings
+from fyi_bench.run.executor import compute_by_sweep
+from fyi_bench.run.queue import Counts, Sweep, connect
+from fyi_bench.run.storage import sqlite_url
+from fyi_bench.run.worker import CELLS
 from fyi_bench.session import Session
-from fyi_bench.store import Store
-from fyi_bench.sweep import Counts, Sweep, connect
-from fyi_bench.sweep_local import compute_by_sweep
-from fyi_bench.sweep_storage import sqlite_url
+from fyi_bench.store.store import Store
 
 SCRIPT = Path(__file__).parent / "sweep_toys.py"
 BEAT_S, GRACE_S = 0.2, 2.0

@@ -12,9 +12,9 @@ import pytest
 import fyi_bench
 from fyi_bench.errors import UnknownNameError
 from fyi_bench.files import write_json
-from fyi_bench.published import published
-from fyi_bench.store import Store
-from fyi_bench.tables import FORMS, LAYOUTS, Missing, layout, missing, same_architecture, table
+from fyi_bench.present.published import published
+from fyi_bench.present.tables import FORMS, LAYOUTS, Missing, layout, missing, same_architecture, table
+from fyi_bench.store.store import Store
 from sample_records import record
 from sample_store import fill, tiny_dataset
 
@@ -235,7 +235,7 @@ def test_what_is_there_is_no_hole(store):
 
 def test_a_diverged_or_unfinished_set_is_a_hole(store):
     from distill.recipes import recipe
-    from fyi_bench.kinds.distill import distill_cell
+    from fyi_bench.run.types.distill import distill_cell
 
     made = distill_cell(tiny_dataset(), "dm", "none", 10, 0, recipe("dm", "cifar10", 10, "paper"))
     with store.run(made) as run:
@@ -245,13 +245,13 @@ def test_a_diverged_or_unfinished_set_is_a_hole(store):
 
 def test_estimates_come_from_the_plan_of_the_command(monkeypatch, tmp_path):
     import fyi_bench.data
-    import fyi_bench.estimate
+    import fyi_bench.run.estimate
     from fyi_bench.config import Settings
-    from fyi_bench.tables import estimate_with
+    from fyi_bench.present.tables import estimate_with
 
     monkeypatch.setattr(fyi_bench.data, "load_dataset", lambda name, root, download: tiny_dataset(name))
     monkeypatch.setattr(
-        fyi_bench.estimate, "measure", lambda kind, *network: {"forward": 1e-4, "first": 2e-4, "second": 3e-4}[kind]
+        fyi_bench.run.estimate, "measure", lambda kind, *network: {"forward": 1e-4, "first": 2e-4, "second": 3e-4}[kind]
     )
     estimate = estimate_with(Settings(store=tmp_path, device="cpu", workers=1, threads=1))
     one = Missing("distill", "dm", "fyi", "cifar10", 1, (), "quick")
@@ -281,7 +281,7 @@ def test_where_the_store_has_nothing_the_holes_are_those_of_the_protocol_at_hand
 
 
 def test_only_passes_that_are_needed_are_measured(monkeypatch):
-    import fyi_bench.estimate as estimate
+    import fyi_bench.run.estimate as estimate
 
     asked = []
     monkeypatch.setattr(estimate, "measure", lambda kind, model, *rest: asked.append((kind, model)) or 1e-3)

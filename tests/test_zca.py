@@ -16,8 +16,8 @@ from downstream.protocol import protocol
 from downstream.training import accuracy, new_network, train
 from fyi_bench import rng
 from fyi_bench.data.real import RealDataset
+from fyi_bench.data.whitening import ready, zca_space
 from fyi_bench.errors import DataError, UsageError
-from fyi_bench.whitening import ready, zca_space
 
 
 @pytest.fixture(autouse=True)
@@ -110,7 +110,7 @@ def test_without_its_matrix_a_space_says_how_to_get_it(monkeypatch):
     space = zca_space(dataset())
     x = torch.zeros(1, 3, 8, 8)
     for way in (space.encode, space.decode):
-        with pytest.raises(DataError, match=r"ZCA matrix of tiny.*\n.*python -m fyi_bench.whitening tiny"):
+        with pytest.raises(DataError, match=r"ZCA matrix of tiny.*\n.*python -m fyi_bench.data.whitening tiny"):
             way(x)
 
 

@@ -10,11 +10,11 @@ from fyi_bench.bench.growth import growth, show_growth
 from fyi_bench.bench.run import Request, Say, bench, reason_to_skip
 from fyi_bench.bench.show import markdown
 from fyi_bench.bench.startup import show_start_up, start_up
-from fyi_bench.budget import Interruption, Stop
 from fyi_bench.errors import UnknownNameError
 from fyi_bench.files import write_json
+from fyi_bench.run.deadline import Deadline, Interruption
 
-Part = tuple[Callable[[Request, Stop, Say], dict[str, Any]], Callable[[dict[str, Any]], str]]
+Part = tuple[Callable[[Request, Deadline, Say], dict[str, Any]], Callable[[dict[str, Any]], str]]
 # name -> (what measures it, what makes text of its record)
 PARTS: dict[str, Part] = {
     "jobs": (bench, markdown),
@@ -24,7 +24,7 @@ PARTS: dict[str, Part] = {
 DEFAULT = ("jobs", "start-up")
 
 
-def run_parts(names: Sequence[str], request: Request, stop: Stop, say: Say, json_file: Path | None) -> None:
+def run_parts(names: Sequence[str], request: Request, stop: Deadline, say: Say, json_file: Path | None) -> None:
     """Measure the parts, print each, and write their records together where `json_file` says.
 
     Raises UnknownNameError for another part, BudgetExhausted when the time is used up: what was measured is kept.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from fyi_bench.bench.measure import Machine
     from fyi_bench.bench.run import Request
-    from fyi_bench.budget import Stop
+    from fyi_bench.run.deadline import Deadline
 
 RECORD, ROUNDS = "growth.json", 3
 _SMALL = {"outer_loop": 1, "batch_real": 64, "syn_steps": 2}
@@ -84,7 +84,7 @@ def points(only: Sequence[str] = ()) -> list[Point]:
     ]
 
 
-def growth(request: Request, stop: Stop, say: Callable[[str], None]) -> dict[str, Any]:
+def growth(request: Request, stop: Deadline, say: Callable[[str], None]) -> dict[str, Any]:
     """Measure what is missing; the record, a table and a plot are in the store. Each point is several rounds."""
     ledger, machine, count = Ledger(request.store), request.machine, request.repeats or ROUNDS
     wanted = points(request.only)
@@ -103,7 +103,7 @@ def growth(request: Request, stop: Stop, say: Callable[[str], None]) -> dict[str
         record = _record(wanted, ledger, machine)
         write_json(ledger.folder / RECORD, record)
     if record["points"]:
-        from fyi_bench.figures.growth import growth_figure
+        from fyi_bench.present.figures.growth import growth_figure
 
         record["plot"] = [str(path) for path in growth_figure(record, ledger.folder)]
         write_json(ledger.folder / RECORD, record)
@@ -114,7 +114,7 @@ def _key(point: Point, machine: Machine) -> str:
     return key_of(point.case, machine, [ours_in("fp32")], workers=point.workers)
 
 
-def _rounds(point: Point, machine: Machine, count: int, stop: Stop) -> Iterator[Round]:
+def _rounds(point: Point, machine: Machine, count: int, stop: Deadline) -> Iterator[Round]:
     """Rounds of this many processes at once: seconds of wall time a unit of any of them, memory of all."""
     name = ours_in("fp32")
     spec = side_specs(point.case, machine, ("fp32",), twins=False)[name]

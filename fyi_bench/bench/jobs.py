@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from distill.engine import Stop
+from distill.engine import Deadline
 from distill.experts import Trajectory, train_expert
 from distill.image_set import ImageSet
 from distill.method import METHODS
@@ -54,7 +54,7 @@ class Place:
     seed: int = 0
 
 
-Way = Callable[[Stop], list[Tensor]]
+Way = Callable[[Deadline], list[Tensor]]
 
 
 @dataclass(frozen=True)
@@ -187,12 +187,12 @@ def _retraining(case: Case, images: ImageSet, space: NormalizedSpace, place: Pla
     how = protocol("paper", "accuracy").for_network(case.model)
     how = replace(how, epochs=place.units, extra_epoch=False, lr_from_set=False)
 
-    def ours(stop: Stop) -> list[Tensor]:
+    def ours(stop: Deadline) -> list[Tensor]:
         network = new_network(case.model, train_set, place.seed)
         train(network, train_set, how, place.seed, device=device, precision=place.precision, stop=stop)
         return [p.detach() for p in network.parameters()]
 
-    def twin(stop: Stop) -> list[Tensor]:
+    def twin(stop: Deadline) -> list[Tensor]:
         network = training.retrain(case.model, train_set, how, place.seed, device, stop)
         return [p.detach() for p in network.parameters()]
 
@@ -248,7 +248,7 @@ JOBS.register("peak", Job("convolution", _convolution))
 
 
 def _again(unit: Callable[[], list[Tensor]], units: int) -> Way:
-    def way(stop: Stop) -> list[Tensor]:
+    def way(stop: Deadline) -> list[Tensor]:
         found: list[Tensor] = []
         for _ in range(units):
             if stop.requested():

@@ -12,7 +12,7 @@ from fyi_bench.bench.case import Case
 from fyi_bench.bench.measure import Machine, Round
 from fyi_bench.files import digest_of
 from fyi_bench.jsonl import append_line, read_lines
-from fyi_bench.record import environment
+from fyi_bench.store.record import environment
 from search_space import native
 
 FOLDER, FILE = "bench", "rounds.jsonl"

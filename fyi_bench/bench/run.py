@@ -14,10 +14,10 @@ from fyi_bench.bench.ledger import Ledger, key_of
 from fyi_bench.bench.measure import Machine, SideFailed, rounds, side_specs
 from fyi_bench.bench.rows import best_of, peaks_of, row_of
 from fyi_bench.bench.show import line_of, markdown
-from fyi_bench.budget import Stop
 from fyi_bench.errors import UnknownNameError, UsageError
 from fyi_bench.files import write_json, write_text
-from fyi_bench.record import environment
+from fyi_bench.run.deadline import Deadline
+from fyi_bench.store.record import environment
 
 QUICK_REPEATS, REPEATS = 3, 5
 RECORD, TABLE = "bench.json", "bench.md"
@@ -89,7 +89,7 @@ def reason_to_skip(machine: Machine) -> str | None:
     return None
 
 
-def bench(request: Request, stop: Stop, say: Say) -> dict[str, Any]:
+def bench(request: Request, stop: Deadline, say: Say) -> dict[str, Any]:
     """Measure what is missing and return the record; it and its table are written into the store after every case."""
     ledger = Ledger(request.store)
     peak = Case(PEAK)
@@ -123,7 +123,7 @@ def _precisions(case: Case, request: Request) -> tuple[str, ...]:
     return tuple(p for p in case.precisions if p in request.precisions) or PRECISIONS[:1]
 
 
-def _measure(case: Case, specs: dict[str, Any], key: str, request: Request, ledger: Ledger, stop: Stop) -> None:
+def _measure(case: Case, specs: dict[str, Any], key: str, request: Request, ledger: Ledger, stop: Deadline) -> None:
     done = len(ledger.rounds(key))
     if done >= request.rounds:
         return

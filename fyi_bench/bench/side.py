@@ -14,8 +14,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
-from fyi_bench.record import peak_cuda_memory_mib, peak_memory_mib
-from fyi_bench.runtime import end_with_parent, tune_allocator
+from fyi_bench.run.runtime import end_with_parent, tune_allocator
+from fyi_bench.store.record import peak_cuda_memory_mib, peak_memory_mib
 
 OURS, TWIN = "ours", "twin"
 
@@ -25,7 +25,7 @@ class Ended(Exception):
 
 
 class Pacer:
-    """Lets a loop go on by so many units at a time. As an engine's `Stop` it is asked before every unit.
+    """Lets a loop go on by so many units at a time. As an engine's `Deadline` it is asked before every unit.
 
     orders: lines with a number of units; tell(facts): called with the seconds they took; wait(): for the device.
     """

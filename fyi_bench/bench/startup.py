@@ -19,12 +19,12 @@ from fyi_bench.files import write_json
 
 if TYPE_CHECKING:
     from fyi_bench.bench.run import Request
-    from fyi_bench.budget import Stop
+    from fyi_bench.run.deadline import Deadline
 
 RECORD = "start-up.json"
 
 
-def start_up(request: Request, stop: Stop, say: Callable[[str], None]) -> dict[str, Any]:
+def start_up(request: Request, stop: Deadline, say: Callable[[str], None]) -> dict[str, Any]:
     """Median seconds of each command in a process of its own; the caches are warm, as the first one is not counted.
 
     The first step is counted as the whole command that makes one step and evaluates nothing: an upper bound.
@@ -54,7 +54,7 @@ def _entry(times: Sequence[tuple[float, float]], goal: float) -> dict[str, Any]:
             "cpu_seconds": median(cpu for _, cpu in times)}  # fmt: skip
 
 
-def _times(words: Sequence[str], repeats: int, folder: Path, stop: Stop) -> list[tuple[float, float]]:
+def _times(words: Sequence[str], repeats: int, folder: Path, stop: Deadline) -> list[tuple[float, float]]:
     """Wall time and processor time of each run."""
     times = []
     for number in range(repeats + 1):

@@ -35,8 +35,8 @@ def bench(
     from fyi_bench.bench.case import PRECISIONS
     from fyi_bench.bench.command import run_parts
     from fyi_bench.bench.run import Request, machine_of
-    from fyi_bench.budget import Budget, Stop, parse_duration
     from fyi_bench.config import Settings
+    from fyi_bench.run.deadline import Budget, Deadline, parse_duration
 
     settings = Settings(store=store).resolved() if store is None else Settings(store=store)
     request = Request(
@@ -50,5 +50,5 @@ def bench(
         quick=quick,
         fresh=fresh,
     )
-    stop = Stop(Budget(parse_duration(budget) if budget else None))
+    stop = Deadline(Budget(parse_duration(budget) if budget else None))
     run_parts(parts or [], request, stop, typer.echo, json_file)

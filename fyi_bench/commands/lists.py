@@ -27,7 +27,7 @@ def list_things(what: Annotated[str, typer.Argument(help="methods, archs, datase
 def store_ls(store: StoreOption = None) -> None:
     """Finished, partial and diverged runs."""
     from fyi_bench.listing import store_lines
-    from fyi_bench.store import Store
+    from fyi_bench.store.store import Store
 
     for line in store_lines(Store(store)):
         typer.echo(line)
@@ -38,7 +38,7 @@ def store_merge(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Another store.")], store: StoreOption = None
 ) -> None:
     """Bring finished runs of another machine's store into this one."""
-    from fyi_bench.store import Store
+    from fyi_bench.store.store import Store
 
     typer.echo("\n".join(Store(store).merge(folder).lines()))
 
@@ -47,7 +47,7 @@ def store_merge(
 def store_verify(store: StoreOption = None) -> None:
     """Check every record and file of the store against its checksum."""
     from fyi_bench.errors import StoreError
-    from fyi_bench.store import Store
+    from fyi_bench.store.store import Store
 
     problems = Store(store).verify()
     for problem in problems:

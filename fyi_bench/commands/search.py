@@ -47,9 +47,9 @@ def nas(
     """Rank ConvNets on a condensed set, and say how far the ranking can be trusted (Table B)."""
     from fyi_bench.api import flip_name
     from fyi_bench.commands.work import report_record
-    from fyi_bench.figures.nas import nas_figure
-    from fyi_bench.jobs.nas import Question, nas_job
-    from fyi_bench.show_nas import show_nas
+    from fyi_bench.present.figures.nas import nas_figure
+    from fyi_bench.present.show_nas import show_nas
+    from fyi_bench.tasks.nas import Question, nas_job
 
     question = Question(
         method=method,
@@ -85,7 +85,7 @@ def worker(
     dataset: str = "cifar10",
 ) -> None:
     """Take part in the sweeps of a storage until no job is left."""
-    from fyi_bench.jobs.worker import Duty, worker_job
+    from fyi_bench.tasks.worker import Duty, worker_job
 
     duty = Duty(storage, study, artefacts, linger=not no_wait)
     worker_job(session.settings, duty, typer.echo, session.display, session.stop)

@@ -31,7 +31,7 @@ def inspect(
 ) -> None:
     """Everything known about a condensed set: classes, space, duplicates, symmetry, provenance."""
     from fyi_bench.files import write_json
-    from fyi_bench.inspection import format_report, inspect_set
+    from fyi_bench.formats.inspection import format_report, inspect_set
 
     given = {"format": format, "space": space, "dataset": dataset, "factor": factor}
     report = inspect_set(path, unequalness=unequalness, **given)
@@ -51,7 +51,7 @@ def import_set(
 ) -> None:
     """Read other people's condensed sets and write them as ours. Files that carry code are refused, never run."""
     from fyi_bench.errors import UsageError
-    from fyi_bench.importers import load_set, save_imported
+    from fyi_bench.formats import load_set, save_imported
 
     if out is not None and len(paths) > 1:
         raise UsageError("--out names one file, but several are to be imported.\nImport them one by one.")
@@ -70,8 +70,8 @@ def export(
     out: Annotated[Path, typer.Option("--out", help="File or folder to write.")],
 ) -> None:
     """Write a set for other people's readers."""
-    from fyi_bench.exporters import export_set
-    from fyi_bench.importers import load_set
+    from fyi_bench.formats import load_set
+    from fyi_bench.formats.exporters import export_set
 
     exported = export_set(load_set(path).image_set, out, format)
     for line in exported.notes:
@@ -92,7 +92,7 @@ def unequalness(
     from distill.decode import decoded
     from distill.fyi import set_unequalness
     from fyi_bench.data import DATASETS, load_dataset
-    from fyi_bench.importers import load_set
+    from fyi_bench.formats import load_set
 
     if what in DATASETS:
         from distill.problem import Problem
@@ -109,8 +109,8 @@ def unequalness(
 @app.command()
 def report(store: StoreOption = None) -> None:
     """One self-contained HTML page out of everything the store holds."""
-    from fyi_bench.report import report_of_store
-    from fyi_bench.store import Store
+    from fyi_bench.present.report import report_of_store
+    from fyi_bench.store.store import Store
 
     typer.echo(f"report   {report_of_store(Store(store))}")
 
@@ -128,7 +128,7 @@ def table(
 ) -> None:
     """A table of the paper with our numbers beside the published ones, and commands for the holes."""
     from fyi_bench.files import write_text
-    from fyi_bench.jobs.table import table_job
+    from fyi_bench.tasks.table import table_job
 
     chosen = any(word.split("=")[0] in ("--protocol", "--set") for word in sys.argv)
     asked = session.protocol("accuracy").name if chosen else None
@@ -151,9 +151,9 @@ def figure(
 ) -> None:
     """A figure of the paper, from our data and results."""
     from fyi_bench.data import load_dataset
-    from fyi_bench.figures.request import Request, figure_needs
-    from fyi_bench.figures.request import figure as draw
-    from fyi_bench.jobs.fill import fill
+    from fyi_bench.present.figures.request import Request, figure_needs
+    from fyi_bench.present.figures.request import figure as draw
+    from fyi_bench.tasks.fill import fill
 
     s = session.settings
     if session.dry_run:
@@ -177,8 +177,8 @@ def figure(
 def plan_figure(session: Any, needs: list[Any]) -> None:
     """Print the commands a figure is drawn from, with their time; then stop."""
     from fyi_bench.errors import PlanShown
-    from fyi_bench.tables import estimate_with
-    from fyi_bench.wording import seconds_words
+    from fyi_bench.present.tables import estimate_with
+    from fyi_bench.present.words import seconds_words
 
     estimate = estimate_with(session.settings)
     for need in needs:

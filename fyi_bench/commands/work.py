@@ -37,8 +37,8 @@ def distill(
 ) -> None:
     """Condense a data set, with and without the flip, and evaluate the sets."""
     from fyi_bench.api import flip_name
-    from fyi_bench.jobs.distill import distill_job
-    from fyi_bench.show import show_distill
+    from fyi_bench.present.show import show_distill
+    from fyi_bench.tasks.distill import distill_job
 
     record = distill_job(session, method, flip_name(fyi, flip), ipc, only, arch)
     report_record(session, record, json_file, show_distill)
@@ -59,9 +59,9 @@ def continual(
 ) -> None:
     """Class-incremental learning from distilled memory (Avalanche), against random real images."""
     from fyi_bench.api import flip_name
-    from fyi_bench.figures import continual_figure
-    from fyi_bench.jobs.continual import continual_job
-    from fyi_bench.show import show_continual
+    from fyi_bench.present.figures import continual_figure
+    from fyi_bench.present.show import show_continual
+    from fyi_bench.tasks.continual import continual_job
 
     record = continual_job(session, method, flip_name(fyi, flip), ipc, steps, only)
     place = report_record(session, record, json_file, show_continual)
@@ -82,10 +82,10 @@ def evaluate(
     dataset: str = "cifar10",
 ) -> None:
     """Accuracy of networks trained on a condensed set."""
-    from fyi_bench.jobs.evaluate import evaluate_job
-    from fyi_bench.jobs.robust import robust_job
-    from fyi_bench.show import show_evaluate
-    from fyi_bench.show_robust import show_robust
+    from fyi_bench.present.show import show_evaluate
+    from fyi_bench.present.show_robust import show_robust
+    from fyi_bench.tasks.evaluate import evaluate_job
+    from fyi_bench.tasks.robust import robust_job
 
     job, show = (robust_job, show_robust) if robust else (evaluate_job, show_evaluate)
     report_record(session, job(session, path, arch), json_file, show)
@@ -93,7 +93,7 @@ def evaluate(
 
 def report_record(session: Any, record: dict[str, Any], json_file: Path | None, show: Callable[[dict], str]) -> Path:
     """Print the result, save the record, say where everything is and how to repeat it."""
-    from fyi_bench.jobs.save import save_record
+    from fyi_bench.tasks.save import save_record
 
     record["command"] = " ".join(["fyi-bench", *sys.argv[1:]])
     place = save_record(session.store, record, json_file)
@@ -119,8 +119,8 @@ def cross_arch(
 ) -> None:
     """Accuracy of other architectures trained on a condensed set (Table 3)."""
     from fyi_bench.api import flip_name
-    from fyi_bench.jobs.distill import distill_job
-    from fyi_bench.show import show_distill
+    from fyi_bench.present.show import show_distill
+    from fyi_bench.tasks.distill import distill_job
 
     record = distill_job(session, method, flip_name(fyi, flip), ipc, only, arch, task="cross-arch")
     report_record(session, record, json_file, show_distill)
@@ -137,7 +137,7 @@ def experts(
     dataset: str = "cifar10",
 ) -> None:
     """Train the expert trajectories that MTT and FTD match; resumable one by one."""
-    from fyi_bench.jobs.experts import experts_job
+    from fyi_bench.tasks.experts import experts_job
 
     record = experts_job(session, method, ipc, count)
     report_record(session, record, json_file, lambda r: f"{len(r['arms'][0]['cells'])} experts are ready.")
@@ -147,6 +147,6 @@ def experts(
 @with_session
 def demo(session: Any, json_file: Any, dataset: str = "shapes10") -> None:
     """The whole story on built-in data in minutes: distil, rehearse, and an HTML report."""
-    from fyi_bench.jobs.demo import demo_job
+    from fyi_bench.tasks.demo import demo_job
 
     demo_job(session, typer.echo)

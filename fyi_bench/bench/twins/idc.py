@@ -10,7 +10,7 @@ from torch import Tensor
 
 from distill.augment import Augmentation
 from distill.cutmix import draw_cutmix
-from distill.engine import Stop
+from distill.engine import Deadline
 from distill.method import METHODS
 from distill.methods.idc import IDCConfig
 from distill.problem import Problem
@@ -20,7 +20,7 @@ from fyi_bench.bench.twins.matching import fresh_network, real_images
 _CONVOLUTION = 4  # dimensions of the gradients that are matched
 
 
-def idc(problem: Problem, config: IDCConfig, stop: Stop) -> Tensor:
+def idc(problem: Problem, config: IDCConfig, stop: Deadline) -> Tensor:
     """The stored images after IDC (Kim et al., 2022), squared distances of gradients, one decode factor."""
     images = METHODS.get("idc")(config, problem).initial_images().detach().requires_grad_(True)
     optimiser = torch.optim.SGD([images], lr=config.lr_img, momentum=config.momentum_img)

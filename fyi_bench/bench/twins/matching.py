@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill.engine import Stop
+from distill.engine import Deadline
 from distill.method import METHODS
 from distill.methods.dc import DCConfig
 from distill.methods.dm import DMConfig
@@ -26,7 +26,7 @@ def real_images(problem: Problem) -> Tensor:
     return problem.images_at(torch.arange(len(problem.real)))
 
 
-def dc(problem: Problem, config: DCConfig, stop: Stop, method: str = "dc") -> Tensor:
+def dc(problem: Problem, config: DCConfig, stop: Deadline, method: str = "dc") -> Tensor:
     """The images after DC, or DSA where the recipe augments (Zhao et al., 2021, Algorithm 1)."""
     start = METHODS.get(method)(config, problem)
     images = start.initial_images().detach().requires_grad_(True)
@@ -96,7 +96,7 @@ def _train_epoch(problem, config, augmentation, network, optimiser, images, labe
         optimiser.step()
 
 
-def dm(problem: Problem, config: DMConfig, stop: Stop) -> Tensor:
+def dm(problem: Problem, config: DMConfig, stop: Deadline) -> Tensor:
     """The images after DM (Zhao and Bilen, 2023, Algorithm 1)."""
     start = METHODS.get("dm")(config, problem)
     images = start.initial_images().detach().requires_grad_(True)

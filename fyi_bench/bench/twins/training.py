@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill.augment import Augmentation
-from distill.engine import Stop
+from distill.engine import Deadline
 from distill.image_set import ImageSet
 from downstream.nas import architecture_name
 from downstream.protocol import Protocol
@@ -31,7 +31,7 @@ class Never:
 
 
 def retrain(
-    model: str, train_set: ImageSet, protocol: Protocol, seed: int, device: torch.device, stop: Stop
+    model: str, train_set: ImageSet, protocol: Protocol, seed: int, device: torch.device, stop: Deadline
 ) -> nn.Module:
     """A network trained on the set by the published procedure (`schedule = "drop-restart"`)."""
     network = plain_network(model, train_set.shape, train_set.num_classes, rng.stream(seed, "evaluation"))

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distill.augment import Augmentation
-from distill.engine import Stop
+from distill.engine import Deadline
 from distill.experts import ExpertConfig
 from distill.method import METHODS
 from distill.methods.mtt import MTTConfig
@@ -19,7 +19,7 @@ from fyi_bench.bench.twins.matching import fresh_network, real_images
 from fyi_bench.bench.twins.network import plain_network
 
 
-def mtt(problem: Problem, config: MTTConfig, stop: Stop) -> tuple[Tensor, Tensor]:
+def mtt(problem: Problem, config: MTTConfig, stop: Deadline) -> tuple[Tensor, Tensor]:
     """(images, step size) after MTT (Cazenavette et al., 2022, Algorithm 1)."""
     start = METHODS.get("mtt")(config, problem)
     images = start.initial_images().detach().requires_grad_(True)
@@ -66,7 +66,7 @@ def _student_loss(problem, config, augmentation, network, images, lr, ends, iter
     return (weights - target).square().sum() / (begin - target).square().sum()
 
 
-def expert(problem: Problem, config: ExpertConfig, stop: Stop) -> Tensor:
+def expert(problem: Problem, config: ExpertConfig, stop: Deadline) -> Tensor:
     """Weights [epochs + 1, P] of an expert in training: at the start, and after each epoch."""
     network = plain_network(config.model, problem.shape, problem.num_classes, problem.stream("expert network"))
     network = network.to(device=problem.device, dtype=problem.dtype).train()

@@ -1,0 +1,1 @@
+"""What people read: words, published numbers, tables, figures, the report."""

@@ -1,0 +1,142 @@
+"""Accuracy against classes seen: one record, or several beside each other (the paper's Fig. E)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fyi_bench.present.figures.request import FIGURES, PaperFigure, Request, lacking
+from fyi_bench.present.figures.style import Drawing, draw, frame, label_ends, label_inches, lines_of
+from fyi_bench.present.missing import Missing
+from fyi_bench.present.words import arm_label, count_words, difference_words, protocol_words
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Record = Mapping[str, Any]
+SIZE, PANEL = (6.6, 4.3), (4.1, 3.0)
+METHODS, STEPS, IPC, DATASET = ("dm", "dsa"), (5, 10), 10, "cifar100"  # of the paper's Fig. E
+TITLE = "Accuracy on all classes seen so far, %"
+
+
+def continual_figure(record: Record, folder: str | Path) -> list[Path]:
+    """Write the curves of a `continual` record as `continual.png` and `continual.svg`; returns both paths."""
+    return continual_drawing(record).write(folder)
+
+
+def continual_drawing(
+    record: Record, name: str = "continual", size: tuple[float, float] = SIZE, bare: bool = False
+) -> Drawing:
+    """One line an arm, a band of one standard deviation where there are several values a step.
+
+    size: inches. bare: without title and caption, for a page that has its own.
+    """
+
+    def paint(figure) -> None:
+        bottom, top = frame(figure) if bare else frame(figure, TITLE, continual_caption(record))
+        left, right = 0.42 / size[0], 1 - label_inches(map(arm_label, record["arms"])) / size[0]
+        axes = figure.add_axes((left, bottom, right - left, top - bottom))
+        ends = paint_curves(axes, record)
+        axes.set_ylim(bottom=0)
+        label_ends(axes, ends)
+
+    return draw(name, size, paint)
+
+
+def continual_panels(records: Sequence[Record], name: str = "figure-E") -> Drawing:
+    """Several `continual` records, a panel each, with one scale."""
+    columns = min(2, len(records))
+    rows = -(-len(records) // columns)
+
+    def paint(figure) -> None:
+        bottom, top = frame(figure, TITLE, "\n".join(sorted({_setting(r) for r in records})))
+        grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
+        room = label_inches(arm_label(arm) for record in records for arm in record["arms"]) / (PANEL[0] * columns)
+        figure.subplots_adjust(0.06, bottom, 1 - room, top - 0.25 / (PANEL[1] * rows), hspace=0.42, wspace=0.42)
+        ends = [paint_curves(axes, record) for axes, record in zip(grid.flat, records, strict=False)]
+        grid.flat[0].set_ylim(bottom=0, top=1.05 * max(axes.dataLim.y1 for axes in grid.flat[: len(records)]))
+        for axes, record, names in zip(grid.flat, records, ends, strict=False):
+            axes.set_title(f"{_methods(record)}, {count_words(record['steps'], 'step')}")
+            label_ends(axes, names)
+        for axes in grid.flat[len(records) :]:
+            axes.set_visible(False)
+
+    return draw(name, (PANEL[0] * columns, PANEL[1] * rows + 0.4), paint)
+
+
+def paint_curves(axes: Axes, record: Record) -> list[tuple[float, str, str]]:
+    """The lines and bands of a record's arms, accuracies in percent; returns what `label_ends` needs."""
+    ends = []
+    for arm, line in zip(record["arms"], lines_of(record["arms"]), strict=True):
+        seen = [row["classes_seen"] for row in arm["accuracy"]]
+        mean = [100 * row["mean"] for row in arm["accuracy"]]
+        if all(len(row["values"]) > 1 for row in arm["accuracy"]):
+            std = [100 * row["std"] for row in arm["accuracy"]]
+            bounds = [m - s for m, s in zip(mean, std)], [m + s for m, s in zip(mean, std)]
+            axes.fill_between(seen, *bounds, color=line.color, alpha=0.16, linewidth=0)
+        axes.plot(seen, mean, **line.keywords())
+        ends.append((mean[-1], arm_label(arm), line.color))
+    axes.set_xticks(_ticks(seen))
+    axes.set_xlabel("classes seen")
+    return ends
+
+
+def _ticks(seen: Sequence[int]) -> Sequence[int]:
+    """At most ten of the steps, the last one among them."""
+    every = -(-len(seen) // 10)
+    return seen[::-1][::every][::-1]
+
+
+def _methods(record: Record) -> str:
+    return " and ".join(dict.fromkeys(arm["method"].upper() for arm in record["arms"] if arm["method"] != "random"))
+
+
+def _setting(record: Record) -> str:
+    runs = count_words(len(record["class_orders"]), "class order")
+    networks = count_words(record.get("networks", 1), "network")
+    ipc = record["arms"][0]["ipc"]
+    return (
+        f"{record['dataset']} · {ipc} images per class · {runs} × {networks} · protocol"
+        f" {protocol_words(record['protocol'])} · {record['device']}"
+    )
+
+
+def continual_caption(record: Record) -> str:
+    """What was run, and the paired difference with its interval."""
+    lines = [f"{count_words(record['steps'], 'step')} · {_setting(record)}"]
+    if any(len(row["values"]) > 1 for arm in record["arms"] for row in arm["accuracy"]):
+        lines[0] += " · band: ± 1 std"
+    flips = [arm["flip"] for arm in record["arms"] if arm["flip"] != "none"]
+    if "difference" in record and flips:
+        lines.append(f"average over steps: {difference_words(record['difference'], flips[0])}")
+    return "\n".join(lines)
+
+
+def _figure_e(request: Request) -> Drawing:
+    """What of the paper's four panels the store has, by the protocol asked for."""
+    from fyi_bench.present.tables.results import command_records
+
+    found = {}
+    for record in command_records(request.store, "continual"):
+        arms = [arm for arm in record["arms"] if arm["method"] in METHODS]
+        ours = record["dataset"] == DATASET and record["protocol"]["name"] == request.protocol
+        if ours and arms and arms[0]["ipc"] == IPC:
+            found[record["steps"], arms[0]["method"]] = record
+    shown = [found[key] for key in ((steps, method) for steps in STEPS for method in METHODS) if key in found]
+    if not shown:
+        raise lacking(
+            f"The store {request.store.root} has no continual learning for figure E", _needs(request.protocol)
+        )
+    return continual_panels(shown)
+
+
+def _needs(protocol: str) -> list[Missing]:
+    return [
+        Missing("continual", method, "fyi", DATASET, IPC, (), protocol, options=("--steps", str(steps)))
+        for steps in STEPS
+        for method in METHODS
+    ]
+
+
+FIGURES.register("E", PaperFigure("E", "Continual learning, DM and DSA, 5 and 10 steps", _figure_e, _needs))

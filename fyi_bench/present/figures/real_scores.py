@@ -1,0 +1,229 @@
+"""Unequalness of N real images a class: figures 3, 10 and D, and the measuring behind them.
+
+The score (eq. 5, DM distance) of a random sample of real images falls as 1/N by averaging alone; what says something
+about the data is the level at which it stops falling. So the 1/N line from the first point is drawn beside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fyi_bench import rng
+from fyi_bench.files import digest_of, write_json
+from fyi_bench.present.figures.request import FIGURES, Effort, PaperFigure, Request
+from fyi_bench.present.figures.style import (
+    FYI,
+    GOLD,
+    GREEN,
+    NEUTRAL,
+    VANILLA,
+    VIOLET,
+    Drawing,
+    draw,
+    frame,
+    label_ends,
+    logarithmic,
+)
+from fyi_bench.present.figures.style import label_inches as room_for
+from fyi_bench.store.record import read_record
+
+if TYPE_CHECKING:
+    import torch
+
+    from distill.image_set import ImageSet
+    from distill.spaces import Space
+
+NUMERICS = 1  # raise it whenever the same request would give other scores
+DISTANCES = {"DC": ("dc", False), "DSA": ("dc", True), "DM": ("dm", False)}  # label -> (distance, augmented)
+
+
+@dataclass(frozen=True)
+class Series:
+    """One curve to measure. mirrored: each real image is mirrored with probability 1/2 first."""
+
+    label: str
+    distance: str
+    augmented: bool = False
+    flip: str = "fyi"
+    mirrored: bool = False
+    color: str = field(default=VANILLA, compare=False)
+
+    def keyed(self) -> dict[str, Any]:
+        """What decides the numbers."""
+        return {"distance": self.distance, "augmented": self.augmented, "flip": self.flip, "mirrored": self.mirrored}
+
+
+def measure(images: ImageSet, space: Space, series: Series, effort: Effort, seed: int, request: Request) -> list[dict]:
+    """Rows {n, mean, std, values}: the class mean of the score of n images a class, over networks and resamples.
+
+    images: real images. A sample of n is drawn without replacement and holds the smaller ones; every network sees the
+    same samples, and both arguments of the score the same network (and the same augmentation).
+    """
+    import torch
+
+    counts = [n for n in effort.counts if n <= int(images.counts[images.classes].min())]
+    values: dict[int, list[float]] = {n: [] for n in counts}
+    for resample in range(effort.resamples):
+        picked = _sample(images, max(counts), seed, resample)
+        pixels = images.batch(picked.flatten(), space).unflatten(0, picked.shape)
+        if series.mirrored:
+            chosen = torch.rand(picked.shape, generator=rng.stream(seed, "figure-mirror", resample)) < 0.5
+            pixels = torch.where(chosen[..., None, None, None], pixels.flip(-1), pixels)
+        for number in range(effort.networks):
+            request.check()
+            for n in counts:
+                values[n].append(_score(pixels[:, :n].to(request.device), images, series, effort, seed, number))
+    return [{"n": n, **_summary(found)} for n, found in values.items()]
+
+
+def measured(name: str, series: Series, request: Request) -> list[dict]:
+    """`measure` on the train images of a data set, kept in the store and read from there the next time."""
+    data = request.data(name)
+    facts = {"figure": "real-scores", "numerics": NUMERICS, "data": data.train_digest, "space": data.space.describe()}
+    key = digest_of({**facts, **series.keyed(), "effort": asdict(request.measured), "seed": request.seed})
+    path = request.store.root / "figures" / f"real-scores-{key}.json"
+    if path.exists():
+        return read_record(path)["rows"]
+    request.say(f"measuring {series.label} on {name} …")
+    rows = measure(data.train, data.space, series, request.measured, request.seed, request)
+    write_json(path, {**facts, **series.keyed(), "seed": request.seed, "rows": rows})
+    return rows
+
+
+def scores_drawing(
+    name: str, title: str, caption: str, panels: Sequence[tuple[str, Sequence[tuple[Series, list[dict]]]]]
+) -> Drawing:
+    """A panel each: score against number of images, both logarithmic, with a band of one deviation and the 1/N line."""
+    columns = min(len(panels), 3 if len(panels) != 4 else 2)
+    lines = -(-len(panels) // columns)
+    size = (3.1 * columns + 0.9, 2.75 * lines + 0.75)
+
+    def paint(figure) -> None:
+        bottom, top = frame(figure, title, caption)
+        names = [series.label for _, curves in panels for series, _ in curves if len(curves) > 1]
+        right = 1 - room_for(names) / size[0]
+        grid = figure.subplots(lines, columns, squeeze=False)
+        figure.subplots_adjust(
+            0.62 / size[0], bottom, right, top - 0.22 / size[1], hspace=0.5, wspace=0.62 if names else 0.3
+        )
+        for axes, (heading, curves) in zip(grid.flat, panels, strict=False):
+            _paint_panel(axes, heading, curves)
+        for axes in grid[:, 0]:
+            axes.set_ylabel("unequalness")
+
+    return draw(name, size, paint)
+
+
+def _paint_panel(axes: Any, heading: str, curves: Sequence[tuple[Series, list[dict]]]) -> None:
+    ends = []
+    for series, rows in curves:
+        n, mean = [row["n"] for row in rows], [row["mean"] for row in rows]
+        low = [max(row["mean"] - row["std"], 0.02 * row["mean"]) for row in rows]
+        axes.fill_between(n, low, [row["mean"] + row["std"] for row in rows], color=series.color, alpha=0.16, lw=0)
+        axes.plot(n, mean, "o-", color=series.color, markersize=3.5)
+        if series.distance == "dm":  # a mean's squared distance; a cosine distance has no such law
+            axes.plot(n, [mean[0] * n[0] / k for k in n], ":", color=NEUTRAL, linewidth=1.0)
+        ends.append((mean[-1], series.label, series.color))
+    for axis in (axes.xaxis, axes.yaxis):
+        logarithmic(axis)
+    axes.set_title(heading)
+    axes.set_xlabel("real images per class")
+    if len(ends) > 1:
+        label_ends(axes, ends)
+
+
+def _sample(images: ImageSet, most: int, seed: int, resample: int) -> torch.Tensor:
+    """int64 [classes, most]: a random order of each class's images, the first `most` of it."""
+    import torch
+
+    rows = []
+    for label in images.classes:
+        index = images.indices_of(label)
+        generator = rng.stream(seed, "figure-sample", resample, label)
+        rows.append(index[torch.randperm(len(index), generator=generator)[:most]])
+    return torch.stack(rows)
+
+
+def _score(pixels: torch.Tensor, images: ImageSet, series: Series, effort: Effort, seed: int, number: int) -> float:
+    """Class mean of eq. 5 for pixels [classes, n, ch, H, W] under network `number`."""
+    import torch
+
+    import search_space
+    from distill.augment import Augmentation
+    from distill.fyi import unequalness
+
+    channels, size, _ = images.shape
+    generator = rng.stream(seed, "figure-network", number)
+    network = search_space.build(effort.model, channels, size, images.num_classes, generator).to(pixels.device)
+    labels = torch.tensor(images.classes).repeat_interleave(pixels.shape[1])
+    augmentation, draws = None, ()
+    if series.augmented:
+        augmentation = Augmentation()
+        draws = [
+            augmentation.draw(rng.stream(seed, "figure-augment", number, k), 1, size, siamese=True)
+            for k in range(effort.draws)
+        ]
+    flat = pixels.flatten(0, 1)
+    return float(unequalness(flat, labels, network, series.distance, series.flip, augmentation, draws))
+
+
+def _summary(values: Sequence[float]) -> dict[str, Any]:
+    from fyi_bench.stats import mean_std
+
+    mean, std = mean_std(values)
+    return {"mean": mean, "std": std, "values": list(values)}
+
+
+def _caption(name: str, request: Request) -> str:
+    e, data = request.measured, request.data(name)
+    note = f", {data.note}" if data.note else ""
+    return (
+        f"{name}{note} · {e.networks} random {e.model} × {e.resamples} samples without replacement, mean over classes ·"
+        " band: ± 1 std · dotted, for DM: score(1)/N, what averaging alone gives; the level at which a curve leaves it"
+        " is the asymmetry of the data"
+    )
+
+
+def _figure_3(request: Request) -> Drawing:
+    panels = []
+    for label, (distance, augmented) in DISTANCES.items():
+        series = Series(label, distance, augmented)
+        panels.append((f"distance of {label}", [(series, measured("cifar10", series, request))]))
+    return scores_drawing("figure-3", "Unequalness of real images", _caption("cifar10", request), panels)
+
+
+_FLIPS = {
+    "mirror": ("fyi", FYI),
+    "vertical": ("vertical", GREEN),
+    "rotate": ("rotate", VIOLET),
+    "scale": ("scale", GOLD),
+}
+
+
+def _figure_10(request: Request) -> Drawing:
+    panels = []
+    for label in ("DC", "DM"):
+        distance, augmented = DISTANCES[label]
+        all_series = [Series(word, distance, augmented, flip, color=color) for word, (flip, color) in _FLIPS.items()]
+        curves = [(series, measured("cifar10", series, request)) for series in all_series]
+        panels.append((f"distance of {label}", curves))
+    title = "Unequalness of real images under other transformations"
+    return scores_drawing("figure-10", title, _caption("cifar10", request), panels)
+
+
+def _figure_d(request: Request) -> Drawing:
+    panels = []
+    for mirrored in (False, True):
+        for label in ("DC", "DM"):
+            distance, augmented = DISTANCES[label]
+            series = Series(label, distance, augmented, mirrored=mirrored)
+            heading = f"{label}, mirrored at random" if mirrored else f"{label}, as they are"
+            panels.append((heading, [(series, measured("mnist", series, request))]))
+    return scores_drawing("figure-D", "Unequalness of digits", _caption("mnist", request), panels)
+
+
+FIGURES.register("3", PaperFigure("3", "Unequalness of N real images (DC, DSA, DM distances)", _figure_3))
+FIGURES.register("10", PaperFigure("10", "Unequalness under other transformations", _figure_10))
+FIGURES.register("D", PaperFigure("D", "Unequalness of digits, with and without random mirroring", _figure_d))

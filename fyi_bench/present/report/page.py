@@ -1,0 +1,35 @@
+"""Pages out of templates: everything escaped, nothing loaded from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TableView:
+    """A table: first column is a heading. `marked` is the number of rows at the end that are sums of the others."""
+
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    marked: int = 0
+
+
+def render(template: str, **values: Any) -> str:
+    """A page of `fyi_bench/present/templates` with these values, and the version of the program as `version`."""
+    import jinja2
+    from markupsafe import Markup
+
+    from fyi_bench import __version__
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("fyi_bench.present", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["svg"] = Markup  # drawn here; matplotlib escapes the text in it
+    return environment.get_template(template).render(version=__version__, **values)

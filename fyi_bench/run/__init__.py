@@ -1,0 +1,1 @@
+"""From a plan to results: one executor for every command."""

@@ -1,0 +1,200 @@
+"""How long cells will take: the image passes they need, at the speed this machine shows in a second of measuring.
+
+Run as a program (`python -m fyi_bench.run.estimate`), this prints how well a few networks tell the times of a search.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from fyi_bench.config import PRECISIONS
+from fyi_bench.registry import Registry
+from fyi_bench.store.store import RunSpec
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from fyi_bench.data import RealDataset
+
+# kind -> function(cell, data) giving the passes it needs
+COSTS: Registry[Callable[[RunSpec, RealDataset], Iterable[Passes]]] = Registry(
+    "cell kind", package="fyi_bench.run.types", group="fyi_bench.costs"
+)
+
+START_SECONDS = 4.0  # importing torch and loading data, once a worker
+SHARED_MACHINE = 1.15  # workers side by side share memory bandwidth
+_BATCHES = 8, 32  # images of a first look at a network, and of the measurement where that look was quick
+_QUICK_LOOK = 0.02  # seconds: a network slower than that has the same speed an image at any batch size
+_REPEATS = 3
+REFERENCE = "convnet-w64"
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Images that go through a network: forward only, with first derivatives, with second derivatives.
+
+    precision: of forward passes and first derivatives.
+    """
+
+    model: str
+    shape: tuple[int, int, int]
+    classes: int
+    forward: float = 0.0
+    first: float = 0.0
+    second: float = 0.0
+    precision: str = "fp32"
+
+    def seconds(self, device: str, threads: int, rough: bool = False) -> float:
+        """Seconds these passes take here. A kind of pass that is not needed is not measured.
+
+        rough: measure the small network `REFERENCE` only, others in proportion to their floating-point operations.
+        """
+        model = REFERENCE if rough else self.model
+        scale = _flops(self.model, *self.shape[:2], self.classes) / _flops(model, *self.shape[:2], self.classes)
+        needed = {kind: getattr(self, kind) for kind in PASSES if getattr(self, kind)}
+        network = model, self.shape, self.classes, device, threads, self.precision
+        return sum(scale * images * measure(kind, *network) for kind, images in needed.items())
+
+
+def estimate_seconds(
+    cells: Iterable[RunSpec], data: RealDataset, device: str, threads: int, workers: int, rough: bool = False
+) -> float:
+    """Seconds of wall time for these cells on this machine; measures each network once (a second or so).
+
+    rough: measure one small network only, for where the plans of many commands are timed at once.
+    """
+    cells = list(cells)
+    if not cells:
+        return 0.0
+    total = sum(p.seconds(device, threads, rough) for cell in cells for p in COSTS.get(cell.kind)(cell, data))
+    used = min(workers, len(cells))
+    return START_SECONDS + total / used * (SHARED_MACHINE if used > 1 else 1.0)
+
+
+@functools.cache
+def measure(
+    kind: str, model: str, shape: tuple[int, int, int], classes: int, device: str, threads: int, precision: str
+) -> float:
+    """Seconds an image of one kind of pass (see `PASSES`) through this network on this device."""
+    from fyi_bench.run.runtime import prepare
+
+    prepare(threads)
+    few, many = _BATCHES
+    network = _network(model, shape, classes, device)
+    with _in(precision, device):
+        look = _median_seconds(kind, network, shape, device, few, 1)
+        if look > _QUICK_LOOK:
+            return look / few
+        return _median_seconds(kind, network, shape, device, many, _REPEATS) / many
+
+
+def _in(precision: str, device: str) -> contextlib.AbstractContextManager:
+    import torch
+
+    return torch.autocast(device, torch.bfloat16, enabled=precision == "bf16")
+
+
+@functools.cache
+def _flops(model: str, channels: int, size: int, classes: int) -> int:
+    from search_space.architectures import forward_flops
+
+    return forward_flops(model, channels, size, classes)
+
+
+@functools.lru_cache(maxsize=4)
+def _network(model: str, shape: tuple[int, int, int], classes: int, device: str) -> nn.Module:
+    import search_space
+    from fyi_bench import rng
+
+    return search_space.build(model, shape[0], shape[1], classes, rng.stream(0, "estimate")).to(device)
+
+
+def _forward(network: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
+    import torch
+
+    with torch.no_grad():
+        network(x.detach())
+
+
+def _first(network: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
+    import torch
+
+    torch.autograd.grad(torch.nn.functional.cross_entropy(network(x.detach()), y), _weights(network))
+
+
+def _second(network: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
+    import torch
+
+    loss = torch.nn.functional.cross_entropy(network(x), y)
+    gradients = torch.autograd.grad(loss, _weights(network), create_graph=True)
+    torch.autograd.grad(sum(g.square().sum() for g in gradients), x)
+
+
+def _weights(network: nn.Module) -> list[nn.Parameter]:
+    return [p for p in network.parameters() if p.ndim > 1]
+
+
+# kind of pass, a field of `Passes` -> function(network, images, labels) that makes one
+PASSES: dict[str, Callable[[nn.Module, torch.Tensor, torch.Tensor], None]] = {
+    "forward": _forward,
+    "first": _first,
+    "second": _second,
+}
+
+
+def _median_seconds(
+    kind: str, network: nn.Module, shape: tuple[int, int, int], device: str, images: int, repeats: int
+) -> float:
+    """Median of `repeats` passes of so many images, after one that is not counted."""
+    import torch
+
+    x = torch.zeros(images, *shape, device=device, requires_grad=True)
+    y = torch.zeros(images, dtype=torch.int64, device=device)
+    times = []
+    for _ in range(repeats + 1):
+        began = time.perf_counter()
+        PASSES[kind](network, x, y)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - began)
+    return sorted(times[1:])[repeats // 2]
+
+
+def _benchmark(networks: int = 48) -> None:
+    """Times of networks of the space by themselves, against what their representatives' times make them."""
+    import torch
+
+    from downstream.nas import FLOPS_PER_ACTIVATION, architecture_name, effort, representative
+    from search_space.space720 import flops, subset
+
+    sizes, points = (3, 32, 10), subset(networks)
+    efforts = torch.tensor([effort(point, *sizes) for point in points], dtype=torch.float64)
+    arithmetic = torch.tensor([flops(point, *sizes) for point in points], dtype=torch.float64)
+    work = torch.stack([arithmetic, (efforts - arithmetic) / FLOPS_PER_ACTIVATION], dim=1)
+    stand_ins = [representative(point) for point in points]
+    for precision in PRECISIONS:
+        took, theirs = (
+            torch.tensor([measure("first", architecture_name(point), (3, 32, 32), 10, "cpu", 1, precision)
+                          for point in measured], dtype=torch.float64)
+            for measured in (points, stand_ins)
+        )  # fmt: skip
+        # relative errors count alike, whatever the size of a network
+        ones = torch.ones(networks, 1, dtype=torch.float64)
+        a, b = torch.linalg.lstsq(work / took[:, None], ones).solution[:, 0]
+        told = efforts / torch.tensor([effort(point, *sizes) for point in stand_ins], dtype=torch.float64) * theirs
+        low, high = (told / took).quantile(torch.tensor([0.1, 0.9], dtype=torch.float64))
+        print(
+            f"{precision}, one thread, training {networks} networks: {1e12 * a:.1f} ms a GFLOP, {1e9 * b:.1f} ns an"
+            f" activation; estimated / measured: {told.sum() / took.sum():.2f} in all, {low:.2f} to {high:.2f} for"
+            " eight networks in ten"
+        )
+
+
+if __name__ == "__main__":
+    _benchmark()

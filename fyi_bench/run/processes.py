@@ -1,0 +1,259 @@
+"""Processes that work side by side: on the cells of a command, or on the jobs of a sweep.
+
+What each of them does is a function. Who does which piece is settled where the pieces are: by the locks of the store,
+or by the ledger of the sweep. So the number of processes cannot change a result, and one that dies loses nothing:
+another is started, finds its piece free, and goes on from the checkpoint.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import multiprocessing
+import threading
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any
+
+from fyi_bench import errors
+from fyi_bench.errors import BudgetExhausted, FyiBenchError, Interrupted, StoreError
+from fyi_bench.run.deadline import Budget, Deadline, Interruption
+from fyi_bench.run.progress import Progress
+from fyi_bench.run.worker import Worker, ensure_together, groups
+from fyi_bench.store.store import Busy, RunSpec, Store
+
+RESTARTS = 3
+_LISTEN_S, _FAREWELL_S = 0.2, 30.0
+
+
+@dataclass
+class Events:
+    """What the caller wants to hear of: progress(digest, done, total, loss), done(digest), say(line)."""
+
+    progress: Callable[[str, int, int, float], None] = lambda digest, done, total, loss: None
+    done: Callable[[str], None] = lambda digest: None
+    say: Callable[[str], None] = lambda line: None
+
+
+# what a process does until it is asked to stop or nothing is left for it; returns how many pieces it finished
+Work = Callable[[Deadline, Events], int]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a process works: folders of results and of data, device, threads."""
+
+    store: Path
+    data_root: Path | None
+    device: str
+    threads: int
+
+    def worker(self, stop: Deadline, events: Events) -> Worker:
+        """Make this process ready for numerical work, and a worker of it."""
+        from fyi_bench.run.runtime import prepare
+
+        prepare(self.threads)
+        store = Store(self.store, say=events.say)
+        return Worker(store, self.data_root, self.device, stop, events.progress, events.say)
+
+
+def compute_cells(cells: Sequence[RunSpec], worker: Worker, events: Events, wait: bool = True) -> int:
+    """Compute the cells in this order; returns how many are finished now.
+
+    wait False: pass over those that another process is at. Raises what `worker.stop` raises, and the first error.
+    """
+    finished = 0
+    for group in groups(cells, worker.device):
+        worker.stop.check()
+        try:
+            ensure_together(group, worker, wait)
+        except Busy:
+            continue
+        finished += len(group)
+        for cell in group:
+            events.done(cell.digest)
+    return finished
+
+
+def share_cells(cells: Sequence[RunSpec], place: Place, stop: Deadline, events: Events) -> int:
+    """`compute_cells` as one of several processes."""
+    return compute_cells(cells, place.worker(stop, events), events, wait=False)
+
+
+def work_together(
+    work: Work, count: int, events: Events, stop: Deadline, tick: Callable[[], None] = lambda: None
+) -> int:
+    """Do `work` in this process, or in `count` of its own (then it must be picklable); returns what was finished.
+
+    tick() is called several times a second meanwhile. The first error ends the whole: the others stop at their next
+    safe point, and it is raised here, as is what `stop.check()` raises when asked to stop.
+    """
+    return work(stop, events) if count == 1 else _Crew(work, count, events, stop, tick).run()
+
+
+class _Crew:
+    def __init__(self, work: Work, count: int, events: Events, stop: Deadline, tick: Callable[[], None]):
+        self.context = multiprocessing.get_context("spawn")  # a forked copy of torch's threads would hang
+        self.work, self.count, self.events, self.stop, self.tick = work, count, events, stop, tick
+        self.processes: dict[int, Any] = {}
+        # a pipe each: a process that is killed while it writes to a shared one would keep the others from writing
+        self.news: dict[int, Any] = {}
+        self.told: set[int] = set()  # those that were asked to stop
+        self.restarts, self.finished = 0, 0
+        self.error: Exception | None = None
+
+    def run(self) -> int:
+        try:
+            for number in range(self.count):
+                self._start(number)
+            while self.processes:
+                self._listen()
+                if self.stop.interrupted or self.error is not None:
+                    self._ask_to_stop()
+        finally:
+            self._end()
+        if self.error is not None:
+            raise self.error
+        if self.told:
+            self.stop.check()
+        return self.finished
+
+    def _start(self, number: int) -> None:
+        budget = self.stop.budget
+        left = None if math.isinf(budget.seconds) else max(1.0, budget.seconds - budget.spent())
+        listening, telling = self.context.Pipe(duplex=False)
+        process = self.context.Process(target=_serve, args=(self.work, left, telling), daemon=True)
+        process.start()
+        telling.close()  # the process has its own end: when it dies, ours is at its end too
+        self.processes[number], self.news[number] = process, listening
+
+    def _listen(self) -> None:
+        self.tick()
+        ready = wait(list(self.news.values()), timeout=_LISTEN_S)
+        for number, news in list(self.news.items()):
+            if news in ready:
+                self._hear(number)
+            elif not self.processes[number].is_alive() and not news.poll():
+                self._replace(number)
+
+    def _hear(self, number: int) -> None:
+        try:
+            kind, content = self.news[number].recv()
+        except (EOFError, OSError):  # at the end, or in the middle of a message: it died
+            self._replace(number)
+            return
+        if kind == "over":
+            self._over(number, *content)
+            return
+        self.finished += kind == "done"
+        getattr(self.events, kind)(*content)
+
+    def _over(self, number: int, error: tuple[str, str] | None) -> None:
+        self._dismiss(number)
+        if error is not None and (self.error is None or isinstance(self.error, BudgetExhausted | Interrupted)):
+            self.error = _rebuilt(*error)
+
+    def _dismiss(self, number: int) -> Any:
+        process = self.processes.pop(number)
+        process.join(timeout=_FAREWELL_S)
+        self.news.pop(number).close()
+        return process
+
+    def _replace(self, number: int) -> None:
+        died = f"(exit code {self._dismiss(number).exitcode})"
+        if number in self.told:
+            return
+        self.restarts += 1
+        if self.restarts > RESTARTS:
+            few = "Is there enough memory? Use fewer --workers."
+            self.error = self.error or StoreError(f"Worker processes keep dying {died}.\n{few}")
+            return
+        self.events.say(f"A worker died {died}; another goes on with its work.")
+        self._start(number)
+
+    def _ask_to_stop(self) -> None:
+        for number, process in self.processes.items():
+            if process.is_alive() and number not in self.told:
+                process.terminate()  # SIGTERM: it stops at its next safe point, everything done kept
+                self.told.add(number)
+
+    def _end(self) -> None:
+        for news in self.news.values():
+            news.close()
+        for process in self.processes.values():
+            process.terminate()
+            process.join(timeout=_FAREWELL_S)
+            if process.is_alive():
+                process.kill()
+
+
+def _serve(work: Work, budget: float | None, news: Any) -> None:
+    """Life of a process: news into its pipe, 'over' at the end; without a listener it goes on to a safe point."""
+    from fyi_bench.run.runtime import end_with_parent
+
+    end_with_parent()
+    stop, error, alone = Deadline(Budget(budget)), None, threading.Lock()
+
+    def send(kind: str, *content: Any) -> None:
+        with alone, contextlib.suppress(BrokenPipeError):
+            news.send((kind, content))
+
+    def tell(kind: str) -> Callable[..., None]:
+        return lambda *content: send(kind, *content)
+
+    with Interruption(stop, say=lambda line: None):
+        try:
+            work(stop, Events(tell("progress"), tell("done"), tell("say")))
+        except FyiBenchError as caught:
+            error = type(caught).__name__, str(caught)
+        except KeyboardInterrupt:
+            error = Interrupted.__name__, "Stopped at once by Ctrl-C."
+        except Exception:  # a defect of ours: the parent shows where
+            error = "", traceback.format_exc()
+        send("over", error)
+
+
+def _rebuilt(name: str, text: str) -> Exception:
+    """The error of another process in this one: of the project's own kinds, else a RuntimeError with its traceback."""
+    kind = getattr(errors, name, None)
+    if kind is None:
+        return RuntimeError(f"in a worker process:\n{text}")
+    error = kind.__new__(kind)
+    Exception.__init__(error, text)
+    return error
+
+
+class Rows:
+    """What processes tell, as rows of a display: the whole, and each piece under way.
+
+    unit: what the pieces are; names: of the pieces, by digest.
+    """
+
+    def __init__(self, shown: Progress, title: str, total: int, unit: str, names: Mapping[str, str]):
+        self.shown, self.names = shown, names
+        self.stage = shown.add(title, total=total, unit=unit)
+        self.events = Events(self._progress, self._done, shown.say)
+        self._rows: dict[str, Any] = {}
+        self._finished: set[str] = set()  # several processes may say so of one piece, and one speak late
+
+    def _progress(self, digest: str, done: int, total: int, loss: float) -> None:
+        if digest in self._finished:
+            return
+        if digest not in self._rows:
+            self._rows[digest] = self.shown.add(self.names.get(digest, digest), total=total, done=done - 1)
+        self._rows[digest].update(done, loss=loss)
+
+    def _done(self, digest: str) -> None:
+        if digest in self._rows:
+            self._rows.pop(digest).finish()
+        self._finished.add(digest)
+        self.stage.update(max(self.stage.step, len(self._finished)))
+
+    def end(self) -> None:
+        """Take the rows away."""
+        for row in self._rows.values():
+            row.finish()
+        self.stage.finish()

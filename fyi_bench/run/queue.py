@@ -1,0 +1,375 @@
+"""A sweep: cells in an Optuna study, which is queue and ledger for any number of workers; results are in the store.
+
+Each job is a trial with fixed parameters that holds its cell as a user attribute. States of a job are those of its
+trial: WAITING, RUNNING (somebody has it), COMPLETE (the record is in the store), FAIL (diverged, or tried too often).
+Workers take trials by the storage itself and never ask the study's sampler, which would invent one.
+
+A worker's sign of life is a number that it counts up in its trial. A job is brought back when that number has stood
+still for `grace_s` by the clock of whoever looks (clocks that jump or differ do not matter), or at once when its
+worker was a process of this machine that is gone. Bringing back is one change of state, so there is no moment at
+which a kill could lose a job. A worker that was only slow may then meet its successor: the store's lock lets one
+compute and the other read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import math
+import os
+import socket
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fyi_bench.errors import StoreError
+from fyi_bench.run.storage import Patient, open_storage, quiet_optuna, shown
+from fyi_bench.store.run_dir import DIVERGED
+from fyi_bench.store.store import RunSpec, Store
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
+MARK, FORMAT = "fyi_bench_sweep", 1  # the user attribute by which a study is known to be ours
+BEAT_S, GRACE_S = 10.0, 60.0
+MAX_FAILURES = 3
+_LOOK_S = 2.0  # bringing back looks at running trials no more often than this
+
+Need = tuple[str, str]  # kind and digest of a run the job reads from the store
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell to compute. title: for people; params: what the dashboard shows as parameters of the trial.
+
+    needs: finished runs that computing reads, brought along where workers do not share a folder.
+    """
+
+    cell: RunSpec
+    title: str = ""
+    params: Mapping[str, str | int] = field(default_factory=dict)
+    needs: tuple[Need, ...] = ()
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A job that a worker has taken. sweep: where it is from (a Sweep, or what stands in for one)."""
+
+    sweep: Any
+    trial_id: int
+    job: Job
+    holder: str
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Jobs by state."""
+
+    waiting: int = 0
+    running: int = 0
+    complete: int = 0
+    failed: int = 0
+
+    @property
+    def open(self) -> int:
+        """Jobs that are not finished."""
+        return self.waiting + self.running
+
+
+class Sweep:
+    """One study of a storage. Made by `Sweep.open`; any number of processes may have it open."""
+
+    def __init__(self, ask: Patient, study_id: int, name: str, choices: Mapping[str, Sequence[str | int]]):
+        self._ask, self._id, self.name, self._choices = ask, study_id, name, dict(choices)
+        self._waiting: deque[FrozenTrial] = deque()
+        self._seen: dict[int, tuple[Any, float]] = {}  # running trial -> its sign of life, and since when it stands
+        self._looked = -1e9
+
+    @staticmethod
+    def open(ask: Patient, name: str, choices: Mapping[str, Sequence[str | int]] | None = None) -> Sweep:
+        """The study of this name, made when missing. choices: every value each parameter of its jobs may have."""
+        from optuna.exceptions import DuplicatedStudyError
+        from optuna.study import StudyDirection
+
+        with contextlib.suppress(DuplicatedStudyError), quiet_optuna():
+            ask("create_new_study", [StudyDirection.MAXIMIZE], name)
+        study_id = ask("get_study_id_from_name", name)
+        known = ask("get_study_user_attrs", study_id).get(MARK)
+        if known is None:
+            known = {"format": FORMAT, "choices": {key: list(values) for key, values in (choices or {}).items()}}
+            ask("set_study_user_attr", study_id, MARK, known)
+        return _of_mark(ask, study_id, name, known)
+
+    @staticmethod
+    def all(ask: Patient, name: str | None = None) -> list[Sweep]:
+        """The sweeps of a storage in the order of their making, or the one of this name."""
+        studies = [study for study in ask("get_all_studies") if MARK in study.user_attrs]
+        found = [
+            _of_mark(ask, study._study_id, study.study_name, study.user_attrs[MARK])
+            for study in studies
+            if name in (None, study.study_name)
+        ]
+        if name is not None and not found:
+            names = ", ".join(study.study_name for study in studies) or "none"
+            raise StoreError(f"The storage {ask.shown_url} has no sweep '{name}'.\nIt has: {names}.")
+        return found
+
+    # filling ---------------------------------------------------------------------------------------------------
+
+    def enqueue(self, jobs: Iterable[Job], store: Store) -> int:
+        """Add the jobs that are neither finished in the store nor under way here, in this order; returns how many.
+
+        One that failed for other reasons than divergence is tried again; so is one whose record is gone.
+        """
+        from optuna.trial import TrialState, create_trial
+
+        known = {digest_of(trial) for trial in self._trials() if _settled(trial)}
+        added = 0
+        for job in jobs:
+            if job.cell.digest in known or finished(store, job.cell):
+                continue
+            known.add(job.cell.digest)
+            trial = create_trial(
+                state=TrialState.WAITING,
+                user_attrs={"digest": job.cell.digest, "title": job.title, "job": _to_json(job)},
+                system_attrs={"fixed_params": dict(job.params)},
+            )
+            self._ask("create_new_trial", self._id, trial)
+            added += 1
+        return added
+
+    # taking ----------------------------------------------------------------------------------------------------
+
+    def claim(self) -> Claim | None:
+        """Take the next waiting job, or None when there is none now. No two workers get the same one."""
+        from optuna.exceptions import UpdateFinishedTrialError
+        from optuna.trial import TrialState
+
+        for look in (False, True):
+            if look:
+                self._waiting = deque(self._trials(TrialState.WAITING))
+            while self._waiting:
+                trial = self._waiting.popleft()
+                with contextlib.suppress(UpdateFinishedTrialError):
+                    if self._ask("set_trial_state_values", trial._trial_id, TrialState.RUNNING):
+                        return self._taken(trial)
+        return None
+
+    def _taken(self, trial: FrozenTrial) -> Claim:
+        holder = this_process()
+        claim = Claim(self, trial._trial_id, _from_json(trial.user_attrs["job"]), holder)
+        self._tell(claim, "holder", holder)
+        self._set_params(trial, claim.job.params)
+        return claim
+
+    def _set_params(self, trial: FrozenTrial, params: Mapping[str, str | int]) -> None:
+        from optuna.distributions import CategoricalDistribution
+
+        for name, value in params.items():
+            if name not in trial.params:
+                distribution = CategoricalDistribution(tuple(self._choices[name]))
+                internal = distribution.to_internal_repr(value)
+                self._ask("set_trial_param", trial._trial_id, name, internal, distribution)
+
+    def beat(self, claim: Claim, count: int) -> bool:
+        """Give a sign of life, without waiting for a database that is away; False when the job is over."""
+        from optuna.exceptions import UpdateFinishedTrialError
+
+        try:
+            self._ask.once("set_trial_user_attr", claim.trial_id, "beat", [claim.holder, count])
+        except UpdateFinishedTrialError:
+            return False
+        return True
+
+    def end_thread(self) -> None:
+        """Close what the storage keeps open for the calling thread."""
+        self._ask.once("remove_session")
+
+    def complete(self, claim: Claim, value: float | None, facts: Mapping[str, Any] | None = None) -> None:
+        """The record is in the store. value: what the dashboard plots; facts: what it lists beside."""
+        from optuna.trial import TrialState
+
+        for key, fact in (facts or {}).items():
+            self._tell(claim, key, fact)
+        known = isinstance(value, int | float) and math.isfinite(value)
+        self._end(claim, TrialState.COMPLETE, [float(value)] if known else None)
+
+    def fail(self, claim: Claim, reason: str) -> None:
+        """The job's numbers diverged: it is over without a record, and trying again would end the same."""
+        from optuna.trial import TrialState
+
+        self._tell(claim, "diverged", reason)
+        self._end(claim, TrialState.FAIL)
+
+    def put_back(self, claim: Claim, failure: str | None = None) -> bool:
+        """Let somebody take it again; a `failure` counts, and after MAX_FAILURES the job fails: then False."""
+        trial = self._ask("get_trial", claim.trial_id)
+        return self._return(trial, failure)
+
+    # looking after it ------------------------------------------------------------------------------------------
+
+    def bring_back(self, grace_s: float = GRACE_S) -> list[str]:
+        """Make jobs of dead workers wait again (see the module); returns a line for each. Call it now and then."""
+        from optuna.trial import TrialState
+
+        now = time.monotonic()
+        if now - self._looked < min(_LOOK_S, grace_s):
+            return []
+        self._looked, lines, seen = now, [], {}
+        for trial in self._trials(TrialState.RUNNING):
+            holder = trial.user_attrs.get("holder")
+            life = (holder, trial.user_attrs.get("beat"))
+            before, since = self._seen.get(trial._trial_id, (None, now))
+            seen[trial._trial_id] = (life, since if before == life else now)
+            if is_gone(holder) or (before == life and now - since >= grace_s):
+                died = f"its worker {worker_words(holder)} died"
+                came_back = self._return(trial, self._uncounted(trial, holder, died))
+                lines.append(f"Job {trial.number}: {died}; {'it waits again' if came_back else 'given up'}.")
+                seen.pop(trial._trial_id)
+        self._seen = seen
+        return lines
+
+    def counts(self) -> Counts:
+        """Jobs by state now; one that was tried anew counts once, in its latest state."""
+        latest = {digest_of(trial): trial.state.name for trial in self._trials()}
+        states = list(latest.values())
+        return Counts(*(states.count(name) for name in ("WAITING", "RUNNING", "COMPLETE", "FAIL")))
+
+    def has_open(self) -> bool:
+        """Whether some job waits or is worked on."""
+        from optuna.trial import TrialState
+
+        return bool(self._trials(TrialState.WAITING, TrialState.RUNNING))
+
+    def titles(self) -> dict[str, str]:
+        """Digest of each job -> what it is, for people."""
+        return {digest_of(trial): trial.user_attrs["title"] for trial in self._trials()}
+
+    def failures(self) -> dict[str, str]:
+        """Digest of each failed job -> why."""
+        latest = {digest_of(trial): trial for trial in self._trials()}
+        return {
+            digest: trial.user_attrs.get("diverged") or "; ".join(trial.user_attrs.get("failures", ["unknown"]))
+            for digest, trial in latest.items()
+            if trial.state.name == "FAIL"
+        }
+
+    def _uncounted(self, trial: FrozenTrial, holder: str | None, failure: str) -> str | None:
+        """The failure, or None where another who looks counted this holder's before it could finish bringing back."""
+        if holder is not None and trial.user_attrs.get("counted") == holder:
+            return None
+        self._ask("set_trial_user_attr", trial._trial_id, "counted", holder)
+        return failure
+
+    def _return(self, trial: FrozenTrial, failure: str | None) -> bool:
+        from optuna.exceptions import UpdateFinishedTrialError
+        from optuna.trial import TrialState
+
+        failures = [*trial.user_attrs.get("failures", []), *([failure] if failure else [])]
+        state = TrialState.FAIL if len(failures) >= MAX_FAILURES else TrialState.WAITING
+        with contextlib.suppress(UpdateFinishedTrialError):  # the worker finished after all
+            if failure:
+                self._ask("set_trial_user_attr", trial._trial_id, "failures", failures)
+            # cleared first, or whoever takes it next would for an instant look like the one that left
+            self._ask("set_trial_user_attr", trial._trial_id, "holder", None)
+            self._ask("set_trial_state_values", trial._trial_id, state)
+        return state is TrialState.WAITING
+
+    def _trials(self, *states: Any) -> list[FrozenTrial]:
+        trials = self._ask("get_all_trials", self._id, deepcopy=False, states=states or None)
+        return [trial for trial in trials if "job" in trial.user_attrs]
+
+    def _tell(self, claim: Claim, key: str, value: Any) -> bool:
+        from optuna.exceptions import UpdateFinishedTrialError
+
+        try:
+            self._ask("set_trial_user_attr", claim.trial_id, key, value)
+        except UpdateFinishedTrialError:
+            return False
+        return True
+
+    def _end(self, claim: Claim, state: Any, values: list[float] | None = None) -> None:
+        from optuna.exceptions import UpdateFinishedTrialError
+
+        with contextlib.suppress(UpdateFinishedTrialError):  # its successor was faster, or the answer was lost
+            self._ask("set_trial_state_values", claim.trial_id, state, values)
+
+
+def connect(url: str, check: Callable[[], None], say: Callable[[str], None]) -> Patient:
+    """The storage at this URL, asked with patience."""
+    return Patient(open_storage(url), shown(url), check, say)
+
+
+def finished(store: Store, cell: RunSpec) -> bool:
+    """Whether the store has the cell's record, or knows that the cell diverges."""
+    return store.has(cell) or (store.folder(cell) / DIVERGED).exists()
+
+
+def digest_of(trial: FrozenTrial) -> str:
+    """Digest of the cell a trial stands for."""
+    return str(trial.user_attrs["digest"])
+
+
+def _settled(trial: FrozenTrial) -> bool:
+    """Whether nothing is gained by enqueuing the trial's cell again: it is under way, or known to diverge."""
+    return trial.state.name in ("WAITING", "RUNNING") or "diverged" in trial.user_attrs
+
+
+def this_process() -> str:
+    """Who holds a job: machine and process, and a name for people."""
+    return f"{_machine()}:{os.getpid()}:{_start_of(os.getpid())}:{socket.gethostname()}"
+
+
+def is_gone(holder: str | None) -> bool:
+    """Whether a holder was a process of this very machine that no longer runs; never a guess about other machines."""
+    if holder is None:
+        return False
+    machine, pid, start, _ = holder.split(":", 3)
+    return machine == _machine() and _start_of(int(pid)) != start
+
+
+def worker_words(holder: str | None) -> str:
+    """'process 12 on host'."""
+    if holder is None:
+        return "(not known)"
+    _, pid, _, host = holder.split(":", 3)
+    return f"process {pid} on {host}"
+
+
+@functools.cache
+def _machine() -> str:
+    """Differs between machines, boots and containers, so that a process number means what it says."""
+    facts = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        facts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        facts.append(os.readlink("/proc/self/ns/pid"))
+    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
+
+
+def _start_of(pid: int) -> str:
+    """When a process started, in ticks since the boot; '' for none (a zombie counts as none)."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ""
+    return "" if fields[0] in "ZX" else fields[19]
+
+
+def _of_mark(ask: Patient, study_id: int, name: str, mark: Mapping[str, Any]) -> Sweep:
+    if mark["format"] != FORMAT:
+        raise StoreError(f"The sweep '{name}' was made by another version of fyi-bench.\nUse the version that made it.")
+    return Sweep(ask, study_id, name, mark["choices"])
+
+
+def _to_json(job: Job) -> dict[str, Any]:
+    cell = {"kind": job.cell.kind, "inputs": job.cell.inputs, "notes": job.cell.notes}
+    return {"cell": cell, "title": job.title, "params": dict(job.params), "needs": [list(need) for need in job.needs]}
+
+
+def _from_json(value: Mapping[str, Any]) -> Job:
+    needs = tuple((kind, digest) for kind, digest in value["needs"])
+    return Job(RunSpec(**value["cell"]), value["title"], value["params"], needs)

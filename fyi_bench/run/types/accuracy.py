@@ -1,0 +1,108 @@
+"""Run type `accuracy`: train one network on a set by a protocol and test it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from fyi_bench.run.estimate import COSTS, Passes
+from fyi_bench.run.worker import CELLS, TOGETHER, Worker, using
+from fyi_bench.store.store import RunDir, RunSpec
+
+if TYPE_CHECKING:
+    from downstream.protocol import Protocol
+    from fyi_bench.data import RealDataset
+
+
+def accuracy_cell(
+    data: RealDataset,
+    image_set: dict[str, str],
+    images: int,
+    protocol: Protocol,
+    seed: int,
+    model: str | None = None,
+    precision: str = "fp32",
+    warm: dict[str, str] | None = None,
+) -> RunSpec:
+    """The cell of one network's accuracy; `image_set` refers to a set as `Worker.image_set` understands it.
+
+    images: how many images the set has, for the estimate of time only. warm: a set to train on first.
+    """
+    inputs = {
+        "dataset": data.name,
+        "test_data": data.test_digest,
+        "set": {k: v for k, v in image_set.items() if k != "file"},
+        "protocol": protocol.for_network(model or protocol.eval_model).keyed(),
+        "seed": seed,
+        "precision": precision,
+        "numerics": using("accuracy", "trainer", "augment", "cutmix", "decode", "network"),
+    }
+    inputs |= {} if warm is None else {"warm": warm}
+    notes = {
+        "protocol": protocol.name,
+        "protocol_version": protocol.version,
+        "file": image_set.get("file"),
+        "images": images,
+    }
+    return RunSpec("accuracy", inputs, notes)
+
+
+def protocol_of(cell: RunSpec) -> Protocol:
+    """The protocol a cell was planned with."""
+    from downstream.protocol import Protocol
+
+    keyed = dict(cell.inputs["protocol"])
+    keyed["milestones"] = tuple(keyed["milestones"])
+    notes = cell.notes
+    return Protocol(
+        name=notes["protocol"], version=notes["protocol_version"], task=cell.kind, nets=1, sets=1, orders=1, **keyed
+    )
+
+
+@CELLS.register("accuracy")
+def compute(cell: RunSpec, run: RunDir, worker: Worker) -> None:
+    """Train, test, record."""
+    compute_together([cell], [run], worker)
+
+
+@TOGETHER.register("accuracy")
+def compute_together(cells: Sequence[RunSpec], runs: Sequence[RunDir], worker: Worker) -> None:
+    """The same of several seeds at once."""
+    from downstream.accuracy import train_and_test_together
+    from downstream.training import training_space
+
+    one = cells[0]
+    reference = {**one.inputs["set"], **({"file": one.notes["file"]} if one.notes.get("file") else {})}
+    protocol = protocol_of(one)
+    total = protocol.epochs_for(one.notes["images"])
+    image_set, data = worker.image_set(reference), worker.data(one.inputs["dataset"])
+    results = train_and_test_together(
+        image_set,
+        data.test,
+        protocol,
+        [cell.inputs["seed"] for cell in cells],
+        device=worker.device,
+        precision=one.inputs["precision"],
+        space=training_space(image_set, data.space),
+        warm_set=worker.image_set(one.inputs["warm"]) if "warm" in one.inputs else None,
+        stop=worker.stop,
+        report=lambda number, epochs, loss: worker.progress(cells[number].digest, epochs, total, loss),
+    )
+    share = {"wall_s": round(runs[0].wall_s() / len(runs), 3)} if len(runs) > 1 else {}
+    for run, result in zip(runs, results, strict=True):
+        tests = {"tests": result.tests} if protocol.tests > 1 else {}
+        run.finish({"value": result.accuracy, "last_loss": result.last_loss, **tests, **share})
+
+
+@COSTS.register("accuracy")
+def passes(cell: RunSpec, data: RealDataset) -> list[Passes]:
+    """Training passes over the set, one pass over the test images."""
+    return [training_passes(cell, data, len(data.test))]
+
+
+def training_passes(cell: RunSpec, data: RealDataset, tested: int) -> Passes:
+    """Passes of training one network by the cell's protocol and testing it on `tested` images."""
+    protocol = protocol_of(cell)
+    trained = cell.notes["images"] * protocol.epochs_for(cell.notes["images"]) * (2 if "warm" in cell.inputs else 1)
+    forward = tested * protocol.tests
+    return Passes(protocol.eval_model, data.train.shape, data.num_classes, forward=forward, first=trained)

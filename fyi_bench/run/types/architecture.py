@@ -1,0 +1,202 @@
+"""Run type `train`: one architecture of the space, trained on a condensed set or on real data, and tested.
+
+RunSpec `set`: a condensed set that came as a file, kept in the store so that workers anywhere find it by its digest.
+"""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fyi_bench.errors import DataError
+from fyi_bench.run.estimate import COSTS, Passes
+from fyi_bench.run.types.accuracy import protocol_of
+from fyi_bench.run.worker import CELLS, SET_FILE, Worker, using
+from fyi_bench.store.store import RunDir, RunSpec
+
+if TYPE_CHECKING:
+    from distill.image_set import ImageSet
+    from downstream.protocol import Protocol
+    from fyi_bench.data import RealDataset
+    from search_space.space720 import Point
+
+TEST_DRAW = 0  # seed of the draw of test images: one for all, as nothing is chosen by them
+
+
+@dataclass(frozen=True)
+class Source:
+    """What networks are trained on. reference: goes into the cell; images: how many; needs: the run that holds it."""
+
+    reference: Mapping[str, Any]
+    images: int
+    needs: tuple[str, str] | None = None
+
+
+def set_source(cell: RunSpec, images: int) -> Source:
+    """The set that a `distill` or `set` cell makes."""
+    return Source({"kind": cell.kind, "cell": cell.digest}, images, (cell.kind, cell.digest))
+
+
+def real_source(data: RealDataset, images: int | None, seed: int) -> Source:
+    """Real train images: all, or so many of them drawn by the seed, class-balanced."""
+    count = len(data.train) if images is None else min(images, len(data.train))
+    drawn = {"seed": seed} if count < len(data.train) else {}
+    return Source({"kind": "real", "data": data.train_digest, "images": count, **drawn}, count)
+
+
+def set_cell(image_set: ImageSet, path: Path) -> RunSpec:
+    """The cell that keeps a file's set in the store."""
+    return RunSpec("set", {"set": image_set.digest}, {"file": str(path.resolve())})
+
+
+def train_cell(
+    data: RealDataset,
+    source: Source,
+    point: Point,
+    protocol: Protocol,
+    seed: int,
+    test_images: int | None,
+    precision: str = "fp32",
+) -> RunSpec:
+    """The cell of one network. seed: of its initial weights, its batches and its augmentation."""
+    from downstream import nas
+    from search_space.space720 import flops, parameters
+
+    sizes = data.train.shape[0], data.train.shape[1], data.num_classes
+    tested = len(data.test) if test_images is None else min(test_images, len(data.test))
+    inputs = {
+        "dataset": data.name,
+        "test_data": _test_digest(data),
+        "test_images": tested,
+        "set": dict(source.reference),
+        "protocol": {**protocol.keyed(), "eval_model": nas.architecture_name(point)},
+        "seed": seed,
+        "precision": precision,
+        "numerics": {"nas": nas.NUMERICS, **using("accuracy", "trainer", "augment", "cutmix", "decode", "network")},
+    }
+    notes = {
+        "protocol": protocol.name,
+        "protocol_version": protocol.version,
+        "images": source.images,
+        "parameters": parameters(point, *sizes),
+        "flops": flops(point, *sizes),
+    }
+    return RunSpec("train", inputs, notes)
+
+
+@functools.lru_cache(maxsize=1)
+def _test_digest(data: RealDataset) -> str:
+    """Asked for once a network: for data without a checked file it reads every pixel."""
+    return data.test_digest
+
+
+def point_of(cell: RunSpec) -> Point:
+    """The architecture of a `train` cell."""
+    from search_space.space720 import point
+
+    return point(cell.inputs["protocol"]["eval_model"].removeprefix("convnet-"))
+
+
+@CELLS.register("train")
+def compute(cell: RunSpec, run: RunDir, worker: Worker) -> None:
+    """Train, test once, record; `wall_s` is training and testing, without reading data."""
+    from downstream.nas import train_architecture
+    from downstream.training import training_space
+
+    inputs, protocol = cell.inputs, protocol_of(cell)
+    data, train_set, test_set = worker.data(inputs["dataset"]), _train_set(cell, worker), _test_set(cell, worker)
+    total = protocol.epochs_for(len(train_set))
+    began = time.monotonic()
+    result = train_architecture(
+        point_of(cell),
+        train_set,
+        test_set,
+        protocol,
+        inputs["seed"],
+        space=training_space(train_set, data.space),
+        device=worker.device,
+        precision=inputs["precision"],
+        stop=worker.stop,
+        report=lambda epochs, loss: worker.progress(cell.digest, epochs, total, loss),
+    )
+    run.finish(
+        {
+            "value": result.accuracy,
+            "last_loss": result.last_loss,
+            "epochs": total,
+            "parameters": cell.notes["parameters"],
+            "flops": cell.notes["flops"],
+            "wall_s": round(time.monotonic() - began, 3),
+        }
+    )
+
+
+def _train_set(cell: RunSpec, worker: Worker) -> ImageSet:
+    from distill.decode import decoded
+    from downstream.nas import balanced
+
+    reference, name = cell.inputs["set"], cell.inputs["dataset"]
+    if reference["kind"] != "real":
+        path = str(worker.store.artefact(reference["kind"], reference["cell"], SET_FILE))
+        return worker.keep(("decoded", path), lambda: decoded(worker.image_set({"file": path})))
+    data = worker.data(name)
+    check_same_data(data, reference["data"])
+    key = ("real", name, reference["images"], reference.get("seed"))
+    seed = reference.get("seed", 0)
+    return worker.keep(key, lambda: balanced(data.train, reference["images"], seed, "nas reference"))
+
+
+def _test_set(cell: RunSpec, worker: Worker) -> ImageSet:
+    from downstream.nas import balanced
+
+    name, count = cell.inputs["dataset"], cell.inputs["test_images"]
+    data = worker.data(name)
+    return worker.keep(("nas test", name, count), lambda: balanced(data.test, count, TEST_DRAW, "nas test"))
+
+
+def check_same_data(data: RealDataset, planned: str) -> None:
+    """Raise DataError where this machine's real images are others than those the cell was planned with."""
+    if data.train_digest != planned:
+        raise DataError(
+            f"The train images of {data.name} in {data.where} are not those the sweep was planned with.\n"
+            "Give every machine the same --data-root; `fyi-bench data verify` tells what is there."
+        )
+
+
+@CELLS.register("set")
+def keep_set(cell: RunSpec, run: RunDir, worker: Worker) -> None:
+    """Copy the set into the run folder."""
+    image_set = worker.image_set({"file": cell.notes["file"], "digest": cell.inputs["set"]})
+    image_set.save(run.path(SET_FILE))
+    run.finish({"set": SET_FILE, "set_digest": image_set.digest, "set_bytes": image_set.nbytes})
+
+
+@COSTS.register("train")
+def passes(cell: RunSpec, data: RealDataset) -> list[Passes]:
+    """Training and testing, as passes of a measured network in proportion to the effort of this one."""
+    from downstream.nas import architecture_name, effort, representative
+
+    point, sizes = point_of(cell), (data.train.shape[0], data.train.shape[1], data.num_classes)
+    measured = representative(point)
+    share = effort(point, *sizes) / effort(measured, *sizes)
+    trained = cell.notes["images"] * protocol_of(cell).epochs_for(cell.notes["images"])
+    return [
+        Passes(
+            architecture_name(measured),
+            data.train.shape,
+            data.num_classes,
+            forward=share * cell.inputs["test_images"],
+            first=share * trained,
+            precision=cell.inputs["precision"],
+        )
+    ]
+
+
+@COSTS.register("set")
+def no_passes(cell: RunSpec, data: RealDataset) -> list[Passes]:
+    """Copying needs no network."""
+    return []

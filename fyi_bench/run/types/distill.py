@@ -1,0 +1,151 @@
+"""Run type `distill`: condense some classes of a data set with one method, with or without FYI."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from fyi_bench.data.whitening import ready, zca_space
+from fyi_bench.errors import DivergenceError
+from fyi_bench.run.estimate import COSTS, Passes
+from fyi_bench.run.types.expert import expert_digests, trajectories
+from fyi_bench.run.worker import CELLS, LAST_GOOD_FILE, SET_FILE, Worker, using
+from fyi_bench.store.store import RunDir, RunSpec
+
+if TYPE_CHECKING:
+    from distill.method import Method
+    from distill.problem import Problem
+    from distill.recipes import Recipe
+    from distill.spaces import Space
+    from fyi_bench.data import RealDataset
+
+
+def distill_cell(
+    data: RealDataset,
+    method: str,
+    flip: str,
+    ipc: int,
+    seed: int,
+    recipe: Recipe,
+    classes: Sequence[int] | None = None,
+    precision: str = "fp32",
+) -> RunSpec:
+    """The cell of one condensed set; `recipe` has the user's overrides already applied."""
+    from distill.method import METHODS
+
+    chosen = METHODS.get(method)
+    config = chosen.Config.from_values(recipe.values)
+    inputs = {
+        "dataset": data.name,
+        "data": data.train_digest,
+        "classes": list(classes if classes is not None else range(data.num_classes)),
+        "method": method,
+        "flip": flip,
+        "ipc": ipc,
+        "seed": seed,
+        "precision": precision,
+        "space": working_space(chosen, config, data).describe(),
+        **inner_statistics(chosen, data),
+        "config": {name: getattr(config, name) for name in config.__dataclass_fields__},
+        "numerics": {"method": chosen.numerics, **using("engine", "augment", "flip", "network", *chosen.components)},
+    }
+    inputs |= expert_digests(inputs)
+    notes = {"recipe_sources": recipe.sources, "recipe_inferred": sorted(recipe.inferred)}
+    return RunSpec("distill", inputs, notes)
+
+
+def working_space(method: type[Method], config: Any, data: RealDataset) -> Space:
+    """The space a method works in on this data set, with the channel statistics of its published code."""
+    from distill.spaces import NormalizedSpace, PixelSpace
+    from fyi_bench.data.real import statistics
+
+    normalized = NormalizedSpace(*statistics(data, method.statistics_family))
+    kind = "zca" if getattr(config, "zca", False) else method.space_kind
+    return {"normalized": normalized, "pixel": PixelSpace(), "zca": zca_space(data)}[kind]
+
+
+def inner_statistics(method: type[Method], data: RealDataset) -> dict[str, Any]:
+    """`statistics` of a cell whose method works on pixels and normalises inside; nothing for the others."""
+    from distill.spaces import NormalizedSpace
+    from fyi_bench.data.real import statistics
+
+    if method.space_kind != "pixel":
+        return {}
+    return {"statistics": NormalizedSpace(*statistics(data, method.statistics_family)).describe()}
+
+
+def problem_of(cell: RunSpec, worker: Worker) -> Problem:
+    """The problem a distill cell states; only train images are read."""
+    import torch
+
+    from distill.problem import Problem
+    from distill.spaces import space_from
+
+    inputs = cell.inputs
+    experts = trajectories(inputs, worker) if inputs.get("experts") else None
+    return Problem(
+        real=worker.data(inputs["dataset"], test=False).train,
+        space=ready(space_from(inputs["space"]), lambda name: worker.data(name, test=False)),
+        ipc=inputs["ipc"],
+        seed=inputs["seed"],
+        classes=tuple(inputs["classes"]),
+        device=torch.device(worker.device),
+        precision=inputs["precision"],
+        data_digest=inputs["data"],
+        statistics=space_from(inputs["statistics"]) if "statistics" in inputs else None,
+        experts=(lambda: experts) if experts else None,
+    )
+
+
+@CELLS.register("distill")
+def compute(cell: RunSpec, run: RunDir, worker: Worker) -> None:
+    """Run the engine, store the set with its preview, and record its facts."""
+    from distill.engine import distill
+    from distill.method import config_of
+
+    inputs = cell.inputs
+    total, problem = inputs["config"]["iterations"], problem_of(cell, worker)
+    try:
+        result = distill(
+            problem,
+            inputs["method"],
+            config_of(inputs["method"], inputs["config"]),
+            inputs["flip"],
+            checkpointer=run,
+            stop=worker.stop,
+            report=lambda done, loss: worker.progress(cell.digest, done, total, loss),
+            provenance={
+                "dataset": inputs["dataset"],
+                "recipe": inputs["config"],
+                "numerics": inputs["numerics"],
+                "cell": cell.digest,
+            },
+        )
+    except DivergenceError as error:
+        path = error.last_good.save(run.path(LAST_GOOD_FILE))
+        run.mark_diverged({"message": str(error), "step": error.step, "last_good": str(path)})
+        raise DivergenceError(f"{error}\nThe last finite images are in {path}.", error.step, str(path)) from error
+    result.save(run.path(SET_FILE))
+    facts = result.provenance
+    run.finish(
+        {
+            "set": SET_FILE,
+            "set_digest": result.digest,
+            "set_bytes": result.nbytes,
+            **{key: facts[key] for key in ("iterations", "loss_first", "loss_last")},
+        }
+    )
+
+
+@COSTS.register("distill")
+def passes(cell: RunSpec, data: RealDataset) -> list[Passes]:
+    """What the method says an iteration needs."""
+    from distill.fyi import FLIPS
+    from distill.method import METHODS, config_of
+    from distill.problem import Problem
+
+    inputs = cell.inputs
+    problem = Problem(data.train, data.space, inputs["ipc"], inputs["seed"], tuple(inputs["classes"]))
+    method = METHODS.get(inputs["method"])(config_of(inputs["method"], inputs["config"]), problem)
+    counts = [n * inputs["config"]["iterations"] for n in method.passes(FLIPS.get(inputs["flip"]).multiplier)]
+    return [Passes(inputs["config"]["model"], problem.shape, problem.num_classes, *counts)]

@@ -1,0 +1,167 @@
+"""Run type `robust`: one network of one arm of the robust scores, tested on images set aside or on test images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fyi_bench.run.estimate import COSTS, Passes
+from fyi_bench.run.types.accuracy import protocol_of, training_passes
+from fyi_bench.run.worker import CELLS, Worker, using
+from fyi_bench.store.store import RunDir, RunSpec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from distill.image_set import ImageSet
+    from downstream.protocol import Protocol
+    from downstream.robust_scores import Arm, Rules
+    from fyi_bench.data import RealDataset
+
+NETWORK_FILE = "network.safetensors"
+VALIDATION, TEST = "validation", "test"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """The set in question. reference: as `Worker.image_set` takes it; file: where it is; counts: images a class.
+
+    own_space: whether networks are to be trained in the set's space, because it is not the data set's.
+    """
+
+    reference: Mapping[str, str]
+    file: str
+    counts: tuple[int, ...]
+    soft: bool
+    own_space: bool
+
+
+def robust_cell(
+    data: RealDataset,
+    subject: Subject,
+    arm: Arm,
+    protocol: Protocol,
+    rules: Rules,
+    seed: int,
+    tested: str,
+    precision: str,
+    teacher: str = "",
+) -> RunSpec:
+    """The cell of one network. protocol: with the step size of the search; tested: 'validation' or 'test'.
+
+    teacher: digest of the cell whose network gives random images their labels, where the set's are soft.
+    """
+    from downstream.robust_scores import NUMERICS
+
+    labels = "hard" if arm.labels == "hard" or not subject.soft else "own"
+    what: dict[str, Any] = {"subject": arm.subject, "labels": labels}
+    if arm.subject == "real":
+        images = rules.real_images
+    else:
+        images = sum(subject.counts)
+        what |= {"space": dict(subject.reference)} if subject.own_space else {}
+        what |= {"set": dict(subject.reference)} if arm.subject == "set" else {"counts": list(subject.counts)}
+    if arm.subject == "random" and labels == "own":
+        what["teacher"] = teacher
+    inputs = {
+        "dataset": data.name,
+        "data": data.train_digest,
+        **({"test_data": data.test_digest} if tested == TEST else {}),
+        **what,
+        "real_images": rules.real_images,
+        "validation": rules.validation,
+        "tested": tested,
+        "protocol": protocol.keyed(),
+        "seed": seed,
+        "precision": precision,
+        "numerics": {"robust": NUMERICS, **using("accuracy", "trainer", "augment", "cutmix", "decode", "network")},
+    }
+    notes = {
+        "protocol": protocol.name,
+        "protocol_version": protocol.version,
+        "images": images or len(data.train),
+        "file": subject.file,
+    }
+    return RunSpec("robust", inputs, notes)
+
+
+@CELLS.register("robust")
+def compute(cell: RunSpec, run: RunDir, worker: Worker) -> None:
+    """Train, test once, record; a network of real images is kept, as a teacher."""
+    from distill.tensor_file import save_tensors
+    from downstream.training import accuracy, new_network, train
+
+    inputs, protocol = cell.inputs, protocol_of(cell)
+    data = worker.data(inputs["dataset"], test=inputs["tested"] == TEST)
+    rest, held = _split(inputs, data, worker)
+    space = data.space if "space" not in inputs else _own(cell, worker).space
+    train_set = _train_set(cell, rest, data, worker)
+    total = protocol.epochs_for(len(train_set))
+    network = new_network(protocol.eval_model, train_set, inputs["seed"]).to(worker.device)
+    trained = train(
+        network,
+        train_set,
+        protocol,
+        inputs["seed"],
+        device=worker.device,
+        precision=inputs["precision"],
+        space=space,
+        stop=worker.stop,
+        report=lambda epochs, loss: worker.progress(cell.digest, epochs, total, loss),
+    )
+    judged = data.test if inputs["tested"] == TEST else held
+    value = accuracy(network, judged, space, worker.device, inputs["precision"])
+    if inputs["subject"] == "real" and inputs["tested"] == TEST:
+        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+        save_tensors(run.path(NETWORK_FILE), weights, {"cell": cell.digest})
+    run.finish({"value": value, "last_loss": trained.losses[-1], "images": len(train_set)})
+
+
+def _split(inputs: Mapping[str, Any], data: RealDataset, worker: Worker) -> tuple[ImageSet, ImageSet]:
+    from downstream.robust_scores import set_aside
+
+    key = ("set aside", inputs["dataset"], inputs["validation"])
+    return worker.keep(key, lambda: set_aside(data.train, inputs["validation"]))
+
+
+def _own(cell: RunSpec, worker: Worker) -> ImageSet:
+    reference = cell.inputs.get("set") or cell.inputs["space"]
+    return worker.image_set({**reference, **({} if "cell" in reference else {"file": cell.notes["file"]})})
+
+
+def _train_set(cell: RunSpec, rest: ImageSet, data: RealDataset, worker: Worker) -> ImageSet:
+    from downstream.nas import balanced
+    from downstream.robust_scores import hardened, random_like, taught
+
+    inputs = cell.inputs
+    if inputs["subject"] == "real":
+        return balanced(rest, inputs["real_images"] or None, 0, "robust real")
+    if inputs["subject"] == "set":
+        own = _own(cell, worker)
+        return hardened(own) if inputs["labels"] == "hard" else own
+    drawn = random_like(rest, inputs["counts"], inputs["seed"])
+    if inputs["labels"] == "hard":
+        return drawn
+    return taught(drawn, _teacher(inputs["teacher"], data, worker), data.space)
+
+
+def _teacher(digest: str, data: RealDataset, worker: Worker) -> nn.Module:
+    import search_space
+    from distill.tensor_file import load_tensors
+    from fyi_bench import rng
+
+    record = worker.store.get(digest)
+    model = record["config"]["protocol"]["eval_model"]
+    network = search_space.build(model, *data.train.shape[:2], data.num_classes, rng.stream(0, "teacher"))
+    tensors, _ = load_tensors(worker.store.artefact("robust", digest, NETWORK_FILE))
+    network.load_state_dict(tensors)
+    return network.to(worker.device)
+
+
+@COSTS.register("robust")
+def passes(cell: RunSpec, data: RealDataset) -> list[Passes]:
+    """Training passes, and one over the images it is tested on."""
+    held = round(cell.inputs["validation"] * len(data.train))
+    tested = len(data.test) if cell.inputs["tested"] == TEST else held
+    return [training_passes(cell, data, tested)]

@@ -1,0 +1,125 @@
+"""Run type `trail`: a run of distillation with the set kept on its way, for protocols that pick the best of checkpoints.
+
+The engine is stopped after each iteration that is asked for, which leaves a checkpoint there; a run of that many
+iterations then goes on from it and ends at once. So what is kept is the set that a shorter run would have given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from fyi_bench.errors import DivergenceError
+from fyi_bench.run.estimate import COSTS, Passes
+from fyi_bench.run.types.distill import passes, problem_of
+from fyi_bench.run.worker import CELLS, Worker
+from fyi_bench.store.store import RunDir, RunSpec
+
+if TYPE_CHECKING:
+    from distill.image_set import ImageSet
+    from fyi_bench.data import RealDataset
+
+
+def trail_cell(made: RunSpec, at: Sequence[int], raw: bool = False) -> RunSpec:
+    """The cell of the sets of a `distill` cell after the iterations `at`.
+
+    raw: also the images themselves, where the method's result is something else (FTD's running average).
+    """
+    return RunSpec("trail", {**made.inputs, "at": sorted(at), "raw": raw}, made.notes)
+
+
+def set_name(iteration: int) -> str:
+    """File of the set after so many iterations."""
+    return f"set-{iteration}.safetensors"
+
+
+def raw_name(iteration: int) -> str:
+    """File of the images themselves after so many iterations."""
+    return f"raw-{iteration}.safetensors"
+
+
+class _Reached(Exception):
+    """No error: the iteration asked for is done, and its checkpoint is on the disk."""
+
+
+class _Until:
+    """Stops the engine when so many iterations are done, or when the worker is to stop."""
+
+    def __init__(self, iteration: int, done: int, outer: Any):
+        self.iteration, self.done, self.outer = iteration, done, outer
+
+    def requested(self) -> bool:
+        return self.done >= self.iteration or (self.outer is not None and self.outer.requested())
+
+    def check(self) -> None:
+        if self.done >= self.iteration:
+            raise _Reached
+        self.outer.check()
+
+
+@CELLS.register("trail")
+def compute(cell: RunSpec, run: RunDir, worker: Worker) -> None:
+    """Run to each iteration in turn and keep the set that is there."""
+    from distill.engine import distill
+    from distill.method import config_of
+
+    inputs, problem = cell.inputs, problem_of(cell, worker)
+    whole = inputs["config"]["iterations"]
+
+    def engine(iterations: int, stop: Any = None, report: Callable[[int, float], None] | None = None) -> ImageSet:
+        config = config_of(inputs["method"], {**inputs["config"], "iterations": iterations})
+        facts = {"dataset": inputs["dataset"], "recipe": inputs["config"], "numerics": inputs["numerics"]}
+        return distill(
+            problem, inputs["method"], config, inputs["flip"], checkpointer=run, stop=stop, report=report,
+            provenance={**facts, "cell": cell.digest},
+        )  # fmt: skip
+
+    for iteration in inputs["at"]:
+        names = [set_name(iteration), *([raw_name(iteration)] if inputs["raw"] else [])]
+        if all(run.path(name).exists() for name in names):
+            continue
+        _advance(engine, run, worker, cell, iteration, max(whole, iteration + 1))
+        found = engine(iteration)
+        found.save(run.path(set_name(iteration)), preview=False)
+        if inputs["raw"]:
+            _, tensors, _ = run.load()
+            replace(found, images=tensors["images"]).save(run.path(raw_name(iteration)), preview=False)
+    facts = found_facts(run, inputs["at"])
+    run.finish(facts)
+
+
+def _advance(engine: Callable, run: RunDir, worker: Worker, cell: RunSpec, iteration: int, whole: int) -> None:
+    """Take the run to this iteration and leave its checkpoint there."""
+    held = run.load()
+    until = _Until(iteration, held[0] if held else 0, worker.stop)
+
+    def follow(done: int, loss: float) -> None:
+        until.done = done
+        worker.progress(cell.digest, done, cell.inputs["at"][-1], loss)
+
+    try:
+        engine(whole, until, follow)
+    except _Reached:
+        return
+    except DivergenceError as error:
+        run.mark_diverged({"message": str(error), "step": error.step})
+        raise
+
+
+def found_facts(run: RunDir, at: Sequence[int]) -> dict[str, Any]:
+    """What the record says: digest and losses of each set."""
+    from distill.image_set import ImageSet
+
+    sets = {iteration: ImageSet.load(run.path(set_name(iteration))) for iteration in at}
+    return {
+        "set_digests": {str(iteration): one.digest for iteration, one in sets.items()},
+        "set_bytes": sets[at[-1]].nbytes,
+        **{key: sets[at[-1]].provenance[key] for key in ("iterations", "loss_first", "loss_last")},
+    }
+
+
+@COSTS.register("trail")
+def trail_passes(cell: RunSpec, data: RealDataset) -> list[Passes]:
+    """Those of the whole run."""
+    return passes(cell, data)

@@ -1,0 +1,1 @@
+"""Results on disk: run dirs, records, locks, checkpoints, merging."""

@@ -1,0 +1,236 @@
+"""Care of a store: check that everything in it is whole, and bring in the results of another machine."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fyi_bench.errors import DataError, StoreError
+from fyi_bench.files import atomic_write, sha256_file
+from fyi_bench.store.checkpoint import Checkpoints, checkpoint_steps
+from fyi_bench.store.lock import FolderLock
+from fyi_bench.store.record import same_result
+from fyi_bench.store.run_dir import (
+    CONFIG,
+    DIVERGED,
+    DONE,
+    RECORD,
+    artefact_names,
+    broken_artefacts,
+    cell_digest,
+    final_record,
+    read_config,
+    sweep,
+)
+
+if TYPE_CHECKING:
+    from fyi_bench.store.store import Store
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Something in a run folder that is not whole: what, and what to do about it."""
+
+    folder: Path
+    what: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.folder}: {self.what}\n{self.remedy}"
+
+
+@dataclass
+class MergeReport:
+    """What a merge did; every entry is kind/digest.
+
+    copied: finished runs brought in. mended: damaged here, replaced by the whole copy. advanced: unfinished runs now
+    further than before. same: finished here already, with the same result. older: unfinished there and no further
+    than here. conflicts: finished in both with different results, ours kept. damaged: not whole there, with the
+    reason. busy: being worked on here.
+    """
+
+    copied: list[str] = field(default_factory=list)
+    mended: list[str] = field(default_factory=list)
+    advanced: list[str] = field(default_factory=list)
+    same: list[str] = field(default_factory=list)
+    older: list[str] = field(default_factory=list)
+    conflicts: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+    busy: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """The report for people: counts, then what needs a decision."""
+        counts = (
+            (self.copied, "finished runs brought in"),
+            (self.mended, "damaged runs replaced by whole copies"),
+            (self.advanced, "unfinished runs brought further"),
+            (self.same, "already here"),
+            (self.older, "unfinished there and no further than here"),
+        )
+        lines = [f"{len(names)} {text}" for names, text in counts if names] or ["nothing to bring in"]
+        lines += [f"{name}: both stores have a result and they differ; the one here is kept" for name in self.conflicts]
+        lines += [f"{name}: somebody works on it here; merge again later" for name in self.busy]
+        return lines + [f"left out {reason}" for reason in self.damaged]
+
+
+def problems_of(folder: Path) -> list[Problem]:
+    """Everything in one run folder that is not whole."""
+    anew = f"Remove {folder} and run its command again, or merge a whole copy."
+    try:
+        found = _config_problems(folder)
+        record = final_record(folder)
+        broken = broken_artefacts(folder, record) if record else []
+    except StoreError as error:
+        return [Problem(folder, str(error).splitlines()[0], anew)]
+    found += broken
+    if record:
+        return [Problem(folder, what, anew) for what in found]
+    steps = checkpoint_steps(folder)
+    return [Problem(folder, what, anew) for what in found] + [
+        Problem(folder, str(error).splitlines()[0], "Remove it; the run goes on from an older one or starts again.")
+        for step in steps
+        if (error := _checkpoint_error(folder, step)) is not None
+    ]
+
+
+def merge(ours: Store, theirs: Store) -> MergeReport:
+    """Bring runs of `theirs` into `ours`; see `Store.merge`."""
+    if not theirs.root.is_dir():
+        raise StoreError(f"There is no store {theirs.root}.\nName the folder that holds its kinds (distill, …).")
+    if ours.root.exists() and ours.root.samefile(theirs.root):
+        raise StoreError(f"{theirs.root} is this very store.\nName another one.")
+    report = MergeReport()
+    for info in theirs.ls():
+        source, target = info.folder, ours.root / info.kind / info.digest
+        name = f"{info.kind}/{info.digest}"
+        try:
+            outcome = _merge_finished if info.state == "done" else _merge_unfinished
+            getattr(report, outcome(source, target)).append(name)
+        except _SourceDamaged as error:
+            report.damaged.append(f"{name}: {error}")
+    return report
+
+
+class _SourceDamaged(Exception):
+    """The other store's run cannot be trusted."""
+
+
+def _merge_finished(source: Path, target: Path) -> str:
+    """Bring in one finished run; returns the list of the report it belongs to."""
+    problems = problems_of(source)
+    if problems:
+        raise _SourceDamaged(problems[0].what)
+    lock = FolderLock(target)
+    if not lock.try_acquire():
+        return "busy"
+    try:
+        finished_here = (target / DONE).exists()
+        if finished_here and not problems_of(target):
+            return "same" if _equal_runs(source, target) else "conflicts"
+        _replace(source, target)
+    finally:
+        lock.release()
+    return "mended" if finished_here else "copied"
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Make `target` a copy of a finished run; a kill on the way leaves an unfinished one that completes itself."""
+    artefacts = final_record(source)["artefacts"]
+    (target / DONE).unlink(missing_ok=True)
+    (target / RECORD).unlink(missing_ok=True)
+    sweep(target)
+    for name in set(artefact_names(target)) - set(artefacts):
+        (target / name).unlink()
+    for name, facts in artefacts.items():
+        _copy(source / name, target / name, facts["sha256"])
+    (target / DIVERGED).unlink(missing_ok=True)
+    _copy(source / CONFIG, target / CONFIG)
+    _copy(source / RECORD, target / RECORD)
+    _checkpoints(target).clear()
+    _copy(source / DONE, target / DONE)
+
+
+def _merge_unfinished(source: Path, target: Path) -> str:
+    """Bring in artefacts and checkpoints of an unfinished run that is further than ours."""
+    try:
+        wrong = _config_problems(source)
+    except StoreError as error:
+        wrong = [str(error).splitlines()[0]]
+    if wrong:
+        raise _SourceDamaged(wrong[0])
+    if (target / DONE).exists() or _progress(source) <= _progress(target):
+        return "older"
+    whole = [step for step in checkpoint_steps(source) if _checkpoint_error(source, step) is None]
+    if checkpoint_steps(source) and not whole:
+        raise _SourceDamaged("none of its checkpoints is whole")
+    lock = FolderLock(target)
+    if not lock.try_acquire():
+        return "busy"
+    try:
+        if (target / DONE).exists() or _progress(source) <= _progress(target):
+            return "older"
+        sweep(target)
+        if not (target / CONFIG).exists():
+            _copy(source / CONFIG, target / CONFIG)
+        marks = [DIVERGED] if (source / DIVERGED).exists() else []
+        for name in artefact_names(source) + marks:
+            _copy(source / name, target / name)
+        for step in whole:
+            _copy(_checkpoints(source).path(step), _checkpoints(target).path(step))
+    finally:
+        lock.release()
+    return "advanced"
+
+
+def _progress(folder: Path) -> tuple[int, bool, bool]:
+    """How far an unfinished run is: newest step, whether it diverged there, whether it has artefacts."""
+    steps = checkpoint_steps(folder)
+    return (steps[-1] if steps else -1, (folder / DIVERGED).exists(), bool(artefact_names(folder)))
+
+
+def _equal_runs(source: Path, target: Path) -> bool:
+    """Whether two finished runs hold the same result: their values, and the tensors of their sets."""
+    ours, theirs = final_record(target), final_record(source)
+    files, other_files = ours["artefacts"], theirs["artefacts"]
+    tensors = {name for name in files if name.endswith(".safetensors")}
+    if tensors != {name for name in other_files if name.endswith(".safetensors")} or not same_result(ours, theirs):
+        return False
+    changed = [name for name in tensors if files[name]["sha256"] != other_files[name]["sha256"]]
+    return all(_tensor_digests(target / name) == _tensor_digests(source / name) for name in changed)
+
+
+def _tensor_digests(path: Path) -> dict[str, str]:
+    """sha256 of each tensor: a header also holds cost and versions, which may differ."""
+    from distill.tensor_file import load_tensors
+
+    return load_tensors(path)[1].get("sha256", {"": sha256_file(path)})
+
+
+def _config_problems(folder: Path) -> list[str]:
+    config = read_config(folder)
+    expected = cell_digest(folder.parent.name, config["inputs"])
+    return [] if expected == folder.name else [f"{CONFIG} was edited: its digest is {expected}"]
+
+
+def _checkpoint_error(folder: Path, step: int) -> DataError | None:
+    checkpoints = _checkpoints(folder)
+    try:
+        checkpoints.read(step)
+    except DataError as error:
+        return error if checkpoints.path(step).exists() else None  # its run may have replaced it meanwhile
+    return None
+
+
+def _checkpoints(folder: Path) -> Checkpoints:
+    return Checkpoints(folder, folder.name)
+
+
+def _copy(source: Path, target: Path, sha256: str | None = None) -> None:
+    def write(temporary: Path) -> None:
+        shutil.copyfile(source, temporary)
+        if sha256 is not None and sha256_file(temporary) != sha256:
+            raise _SourceDamaged(f"{source.name} does not match its checksum")
+
+    atomic_write(target, write)
