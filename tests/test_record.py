@@ -18,6 +18,7 @@ import torch
 import fyi_bench
 from fyi_bench.errors import StoreError
 from fyi_bench.files import write_json
+from fyi_bench.store import record as module
 from fyi_bench.store.record import (
     COMMON_KEYS,
     SCHEMA,
@@ -32,7 +33,6 @@ from fyi_bench.store.record import (
     source_digest,
 )
 from fyi_bench.store.store import Store
-from fyi_bench.store import record as module
 
 ASSETS = Path(__file__).parent / "assets"
 ROOT = Path(__file__).resolve().parents[1]

@@ -16,10 +16,10 @@ import torch
 from fyi_bench.errors import BudgetExhausted, DivergenceError, Interrupted, StoreError, UsageError
 from fyi_bench.files import write_bytes
 from fyi_bench.run.deadline import Budget, Deadline
+from fyi_bench.store import lock as lock_module
 from fyi_bench.store.lock import FolderLock
 from fyi_bench.store.run_dir import CONFIG, DONE, RECORD
 from fyi_bench.store.store import RunSpec, Store
-from fyi_bench.store import lock as lock_module
 
 INPUTS = {"method": "dm", "config": {"lr_img": 1.0, "iterations": 20}, "seed": 0, "numerics": {"engine": 1}}
 CELL = RunSpec("distill", INPUTS, {"device": "cpu"})

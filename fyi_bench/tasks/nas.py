@@ -1,6 +1,6 @@
 """`fyi-bench nas`: how wrong a ranking of architectures on a condensed set is, held against one on real data.
 
-Every network is a run of its own (fyi_bench.run.queue), so any number of workers may help, and a stopped command goes on.
+Every network is a run of its own (run/queue.py), so any number of workers may help, and a stopped command goes on.
 Rules: networks that diverged or failed rank last, tied, and are counted (stats/rankings.py); an architecture trained
 several times on a side counts with the mean of those that did not fail.
 """

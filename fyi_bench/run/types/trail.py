@@ -1,4 +1,4 @@
-"""Run type `trail`: a run of distillation with the set kept on its way, for protocols that pick the best of checkpoints.
+"""Run type `trail`: a distillation with the set kept on its way, for protocols that pick the best of checkpoints.
 
 The engine is stopped after each iteration that is asked for, which leaves a checkpoint there; a run of that many
 iterations then goes on from it and ends at once. So what is kept is the set that a shorter run would have given.
