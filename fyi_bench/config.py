@@ -1,12 +1,19 @@
-"""The options shared by every command, as one frozen object for CLI, files and Python."""
+"""Options: how one is declared, and those that every command that computes has, as one frozen object.
+
+Command line and Python API are generated from such dataclasses, so a default and a help text are written once.
+"""
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
+from fyi_bench.duration import parse_duration
 from fyi_bench.errors import UsageError
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -15,33 +22,87 @@ PROTOCOL_BY_DEVICE = {"cpu": "quick", "cuda": "paper"}
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How and where to work; what to compute comes from the command.
+class Option:
+    """How a field of an options dataclass is asked for. help: one line.
 
-    data_root: folder of real data (None: FYI_BENCH_DATA, then ./data). store: folder of results (None:
-    FYI_BENCH_STORE, then ./runs). protocol 'auto' is 'paper' on a GPU and 'quick' on a CPU.
-    seed: first seed; seeds: how many independently distilled sets (None: as the protocol says).
-    workers: processes that share the cells (None: one a core on a CPU, else 1); threads: of each worker (None: what
-    `threads_for` says). overrides: `--set key=value`, any key of the recipe or the protocol.
-    budget: seconds after which to checkpoint and stop, or None.
+    flag: the word on the command line, default `--name-of-the-field`. argument: placeholder of a positional one
+    ('SET'), instead of a flag. environment: variable that gives the value where nothing else does. parse: text of the
+    command line -> value. advanced: listed in the second panel of the help.
     """
 
-    dataset: str = "cifar10"
-    data_root: Path | None = None
-    store: Path | None = None
-    protocol: str = "auto"
-    device: str = "auto"
-    precision: str = "fp32"
-    seed: int = 0
-    seeds: int | None = None
-    workers: int | None = None
-    threads: int | None = None
-    budget: float | None = None
-    overrides: Mapping[str, str] = field(default_factory=dict)
+    help: str
+    flag: str = ""
+    argument: str = ""
+    environment: str = ""
+    parse: Callable[[Any], Any] | None = None
+    advanced: bool = False
+
+
+def option(default: Any, help: str, **how: Any) -> Any:
+    """A field of an options dataclass. how: further fields of `Option`. A field of type tuple takes several values.
+
+    A field without a default is required: give `dataclasses.MISSING`.
+    """
+    kept = {"default_factory": lambda: dict(default)} if isinstance(default, dict) else {"default": default}
+    return dataclasses.field(**kept, metadata={"option": Option(help, **how)})
+
+
+def options_of(kind: type) -> dict[str, tuple[dataclasses.Field, Option]]:
+    """The fields of an options dataclass that a user can set, in their order, by name."""
+    return {f.name: (f, f.metadata["option"]) for f in dataclasses.fields(kind) if "option" in f.metadata}
+
+
+def _overrides_of(pairs: Any) -> Any:
+    return pairs if isinstance(pairs, Mapping) else parse_overrides(list(pairs))
+
+
+def _seconds_of(text: Any) -> Any:
+    return parse_duration(text) if isinstance(text, str) else text
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How and where to work; what to compute comes from the task's own options.
+
+    None means: as the help of the field says. `resolved` fills in what this machine gives.
+    """
+
+    dataset: str = option("cifar10", "Data set; `fyi-bench ls datasets` lists them.")
+    data_root: Path | None = option(
+        None, "Folder of real data sets; default: ./data.", environment="FYI_BENCH_DATA"
+    )  # fmt: skip
+    store: Path | None = option(None, "Folder of results; default: ./runs.", environment="FYI_BENCH_STORE")
+    protocol: str = option("auto", "auto: paper on a GPU, quick on a CPU; or a name of `fyi-bench ls protocols`.")
+    seed: int = option(0, "First seed.")
+    seeds: int | None = option(None, "Independently distilled sets, or class orders; default: as the protocol says.")
+    overrides: Mapping[str, str] = option(
+        {}, "key=value of the recipe or the protocol; may be repeated.", flag="--set", parse=_overrides_of
+    )  # fmt: skip
+    budget: float | None = option(
+        None, "Stop cleanly in time, such as 9m; the next call goes on.", parse=_seconds_of
+    )  # fmt: skip
+    device: str = option("auto", "auto, cpu or cuda.")
+    devices: tuple[str, ...] = option((), "GPUs to use, such as cuda:0 cuda:1; default: all.", advanced=True)
+    precision: str = option("fp32", "fp32, or bf16 where first derivatives are enough.")
+    workers: int | None = option(None, "Processes that share the work; default: one a core, or one a GPU.")
+    threads: int | None = option(
+        None, "Of each worker; default on a CPU: the cores over the runs of a kind, 1 under quick.", advanced=True
+    )  # fmt: skip
+    storage: str | None = option(
+        None, "Database of the queue: postgresql+psycopg://… or sqlite:///…; default: a file in the store.",
+        environment="FYI_BENCH_STORAGE", advanced=True,
+    )  # fmt: skip
+    artefacts: str | None = option(
+        None, "Where finished runs travel when workers share no store: a folder, s3://… or gs://…", advanced=True
+    )  # fmt: skip
+    enqueue: bool = option(False, "Leave the work to `fyi-bench worker`.", advanced=True)
 
     def __post_init__(self) -> None:
         if self.device not in DEVICES:
             raise UsageError(f"Unknown device '{self.device}'.\nKnown: {', '.join(DEVICES)}.")
+        for name in self.devices:
+            if not re.fullmatch(r"cuda:[0-9]+", name):
+                raise UsageError(f"'{name}' is no GPU.\nWrite for instance --devices cuda:0 cuda:1.")
         if self.precision not in PRECISIONS:
             raise UsageError(f"Unknown precision '{self.precision}'.\nKnown: {', '.join(PRECISIONS)}.")
         for name in ("seeds", "workers", "threads"):
@@ -57,13 +118,16 @@ class Settings:
         device = self.device if self.device == "cpu" else _default_device()
         if self.device not in ("auto", device):
             raise UsageError("There is no CUDA device here.\nUse --device auto, or leave it out.")
-        name = PROTOCOL_BY_DEVICE[device] if self.protocol == "auto" else self.protocol
+        if self.devices and device == "cpu":
+            raise UsageError("--devices names GPUs, and the work is on the CPU.\nLeave it out, or give --device cuda.")
+        devices = (self.devices or _gpus()) if device == "cuda" else ()
         return replace(
             self,
             device=device,
-            protocol=name,
+            devices=devices,
+            protocol=PROTOCOL_BY_DEVICE[device] if self.protocol == "auto" else self.protocol,
             store=self.store or Path(os.environ.get("FYI_BENCH_STORE", "runs")),
-            workers=self.workers or (_cores() if device == "cpu" else 1),
+            workers=self.workers or (_cores() if device == "cpu" else len(devices)),
         )
 
     def threads_for(self, cells: int) -> int:
@@ -93,6 +157,12 @@ def parse_overrides(pairs: list[str]) -> dict[str, str]:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _gpus() -> tuple[str, ...]:
+    import torch
+
+    return tuple(f"cuda:{number}" for number in range(max(1, torch.cuda.device_count())))
 
 
 def _default_device() -> str:

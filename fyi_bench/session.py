@@ -11,8 +11,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from fyi_bench.config import Settings
+from fyi_bench.duration import format_duration
 from fyi_bench.errors import Declined, PlanShown, UsageError, unknown_name_message
-from fyi_bench.run.deadline import Budget, Deadline, Interruption, format_duration
+from fyi_bench.run.deadline import Budget, Deadline, Interruption
 from fyi_bench.run.processes import Place, Rows, compute_cells, share_cells, work_together
 from fyi_bench.run.progress import Progress, progress
 from fyi_bench.run.runtime import prepare, release_memory

@@ -10,8 +10,9 @@ import time
 
 import pytest
 
+from fyi_bench.duration import format_duration, parse_duration
 from fyi_bench.errors import BudgetExhausted, Interrupted, UsageError
-from fyi_bench.run.deadline import Budget, Deadline, Interruption, format_duration, parse_duration
+from fyi_bench.run.deadline import Budget, Deadline, Interruption
 
 
 @pytest.fixture

@@ -36,7 +36,8 @@ def bench(
     from fyi_bench.bench.command import run_parts
     from fyi_bench.bench.run import Request, machine_of
     from fyi_bench.config import Settings
-    from fyi_bench.run.deadline import Budget, Deadline, parse_duration
+    from fyi_bench.duration import parse_duration
+    from fyi_bench.run.deadline import Budget, Deadline
 
     settings = Settings(store=store).resolved() if store is None else Settings(store=store)
     request = Request(

@@ -73,7 +73,7 @@ def _default_of(parameters: list[inspect.Parameter], name: str) -> Any:
 
 def _session(**o: Any) -> Any:
     from fyi_bench.config import Settings, parse_overrides
-    from fyi_bench.run.deadline import parse_duration
+    from fyi_bench.duration import parse_duration
     from fyi_bench.session import Session
 
     settings = Settings(

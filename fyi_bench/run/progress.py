@@ -16,8 +16,8 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, Protocol, TextIO
 
+from fyi_bench.duration import format_duration
 from fyi_bench.errors import UnknownNameError
-from fyi_bench.run.deadline import format_duration
 
 LINE_EVERY_S = 10.0
 _DRAW_EVERY_S = 0.1

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fyi_bench.duration import format_duration
 from fyi_bench.errors import StoreError, UsageError
-from fyi_bench.run.deadline import format_duration
 
 if TYPE_CHECKING:
     import sqlalchemy

@@ -1,0 +1,34 @@
+"""A plan: the runs that answer a question, before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from fyi_bench.files import digest_of
+from fyi_bench.store.store import RunSpec
+
+Records = Mapping[str, Mapping[str, Any]]  # digest of a finished run -> its record
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a task wants computed. title: one line (or more) for people. protocol: its name, shown first.
+
+    runs: in the order of their importance; which of them must be finished before another is what its run type says
+    (`needs`), so they form a graph. tolerant: a run that diverges ends itself alone, not the command. open: more runs
+    follow from the results of these. details: whatever the task wants to find again when it answers.
+    """
+
+    title: str
+    protocol: str
+    runs: tuple[RunSpec, ...] = ()
+    tolerant: bool = False
+    open: bool = False
+    details: Any = None
+
+    @property
+    def digest(self) -> str:
+        """16 hex digits over the runs, whatever their order."""
+        return digest_of(sorted({run.digest for run in self.runs}))
