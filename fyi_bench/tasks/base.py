@@ -7,8 +7,8 @@ every task. The command line and the Python API are generated from the task's `O
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
@@ -17,6 +17,7 @@ from fyi_bench.run.plan import Plan, Records
 
 if TYPE_CHECKING:
     from fyi_bench.session import Session
+    from fyi_bench.store.store import RunSpec
 
 O = TypeVar("O")  # noqa: E741  the task's Options
 Record = dict[str, Any]
@@ -25,24 +26,32 @@ Record = dict[str, Any]
 class Task(Generic[O]):
     """One question of a user. A subclass in a file of `fyi_bench/tasks`, or of an entry point, is found by its name.
 
-    name: the command's word. summary: one line of help. Options: a frozen dataclass whose fields are made by
-    `fyi_bench.config.option`. defaults: common settings that differ for this task ({"dataset": "cifar100"}).
-    examples: command lines shown at the end of its help.
+    It is registered under the `task` of its records. name: the command's word; empty for one that another task asks.
+    summary: one line of help. Options: a frozen dataclass whose fields are made by `fyi_bench.config.option`.
+    settings: the common options it takes (fields of Settings), None for all. defaults: those that differ for this task
+    ({"dataset": "cifar100"}). examples: command lines shown at the end of its help. heading: over its records on the
+    report's page. keeps: whether its answer is a record for the store. returns: the entry of its answer that the
+    Python word returns; the whole answer where empty.
     """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     Options: ClassVar[type]
+    settings: ClassVar[Sequence[str] | None] = None
     defaults: ClassVar[Mapping[str, Any]] = {}
     examples: ClassVar[Sequence[str]] = ()
+    heading: ClassVar[str] = ""
+    keeps: ClassVar[bool] = True
+    returns: ClassVar[str] = ""
 
     def plan(self, session: Session, options: O, found: Records) -> Plan:
         """The runs that answer the question, as far as they are known.
 
         found: records of finished runs by digest, empty at first. A plan that is `open` is asked for again when its
         runs are finished, and may then name more. Raises UsageError for impossible options before any data is read.
+        A plan without runs and title, as this one, is not announced: `answer` does all there is to do.
         """
-        raise NotImplementedError(self.name)
+        return Plan("", "")
 
     def answer(self, session: Session, options: O, plan: Plan, found: Records) -> Record:
         """The record, of a plan whose runs are finished (or failed, where the plan is `tolerant`)."""
@@ -51,6 +60,10 @@ class Task(Generic[O]):
     def partial(self, session: Session, options: O, plan: Plan, found: Records) -> Record | None:
         """The answer so far when work is stopped in the middle, to be shown and not kept; None for none."""
         return None
+
+    def files(self, session: Session, options: O, plan: Plan, found: Records) -> Mapping[str, Path]:
+        """Files that the options ask for beside the record, written once it is saved: word -> path."""
+        return {}
 
     def words(self, record: Mapping[str, Any]) -> str:
         """The answer for the terminal, 80 columns wide."""
@@ -85,7 +98,12 @@ class Part:
 def plan_of_parts(title: str, parts: Sequence[Part], found: Records) -> Plan:
     """One plan of all parts; `details` is [(part, its plan)]."""
     plans = [(part, part.plan(found)) for part in parts]
-    runs = tuple({run.digest: run for _, plan in plans for run in plan.runs}.values())
-    first = plans[0][1] if plans else Plan("", "")
-    return replace(first, title=title, runs=runs, open=any(plan.open for _, plan in plans),
-                   tolerant=all(plan.tolerant for _, plan in plans), details=plans)  # fmt: skip
+    each = [plan for _, plan in plans]
+    runs, later = (_unique(run for plan in each for run in getattr(plan, name)) for name in ("runs", "later"))
+    protocol = each[0].protocol if each else ""
+    return Plan(title, protocol, runs, tolerant=all(plan.tolerant for plan in each),
+                open=any(plan.open for plan in each), later=later, details=plans)  # fmt: skip
+
+
+def _unique(runs: Iterable[RunSpec]) -> tuple[RunSpec, ...]:
+    return tuple({run.digest: run for run in runs}.values())
