@@ -7,8 +7,8 @@ import pytest
 from fyi_bench.config import Settings
 from fyi_bench.errors import BudgetExhausted
 from fyi_bench.present.missing import Missing
-from fyi_bench.present.tables.results import command_records
 from fyi_bench.session import Session
+from fyi_bench.store.commands import command_records
 from fyi_bench.tasks.fill import fill
 
 SMALL = ("--set", "model=convnet-w8", "--set", "iterations=2", "--set", "batch_real=4")

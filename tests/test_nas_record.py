@@ -11,12 +11,12 @@ import fyi_bench
 import tiny
 from downstream import nas
 from fyi_bench.data.real import RealDataset
+from fyi_bench.present.faithful import faithful_words
 from fyi_bench.present.figures.nas import nas_figure
 from fyi_bench.present.report import report_html
 from fyi_bench.present.show_nas import show_nas
 from fyi_bench.present.tables import table
 from fyi_bench.stats import STATISTICS, paired_rank_difference
-from fyi_bench.stats.faithful import faithful_words
 from fyi_bench.store.store import Store
 from fyi_bench.tasks.save import save_record
 from search_space import space720

@@ -13,7 +13,7 @@ import pytest
 from fyi_bench.errors import StoreError
 from fyi_bench.files import write_json, write_text
 from fyi_bench.present.figures.mosaic import mosaic, png_of
-from fyi_bench.present.report import report_html, report_of_store, write_report
+from fyi_bench.present.report import report_html, report_of_store
 from fyi_bench.present.report.images import mosaics
 from fyi_bench.store.store import RunSpec, Store
 from sample_records import (
@@ -57,9 +57,7 @@ class Page(HTMLParser):
 def page(tmp_path_factory) -> Page:
     folder = tmp_path_factory.mktemp("report")
     found = [with_sets(distill_record(), folder), continual_record(), evaluate_record()]
-    path = write_report(found, folder, "A title")
-    assert path == folder / "report.html"
-    return Page(path.read_text(encoding="utf-8"))
+    return Page(report_html(found, "A title"))
 
 
 def test_every_record_is_on_the_page_with_its_numbers(page):

@@ -247,7 +247,7 @@ def test_estimates_come_from_the_plan_of_the_command(monkeypatch, tmp_path):
     import fyi_bench.data
     import fyi_bench.run.estimate
     from fyi_bench.config import Settings
-    from fyi_bench.present.tables import estimate_with
+    from fyi_bench.tasks.time import estimate_with
 
     monkeypatch.setattr(fyi_bench.data, "load_dataset", lambda name, root, download: tiny_dataset(name))
     monkeypatch.setattr(

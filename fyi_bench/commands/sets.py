@@ -177,8 +177,8 @@ def figure(
 def plan_figure(session: Any, needs: list[Any]) -> None:
     """Print the commands a figure is drawn from, with their time; then stop."""
     from fyi_bench.errors import PlanShown
-    from fyi_bench.present.tables import estimate_with
     from fyi_bench.present.words import seconds_words
+    from fyi_bench.tasks.time import estimate_with
 
     estimate = estimate_with(session.settings)
     for need in needs:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from fyi_bench.present.faithful import difference_of_search, faithful_words, rules_words, with_interval
 from fyi_bench.present.words import (
     HOLE,
     arm_title,
@@ -16,7 +17,6 @@ from fyi_bench.present.words import (
     signed_points,
     text_table,
 )
-from fyi_bench.stats.faithful import difference_of_search, faithful_words, rules_words, with_interval
 
 _CORRELATIONS = {"spearman_all": "Spearman, all", "spearman_top50": "top 50 %", "kendall_all": "Kendall, all"}
 AGREEMENT = ("ranked on", *_CORRELATIONS.values(), "top-10 recall", "regret, points", "failed")

@@ -15,6 +15,7 @@ from fyi_bench.stats.intervals import (
     resampled_indices,
 )
 from fyi_bench.stats.rankings import (
+    HEADLINE,
     STATISTICS,
     kendall,
     noise_ceiling,
@@ -28,6 +29,7 @@ from fyi_bench.stats.rankings import (
 )
 
 __all__ = [
+    "HEADLINE",
     "LEVEL",
     "RESAMPLES",
     "STATISTICS",

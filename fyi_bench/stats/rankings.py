@@ -58,6 +58,7 @@ _STATISTICS = {
     "regret": _Statistic(lambda kernel, w: kernel.regret(w), "percentile"),
 }
 STATISTICS = tuple(_STATISTICS)  # names in reports
+HEADLINE = "spearman_all"  # the one that verdicts and the `difference` of a search are about
 
 
 def scores(values: Values) -> np.ndarray:

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fyi_bench.stats import noise_ceiling, paired_rank_difference, rank_report
-from fyi_bench.stats.faithful import HEADLINE
 from fyi_bench.stats.misjudged import misjudged
+from fyi_bench.stats.rankings import HEADLINE
 from fyi_bench.store.record import build_record
 from fyi_bench.store.store import RunSpec, Store
 from fyi_bench.tasks.common import Arm

@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from distill.method import METHODS
 from fyi_bench.errors import UsageError, unknown_name_message
-from fyi_bench.present.tables import estimate_with, missing, table
+from fyi_bench.present.tables import missing, table
 from fyi_bench.session import Session
 from fyi_bench.tasks.fill import fill
+from fyi_bench.tasks.time import estimate_with
 
 
 def table_job(

@@ -10,6 +10,7 @@ from fyi_bench.present.figures.request import FIGURES, PaperFigure, Request, lac
 from fyi_bench.present.figures.style import Drawing, draw, frame, label_ends, label_inches, lines_of
 from fyi_bench.present.missing import Missing
 from fyi_bench.present.words import arm_label, count_words, difference_words, protocol_words
+from fyi_bench.store.commands import command_records
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -115,8 +116,6 @@ def continual_caption(record: Record) -> str:
 
 def _figure_e(request: Request) -> Drawing:
     """What of the paper's four panels the store has, by the protocol asked for."""
-    from fyi_bench.present.tables.results import command_records
-
     found = {}
     for record in command_records(request.store, "continual"):
         arms = [arm for arm in record["arms"] if arm["method"] in METHODS]

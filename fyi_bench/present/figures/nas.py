@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fyi_bench.errors import UnknownNameError
+from fyi_bench.present.faithful import correlation
 from fyi_bench.present.figures.style import FYI, GOLD, GREEN, ROSE, SOFT, VANILLA, VIOLET, Drawing, draw, frame
 from fyi_bench.present.words import arm_title, count_words, is_number, protocol_words
-from fyi_bench.stats.faithful import correlation
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fyi_bench.errors import FyiBenchError
+from fyi_bench.present.faithful import difference_of_search, faithful_words, rules_words, with_interval
 from fyi_bench.present.figures import nas
 from fyi_bench.present.figures.continual import continual_drawing
 from fyi_bench.present.figures.dots import accuracy_drawing, unequalness_drawing
@@ -34,8 +35,6 @@ from fyi_bench.present.words import (
     short,
     unequalness_of,
 )
-from fyi_bench.registry import Registry
-from fyi_bench.stats.faithful import difference_of_search, faithful_words, rules_words, with_interval
 
 if TYPE_CHECKING:
     from distill.image_set import ImageSet
@@ -81,34 +80,32 @@ class Section:
     notes: list[str] = field(default_factory=list)
 
 
-# task -> function(record, section, store) that fills in tables, figures and images
-TASKS: Registry[Callable[[Record, Section, Store | None], None]] = Registry(
-    "task of a record", group="fyi_bench.report_sections"
-)
+@dataclass(frozen=True)
+class SectionMaker:
+    """How records of a task look on the page. fill(record, section, store): puts in tables, figures, images.
+
+    heading: stands above the title of its sections.
+    """
+
+    heading: str
+    fill: Callable[[Record, Section, Store | None], None]
+
+
 _COUNTED = ("space", "evaluated", "failed")
-_KINDS = {
-    "distill": "Condensed sets",
-    "accuracy": "Accuracy of a set",
-    "cross-arch": "Other architectures",
-    "robust": "Robust scores",
-    "continual": "Continual learning",
-    "nas": "Architecture search",
-    "experts": "Expert trajectories",
-}
-TASK_ORDER = tuple(_KINDS)
 
 
-def section_of(record: Record, key: str, store: Store | None) -> Section:
+def section_of(record: Record, key: str, store: Store | None, makers: Mapping[str, SectionMaker]) -> Section:
     """The section of a record; key: unique on the page. Sets that cannot be read are said, not skipped in silence."""
-    kind = _KINDS.get(record["task"], record["task"])
+    maker = makers.get(record["task"])
+    kind = maker.heading if maker else record["task"]
     section = Section(key, kind, _title(record), _facts(record), command_of(record))
     section.headline, section.tone = headline(record)
     protocol = record["protocol"]
     section.protocol = protocol if isinstance(protocol, str) else protocol["name"]
     section.provenance = record_facts(record)
     section.notes += [CHOSEN_ON_TEST] if record.get("chosen_on_test") else []
-    if record["task"] in TASKS:
-        TASKS.get(record["task"])(record, section, store)
+    if maker:
+        maker.fill(record, section, store)
     else:
         section.notes.append(f"There is no layout for records of the task '{record['task']}': see its provenance.")
     return section
@@ -126,16 +123,12 @@ def headline(record: Record) -> tuple[str | None, str]:
     tone = "unknown"
     if has_interval(difference) and len(record["seeds"]) > 1:
         tone = "better" if difference["low"] > 0 else "worse" if difference["high"] < 0 else "unknown"
-    words = difference_of_search if record["task"] == "nas" else difference_of_record
-    return words(record, flips[0]), tone
+    return difference_of_record(record, flips[0]), tone
 
 
 def _numbers(record: Record) -> str | None:
     """What a record of a single set found, in one line."""
     arm = record["arms"][0]
-    if record["task"] == "robust":
-        scores = (f"{name} {mean_and_std(arm[key])}" for key, name in SCORES.items() if key.endswith("_robust"))
-        return f"{', '.join(scores)} (in %)"
     entries = arm.get("architectures", [])
     if len(record["arms"]) > 1 or not entries:
         return None
@@ -150,9 +143,6 @@ def command_of(record: Record) -> str | None:
     return shlex.join(map(str, command)) if isinstance(command, list) else command
 
 
-@TASKS.register("distill")
-@TASKS.register("accuracy")
-@TASKS.register("cross-arch")
 def accuracy_parts(record: Record, section: Section, store: Store | None) -> None:
     """Accuracy of every arm on every architecture, cost and symmetry of the sets."""
     arms = record["arms"]
@@ -175,7 +165,6 @@ def accuracy_parts(record: Record, section: Section, store: Store | None) -> Non
     _add_sets(record, section, store)
 
 
-@TASKS.register("continual")
 def continual_parts(record: Record, section: Section, store: Store | None) -> None:
     """The curves, and the numbers behind them."""
     arms = record["arms"]
@@ -200,10 +189,11 @@ def continual_parts(record: Record, section: Section, store: Store | None) -> No
     _add_sets(record, section, store)
 
 
-@TASKS.register("nas")
 def nas_parts(record: Record, section: Section, store: Store | None) -> None:
     """How well a search on the set ranks the architectures, in words and numbers; the dots; what is misjudged."""
     arms = record["arms"]
+    if "difference" in record:
+        section.headline = difference_of_search(record, asked_arm(record)["flip"])
     keys = ("spearman_all", "spearman_top50", "kendall_all", "kendall_top50", "top10_recall", "regret")
     names = {"regret": "regret, points", "top10_recall": "recall of the 10 best"}
     titles = list(map(arm_title, arms))
@@ -232,10 +222,11 @@ def nas_parts(record: Record, section: Section, store: Store | None) -> None:
     section.tables.append(TableView(caption, list(MISJUDGED), misjudged_rows(asked)))
 
 
-@TASKS.register("robust")
 def robust_parts(record: Record, section: Section, store: Store | None) -> None:
     """The scores, the accuracies they are made of, and what the set costs."""
     arm, rules = record["arms"][0], record["rules"]
+    scores = (f"{name} {mean_and_std(arm[key])}" for key, name in SCORES.items() if key.endswith("_robust"))
+    section.headline = f"{', '.join(scores)} (in %)"
     section.tables.append(
         TableView(
             f"{arm['model']}, in % of 1: both scores lie between 0 and 100. {cost_words(arm)}.",
@@ -252,7 +243,6 @@ def robust_parts(record: Record, section: Section, store: Store | None) -> None:
     _add_sets(record, section, store)
 
 
-@TASKS.register("experts")
 def experts_parts(record: Record, section: Section, store: Store | None) -> None:
     """What was trained, and how far its loss went down."""
     rows = [
@@ -266,6 +256,18 @@ def experts_parts(record: Record, section: Section, store: Store | None) -> None
 
 def _mean_last(losses: list[list[float]]) -> float:
     return sum(one[-1] for one in losses) / len(losses)
+
+
+# by task, in the order of the page
+MAKERS = {
+    "distill": SectionMaker("Condensed sets", accuracy_parts),
+    "accuracy": SectionMaker("Accuracy of a set", accuracy_parts),
+    "cross-arch": SectionMaker("Other architectures", accuracy_parts),
+    "robust": SectionMaker("Robust scores", robust_parts),
+    "continual": SectionMaker("Continual learning", continual_parts),
+    "nas": SectionMaker("Architecture search", nas_parts),
+    "experts": SectionMaker("Expert trajectories", experts_parts),
+}
 
 
 def _title(record: Record) -> str:

@@ -10,7 +10,6 @@ from fyi_bench.present.tables.build import missing, same_architecture, table
 from fyi_bench.present.tables.forms import FORMS
 from fyi_bench.present.tables.layouts import LAYOUTS, layout
 from fyi_bench.present.tables.model import VERDICT_RULE, Cell, Column, Ours, Row, Table
-from fyi_bench.present.tables.time import estimate_with
 
 __all__ = [
     "FORMS",
@@ -22,7 +21,6 @@ __all__ = [
     "Ours",
     "Row",
     "Table",
-    "estimate_with",
     "layout",
     "missing",
     "same_architecture",

@@ -12,13 +12,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fyi_bench.errors import FyiBenchError, StoreError
+from fyi_bench.errors import FyiBenchError
 from fyi_bench.files import digest_of
 from fyi_bench.present.tables.model import PAPER, Ours
 from fyi_bench.stats import mean_std, paired_difference
-from fyi_bench.store.record import read_record
+from fyi_bench.store.commands import command_records
 from fyi_bench.store.run_dir import final_record
-from fyi_bench.tasks.save import FOLDER
 
 if TYPE_CHECKING:
     from fyi_bench.store.store import Store
@@ -156,19 +155,6 @@ def notes_on_data(store: Store) -> dict[str, str]:
         data = record.get("data") or {}
         if data.get("note") and data.get("train"):
             found[data["train"]] = data["note"]
-    return found
-
-
-def command_records(store: Store, task: str | None = None) -> list[dict[str, Any]]:
-    """Records of finished commands, of one task where asked; those that cannot be read are left out."""
-    found = []
-    for path in sorted((store.root / FOLDER).glob("*.json")):
-        try:
-            record = read_record(path)
-        except StoreError:  # the report names them; a table must not depend on a damaged page of another command
-            continue
-        if task is None or record.get("task") == task:
-            found.append(record)
     return found
 
 

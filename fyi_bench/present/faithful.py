@@ -12,10 +12,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from fyi_bench.present.words import HOLE, MINUS, arm_title, count_words, is_number, percent
+from fyi_bench.present.words import HOLE, MINUS, arm_title, count_words, is_number, percent, verdict
+from fyi_bench.stats import HEADLINE
 
 Record = Mapping[str, Any]
-HEADLINE = "spearman_all"  # the statistic that the verdict and the record's `difference` are about
 _HALF = "spearman_top50"
 # below so many architectures a bootstrap over them is no interval (their coverage was measured from 30 on)
 _FEWEST, _FEWEST_REPEATED = 20, 10
@@ -93,8 +93,6 @@ def rules_words(record: Record) -> list[str]:
 
 def difference_of_search(record: Record, flip: str) -> str:
     """The paired difference of a `nas` record in words: 'Spearman over all, fyi − none: +0.03, 95 % interval …'."""
-    from fyi_bench.present.words import verdict
-
     difference = record["difference"]
     what = f"Spearman over all, {flip} {MINUS} none:"
     if not is_number(difference["mean"]) or not is_number(difference["low"]):
