@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from fyi_bench.config import Settings
-from fyi_bench.duration import format_duration
-from fyi_bench.errors import Declined, PlanShown, UsageError, unknown_name_message
-from fyi_bench.run.deadline import Budget, Deadline, Interruption
-from fyi_bench.run.processes import Place, Rows, compute_cells, share_cells, work_together
-from fyi_bench.run.progress import Progress, progress
-from fyi_bench.run.runtime import prepare, release_memory
-from fyi_bench.run.worker import Worker
+from fyi_bench.errors import UsageError, unknown_name_message
+from fyi_bench.run.deadline import Budget, Deadline
+from fyi_bench.run.executor import announce, compute
+from fyi_bench.run.plan import Plan
 from fyi_bench.store.store import RunSpec, Store
 
 if TYPE_CHECKING:
     from distill.recipes import Recipe
     from downstream.protocol import Protocol
     from fyi_bench.data import RealDataset
-
-ASK_ABOVE_SECONDS = 30 * 60
 
 
 @dataclass
@@ -88,21 +82,8 @@ class Session:
                 raise UsageError(unknown_name_message("key", key, known))
 
     def announce(self, title: str, cells: Sequence[RunSpec], protocol_name: str) -> None:
-        """Print the plan: protocol first, what is to compute, how long it takes. Stops here on a dry run."""
-        from fyi_bench.run.estimate import estimate_seconds
-
-        s, threads = self.settings, self.settings.threads_for(len(cells))
-        missing = [cell for cell in cells if not self.store.has(cell)]
-        self.say(f"protocol {protocol_name} · {s.device} · {s.workers} worker(s) x {threads} thread(s) · {s.precision}")
-        self.say(title + (f" · {self.data.note}" if self.data.note else ""))
-        seconds = estimate_seconds(missing, self.data, s.device, threads, s.workers)
-        release_memory()
-        done = f" ({len(cells) - len(missing)} done already)" if len(missing) < len(cells) else ""
-        self.say(f"{len(cells)} cells{done}, about {format_duration(seconds)} to go · store {s.store}")
-        if self.dry_run:
-            raise PlanShown
-        if seconds > ASK_ABOVE_SECONDS and s.budget is None and not self.confirm("Go on?"):
-            raise Declined("Not started.\nUse --budget to work in pieces, or --yes to agree beforehand.")
+        """Print the plan; stops here on a dry run."""
+        announce(self, Plan(title, protocol_name, tuple(cells)))
 
     def announce_and_compute(
         self, title: str, protocol_name: str, stages: Sequence[tuple[str, Sequence[RunSpec]]]
@@ -112,14 +93,9 @@ class Session:
         return self.compute(stages)
 
     def compute(self, stages: Sequence[tuple[str, Sequence[RunSpec]]]) -> dict[str, dict[str, Any]]:
-        """Compute what is missing, stage after stage, and return every cell's record by digest."""
-        records: dict[str, dict[str, Any]] = {}
-        with Interruption(self.stop), progress(self.display) as shown:
-            for title, cells in stages:
-                unique = list({cell.digest: cell for cell in cells}.values())
-                self._compute_stage(shown, title, unique)
-                records |= {cell.digest: self._record(cell) for cell in unique}
-        return records
+        """Compute what is missing and return every run's record by digest."""
+        runs = tuple(cell for _, cells in stages for cell in cells)
+        return compute(self, "runs", Plan("", "", runs)) if runs else {}
 
     def wall_s(self) -> float:
         """Seconds since the command began."""
@@ -134,41 +110,3 @@ class Session:
             "precision": self.settings.precision,
             "wall_s": self.wall_s(),
         }
-
-    def _record(self, cell: RunSpec) -> dict[str, Any]:
-        with self.store.run(cell) as run:
-            return run.record
-
-    def _compute_stage(self, shown: Progress, title: str, cells: Sequence[RunSpec]) -> None:
-        missing = [cell for cell in cells if not self.store.has(cell)]
-        if not missing:
-            return
-        threads = self.settings.threads_for(len(cells))
-        s, rows = self.settings, Rows(shown, title, len(missing), "cell", {c.digest: name_of(c) for c in missing})
-        try:
-            if min(s.workers, len(missing)) > 1:
-                place = Place(self.store.root, s.data_root, s.device, threads)
-                work = functools.partial(share_cells, missing, place)
-                work_together(work, min(s.workers, len(missing)), rows.events, self.stop)
-            left = [cell for cell in missing if not self.store.has(cell)]  # with workers: what another command is at
-            if left:
-                prepare(threads)
-                self._worker.progress, self._worker.say = rows.events.progress, rows.events.say
-                compute_cells(left, self._worker, rows.events)
-        finally:
-            rows.end()
-
-    @cached_property
-    def _worker(self) -> Worker:
-        """Kept between stages, with the data it has read."""
-        return Worker(self.store, self.settings.data_root, self.settings.device, self.stop)
-
-
-def name_of(cell: RunSpec) -> str:
-    """Short name of a cell for people."""
-    i: Mapping[str, Any] = cell.inputs
-    words = [cell.kind, i.get("method"), i.get("flip") if i.get("flip") not in (None, "none") else None]
-    if "step" in i:
-        words.append(f"step {i['step'] + 1}/{i['steps']}")
-    words.append(f"seed {i['seed']}" if "seed" in i else None)
-    return " ".join(str(w) for w in words if w)

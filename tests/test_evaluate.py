@@ -12,7 +12,8 @@ from fyi_bench.data import load_dataset
 from fyi_bench.errors import DataError, DivergenceError, UsageError
 from fyi_bench.formats.inspection import format_report, inspect_set
 from fyi_bench.present.show import show_evaluate
-from fyi_bench.run.worker import AT_ONCE, TOGETHER
+from fyi_bench.run.types.accuracy import Accuracy
+from fyi_bench.run.worker import AT_ONCE
 from fyi_bench.store.store import Store
 
 TINY = {"eval_model": "convnet-w8", "epochs": "2", "min_steps": "0", "nets": "2"}
@@ -47,32 +48,33 @@ def test_networks_together_are_those_one_by_one(tmp_path, small, monkeypatch):
     """What a GPU does with the networks of a set, made a CPU's way here."""
     path, more = small.save(tmp_path / "set.safetensors"), {"nets": "3"}
     alone = evaluated(path, tmp_path / "alone", **more)["arms"][0]["architectures"][0]
-    sizes, compute = [], TOGETHER.get("accuracy")
+    sizes, compute = [], Accuracy.compute_together
 
-    def watched(cells, runs, worker) -> None:
-        sizes.append(len(cells))
-        compute(cells, runs, worker)
+    def watched(self, runs, worker) -> None:
+        sizes.append(len(runs))
+        compute(self, runs, worker)
 
-    monkeypatch.setitem(TOGETHER._entries, "accuracy", watched)
+    monkeypatch.setattr(Accuracy, "compute_together", watched)
     monkeypatch.setitem(AT_ONCE, "cpu", 2)
     together = evaluated(path, tmp_path / "together", **more)["arms"][0]["architectures"][0]
-    assert sizes == [2]  # and one alone
+    assert sizes == [2, 1]
     assert together["values"] == alone["values"]
     assert together["seconds"][0] == together["seconds"][1] > 0
 
 
 @pytest.mark.parametrize("trouble", [DivergenceError("one of them", step=0), RuntimeError("CUDA out of memory.")])
 def test_networks_are_trained_alone_where_it_does_not_go_together(tmp_path, small, monkeypatch, trouble):
-    tried = []
+    tried, compute = [], Accuracy.compute_together
 
-    def fails(cells, runs, worker) -> None:
-        tried.append(len(cells))
-        raise trouble
+    def fails(self, runs, worker) -> None:
+        if len(runs) > 1:
+            tried.append(len(runs))
+            raise trouble
+        compute(self, runs, worker)
 
     store = Store(tmp_path / "runs")
     monkeypatch.setitem(AT_ONCE, "cpu", 2)
-    TOGETHER.names()
-    monkeypatch.setitem(TOGETHER._entries, "accuracy", fails)
+    monkeypatch.setattr(Accuracy, "compute_together", fails)
     record = evaluated(small.save(tmp_path / "set.safetensors"), store.root, nets="4")
     assert len(record["arms"][0]["architectures"][0]["values"]) == 4
     assert {run.state for run in store.ls()} == {"done"}
@@ -80,12 +82,11 @@ def test_networks_are_trained_alone_where_it_does_not_go_together(tmp_path, smal
 
 
 def test_other_errors_of_networks_together_are_raised(tmp_path, small, monkeypatch):
-    def fails(cells, runs, worker) -> None:
+    def fails(self, runs, worker) -> None:
         raise RuntimeError("a defect")
 
     monkeypatch.setitem(AT_ONCE, "cpu", 2)
-    TOGETHER.names()
-    monkeypatch.setitem(TOGETHER._entries, "accuracy", fails)
+    monkeypatch.setattr(Accuracy, "compute_together", fails)
     with pytest.raises(RuntimeError, match="a defect"):
         evaluated(small.save(tmp_path / "set.safetensors"), tmp_path / "runs")
 

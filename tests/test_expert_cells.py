@@ -15,9 +15,8 @@ from distill.recipes import recipe
 from fyi_bench.config import Settings
 from fyi_bench.data.real import RealDataset
 from fyi_bench.errors import BudgetExhausted, DivergenceError, StoreError, UsageError
-from fyi_bench.run.estimate import COSTS
 from fyi_bench.run.types.distill import distill_cell
-from fyi_bench.run.types.expert import TRAJECTORY_FILE, expert_cells, prerequisites
+from fyi_bench.run.types.expert import TRAJECTORY_FILE, Expert, expert_cells, prerequisites
 from fyi_bench.run.worker import SET_FILE, Worker, ensure
 from fyi_bench.session import Session
 from fyi_bench.store.store import RunSpec, Store
@@ -90,7 +89,7 @@ def test_experts_key_the_set_and_methods_without_them_have_none():
 
 
 def test_cost_counts_every_pass_and_gsam_twice():
-    plain, flat = (COSTS.get("expert")(expert_cells(cell(m).inputs)[0], dataset())[0] for m in ("mtt", "ftd"))
+    plain, flat = (Expert().passes(expert_cells(cell(m).inputs)[0], dataset())[0] for m in ("mtt", "ftd"))
     assert plain.first == 3 * 36
     assert flat.first == 2 * plain.first
 

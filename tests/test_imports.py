@@ -77,7 +77,7 @@ def test_core_runs_where_only_torch_and_friends_are_installed():
     block = "; ".join(f"sys.modules['{name}'] = None" for name in absent)
     statement = (
         f"{block}; import distill.engine, distill.method, downstream.training, downstream.accuracy;"
-        " distill.method.METHODS.names(); import fyi_bench.run.worker; fyi_bench.run.worker.CELLS.names();"
+        " distill.method.METHODS.names(); import fyi_bench.run.worker; fyi_bench.run.worker.RUN_TYPES.names();"
         " fyi_bench.run.worker.numerics"
     )
     assert "torch" in modules_after(statement)

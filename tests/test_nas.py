@@ -184,8 +184,8 @@ def test_the_command_ranks_every_arm_against_the_real_side(record, tmp_path):
     assert "real data, another seed (3 of them)" in shown
     assert "dm+fyi misjudges the" in shown
     assert len(misjudged_table(record["arms"][0])) == 2 + sum(len(levels) for levels in levels_of(record))
-    # nothing is trained again, and the sweep is not even opened
-    path = tmp_path / "store" / "sweep.sqlite3"
+    # nothing is trained again, and the queue is not even opened
+    path = tmp_path / "store" / "queue.sqlite3"
     path.unlink()
     again = nas_job(session(tmp_path), QUESTION)
     assert (again["digest"], again["arms"]) == (record["digest"], record["arms"])
@@ -292,7 +292,7 @@ def test_enqueuing_leaves_the_work_to_workers(small, tmp_path):
     made = session(tmp_path, SHORT)
     settings = replace(made.settings, budget=None)
     assert worker_job(settings, Duty(default_url(made.store)), say=lines.append) == 15
-    assert lines[0].endswith("1 sweep(s), 15 job(s) open")
+    assert lines[0].endswith("1 queue(s), 15 run(s) open")
     assert worker_job(settings, Duty(default_url(made.store))) == 0
     assert nas_job(made, replace(question, enqueue_only=False))["arms"][0]["evaluated"] == 6
     with pytest.raises(UsageError, match="No storage is named"):

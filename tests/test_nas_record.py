@@ -17,8 +17,8 @@ from fyi_bench.present.report import report_html
 from fyi_bench.present.show_nas import show_nas
 from fyi_bench.present.tables import table
 from fyi_bench.stats import STATISTICS, paired_rank_difference
+from fyi_bench.store.answers import save_answer
 from fyi_bench.store.store import Store
-from fyi_bench.tasks.save import save_record
 from search_space import space720
 
 
@@ -72,7 +72,7 @@ def searched(record: dict) -> dict:
 
 def test_table_b_reads_it(record, tmp_path):
     store = Store(tmp_path)
-    save_record(store, searched(record))
+    save_answer(store, searched(record))
     made = table("B", store)
     row = next(row for row in made.rows if row.flip == "fyi")
     cell = next(made.cell(row, column) for column in made.columns if column.metric == "spearman_all")

@@ -160,7 +160,7 @@ def test_the_source_digest_follows_names_and_bytes_of_the_code(tmp_path, monkeyp
 
     def digest() -> str:
         code = "import importlib.util, pathlib; from importlib.machinery import PathFinder\n"
-        code += "from fyi_bench import record; import sys\n"
+        code += "from fyi_bench.store import record; import sys\n"
         code += "importlib.util.find_spec = lambda name: PathFinder.find_spec(name, [sys.argv[1]])\n"
         code += "print(record.source_digest())"
         command = [sys.executable, "-c", code, str(tmp_path)]

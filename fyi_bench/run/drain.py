@@ -1,4 +1,4 @@
-"""A worker of sweeps: takes jobs, computes their cells into the store, and stops when there are none left."""
+"""A worker at its queues: takes runs, computes them into the store, and stops when there are none left."""
 
 from __future__ import annotations
 
@@ -6,19 +6,17 @@ import contextlib
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fyi_bench.errors import BudgetExhausted, DataError, DivergenceError, FyiBenchError, Interrupted, StoreError
-from fyi_bench.run.queue import BEAT_S, GRACE_S, Claim, Sweep
-from fyi_bench.run.worker import Worker, ensure
+from fyi_bench.run.artefacts import Artefacts
+from fyi_bench.run.queue import BEAT_S, GRACE_S, Claim, Queue
+from fyi_bench.run.runtime import set_threads
+from fyi_bench.run.worker import Worker, alike, ensure, numerics, together
 
-if TYPE_CHECKING:
-    from fyi_bench.run.artefacts import Artefacts
-    from fyi_bench.run.memory import MemorySweep
-
-POLL_S = 1.0
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S, _LOOK_SHARE = 0.05, 1.0, 0.1
 _EXPLAIN_S = 20.0
 _TROUBLES, _TROUBLES_AT_FIRST = 10, 3  # unexpected errors in a row after which a worker mistrusts itself
 
@@ -27,121 +25,169 @@ _TROUBLES, _TROUBLES_AT_FIRST = 10, 3  # unexpected errors in a row after which 
 class Habits:
     """How a worker behaves.
 
-    linger: wait while others still work, in case one of them dies; else leave when nothing waits.
-    artefacts: where finished runs travel when workers share no folder. done(digest) is told.
+    linger: wait while others still work, in case one of them dies; else leave when nothing waits. tolerant: types
+    whose failed runs end themselves alone; a failure of any other ends this worker (None: all are tolerated, for
+    workers that serve many commands). threads: of every run, whatever its plan says. artefacts: where finished runs
+    travel when workers share no folder. done(digest) is told.
     """
 
     linger: bool = True
+    tolerant: Sequence[str] | None = None
+    threads: int | None = None
     beat_s: float = BEAT_S
     grace_s: float = GRACE_S
     artefacts: Artefacts | None = None
     done: Callable[[str], None] = lambda digest: None
 
+    def forgives(self, claim: Claim) -> bool:
+        """Whether the failure of this run is no matter for the worker."""
+        return self.tolerant is None or claim.spec.kind in self.tolerant
 
-@dataclass
-class _State:
-    finished: int = 0
-    troubles: int = 0
-    idle_since: float | None = None
-    told: bool = False
 
-    def linger(self, worker: Worker) -> None:
-        """Say once, when it takes longer, why this worker neither works nor leaves."""
+def drain(queues: Sequence[Queue], worker: Worker, habits: Habits | None = None) -> int:
+    """Work until no run is left; returns how many this worker finished.
+
+    Raises what `worker.stop` raises when asked to stop, after giving the run back, and errors that are this machine's
+    trouble (no data, disk full, a database that stays away): another worker may have more luck.
+    """
+    return _Drain(queues, worker, habits or Habits()).run()
+
+
+class _Drain:
+    def __init__(self, queues: Sequence[Queue], worker: Worker, habits: Habits):
+        self.queues, self.worker, self.habits = queues, worker, habits
+        self.finished = self.troubles = 0
+        self.idle_since: float | None = None
+        self.pause, self.told = _FIRST_PAUSE_S, False
+
+    def run(self) -> int:
+        while True:
+            self.worker.check()
+            for queue in self.queues:
+                for line in queue.bring_back(self.habits.grace_s):
+                    self.worker.say(line)
+            began = time.monotonic()
+            claim = next((claim for queue in self.queues if (claim := queue.claim()) is not None), None)
+            if claim is not None:
+                self._work(claim)
+            elif not self._stay(time.monotonic() - began):
+                return self.finished
+
+    def _stay(self, looked_s: float) -> bool:
+        """Whether to wait, when nothing can be taken now; a little while has passed then."""
+        if not self.habits.linger or not any(queue.has_open() for queue in self.queues):
+            return False
+        if self.habits.tolerant is not None and any(self._ended(queue) for queue in self.queues):
+            return False
         now = time.monotonic()
         self.idle_since = self.idle_since or now
         if not self.told and now - self.idle_since > _EXPLAIN_S:
             self.told = True
-            worker.say("Nothing waits; staying while other workers finish theirs, in case one of them dies.")
+            self.worker.say("Nothing waits; staying while other workers finish theirs, in case one of them dies.")
+        time.sleep(max(looked_s / _LOOK_SHARE, min(self.pause, self.habits.grace_s / 2)))
+        self.pause = min(_LONGEST_PAUSE_S, 2 * self.pause)
+        return True
 
+    def _ended(self, queue: Queue) -> bool:
+        """Whether a run that matters failed elsewhere: the command will say so."""
+        return any(kind not in self.habits.tolerant for kind, _, _ in queue.failed())
 
-def drain(sweeps: Sequence[Sweep | MemorySweep], worker: Worker, habits: Habits | None = None) -> int:
-    """Work until no job is left; returns how many this worker finished.
+    def _work(self, claim: Claim) -> None:
+        self.idle_since, self.pause = None, _FIRST_PAUSE_S
+        key, count = alike(claim.spec, self.worker)
+        more = claim.queue.claim_alike(key, count - 1, lambda spec: alike(spec, self.worker)[0]) if count > 1 else []
+        claims = [claim, *more]
+        with contextlib.ExitStack() as hearts:
+            for each in claims:
+                hearts.enter_context(Heart(each, self.habits.beat_s))
+            if more:
+                self._together(claims)
+            for position, each in enumerate(claims):
+                try:
+                    self._one(each)
+                except BaseException:
+                    for left in claims[position + 1 :]:
+                        with contextlib.suppress(StoreError):
+                            left.queue.put_back(left)
+                    raise
 
-    Raises what `worker.stop` raises when asked to stop, after giving the job back, and errors that are this
-    machine's trouble (no data, disk full, a database that stays away): another worker may have more luck.
-    """
-    habits, state = habits or Habits(), _State()
-    while True:
-        _check(worker)
-        for sweep in sweeps:
-            for line in sweep.bring_back(habits.grace_s):
-                worker.say(line)
-        claim = next((claim for sweep in sweeps if (claim := sweep.claim()) is not None), None)
-        if claim is not None:
-            _work(claim, worker, habits, state)
-        elif not habits.linger or not any(sweep.has_open() for sweep in sweeps):
-            return state.finished
-        else:
-            state.linger(worker)
-            time.sleep(min(POLL_S, habits.grace_s / 2))
-
-
-def _work(claim: Claim, worker: Worker, habits: Habits, state: _State) -> None:
-    sweep = claim.sweep
-    try:
-        with Heart(claim, habits.beat_s):
-            record = _record(claim, worker, habits)
-    except DivergenceError as error:
-        sweep.fail(claim, _first_line(str(error)))
-    except (BudgetExhausted, Interrupted, KeyboardInterrupt):
-        sweep.put_back(claim)
-        raise
-    except FyiBenchError as error:
-        with contextlib.suppress(StoreError):  # the database may be the trouble
-            sweep.put_back(claim, _first_line(str(error)))
-        raise
-    except Exception as error:
-        state.troubles += 1
-        _forgive(claim, worker, error)
-        if state.troubles >= (_TROUBLES if state.finished else _TROUBLES_AT_FIRST):
+    def _together(self, claims: Sequence[Claim]) -> None:
+        self._make_ready(claims[0])
+        try:
+            together([claim.spec for claim in claims], self.worker)
+        except BaseException:
+            for claim in claims:
+                with contextlib.suppress(StoreError):
+                    claim.queue.put_back(claim)
             raise
-        return
-    else:
-        value = record.get("value")
-        sweep.complete(claim, value, {"seconds": record.get("wall_s"), "worker": claim.holder})
-    state.troubles = 0
-    state.finished += 1
-    habits.done(claim.job.cell.digest)
+
+    def _one(self, claim: Claim) -> None:
+        queue = claim.queue
+        try:
+            record = self._record(claim)
+        except DivergenceError as error:
+            queue.fail(claim, _first_line(str(error)))
+            if not self.habits.forgives(claim):
+                raise
+        except (BudgetExhausted, Interrupted, KeyboardInterrupt):
+            queue.put_back(claim)
+            raise
+        except FyiBenchError as error:
+            with contextlib.suppress(StoreError):  # the database may be the trouble
+                queue.put_back(claim, _first_line(str(error)))
+            raise
+        except Exception as error:
+            self.troubles += 1
+            self._forgive(claim, error)
+            if not self.habits.forgives(claim) or self.troubles >= (_TROUBLES if self.finished else _TROUBLES_AT_FIRST):
+                raise
+            return
+        else:
+            queue.complete(claim, record.get("value"), {"seconds": record.get("wall_s"), "worker": claim.holder})
+        self.troubles = 0
+        self.finished += 1
+        self.habits.done(claim.spec.digest)
+
+    def _make_ready(self, claim: Claim) -> None:
+        check_numerics(claim.spec.inputs.get("numerics", {}))
+        set_threads(self.habits.threads or claim.threads)
+        if self.habits.artefacts is not None:
+            for kind, digest in claim.needs:
+                self.habits.artefacts.bring(self.worker.store, kind, digest)
+
+    def _record(self, claim: Claim) -> Mapping[str, Any]:
+        self._make_ready(claim)
+        record = ensure(claim.spec, self.worker)
+        if self.habits.artefacts is not None:
+            self.habits.artefacts.put(self.worker.store, claim.spec.kind, claim.spec.digest)
+        return record
+
+    def _forgive(self, claim: Claim, error: Exception) -> None:
+        """An error nobody foresaw: it may be the run's or this machine's, so the run goes to somebody else."""
+        text = f"{type(error).__name__}: {_first_line(str(error))}"
+        again = claim.queue.put_back(claim, text)
+        if not self.habits.forgives(claim):
+            return
+        where = traceback.extract_tb(error.__traceback__)[-1]
+        ending = "it waits for another try" if again else "it counts as failed"
+        self.worker.say(
+            f"{claim.spec.kind} {claim.spec.digest} failed ({text}, {where.name}:{where.lineno}); {ending}."
+        )
 
 
-def _record(claim: Claim, worker: Worker, habits: Habits) -> dict[str, Any]:
-    cell = claim.job.cell
-    check_numerics(cell.inputs.get("numerics", {}))
-    if habits.artefacts is None:
-        return ensure(cell, worker)
-    for kind, digest in claim.job.needs:
-        habits.artefacts.bring(worker.store, kind, digest)
-    record = ensure(cell, worker)
-    habits.artefacts.put(worker.store, cell.kind, cell.digest)
-    return record
-
-
-def _forgive(claim: Claim, worker: Worker, error: Exception) -> None:
-    """An error nobody foresaw: it may be the job's or this machine's, so the job goes to somebody else."""
-    text = f"{type(error).__name__}: {_first_line(str(error))}"
-    again = claim.sweep.put_back(claim, text)
-    where = traceback.extract_tb(error.__traceback__)[-1]
-    ending = "it waits for another try" if again else "it counts as failed"
-    worker.say(f"{claim.job.cell.kind} {claim.job.cell.digest} failed ({text}, {where.name}:{where.lineno}); {ending}.")
-
-
-def check_numerics(planned: dict[str, int]) -> None:
-    """Raise DataError where this installation computes other numbers than the one that planned the cell."""
-    if not planned:
-        return
-    from fyi_bench.run.worker import numerics
-
-    here = numerics()
+def check_numerics(planned: Mapping[str, int]) -> None:
+    """Raise DataError where this installation computes other numbers than the one that planned the run."""
+    here = numerics() if planned else {}
     for component, version in planned.items():
         if here.get(component, version) != version:
             raise DataError(
-                f"The sweep was planned with version {version} of the component '{component}', here is"
-                f" {here[component]}.\nInstall the same fyi-bench on every machine of a sweep."
+                f"The run was planned with version {version} of the component '{component}', here is"
+                f" {here[component]}.\nInstall the same fyi-bench on every machine."
             )
 
 
 class Heart:
-    """Counts up a job's sign of life in a thread of its own while the job is worked on."""
+    """Counts up a run's sign of life in a thread of its own while it is worked on."""
 
     def __init__(self, claim: Claim, beat_s: float):
         self._claim, self._beat_s, self._over = claim, beat_s, threading.Event()
@@ -152,8 +198,8 @@ class Heart:
         while going and not self._over.wait(self._beat_s):
             count += 1
             with contextlib.suppress(StoreError):  # a database that is away will hear the next beat
-                going = self._claim.sweep.beat(self._claim, count)
-        self._claim.sweep.end_thread()
+                going = self._claim.queue.beat(self._claim, count)
+        self._claim.queue.end_thread()
 
     def __enter__(self) -> Heart:
         self._thread.start()
@@ -162,11 +208,6 @@ class Heart:
     def __exit__(self, *_: object) -> None:
         self._over.set()
         self._thread.join()
-
-
-def _check(worker: Worker) -> None:
-    if worker.stop is not None:
-        worker.stop.check()
 
 
 def _first_line(text: str) -> str:

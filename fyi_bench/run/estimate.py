@@ -1,4 +1,4 @@
-"""How long cells will take: the image passes they need, at the speed this machine shows in a second of measuring.
+"""How long runs will take: the image passes they need, at the speed this machine shows in a second of measuring.
 
 Run as a program (`python -m fyi_bench.run.estimate`), this prints how well a few networks tell the times of a search.
 """
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fyi_bench.config import PRECISIONS
-from fyi_bench.registry import Registry
+from fyi_bench.run.run_type import run_type
 from fyi_bench.store.store import RunSpec
 
 if TYPE_CHECKING:
@@ -21,11 +21,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from fyi_bench.data import RealDataset
-
-# kind -> function(cell, data) giving the passes it needs
-COSTS: Registry[Callable[[RunSpec, RealDataset], Iterable[Passes]]] = Registry(
-    "cell kind", package="fyi_bench.run.types", group="fyi_bench.costs"
-)
 
 START_SECONDS = 4.0  # importing torch and loading data, once a worker
 SHARED_MACHINE = 1.15  # workers side by side share memory bandwidth
@@ -63,17 +58,17 @@ class Passes:
 
 
 def estimate_seconds(
-    cells: Iterable[RunSpec], data: RealDataset, device: str, threads: int, workers: int, rough: bool = False
+    runs: Iterable[RunSpec], data: RealDataset, device: str, threads: int, workers: int, rough: bool = False
 ) -> float:
-    """Seconds of wall time for these cells on this machine; measures each network once (a second or so).
+    """Seconds of wall time for these runs on this machine; measures each network once (a second or so).
 
     rough: measure one small network only, for where the plans of many commands are timed at once.
     """
-    cells = list(cells)
-    if not cells:
+    runs = list(runs)
+    if not runs:
         return 0.0
-    total = sum(p.seconds(device, threads, rough) for cell in cells for p in COSTS.get(cell.kind)(cell, data))
-    used = min(workers, len(cells))
+    total = sum(p.seconds(device, threads, rough) for run in runs for p in run_type(run).passes(run, data))
+    used = min(workers, len(runs))
     return START_SECONDS + total / used * (SHARED_MACHINE if used > 1 else 1.0)
 
 

@@ -1,174 +1,227 @@
-"""A sweep from the side of the command that needs its results: enqueue, work along, wait, collect."""
+"""The executor: from a plan to the records of its runs, the same way for every command.
+
+It says the plan and its time, puts the missing runs into the queue of the store (or of `--storage`), lets processes of
+this machine work on it beside whoever else has the storage open, and returns the records. Who works, and where, cannot
+change a result: a run's numbers follow from its spec, and the number of its threads from the plan.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import importlib.util
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from fyi_bench.errors import StoreError
+from fyi_bench.duration import format_duration
+from fyi_bench.errors import Declined, DivergenceError, PlanShown, StoreError
+from fyi_bench.run.artefacts import Artefacts
 from fyi_bench.run.deadline import Deadline, Interruption
 from fyi_bench.run.drain import Habits, drain
-from fyi_bench.run.memory import MemorySweep
-from fyi_bench.run.processes import Events, Place, Rows, work_together
+from fyi_bench.run.estimate import estimate_seconds
+from fyi_bench.run.plan import Plan, Records
+from fyi_bench.run.processes import Events, Rows, work_together
 from fyi_bench.run.progress import Progress, progress
-from fyi_bench.run.queue import Counts, Job, Sweep, connect, finished
+from fyi_bench.run.queue import Counts, Queue, connect, finished
+from fyi_bench.run.run_type import run_type
+from fyi_bench.run.runtime import prepare, release_memory
 from fyi_bench.run.storage import sqlite_url
-from fyi_bench.store.store import Store
+from fyi_bench.run.worker import Worker
+from fyi_bench.store.store import RunSpec, Store
 
 if TYPE_CHECKING:
     from fyi_bench.session import Session
 
-FILE = "sweep.sqlite3"
-_COUNT_S, _COUNT_SHARE = 2.0, 0.05  # the ledger is counted this often, and for this share of the time at most
+QUEUE_FILE = "queue.sqlite3"
+ASK_ABOVE_SECONDS = 30 * 60
+_COUNT_S, _COUNT_SHARE = 2.0, 0.05  # the queue is counted this often, and for this share of the time at most
+_REASONS_SHOWN = 3
 
 
 @dataclass(frozen=True)
-class SweepPlan:
-    """What a process needs to take part in sweeps. name: of one sweep, or None for all."""
+class Crew:
+    """What a process needs to know to work on queues. study: name of one queue, or None for all of the storage.
+
+    devices: GPUs, shared out among the processes by their number. tolerant: see `drain.Habits`.
+    """
 
     url: str
-    name: str | None
-    place: Place
+    study: str | None
+    store: Path
+    data_root: Path | None
+    device: str
+    devices: tuple[str, ...] = ()
+    threads: int | None = None
     artefacts: str | None = None
     linger: bool = True
+    tolerant: tuple[str, ...] | None = None
+
+    def work(self, number: int, stop: Deadline, events: Events) -> int:
+        """Be process `number` until the queues are drained; returns how many runs it finished."""
+        prepare(self.threads or 1)
+        if self.devices:
+            import torch
+
+            torch.cuda.set_device(int(self.devices[number % len(self.devices)].partition(":")[2]))
+        store = Store(self.store, say=events.say)
+        worker = Worker(store, self.data_root, self.device, stop, events.progress, events.say)
+        ask = connect(self.url, stop.check, events.say)
+        artefacts = Artefacts.open(self.artefacts) if self.artefacts else None
+        habits = Habits(self.linger, self.tolerant, self.threads, artefacts=artefacts, done=events.done)
+        return drain(Queue.all(ask, self.study), worker, habits)
 
 
 def default_url(store: Store) -> str:
-    """The sweep of a store, when no --storage is given: a sqlite file beside the results."""
-    return sqlite_url(store.root / FILE)
+    """The queue of a store, where no --storage is given: a sqlite file beside the results."""
+    return sqlite_url(store.root / QUEUE_FILE)
 
 
-def compute_by_sweep(
-    session: Session,
-    name: str,
-    jobs: Sequence[Job],
-    url: str | None = None,
-    artefacts: str | None = None,
-    work: bool = True,
-) -> dict[str, str]:
-    """See to it that every job is done, here and by whoever else has the storage open; in the order of `jobs`.
+def execute(session: Session, name: str, plan_of: Callable[[Records], Plan]) -> tuple[Plan, Records]:
+    """Announce the plan and compute what is missing of it; returns the plan and the records of its finished runs.
 
-    Returns {digest: reason} of those that failed. work False: only enqueue. Raises what `session.stop` raises when
-    asked to stop; everything done is kept.
+    plan_of(records so far): the plan; asked again while it is `open` and names runs that are not computed. name: word
+    for the queue. Raises PlanShown after a dry run or --enqueue, Declined, DivergenceError for a run that may not fail,
+    and what `session.stop` raises when asked to stop; everything done is kept.
     """
-    missing = [job for job in _unique(jobs) if not finished(session.store, job.cell)]
-    if not missing:
-        return {}
-    if url is None and artefacts is None and work and importlib.util.find_spec("optuna") is None:
-        return _compute_here(session, missing)
-    url = url or default_url(session.store)
-    with Interruption(session.stop), progress(session.display) as shown:
-        ask = connect(url, session.stop.check, shown.say)
-        sweep = Sweep.open(ask, name, _choices(jobs))
-        cargo = _open_artefacts(artefacts)
-        if cargo is not None:
-            _exchange(cargo, session.store, missing)
-            missing = [job for job in missing if not finished(session.store, job.cell)]
-        sweep.enqueue(missing, session.store)
-        if work:
-            _work(session, sweep, missing, shown, SweepPlan(url, name, _place(session, len(_unique(jobs))), artefacts))
-        if cargo is not None:
-            for job in missing:
-                cargo.bring(session.store, job.cell.kind, job.cell.digest, optional=True)
-        return _failures(sweep, session.store, jobs)
+    plan = plan_of({})
+    announce(session, plan)
+    found = compute(session, name, plan)
+    while plan.open:
+        plan = plan_of(found)
+        if all(run.digest in found for run in plan.runs):
+            break
+        found = {**found, **compute(session, name, plan)}
+    return plan, found
 
 
-def _compute_here(session: Session, missing: Sequence[Job]) -> dict[str, str]:
-    """The same in this process alone, where Optuna is not installed."""
-    sweep = MemorySweep(missing)
-    with Interruption(session.stop), progress(session.display) as shown:
-        shown.say("Optuna is not installed: one worker, in this process.")
-        display = _display(shown, sweep, missing)
-        try:
-            worker = _place(session, 1).worker(session.stop, display.events)
-            drain([sweep], worker, Habits(done=display.events.done))
-        finally:
-            display.end()
-    return sweep.failures()
+def announce(session: Session, plan: Plan) -> None:
+    """Print the plan: protocol first, what is to compute, how long it takes. Stops here on a dry run."""
+    s, runs = session.settings, _unique([*plan.runs, *plan.later])
+    if not runs and not plan.title:
+        return
+    threads = threads_of(session, plan)
+    missing = [run for run in runs if not session.store.has(run)]
+    each = sorted({threads(run) for run in runs})
+    session.say(
+        f"protocol {plan.protocol} · {s.device} · {s.workers} worker(s) x"
+        f" {'-'.join(map(str, dict.fromkeys((each[0], each[-1]))))} thread(s) · {s.precision}"
+    )
+    session.say(plan.title + (f" · {session.data.note}" if session.data.note else ""))
+    seconds = estimate_seconds(missing, session.data, s.device, each[0], s.workers)
+    release_memory()
+    done = f" ({len(runs) - len(missing)} done already)" if len(missing) < len(runs) else ""
+    session.say(f"{len(runs)} runs{done}, about {format_duration(seconds)} to go · store {s.store}")
+    if session.dry_run:
+        raise PlanShown
+    if seconds > ASK_ABOVE_SECONDS and s.budget is None and not s.enqueue and not session.confirm("Go on?"):
+        raise Declined("Not started.\nUse --budget to work in pieces, or --yes to agree beforehand.")
 
 
-def _display(shown: Progress, sweep: Sweep | MemorySweep, jobs: Sequence[Job]) -> Display:
-    return Display(shown, len(jobs), lambda: [sweep.counts()], {job.cell.digest: job.title for job in jobs})
+def threads_of(session: Session, plan: Plan) -> Callable[[RunSpec], int]:
+    """Threads of each run of a plan: those that runs of its type leave each other; never a matter of who works."""
+    counts = Counter(run.kind for run in _unique([*plan.runs, *plan.later]))
+    return lambda spec: session.settings.threads_for(counts[spec.kind])
 
 
-def _place(session: Session, side_by_side: int) -> Place:
-    s = session.settings
-    return Place(session.store.root, s.data_root, s.device, s.threads_for(side_by_side))
+def compute(session: Session, name: str, plan: Plan) -> Records:
+    """See to it that every run of the plan is done, here and by whoever else has the storage open; their records."""
+    s, store, runs = session.settings, session.store, _unique(plan.runs)
+
+    def over(run: RunSpec) -> bool:
+        return finished(store, run) if run.kind in plan.tolerant else store.has(run)
+
+    missing = [run for run in runs if not over(run)]
+    if missing:
+        study = f"{name}-{plan.digest}"
+        url = s.storage or default_url(store)
+        artefacts = Artefacts.open(s.artefacts) if s.artefacts else None
+        with Interruption(session.stop), progress(session.display) as shown:
+            queue = Queue.open(connect(url, session.stop.check, shown.say), study, runs)
+            if artefacts is not None:
+                _exchange(artefacts, store, missing)
+                missing = [run for run in missing if not over(run)]
+            threads = threads_of(session, plan)
+            queue.enqueue(missing, store, threads, retried=lambda run: run.kind not in plan.tolerant)
+            if s.enqueue:
+                session.say(f"The queue '{study}' waits for `fyi-bench worker`; run this again without --enqueue.")
+                raise PlanShown
+            crew = Crew(url, study, store.root, s.data_root, s.device, s.devices, s.threads, s.artefacts,
+                        tolerant=plan.tolerant)  # fmt: skip
+            _work(crew, session, queue, missing, shown)
+            if artefacts is not None:
+                for run in missing:
+                    artefacts.bring(store, run.kind, run.digest, optional=True)
+            _end(session, queue, plan, [run for run in missing if not store.has(run)])
+    return records_of(store, runs)
 
 
-def _work(session: Session, sweep: Sweep, missing: Sequence[Job], shown: Progress, plan: SweepPlan) -> None:
-    display, count = _display(shown, sweep, missing), min(session.settings.workers or 1, len(missing))
+def records_of(store: Store, runs: Sequence[RunSpec]) -> Records:
+    """The records of those runs that are finished, by digest."""
+    return {run.digest: record for run in runs if (record := store.record(run)) is not None}
+
+
+def work_on(crew: Crew, count: int, view: Display, stop: Deadline) -> int:
+    """Let `count` processes (this one, where it is one) work; returns how many runs they finished."""
     try:
-        work_together(functools.partial(work_through, plan), count, display.events, session.stop, display.tick)
+        return work_together(functools.partial(_member, crew), count, view.events, stop, view.tick)
     finally:
-        display.end()
+        view.end()
 
 
-def _choices(jobs: Sequence[Job]) -> dict[str, list[str | int]]:
-    """Every value of each parameter, in the order of first appearance."""
-    found: dict[str, dict[str | int, None]] = {}
-    for job in jobs:
-        for key, value in job.params.items():
-            found.setdefault(key, {})[value] = None
-    return {key: list(values) for key, values in found.items()}
+def _member(crew: Crew, number: int, stop: Deadline, events: Events) -> int:
+    return crew.work(number, stop, events)
 
 
-def _unique(jobs: Sequence[Job]) -> list[Job]:
-    return list({job.cell.digest: job for job in jobs}.values())
+def _work(crew: Crew, session: Session, queue: Queue, missing: Sequence[RunSpec], shown: Progress) -> None:
+    titles = {run.digest: run_type(run).title(run) for run in missing}
+    view = Display(shown, len(missing), lambda: [queue.counts()], titles)
+    work_on(crew, min(session.settings.workers or 1, len(missing)), view, session.stop)
 
 
-def _failures(sweep: Sweep, store: Store, jobs: Sequence[Job]) -> dict[str, str]:
-    reasons = sweep.failures()
-    return {
-        job.cell.digest: reasons[job.cell.digest]
-        for job in jobs
-        if job.cell.digest in reasons and not store.has(job.cell)
-    }
+def _end(session: Session, queue: Queue, plan: Plan, left: Sequence[RunSpec]) -> None:
+    """Say which runs failed; raise where one may not."""
+    reasons = queue.failures()
+    failed = {run: reasons[run.digest] for run in left if run.digest in reasons}
+    diverged = {digest for _, digest, trial in queue.failed() if "diverged" in trial.user_attrs}
+    for run, reason in failed.items():
+        if run.kind not in plan.tolerant:
+            kind = DivergenceError if run.digest in diverged else StoreError
+            raise kind(f"{run_type(run).title(run)} failed on another worker: {reason}")
+    if failed:
+        distinct = list(dict.fromkeys(failed.values()))
+        session.say(f"{len(failed)} run(s) failed and are ranked last:")
+        for reason in distinct[:_REASONS_SHOWN]:
+            session.say(f"  {reason}")
+        if len(distinct) > _REASONS_SHOWN:
+            session.say(f"  and {len(distinct) - _REASONS_SHOWN} other reasons")
 
 
-def _exchange(cargo: Any, store: Store, jobs: Sequence[Job]) -> None:
+def _exchange(artefacts: Artefacts, store: Store, runs: Sequence[RunSpec]) -> None:
     """Bring what others finished, and give out what computing needs."""
-    for job in jobs:
-        cargo.bring(store, job.cell.kind, job.cell.digest, optional=True)
-    for kind, digest in dict.fromkeys(need for job in jobs for need in job.needs):
-        cargo.put(store, kind, digest)
+    for run in runs:
+        artefacts.bring(store, run.kind, run.digest, optional=True)
+    for kind, digest in dict.fromkeys(need for run in runs for need in run_type(run).needs(run)):
+        if store.is_done(kind, digest):
+            artefacts.put(store, kind, digest)
 
 
-def _open_artefacts(place: str | None) -> Any:
-    if place is None:
-        return None
-    from fyi_bench.run.artefacts import Artefacts
-
-    return Artefacts.open(place)
-
-
-def work_through(plan: SweepPlan, stop: Deadline, events: Events) -> int:
-    """Drain the plan's sweeps in this process, and return how many jobs were finished here."""
-    worker = plan.place.worker(stop, events)
-    ask = connect(plan.url, stop.check, events.say)
-    habits = Habits(plan.linger, artefacts=_open_artefacts(plan.artefacts), done=events.done)
-    return drain(Sweep.all(ask, plan.name), worker, habits)
+def _unique(runs: Sequence[RunSpec]) -> list[RunSpec]:
+    return list({run.digest: run for run in runs}.values())
 
 
 class Display(Rows):
-    """Sweeps as rows: all jobs, counted in the ledger, and those of this machine's workers.
+    """Queues as rows: all runs, counted in the queue, and those of this machine's workers.
 
-    total: jobs to do. counts(): what the ledgers say now. titles: of the jobs, by digest.
+    total: runs to do. counts(): what the queues say now. titles: of the runs, by digest.
     """
 
     def __init__(
-        self,
-        shown: Progress,
-        total: int,
-        counts: Callable[[], Sequence[Counts]],
-        titles: Mapping[str, str] | None = None,
-    ):
-        super().__init__(shown, "sweep", total, "job", titles or {})
+        self, shown: Progress, total: int, counts: Callable[[], Sequence[Counts]], titles: Mapping[str, str]
+    ):  # fmt: skip
+        super().__init__(shown, "runs", total, "run", titles)
         self.counts = counts
         self._due = time.monotonic() + _COUNT_S
 
@@ -177,7 +230,7 @@ class Display(Rows):
         self.tick()
 
     def tick(self) -> None:
-        """Now and then, set the stage to what the ledger says, which knows of other machines too."""
+        """Now and then, set the whole to what the queue says, which knows of other machines too."""
         began = time.monotonic()
         if began < self._due:
             return
@@ -188,12 +241,3 @@ class Display(Rows):
             self.stage.update(max(self.stage.step, done), failed=failed or None)
         now = time.monotonic()
         self._due = now + max(_COUNT_S, (now - began) / _COUNT_SHARE)
-
-
-def reasons_in_words(failures: Mapping[str, str], limit: int = 3) -> list[str]:
-    """Lines about failed jobs: how many, and some of the reasons."""
-    if not failures:
-        return []
-    distinct = list(dict.fromkeys(failures.values()))
-    more = [f"  and {len(distinct) - limit} other reasons"] if len(distinct) > limit else []
-    return [f"{len(failures)} job(s) failed and are ranked last:", *(f"  {text}" for text in distinct[:limit]), *more]

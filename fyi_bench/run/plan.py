@@ -17,15 +17,15 @@ class Plan:
     """What a task wants computed. title: one line (or more) for people. protocol: its name, shown first.
 
     runs: in the order of their importance; which of them must be finished before another is what its run type says
-    (`needs`), so they form a graph. tolerant: a run that diverges, and that no other needs, ends itself alone, not the
-    command. open: more runs follow from the results of these; later: stand-ins for them, for the estimate of time
-    alone. details: whatever the task wants to find again when it answers.
+    (`needs`), so they form a graph. tolerant: run types of which one that fails ends itself alone, not the command.
+    open: more runs follow from the results of these; later: stand-ins for them, for the estimate of time alone.
+    details: whatever the task wants to find again when it answers.
     """
 
     title: str
     protocol: str
     runs: tuple[RunSpec, ...] = ()
-    tolerant: bool = False
+    tolerant: tuple[str, ...] = ()
     open: bool = False
     later: tuple[RunSpec, ...] = ()
     details: Any = None

@@ -1,29 +1,26 @@
-"""Processes that work side by side: on the cells of a command, or on the jobs of a sweep.
+"""Processes that work side by side on a queue.
 
-What each of them does is a function. Who does which piece is settled where the pieces are: by the locks of the store,
-or by the ledger of the sweep. So the number of processes cannot change a result, and one that dies loses nothing:
-another is started, finds its piece free, and goes on from the checkpoint.
+What each of them does is a function; who does which piece is settled by the queue. So the number of processes cannot
+change a result, and one that dies loses nothing: another is started, and goes on from the checkpoint of its piece.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import multiprocessing
 import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import wait
-from pathlib import Path
 from typing import Any
 
 from fyi_bench import errors
 from fyi_bench.errors import BudgetExhausted, FyiBenchError, Interrupted, StoreError
 from fyi_bench.run.deadline import Budget, Deadline, Interruption
 from fyi_bench.run.progress import Progress
-from fyi_bench.run.worker import Worker, ensure_together, groups
-from fyi_bench.store.store import Busy, RunSpec, Store
 
 RESTARTS = 3
 _LISTEN_S, _FAREWELL_S = 0.2, 30.0
@@ -38,49 +35,8 @@ class Events:
     say: Callable[[str], None] = lambda line: None
 
 
-# what a process does until it is asked to stop or nothing is left for it; returns how many pieces it finished
-Work = Callable[[Deadline, Events], int]
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where a process works: folders of results and of data, device, threads."""
-
-    store: Path
-    data_root: Path | None
-    device: str
-    threads: int
-
-    def worker(self, stop: Deadline, events: Events) -> Worker:
-        """Make this process ready for numerical work, and a worker of it."""
-        from fyi_bench.run.runtime import prepare
-
-        prepare(self.threads)
-        store = Store(self.store, say=events.say)
-        return Worker(store, self.data_root, self.device, stop, events.progress, events.say)
-
-
-def compute_cells(cells: Sequence[RunSpec], worker: Worker, events: Events, wait: bool = True) -> int:
-    """Compute the cells in this order; returns how many are finished now.
-
-    wait False: pass over those that another process is at. Raises what `worker.stop` raises, and the first error.
-    """
-    finished = 0
-    for group in groups(cells, worker.device):
-        worker.stop.check()
-        try:
-            ensure_together(group, worker, wait)
-        except Busy:
-            continue
-        finished += len(group)
-        for cell in group:
-            events.done(cell.digest)
-    return finished
-
-
-def share_cells(cells: Sequence[RunSpec], place: Place, stop: Deadline, events: Events) -> int:
-    """`compute_cells` as one of several processes."""
-    return compute_cells(cells, place.worker(stop, events), events, wait=False)
+# what a process does, told its number, until asked to stop or nothing is left; returns how many pieces it finished
+Work = Callable[[int, Deadline, Events], int]
 
 
 def work_together(
@@ -91,7 +47,7 @@ def work_together(
     tick() is called several times a second meanwhile. The first error ends the whole: the others stop at their next
     safe point, and it is raised here, as is what `stop.check()` raises when asked to stop.
     """
-    return work(stop, events) if count == 1 else _Crew(work, count, events, stop, tick).run()
+    return work(0, stop, events) if count == 1 else _Crew(work, count, events, stop, tick).run()
 
 
 class _Crew:
@@ -125,7 +81,9 @@ class _Crew:
         budget = self.stop.budget
         left = None if math.isinf(budget.seconds) else max(1.0, budget.seconds - budget.spent())
         listening, telling = self.context.Pipe(duplex=False)
-        process = self.context.Process(target=_serve, args=(self.work, left, telling), daemon=True)
+        process = self.context.Process(
+            target=_serve, args=(functools.partial(self.work, number), left, telling), daemon=True
+        )
         process.start()
         telling.close()  # the process has its own end: when it dies, ours is at its end too
         self.processes[number], self.news[number] = process, listening
@@ -190,7 +148,7 @@ class _Crew:
                 process.kill()
 
 
-def _serve(work: Work, budget: float | None, news: Any) -> None:
+def _serve(work: Callable[[Deadline, Events], int], budget: float | None, news: Any) -> None:
     """Life of a process: news into its pipe, 'over' at the end; without a listener it goes on to a safe point."""
     from fyi_bench.run.runtime import end_with_parent
 

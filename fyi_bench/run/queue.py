@@ -1,13 +1,14 @@
-"""A sweep: cells in an Optuna study, which is queue and ledger for any number of workers; results are in the store.
+"""The queue of runs: an Optuna study, shared by any number of workers; results are in the store.
 
-Each job is a trial with fixed parameters that holds its cell as a user attribute. States of a job are those of its
-trial: WAITING, RUNNING (somebody has it), COMPLETE (the record is in the store), FAIL (diverged, or tried too often).
-Workers take trials by the storage itself and never ask the study's sampler, which would invent one.
+Each run is a trial with fixed parameters that holds its spec as a user attribute. States of a run are those of its
+trial: WAITING, RUNNING (somebody has it), COMPLETE (the record is in the store), FAIL (diverged, tried too often, or
+in need of a run that failed). A run waits until those it needs are no longer open in the queue. Workers take trials by
+the storage itself and never ask the study's sampler, which would invent one.
 
-A worker's sign of life is a number that it counts up in its trial. A job is brought back when that number has stood
+A worker's sign of life is a number that it counts up in its trial. A run is brought back when that number has stood
 still for `grace_s` by the clock of whoever looks (clocks that jump or differ do not matter), or at once when its
 worker was a process of this machine that is gone. Bringing back is one change of state, so there is no moment at
-which a kill could lose a job. A worker that was only slow may then meet its successor: the store's lock lets one
+which a kill could lose a run. A worker that was only slow may then meet its successor: the store's lock lets one
 compute and the other read.
 """
 
@@ -22,11 +23,12 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fyi_bench.errors import StoreError
+from fyi_bench.run.run_type import run_type
 from fyi_bench.run.storage import Patient, open_storage, quiet_optuna, shown
 from fyi_bench.store.run_dir import DIVERGED
 from fyi_bench.store.store import RunSpec, Store
@@ -34,40 +36,27 @@ from fyi_bench.store.store import RunSpec, Store
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-MARK, FORMAT = "fyi_bench_sweep", 1  # the user attribute by which a study is known to be ours
+MARK, FORMAT = "fyi_bench_queue", 2  # the user attribute by which a study is known to be ours
 BEAT_S, GRACE_S = 10.0, 60.0
 MAX_FAILURES = 3
 _LOOK_S = 2.0  # bringing back looks at running trials no more often than this
 
-Need = tuple[str, str]  # kind and digest of a run the job reads from the store
-
-
-@dataclass(frozen=True)
-class Job:
-    """A cell to compute. title: for people; params: what the dashboard shows as parameters of the trial.
-
-    needs: finished runs that computing reads, brought along where workers do not share a folder.
-    """
-
-    cell: RunSpec
-    title: str = ""
-    params: Mapping[str, str | int] = field(default_factory=dict)
-    needs: tuple[Need, ...] = ()
-
 
 @dataclass(frozen=True)
 class Claim:
-    """A job that a worker has taken. sweep: where it is from (a Sweep, or what stands in for one)."""
+    """A run that a worker has taken. threads: how many it is to be computed with, None where that is free."""
 
-    sweep: Any
+    queue: Queue
     trial_id: int
-    job: Job
+    spec: RunSpec
+    threads: int | None
+    needs: tuple[tuple[str, str], ...]
     holder: str
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Jobs by state."""
+    """Runs by state."""
 
     waiting: int = 0
     running: int = 0
@@ -76,22 +65,23 @@ class Counts:
 
     @property
     def open(self) -> int:
-        """Jobs that are not finished."""
+        """Runs that are not finished."""
         return self.waiting + self.running
 
 
-class Sweep:
-    """One study of a storage. Made by `Sweep.open`; any number of processes may have it open."""
+class Queue:
+    """One study of a storage. Made by `Queue.open`; any number of processes may have it open."""
 
     def __init__(self, ask: Patient, study_id: int, name: str, choices: Mapping[str, Sequence[str | int]]):
         self._ask, self._id, self.name, self._choices = ask, study_id, name, dict(choices)
         self._waiting: deque[FrozenTrial] = deque()
+        self._state: dict[str, str] = {}  # digest -> state, at the last look
         self._seen: dict[int, tuple[Any, float]] = {}  # running trial -> its sign of life, and since when it stands
         self._looked = -1e9
 
     @staticmethod
-    def open(ask: Patient, name: str, choices: Mapping[str, Sequence[str | int]] | None = None) -> Sweep:
-        """The study of this name, made when missing. choices: every value each parameter of its jobs may have."""
+    def open(ask: Patient, name: str, runs: Sequence[RunSpec] = ()) -> Queue:
+        """The study of this name, made when missing. runs: all it will ever hold, for what the dashboard shows."""
         from optuna.exceptions import DuplicatedStudyError
         from optuna.study import StudyDirection
 
@@ -100,13 +90,13 @@ class Sweep:
         study_id = ask("get_study_id_from_name", name)
         known = ask("get_study_user_attrs", study_id).get(MARK)
         if known is None:
-            known = {"format": FORMAT, "choices": {key: list(values) for key, values in (choices or {}).items()}}
+            known = {"format": FORMAT, "choices": _choices(runs)}
             ask("set_study_user_attr", study_id, MARK, known)
         return _of_mark(ask, study_id, name, known)
 
     @staticmethod
-    def all(ask: Patient, name: str | None = None) -> list[Sweep]:
-        """The sweeps of a storage in the order of their making, or the one of this name."""
+    def all(ask: Patient, name: str | None = None) -> list[Queue]:
+        """The queues of a storage in the order of their making, or the one of this name."""
         studies = [study for study in ask("get_all_studies") if MARK in study.user_attrs]
         found = [
             _of_mark(ask, study._study_id, study.study_name, study.user_attrs[MARK])
@@ -115,28 +105,35 @@ class Sweep:
         ]
         if name is not None and not found:
             names = ", ".join(study.study_name for study in studies) or "none"
-            raise StoreError(f"The storage {ask.shown_url} has no sweep '{name}'.\nIt has: {names}.")
+            raise StoreError(f"The storage {ask.shown_url} has no queue '{name}'.\nIt has: {names}.")
         return found
 
     # filling ---------------------------------------------------------------------------------------------------
 
-    def enqueue(self, jobs: Iterable[Job], store: Store) -> int:
-        """Add the jobs that are neither finished in the store nor under way here, in this order; returns how many.
+    def enqueue(
+        self, runs: Iterable[RunSpec], store: Store, threads: Callable[[RunSpec], int | None] = lambda spec: None,
+        retried: Callable[[RunSpec], bool] = lambda spec: False,
+    ) -> int:  # fmt: skip
+        """Add the runs that are neither finished in the store nor under way here, in this order; returns how many.
 
         One that failed for other reasons than divergence is tried again; so is one whose record is gone.
+        threads(spec): what it is to be computed with. retried(spec): whether it is tried again though it diverged.
         """
         from optuna.trial import TrialState, create_trial
 
-        known = {digest_of(trial) for trial in self._trials() if _settled(trial)}
-        added = 0
-        for job in jobs:
-            if job.cell.digest in known or finished(store, job.cell):
+        trials, added = self._trials(), 0
+        known = {digest_of(trial) for trial in trials if trial.state.name in ("WAITING", "RUNNING")}
+        diverged = {digest_of(trial) for trial in trials if "diverged" in trial.user_attrs}
+        for spec in runs:
+            over = store.has(spec) if retried(spec) else finished(store, spec) or spec.digest in diverged
+            if over or spec.digest in known:
                 continue
-            known.add(job.cell.digest)
+            known.add(spec.digest)
+            kind = run_type(spec)
             trial = create_trial(
                 state=TrialState.WAITING,
-                user_attrs={"digest": job.cell.digest, "title": job.title, "job": _to_json(job)},
-                system_attrs={"fixed_params": dict(job.params)},
+                user_attrs={"digest": spec.digest, "title": kind.title(spec), "run": _to_json(spec, threads(spec))},
+                system_attrs={"fixed_params": kind.parameters(spec)},
             )
             self._ask("create_new_trial", self._id, trial)
             added += 1
@@ -145,38 +142,69 @@ class Sweep:
     # taking ----------------------------------------------------------------------------------------------------
 
     def claim(self) -> Claim | None:
-        """Take the next waiting job, or None when there is none now. No two workers get the same one."""
+        """Take the next run that waits for nothing, or None when there is none now. No two workers get the same."""
+        for look in (False, True):
+            if look:
+                self._look()
+            for trial in list(self._waiting):
+                if not self._blocked(trial) and (claim := self._take(trial)) is not None:
+                    return claim
+        return None
+
+    def claim_alike(self, key: str, count: int, key_of: Callable[[RunSpec], str]) -> list[Claim]:
+        """Take up to `count` further waiting runs of this key."""
+        found: list[Claim] = []
+        for trial in list(self._waiting) if count > 0 else []:
+            if len(found) < count and not self._blocked(trial) and key_of(_from_json(trial)) == key:
+                claim = self._take(trial)
+                found += [claim] if claim is not None else []
+        return found
+
+    def _look(self) -> None:
+        from optuna.trial import TrialState
+
+        trials = self._trials()
+        self._state = {digest_of(trial): trial.state.name for trial in trials}
+        self._waiting = deque(trial for trial in trials if trial.state is TrialState.WAITING)
+        for trial in list(self._waiting):
+            broken = [need for need in trial.user_attrs["run"]["needs"] if self._state.get(need[1]) == "FAIL"]
+            if broken:
+                self._waiting.remove(trial)
+                self._return(trial, f"it needs {broken[0][0]} {broken[0][1]}, which failed", last=True)
+
+    def _blocked(self, trial: FrozenTrial) -> bool:
+        """Whether a run it needs is not finished, as far as the last look tells."""
+        return any(self._state.get(digest) in ("WAITING", "RUNNING") for _, digest in trial.user_attrs["run"]["needs"])
+
+    def _take(self, trial: FrozenTrial) -> Claim | None:
         from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
-        for look in (False, True):
-            if look:
-                self._waiting = deque(self._trials(TrialState.WAITING))
-            while self._waiting:
-                trial = self._waiting.popleft()
-                with contextlib.suppress(UpdateFinishedTrialError):
-                    if self._ask("set_trial_state_values", trial._trial_id, TrialState.RUNNING):
-                        return self._taken(trial)
+        self._waiting.remove(trial)
+        with contextlib.suppress(UpdateFinishedTrialError):
+            if self._ask("set_trial_state_values", trial._trial_id, TrialState.RUNNING):
+                return self._taken(trial)
         return None
 
     def _taken(self, trial: FrozenTrial) -> Claim:
-        holder = this_process()
-        claim = Claim(self, trial._trial_id, _from_json(trial.user_attrs["job"]), holder)
+        holder, run = this_process(), trial.user_attrs["run"]
+        needs = tuple((kind, digest) for kind, digest in run["needs"])
+        claim = Claim(self, trial._trial_id, _from_json(trial), run["threads"], needs, holder)
         self._tell(claim, "holder", holder)
-        self._set_params(trial, claim.job.params)
+        self._set_params(trial, run_type(claim.spec).parameters(claim.spec))
         return claim
 
     def _set_params(self, trial: FrozenTrial, params: Mapping[str, str | int]) -> None:
         from optuna.distributions import CategoricalDistribution
 
         for name, value in params.items():
-            if name not in trial.params:
+            if name not in trial.params and value in self._choices.get(name, ()):
                 distribution = CategoricalDistribution(tuple(self._choices[name]))
                 internal = distribution.to_internal_repr(value)
                 self._ask("set_trial_param", trial._trial_id, name, internal, distribution)
 
     def beat(self, claim: Claim, count: int) -> bool:
-        """Give a sign of life, without waiting for a database that is away; False when the job is over."""
+        """Give a sign of life, without waiting for a database that is away; False when the run is over."""
         from optuna.exceptions import UpdateFinishedTrialError
 
         try:
@@ -199,21 +227,21 @@ class Sweep:
         self._end(claim, TrialState.COMPLETE, [float(value)] if known else None)
 
     def fail(self, claim: Claim, reason: str) -> None:
-        """The job's numbers diverged: it is over without a record, and trying again would end the same."""
+        """The run's numbers diverged: it is over without a record, and trying again would end the same."""
         from optuna.trial import TrialState
 
         self._tell(claim, "diverged", reason)
         self._end(claim, TrialState.FAIL)
 
     def put_back(self, claim: Claim, failure: str | None = None) -> bool:
-        """Let somebody take it again; a `failure` counts, and after MAX_FAILURES the job fails: then False."""
+        """Let somebody take it again; a `failure` counts, and after MAX_FAILURES the run fails: then False."""
         trial = self._ask("get_trial", claim.trial_id)
         return self._return(trial, failure)
 
     # looking after it ------------------------------------------------------------------------------------------
 
     def bring_back(self, grace_s: float = GRACE_S) -> list[str]:
-        """Make jobs of dead workers wait again (see the module); returns a line for each. Call it now and then."""
+        """Make runs of dead workers wait again (see the module); returns a line for each. Call it now and then."""
         from optuna.trial import TrialState
 
         now = time.monotonic()
@@ -228,35 +256,35 @@ class Sweep:
             if is_gone(holder) or (before == life and now - since >= grace_s):
                 died = f"its worker {worker_words(holder)} died"
                 came_back = self._return(trial, self._uncounted(trial, holder, died))
-                lines.append(f"Job {trial.number}: {died}; {'it waits again' if came_back else 'given up'}.")
+                lines.append(f"Run {trial.number}: {died}; {'it waits again' if came_back else 'given up'}.")
                 seen.pop(trial._trial_id)
         self._seen = seen
         return lines
 
     def counts(self) -> Counts:
-        """Jobs by state now; one that was tried anew counts once, in its latest state."""
+        """Runs by state now; one that was tried anew counts once, in its latest state."""
         latest = {digest_of(trial): trial.state.name for trial in self._trials()}
         states = list(latest.values())
         return Counts(*(states.count(name) for name in ("WAITING", "RUNNING", "COMPLETE", "FAIL")))
 
     def has_open(self) -> bool:
-        """Whether some job waits or is worked on."""
+        """Whether some run waits or is worked on."""
         from optuna.trial import TrialState
 
         return bool(self._trials(TrialState.WAITING, TrialState.RUNNING))
 
     def titles(self) -> dict[str, str]:
-        """Digest of each job -> what it is, for people."""
+        """Digest of each run -> what it is, for people."""
         return {digest_of(trial): trial.user_attrs["title"] for trial in self._trials()}
 
-    def failures(self) -> dict[str, str]:
-        """Digest of each failed job -> why."""
+    def failed(self) -> list[tuple[str, str, FrozenTrial]]:
+        """(type, digest, trial) of each run that failed at its latest try."""
         latest = {digest_of(trial): trial for trial in self._trials()}
-        return {
-            digest: trial.user_attrs.get("diverged") or "; ".join(trial.user_attrs.get("failures", ["unknown"]))
-            for digest, trial in latest.items()
-            if trial.state.name == "FAIL"
-        }
+        return [(t.user_attrs["run"]["kind"], d, t) for d, t in latest.items() if t.state.name == "FAIL"]
+
+    def failures(self) -> dict[str, str]:
+        """Digest of each failed run -> why."""
+        return {digest: reason_of(trial) for _, digest, trial in self.failed()}
 
     def _uncounted(self, trial: FrozenTrial, holder: str | None, failure: str) -> str | None:
         """The failure, or None where another who looks counted this holder's before it could finish bringing back."""
@@ -265,12 +293,13 @@ class Sweep:
         self._ask("set_trial_user_attr", trial._trial_id, "counted", holder)
         return failure
 
-    def _return(self, trial: FrozenTrial, failure: str | None) -> bool:
+    def _return(self, trial: FrozenTrial, failure: str | None, last: bool = False) -> bool:
+        """Let a run wait again; a failure counts, and the last one ends it. Whether it waits."""
         from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
         failures = [*trial.user_attrs.get("failures", []), *([failure] if failure else [])]
-        state = TrialState.FAIL if len(failures) >= MAX_FAILURES else TrialState.WAITING
+        state = TrialState.FAIL if last or len(failures) >= MAX_FAILURES else TrialState.WAITING
         with contextlib.suppress(UpdateFinishedTrialError):  # the worker finished after all
             if failure:
                 self._ask("set_trial_user_attr", trial._trial_id, "failures", failures)
@@ -281,7 +310,7 @@ class Sweep:
 
     def _trials(self, *states: Any) -> list[FrozenTrial]:
         trials = self._ask("get_all_trials", self._id, deepcopy=False, states=states or None)
-        return [trial for trial in trials if "job" in trial.user_attrs]
+        return [trial for trial in trials if "run" in trial.user_attrs]
 
     def _tell(self, claim: Claim, key: str, value: Any) -> bool:
         from optuna.exceptions import UpdateFinishedTrialError
@@ -304,23 +333,23 @@ def connect(url: str, check: Callable[[], None], say: Callable[[str], None]) -> 
     return Patient(open_storage(url), shown(url), check, say)
 
 
-def finished(store: Store, cell: RunSpec) -> bool:
-    """Whether the store has the cell's record, or knows that the cell diverges."""
-    return store.has(cell) or (store.folder(cell) / DIVERGED).exists()
+def finished(store: Store, spec: RunSpec) -> bool:
+    """Whether the store has the run's record, or knows that it diverges."""
+    return store.has(spec) or (store.folder(spec) / DIVERGED).exists()
 
 
 def digest_of(trial: FrozenTrial) -> str:
-    """Digest of the cell a trial stands for."""
+    """Digest of the run a trial stands for."""
     return str(trial.user_attrs["digest"])
 
 
-def _settled(trial: FrozenTrial) -> bool:
-    """Whether nothing is gained by enqueuing the trial's cell again: it is under way, or known to diverge."""
-    return trial.state.name in ("WAITING", "RUNNING") or "diverged" in trial.user_attrs
+def reason_of(trial: FrozenTrial) -> str:
+    """Why a trial failed."""
+    return trial.user_attrs.get("diverged") or "; ".join(trial.user_attrs.get("failures", ["unknown"]))
 
 
 def this_process() -> str:
-    """Who holds a job: machine and process, and a name for people."""
+    """Who holds a run: machine and process, and a name for people."""
     return f"{_machine()}:{os.getpid()}:{_start_of(os.getpid())}:{socket.gethostname()}"
 
 
@@ -359,17 +388,26 @@ def _start_of(pid: int) -> str:
     return "" if fields[0] in "ZX" else fields[19]
 
 
-def _of_mark(ask: Patient, study_id: int, name: str, mark: Mapping[str, Any]) -> Sweep:
+def _of_mark(ask: Patient, study_id: int, name: str, mark: Mapping[str, Any]) -> Queue:
     if mark["format"] != FORMAT:
-        raise StoreError(f"The sweep '{name}' was made by another version of fyi-bench.\nUse the version that made it.")
-    return Sweep(ask, study_id, name, mark["choices"])
+        raise StoreError(f"The queue '{name}' was made by another version of fyi-bench.\nUse the version that made it.")
+    return Queue(ask, study_id, name, mark["choices"])
 
 
-def _to_json(job: Job) -> dict[str, Any]:
-    cell = {"kind": job.cell.kind, "inputs": job.cell.inputs, "notes": job.cell.notes}
-    return {"cell": cell, "title": job.title, "params": dict(job.params), "needs": [list(need) for need in job.needs]}
+def _choices(runs: Sequence[RunSpec]) -> dict[str, list[str | int]]:
+    """Every value of each parameter of the runs, in the order of first appearance."""
+    found: dict[str, dict[str | int, None]] = {}
+    for spec in runs:
+        for key, value in run_type(spec).parameters(spec).items():
+            found.setdefault(key, {})[value] = None
+    return {key: list(values) for key, values in found.items()}
 
 
-def _from_json(value: Mapping[str, Any]) -> Job:
-    needs = tuple((kind, digest) for kind, digest in value["needs"])
-    return Job(RunSpec(**value["cell"]), value["title"], value["params"], needs)
+def _to_json(spec: RunSpec, threads: int | None) -> dict[str, Any]:
+    needs = [list(need) for need in run_type(spec).needs(spec)]
+    return {"kind": spec.kind, "inputs": spec.inputs, "notes": spec.notes, "threads": threads, "needs": needs}
+
+
+def _from_json(trial: FrozenTrial) -> RunSpec:
+    run = trial.user_attrs["run"]
+    return RunSpec(run["kind"], run["inputs"], run["notes"])

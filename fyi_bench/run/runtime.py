@@ -21,6 +21,12 @@ def prepare(threads: int) -> None:
     torch.set_num_threads(threads)
 
 
+def set_threads(threads: int | None) -> None:
+    """Let torch compute with so many threads from now on; None changes nothing."""
+    if threads is not None:
+        prepare(threads)
+
+
 def tune_allocator() -> bool:
     """Tell glibc to keep big freed blocks instead of returning them to the system at every step.
 

@@ -19,9 +19,9 @@ from fyi_bench.store.run_dir import (
     RECORD,
     artefact_names,
     broken_artefacts,
-    cell_digest,
     final_record,
     read_config,
+    run_digest,
     sweep,
 )
 
@@ -210,7 +210,7 @@ def _tensor_digests(path: Path) -> dict[str, str]:
 
 def _config_problems(folder: Path) -> list[str]:
     config = read_config(folder)
-    expected = cell_digest(folder.parent.name, config["inputs"])
+    expected = run_digest(folder.parent.name, config["inputs"])
     return [] if expected == folder.name else [f"{CONFIG} was edited: its digest is {expected}"]
 
 

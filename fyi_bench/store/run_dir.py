@@ -1,10 +1,10 @@
-"""The folder of one cell: its states, its artefacts, and the rule that a finished record never changes.
+"""The folder of one run: its states, its artefacts, and the rule that a finished record never changes.
 
     config.json              written first: kind, digest, inputs, notes
     lock                     held while somebody works here
     ckpt-<step>.safetensors  the two newest checkpoints of an unfinished run
     diverged.json            the run stopped because its numbers were no longer finite
-    …                        artefacts, whatever the job writes
+    …                        artefacts, whatever the run type writes
     record.json, done        written last, in this order; `done` holds the sha256 of the record
 
 States are told by files alone, so a kill at any moment leaves one of them.
@@ -43,15 +43,15 @@ class DeadlineLike(Protocol):
 
 
 class RunDir:
-    """One cell being worked on, or read when it is done; made by `Store.run`.
+    """One run being worked on, or read when it is done; made by `Store.run`.
 
     Serves as the `checkpointer` of the engine: `save` and `load` are short for save_checkpoint and load_checkpoint.
     """
 
-    def __init__(self, folder: Path, cell: RunSpec, say: Callable[[str], None], budget: DeadlineLike | None = None):
-        self.folder, self.cell = folder, cell
+    def __init__(self, folder: Path, spec: RunSpec, say: Callable[[str], None], budget: DeadlineLike | None = None):
+        self.folder, self.spec = folder, spec
         self._say, self._budget = say, budget
-        self._checkpoints = Checkpoints(folder, cell.digest, say)
+        self._checkpoints = Checkpoints(folder, spec.digest, say)
         self._open = False
         self._began, self._earlier_s = time.monotonic(), 0.0
 
@@ -59,7 +59,7 @@ class RunDir:
 
     @property
     def done(self) -> bool:
-        """Whether the cell is finished and its record final."""
+        """Whether the run is finished and its record final."""
         return (self.folder / DONE).exists()
 
     @property
@@ -133,19 +133,19 @@ class RunDir:
         Raises StoreError when the run is finished already, TypeError for a value no record can hold.
         """
         self._require_open()
-        if record.get("digest", self.cell.digest) != self.cell.digest:
-            raise ValueError(f"this record belongs to {record['digest']}, not to {self.cell.digest}")
+        if record.get("digest", self.spec.digest) != self.spec.digest:
+            raise ValueError(f"this record belongs to {record['digest']}, not to {self.spec.digest}")
         config = read_config(self.folder)
         whole = plain(
             {
                 "schema": SCHEMA,
-                "kind": self.cell.kind,
-                "digest": self.cell.digest,
+                "kind": self.spec.kind,
+                "digest": self.spec.digest,
                 **record,
                 "wall_s": record.get("wall_s", round(self.wall_s(), 3)),
                 "peak_memory_mib": record.get("peak_memory_mib", peak_memory_mib()),
                 "environment": record.get("environment") or environment(),
-                "config": self.cell.inputs,
+                "config": self.spec.inputs,
                 "notes": [config.get("notes", {}), *config.get("resumed_with", [])],
             }
         )
@@ -177,9 +177,9 @@ class RunDir:
         self._open = False
 
     def check_config(self) -> None:
-        """Raise StoreError naming the entries in which the stored config is not that of the cell."""
+        """Raise StoreError naming the entries in which the stored config is not that of the run."""
         stored = read_config(self.folder)
-        differing = differing_keys(self.cell.inputs, stored["inputs"])
+        differing = differing_keys(self.spec.inputs, stored["inputs"])
         if differing:
             raise StoreError(
                 f"{self.folder / CONFIG} is of another run or was edited; it differs in {'; '.join(differing[:5])}.\n"
@@ -187,13 +187,13 @@ class RunDir:
             )
 
     def _write_config(self) -> None:
-        facts = {"schema": SCHEMA, "kind": self.cell.kind, "digest": self.cell.digest}
-        write_json(self.folder / CONFIG, {**facts, "inputs": self.cell.inputs, "notes": self.cell.notes})
+        facts = {"schema": SCHEMA, "kind": self.spec.kind, "digest": self.spec.digest}
+        write_json(self.folder / CONFIG, {**facts, "inputs": self.spec.inputs, "notes": self.spec.notes})
 
     def _note_circumstances(self) -> None:
         config = read_config(self.folder)
         latest = [config.get("notes", {}), *config.get("resumed_with", [])][-1]
-        differing = differing_keys(self.cell.notes, latest)
+        differing = differing_keys(self.spec.notes, latest)
         if differing and not (checkpoint_steps(self.folder) or artefact_names(self.folder)):
             self._write_config()
         elif differing:
@@ -201,7 +201,7 @@ class RunDir:
                 f"Going on in {self.folder} with other circumstances than before: {'; '.join(differing[:5])}."
                 " Both are recorded; the same bits as in one go are not promised."
             )
-            config["resumed_with"] = [*config.get("resumed_with", []), self.cell.notes]
+            config["resumed_with"] = [*config.get("resumed_with", []), self.spec.notes]
             write_json(self.folder / CONFIG, config)
 
     def _complete(self) -> None:
@@ -225,13 +225,13 @@ class RunDir:
         if self.done:
             raise StoreError(f"{self.folder} is finished; a finished run never changes.\nRemove it to compute it anew.")
         if not self._open:
-            raise StoreError(f"{self.folder} is not open.\nWork inside `with store.run(cell) as run:`.")
+            raise StoreError(f"{self.folder} is not open.\nWork inside `with store.run(spec) as run:`.")
 
 
 # what can be told from a folder alone ----------------------------------------------------------------------------
 
 
-def cell_digest(kind: str, inputs: dict[str, Any]) -> str:
+def run_digest(kind: str, inputs: dict[str, Any]) -> str:
     """16 hex digits over kind and inputs, the same on any machine and for any order of keys."""
     return digest_of({"kind": kind, "inputs": inputs})
 
@@ -271,7 +271,7 @@ def sweep(folder: Path) -> None:
 
 
 def artefact_names(folder: Path) -> list[str]:
-    """Names of the job's own files, sub-folders included, sorted."""
+    """Names of the run's own files, sub-folders included, sorted."""
     own = _RESERVED | {f"ckpt-{step}.safetensors" for step in checkpoint_steps(folder)}
     names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
     return sorted(name for name in names if name not in own and not name.endswith(".tmp"))

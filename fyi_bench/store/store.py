@@ -1,7 +1,7 @@
-"""The result store: one folder a cell, named by the digest of everything that can change its numbers.
+"""The result store: one folder a run, named by the digest of everything that can change its numbers.
 
 A record exists only if the run finished, and never changes; a killed run goes on from its checkpoint; two processes
-with the same cell take turns, and the second reads what the first wrote.
+with the same run take turns, and the second reads what the first wrote.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from fyi_bench.store.run_dir import (
     DONE,
     DeadlineLike,
     RunDir,
-    cell_digest,
     check_artefact_name,
     final_record,
     read_config,
+    run_digest,
 )
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ _DIGEST = re.compile(r"[0-9a-f]{16}")
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One unit of work.
+    """One unit of work, before it is computed.
 
     kind: the folder it is filed under, such as "distill" or "evaluate".
     inputs: everything that can change the number, as JSON values: config (precision among it), data digest, seeds,
@@ -60,7 +60,7 @@ class RunSpec:
 
     def __post_init__(self) -> None:
         if not _KIND.fullmatch(self.kind):
-            raise ValueError(f"'{self.kind}' cannot be the kind of a cell: use a-z, 0-9, - and _")
+            raise ValueError(f"'{self.kind}' cannot be the type of a run: use a-z, 0-9, - and _")
         for name in ("inputs", "notes"):
             value = getattr(self, name)
             _check_json(value, name)
@@ -69,7 +69,7 @@ class RunSpec:
     @property
     def digest(self) -> str:
         """16 hex digits over kind and inputs, the same on any machine and for any order of keys."""
-        return cell_digest(self.kind, self.inputs)
+        return run_digest(self.kind, self.inputs)
 
     def __hash__(self) -> int:
         return hash(self.digest)
@@ -105,32 +105,45 @@ class Store:
         self.root = Path(chosen).expanduser()
         self.say = say or logging.getLogger("fyi_bench.store.store").warning
 
-    def folder(self, cell: RunSpec) -> Path:
-        """Where a cell's files are or would be."""
-        return self.root / cell.kind / cell.digest
+    def folder(self, spec: RunSpec) -> Path:
+        """Where a run's files are or would be."""
+        return self.root / spec.kind / spec.digest
 
-    def has(self, cell: RunSpec) -> bool:
-        """Whether the cell is finished here."""
-        return (self.folder(cell) / DONE).exists()
+    def has(self, spec: RunSpec) -> bool:
+        """Whether the run is finished here."""
+        return self.is_done(spec.kind, spec.digest)
+
+    def is_done(self, kind: str, digest: str) -> bool:
+        """Whether the run of this type and digest is finished here."""
+        return (self.root / kind / digest / DONE).exists()
+
+    def record(self, spec: RunSpec) -> dict[str, Any] | None:
+        """The record of a run, checked against its checksum; None while it is unfinished."""
+        folder = self.folder(spec)
+        if not (folder / DONE).exists():
+            return None
+        run = RunDir(folder, spec, self.say)
+        run.check_config()
+        return run.record
 
     @contextmanager
     def run(
         self,
-        cell: RunSpec,
+        spec: RunSpec,
         budget: DeadlineLike | None = None,
         on_wait: Callable[[str], None] | None = None,
         wait: bool = True,
     ) -> Iterator[RunDir]:
-        """Open a cell's folder, alone: `with store.run(cell) as run:`.
+        """Open a run's folder, alone: `with store.run(spec) as run:`.
 
         A finished one is opened for reading at once, without the lock or permission to write. If another process
         is at it, `on_wait(line)` is called once and this waits; `budget.check()` may end the wait by raising. With
         `wait` False that is a Busy error at once.
         A DivergenceError that leaves the block is kept as the state of the run.
-        Raises StoreError where the folder cannot be written, or holds another cell's config.
+        Raises StoreError where the folder cannot be written, or holds another run's config.
         """
-        folder = self.folder(cell)
-        run = RunDir(folder, cell, self.say, budget)
+        folder = self.folder(spec)
+        run = RunDir(folder, spec, self.say, budget)
         if run.done:
             run.check_config()
             yield run
@@ -152,7 +165,7 @@ class Store:
             lock.release()
 
     def get(self, digest: str) -> dict[str, Any] | None:
-        """The record of the finished cell with this digest, or None. Raises StoreError for a damaged one."""
+        """The record of the finished run with this digest, or None. Raises StoreError for a damaged one."""
         for folder in self._run_folders():
             if folder.name == digest:
                 return final_record(folder)

@@ -12,8 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
+from fyi_bench.errors import BudgetExhausted, Interrupted
+from fyi_bench.files import write_json
 from fyi_bench.registry import Registry
+from fyi_bench.run.executor import execute, records_of
 from fyi_bench.run.plan import Plan, Records
+from fyi_bench.store.answers import save_answer
 
 if TYPE_CHECKING:
     from fyi_bench.session import Session
@@ -94,15 +98,57 @@ class Part:
         """The part's own plan."""
         return self.task.plan(self.session, self.options, found)
 
+    def answer(self, plan: Plan, found: Records) -> Record:
+        """The part's own record, with the command that would give it."""
+        return {**self.task.answer(self.session, self.options, plan, found), "command": self.command}
 
-def plan_of_parts(title: str, parts: Sequence[Part], found: Records) -> Plan:
-    """One plan of all parts; `details` is [(part, its plan)]."""
+
+class PlanOfParts(Plan):
+    """A plan made of the plans of parts; `details` is [(part, its plan)], and each part's answer is saved by itself."""
+
+
+def perform(task: Task[O], session: Session, options: O, command: str = "", json_file: Path | None = None) -> Record:
+    """Plan, compute, answer, and save the answer: what every command and every word of the Python API does.
+
+    command: the line that asked, kept in the record. json_file: a second place for the record. Raises what `execute`
+    raises; when stopped in the middle, what can be told so far is said.
+    """
+    plans: list[Plan] = []
+
+    def plan_of(found: Records) -> Plan:
+        plans.append(task.plan(session, options, found))
+        return plans[-1]
+
+    try:
+        plan, found = execute(session, task.name or type(task).__name__.lower(), plan_of)
+    except (BudgetExhausted, Interrupted):
+        found = records_of(session.store, plans[-1].runs) if plans else {}
+        so_far = task.partial(session, options, plans[-1], found) if plans else None
+        if so_far is not None:
+            session.say(task.words(so_far))
+        raise
+    for part, part_plan in plan.details if isinstance(plan, PlanOfParts) else ():
+        save_answer(session.store, part.answer(part_plan, found))
+    record = task.answer(session, options, plan, found)
+    if command:
+        record["command"] = command
+    if task.keeps:
+        save_answer(session.store, record, json_file)
+        for word, path in task.files(session, options, plan, found).items():
+            session.say(f"{word.ljust(8)} {path}")
+    elif json_file is not None:
+        write_json(json_file, record)
+    return record
+
+
+def plan_of_parts(title: str, parts: Sequence[Part], found: Records) -> PlanOfParts:
+    """One plan of all parts."""
     plans = [(part, part.plan(found)) for part in parts]
     each = [plan for _, plan in plans]
     runs, later = (_unique(run for plan in each for run in getattr(plan, name)) for name in ("runs", "later"))
     protocol = each[0].protocol if each else ""
-    return Plan(title, protocol, runs, tolerant=all(plan.tolerant for plan in each),
-                open=any(plan.open for plan in each), later=later, details=plans)  # fmt: skip
+    tolerant = tuple(dict.fromkeys(kind for plan in each for kind in plan.tolerant))
+    return PlanOfParts(title, protocol, runs, tolerant, any(plan.open for plan in each), later, plans)
 
 
 def _unique(runs: Iterable[RunSpec]) -> tuple[RunSpec, ...]:

@@ -14,10 +14,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fyi_bench.errors import BudgetExhausted, DataError, Interrupted, PlanShown, UsageError
+from fyi_bench.errors import BudgetExhausted, DataError, Interrupted, UsageError
 from fyi_bench.present.words import count_words
-from fyi_bench.run.executor import compute_by_sweep, reasons_in_words
-from fyi_bench.run.queue import Job, connect
+from fyi_bench.run.executor import compute
+from fyi_bench.run.plan import Plan
+from fyi_bench.run.queue import connect
 from fyi_bench.run.types.architecture import Source, real_source, set_cell, set_source, train_cell
 from fyi_bench.run.types.distill import distill_cell
 from fyi_bench.session import Session
@@ -73,26 +74,14 @@ def nas_job(session: Session, question: Question, show: Callable[[dict], str] | 
     session.announce(f"{plan.title}\n{plan.sides_in_words}", plan.cells, plan.protocol.name)
     if question.storage is not None:  # before hours are spent on sets
         connect(question.storage, session.stop.check, session.say)
-    session.compute([("condensing", plan.set_cells)])
+    session.settings = replace(
+        session.settings, storage=question.storage, artefacts=question.artefacts, enqueue=question.enqueue_only
+    )
     try:
-        failures = compute_by_sweep(
-            session,
-            plan.name,
-            plan.jobs,
-            question.storage,
-            question.artefacts,
-            work=not question.enqueue_only,
-        )
+        compute(session, "nas", Plan(plan.title, plan.protocol.name, tuple(plan.cells), tolerant=("train",)))
     except (BudgetExhausted, Interrupted):
         _show_partial(session, plan, show)
         raise
-    if question.enqueue_only:
-        session.say(
-            f"The sweep '{plan.name}' waits for `fyi-bench worker`; run this again without --enqueue to see it."
-        )
-        raise PlanShown
-    for line in reasons_in_words(failures):
-        session.say(line)
     if question.save_ranking is not None and plan.trains_reference:
         from search_space.ranking import save
 
@@ -133,7 +122,7 @@ class _Plan:
         self.proxies = [self._proxy(arm, sources[arm]) for arm in self.arms]
         self.real, self.again = self._reference()
         self.jobs = self._jobs()
-        self.cells = [*self.set_cells, *(job.cell for job in self.jobs)]
+        self.cells = [*self.set_cells, *self.jobs]
 
     # what is compared ------------------------------------------------------------------------------------------
 
@@ -161,7 +150,7 @@ class _Plan:
             epochs = self.reference_protocol.epochs_for(self.real.images)
             twice = f"{len(self.again.cells)} networks twice"
             real = f"{count_words(epochs, 'epoch')} on {self.real.images:,} images, {twice}"
-        nets, tested = len(self.set_seeds) * self.protocol.nets, self.jobs[0].cell.inputs["test_images"]
+        nets, tested = len(self.set_seeds) * self.protocol.nets, self.jobs[0].inputs["test_images"]
         images = self.proxies[0].images
         each = f"{count_words(self.protocol.epochs_for(images), 'epoch')} on {images:,} images"
         times = f"{nets} times " if nets > 1 else ""
@@ -307,17 +296,10 @@ class _Plan:
         needs = tuple(dict.fromkeys(source.needs for source, _ in runs if source.needs))
         return Side(name, session.store, cells, needs=needs, images=runs[0][0].images)
 
-    def _jobs(self) -> list[Job]:
+    def _jobs(self) -> list[RunSpec]:
         """All networks, cheap architectures first, and of each architecture the real side first."""
-        from dataclasses import asdict
-
         sides = [side for side in (self.real, self.again, *self.proxies) if side.cells]
-        return [
-            Job(cell, f"{point.name} on {side.name}", {**asdict(point), "side": side.name}, side.needs)
-            for point in self.points
-            for side in sides
-            for cell in side.cells.get(point, ())
-        ]
+        return [cell for point in self.points for side in sides for cell in side.cells.get(point, ())]
 
     def measured_ranking(self) -> Ranking:
         """What was trained here on real data, as a ranking to keep."""

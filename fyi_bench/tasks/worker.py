@@ -1,8 +1,7 @@
-"""`fyi-bench worker`: takes part in the sweeps of a storage until no job is left."""
+"""`fyi-bench worker`: takes part in the queues of a storage until no run is left."""
 
 from __future__ import annotations
 
-import functools
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,10 +9,9 @@ from dataclasses import dataclass
 from fyi_bench.config import Settings
 from fyi_bench.errors import UsageError
 from fyi_bench.run.deadline import Budget, Deadline, Interruption
-from fyi_bench.run.executor import Display, SweepPlan, work_through
-from fyi_bench.run.processes import Place, work_together
+from fyi_bench.run.executor import Crew, Display, work_on
 from fyi_bench.run.progress import progress
-from fyi_bench.run.queue import Sweep, connect
+from fyi_bench.run.queue import Queue, connect
 from fyi_bench.run.storage import shown
 
 ENVIRONMENT_VARIABLE = "FYI_BENCH_STORAGE"
@@ -23,8 +21,8 @@ ENVIRONMENT_VARIABLE = "FYI_BENCH_STORAGE"
 class Duty:
     """What a worker takes part in. storage: URL (None: the environment variable FYI_BENCH_STORAGE).
 
-    study: name of one sweep, or None for all. artefacts: where finished runs travel when workers share no store.
-    linger: stay while others still work, so that the job of one that dies comes back at once.
+    study: name of one queue, or None for all. artefacts: where finished runs travel when workers share no store.
+    linger: stay while others still work, so that the run of one that dies comes back at once.
     """
 
     storage: str | None = None
@@ -40,10 +38,10 @@ def worker_job(
     display: str = "silent",
     stop: Deadline | None = None,
 ) -> int:
-    """Work with `settings.workers` processes; returns how many jobs they finished.
+    """Work with `settings.workers` processes; returns how many runs they finished.
 
-    Raises UsageError without a storage, StoreError for one that cannot be used or a sweep that does not exist, and
-    BudgetExhausted or Interrupted when stopped; the jobs in hand are given back.
+    Raises UsageError without a storage, StoreError for one that cannot be used or a queue that does not exist, and
+    BudgetExhausted or Interrupted when stopped; the runs in hand are given back.
     """
     url = duty.storage or os.environ.get(ENVIRONMENT_VARIABLE)
     if not url:
@@ -51,19 +49,16 @@ def worker_job(
     s = settings.resolved()
     stop = stop or Deadline(Budget(s.budget))
     with Interruption(stop), progress(display) as rows:
-        sweeps = Sweep.all(connect(url, stop.check, rows.say), duty.study)
-        waiting = sum(sweep.counts().open for sweep in sweeps)
-        say(f"{shown(url)}: {len(sweeps)} sweep(s), {waiting} job(s) open")
+        queues = Queue.all(connect(url, stop.check, rows.say), duty.study)
+        waiting = sum(queue.counts().open for queue in queues)
+        say(f"{shown(url)}: {len(queues)} queue(s), {waiting} run(s) open")
         if not waiting:
             return 0
-        place = Place(s.store, s.data_root, s.device, s.threads_for(waiting))
-        plan = SweepPlan(url, duty.study, place, duty.artefacts, duty.linger)
-        titles = {digest: title for sweep in sweeps for digest, title in sweep.titles().items()}
-        view = Display(rows, waiting, lambda: [sweep.counts() for sweep in sweeps], titles)
-        try:
-            work = functools.partial(work_through, plan)
-            done = work_together(work, min(s.workers, waiting), view.events, stop, view.tick)
-        finally:
-            view.end()
-    say(f"{done} job(s) finished here, results in {s.store}")
+        titles = {digest: title for queue in queues for digest, title in queue.titles().items()}
+        view = Display(rows, waiting, lambda: [queue.counts() for queue in queues], titles)
+        crew = Crew(
+            url, duty.study, s.store, s.data_root, s.device, s.devices, s.threads, duty.artefacts, duty.linger
+        )  # fmt: skip
+        done = work_on(crew, min(s.workers, waiting), view, stop)
+    say(f"{done} run(s) finished here, results in {s.store}")
     return done

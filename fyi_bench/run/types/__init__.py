@@ -1,1 +1,1 @@
-"""Kinds of cells, one file each: how its inputs are built, and how it is computed."""
+"""Run types, one file each: how the inputs of a run are built, and how it is computed."""

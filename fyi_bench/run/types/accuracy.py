@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from fyi_bench.run.estimate import COSTS, Passes
-from fyi_bench.run.worker import CELLS, TOGETHER, Worker, using
+from fyi_bench.run.estimate import Passes
+from fyi_bench.run.numerics import using
+from fyi_bench.run.run_type import RUN_TYPES, Need, RunType
+from fyi_bench.run.worker import Worker
 from fyi_bench.store.store import RunDir, RunSpec
 
 if TYPE_CHECKING:
@@ -59,50 +61,57 @@ def protocol_of(cell: RunSpec) -> Protocol:
     )
 
 
-@CELLS.register("accuracy")
-def compute(cell: RunSpec, run: RunDir, worker: Worker) -> None:
-    """Train, test, record."""
-    compute_together([cell], [run], worker)
-
-
-@TOGETHER.register("accuracy")
-def compute_together(cells: Sequence[RunSpec], runs: Sequence[RunDir], worker: Worker) -> None:
-    """The same of several seeds at once."""
-    from downstream.accuracy import train_and_test_together
-    from downstream.training import training_space
-
-    one = cells[0]
-    reference = {**one.inputs["set"], **({"file": one.notes["file"]} if one.notes.get("file") else {})}
-    protocol = protocol_of(one)
-    total = protocol.epochs_for(one.notes["images"])
-    image_set, data = worker.image_set(reference), worker.data(one.inputs["dataset"])
-    results = train_and_test_together(
-        image_set,
-        data.test,
-        protocol,
-        [cell.inputs["seed"] for cell in cells],
-        device=worker.device,
-        precision=one.inputs["precision"],
-        space=training_space(image_set, data.space),
-        warm_set=worker.image_set(one.inputs["warm"]) if "warm" in one.inputs else None,
-        stop=worker.stop,
-        report=lambda number, epochs, loss: worker.progress(cells[number].digest, epochs, total, loss),
-    )
-    share = {"wall_s": round(runs[0].wall_s() / len(runs), 3)} if len(runs) > 1 else {}
-    for run, result in zip(runs, results, strict=True):
-        tests = {"tests": result.tests} if protocol.tests > 1 else {}
-        run.finish({"value": result.accuracy, "last_loss": result.last_loss, **tests, **share})
-
-
-@COSTS.register("accuracy")
-def passes(cell: RunSpec, data: RealDataset) -> list[Passes]:
-    """Training passes over the set, one pass over the test images."""
-    return [training_passes(cell, data, len(data.test))]
-
-
 def training_passes(cell: RunSpec, data: RealDataset, tested: int) -> Passes:
     """Passes of training one network by the cell's protocol and testing it on `tested` images."""
     protocol = protocol_of(cell)
     trained = cell.notes["images"] * protocol.epochs_for(cell.notes["images"]) * (2 if "warm" in cell.inputs else 1)
     forward = tested * protocol.tests
     return Passes(protocol.eval_model, data.train.shape, data.num_classes, forward=forward, first=trained)
+
+
+def set_needs(*references: Mapping[str, str] | None) -> list[Need]:
+    """The runs that hold the sets of these references; a set that is a file needs none."""
+    return [(one.get("kind", "distill"), one["cell"]) for one in references if one is not None and "cell" in one]
+
+
+@RUN_TYPES.register("accuracy")
+class Accuracy(RunType):
+    """Train one network on a set by a protocol and test it."""
+
+    name = "accuracy"
+    together = True
+
+    def compute_together(self, runs: Sequence[RunDir], worker: Worker) -> None:
+        """Train networks of several seeds side by side, test each, record."""
+        from downstream.accuracy import train_and_test_together
+        from downstream.training import training_space
+
+        one = runs[0].spec
+        reference = {**one.inputs["set"], **({"file": one.notes["file"]} if one.notes.get("file") else {})}
+        protocol = protocol_of(one)
+        total = protocol.epochs_for(one.notes["images"])
+        image_set, data = worker.image_set(reference), worker.data(one.inputs["dataset"])
+        results = train_and_test_together(
+            image_set,
+            data.test,
+            protocol,
+            [run.spec.inputs["seed"] for run in runs],
+            device=worker.device,
+            precision=one.inputs["precision"],
+            space=training_space(image_set, data.space),
+            warm_set=worker.image_set(one.inputs["warm"]) if "warm" in one.inputs else None,
+            stop=worker.stop,
+            report=lambda number, epochs, loss: worker.progress(runs[number].spec.digest, epochs, total, loss),
+        )
+        share = {"wall_s": round(runs[0].wall_s() / len(runs), 3)} if len(runs) > 1 else {}
+        for run, result in zip(runs, results, strict=True):
+            tests = {"tests": result.tests} if protocol.tests > 1 else {}
+            run.finish({"value": result.accuracy, "last_loss": result.last_loss, **tests, **share})
+
+    def needs(self, spec: RunSpec) -> list[Need]:
+        """The sets trained on."""
+        return set_needs(spec.inputs["set"], spec.inputs.get("warm"))
+
+    def passes(self, spec: RunSpec, data: RealDataset) -> list[Passes]:
+        """Training passes over the set, one pass over the test images."""
+        return [training_passes(spec, data, len(data.test))]

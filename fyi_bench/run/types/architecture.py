@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fyi_bench.errors import DataError
-from fyi_bench.run.estimate import COSTS, Passes
-from fyi_bench.run.types.accuracy import protocol_of
-from fyi_bench.run.worker import CELLS, SET_FILE, Worker, using
+from fyi_bench.run.estimate import Passes
+from fyi_bench.run.numerics import using
+from fyi_bench.run.run_type import RUN_TYPES, Need, RunType
+from fyi_bench.run.types.accuracy import protocol_of, set_needs
+from fyi_bench.run.worker import SET_FILE, Worker
 from fyi_bench.store.store import RunDir, RunSpec
 
 if TYPE_CHECKING:
@@ -29,16 +31,16 @@ TEST_DRAW = 0  # seed of the draw of test images: one for all, as nothing is cho
 
 @dataclass(frozen=True)
 class Source:
-    """What networks are trained on. reference: goes into the cell; images: how many; needs: the run that holds it."""
+    """What networks are trained on. reference: goes into the spec; images: how many; needs: the run that holds it."""
 
     reference: Mapping[str, Any]
     images: int
     needs: tuple[str, str] | None = None
 
 
-def set_source(cell: RunSpec, images: int) -> Source:
-    """The set that a `distill` or `set` cell makes."""
-    return Source({"kind": cell.kind, "cell": cell.digest}, images, (cell.kind, cell.digest))
+def set_source(spec: RunSpec, images: int) -> Source:
+    """The set that a `distill` or `set` spec makes."""
+    return Source({"kind": spec.kind, "cell": spec.digest}, images, (spec.kind, spec.digest))
 
 
 def real_source(data: RealDataset, images: int | None, seed: int) -> Source:
@@ -49,7 +51,7 @@ def real_source(data: RealDataset, images: int | None, seed: int) -> Source:
 
 
 def set_cell(image_set: ImageSet, path: Path) -> RunSpec:
-    """The cell that keeps a file's set in the store."""
+    """The spec that keeps a file's set in the store."""
     return RunSpec("set", {"set": image_set.digest}, {"file": str(path.resolve())})
 
 
@@ -62,7 +64,7 @@ def train_cell(
     test_images: int | None,
     precision: str = "fp32",
 ) -> RunSpec:
-    """The cell of one network. seed: of its initial weights, its batches and its augmentation."""
+    """The spec of one network. seed: of its initial weights, its batches and its augmentation."""
     from downstream import nas
     from search_space.space720 import flops, parameters
 
@@ -94,52 +96,18 @@ def _test_digest(data: RealDataset) -> str:
     return data.test_digest
 
 
-def point_of(cell: RunSpec) -> Point:
-    """The architecture of a `train` cell."""
+def point_of(spec: RunSpec) -> Point:
+    """The architecture of a `train` spec."""
     from search_space.space720 import point
 
-    return point(cell.inputs["protocol"]["eval_model"].removeprefix("convnet-"))
+    return point(spec.inputs["protocol"]["eval_model"].removeprefix("convnet-"))
 
 
-@CELLS.register("train")
-def compute(cell: RunSpec, run: RunDir, worker: Worker) -> None:
-    """Train, test once, record; `wall_s` is training and testing, without reading data."""
-    from downstream.nas import train_architecture
-    from downstream.training import training_space
-
-    inputs, protocol = cell.inputs, protocol_of(cell)
-    data, train_set, test_set = worker.data(inputs["dataset"]), _train_set(cell, worker), _test_set(cell, worker)
-    total = protocol.epochs_for(len(train_set))
-    began = time.monotonic()
-    result = train_architecture(
-        point_of(cell),
-        train_set,
-        test_set,
-        protocol,
-        inputs["seed"],
-        space=training_space(train_set, data.space),
-        device=worker.device,
-        precision=inputs["precision"],
-        stop=worker.stop,
-        report=lambda epochs, loss: worker.progress(cell.digest, epochs, total, loss),
-    )
-    run.finish(
-        {
-            "value": result.accuracy,
-            "last_loss": result.last_loss,
-            "epochs": total,
-            "parameters": cell.notes["parameters"],
-            "flops": cell.notes["flops"],
-            "wall_s": round(time.monotonic() - began, 3),
-        }
-    )
-
-
-def _train_set(cell: RunSpec, worker: Worker) -> ImageSet:
+def _train_set(spec: RunSpec, worker: Worker) -> ImageSet:
     from distill.decode import decoded
     from downstream.nas import balanced
 
-    reference, name = cell.inputs["set"], cell.inputs["dataset"]
+    reference, name = spec.inputs["set"], spec.inputs["dataset"]
     if reference["kind"] != "real":
         path = str(worker.store.artefact(reference["kind"], reference["cell"], SET_FILE))
         return worker.keep(("decoded", path), lambda: decoded(worker.image_set({"file": path})))
@@ -150,16 +118,16 @@ def _train_set(cell: RunSpec, worker: Worker) -> ImageSet:
     return worker.keep(key, lambda: balanced(data.train, reference["images"], seed, "nas reference"))
 
 
-def _test_set(cell: RunSpec, worker: Worker) -> ImageSet:
+def _test_set(spec: RunSpec, worker: Worker) -> ImageSet:
     from downstream.nas import balanced
 
-    name, count = cell.inputs["dataset"], cell.inputs["test_images"]
+    name, count = spec.inputs["dataset"], spec.inputs["test_images"]
     data = worker.data(name)
     return worker.keep(("nas test", name, count), lambda: balanced(data.test, count, TEST_DRAW, "nas test"))
 
 
 def check_same_data(data: RealDataset, planned: str) -> None:
-    """Raise DataError where this machine's real images are others than those the cell was planned with."""
+    """Raise DataError where this machine's real images are others than those the spec was planned with."""
     if data.train_digest != planned:
         raise DataError(
             f"The train images of {data.name} in {data.where} are not those the sweep was planned with.\n"
@@ -167,36 +135,78 @@ def check_same_data(data: RealDataset, planned: str) -> None:
         )
 
 
-@CELLS.register("set")
-def keep_set(cell: RunSpec, run: RunDir, worker: Worker) -> None:
-    """Copy the set into the run folder."""
-    image_set = worker.image_set({"file": cell.notes["file"], "digest": cell.inputs["set"]})
-    image_set.save(run.path(SET_FILE))
-    run.finish({"set": SET_FILE, "set_digest": image_set.digest, "set_bytes": image_set.nbytes})
+@RUN_TYPES.register("train")
+class Train(RunType):
+    """Train one architecture of the search space on a set or on real images, and test it."""
 
+    name = "train"
 
-@COSTS.register("train")
-def passes(cell: RunSpec, data: RealDataset) -> list[Passes]:
-    """Training and testing, as passes of a measured network in proportion to the effort of this one."""
-    from downstream.nas import architecture_name, effort, representative
+    def compute(self, run: RunDir, worker: Worker) -> None:
+        """Train, test once, record; `wall_s` is training and testing, without reading data."""
+        from downstream.nas import train_architecture
+        from downstream.training import training_space
 
-    point, sizes = point_of(cell), (data.train.shape[0], data.train.shape[1], data.num_classes)
-    measured = representative(point)
-    share = effort(point, *sizes) / effort(measured, *sizes)
-    trained = cell.notes["images"] * protocol_of(cell).epochs_for(cell.notes["images"])
-    return [
-        Passes(
-            architecture_name(measured),
-            data.train.shape,
-            data.num_classes,
-            forward=share * cell.inputs["test_images"],
-            first=share * trained,
-            precision=cell.inputs["precision"],
+        spec = run.spec
+        inputs, protocol = spec.inputs, protocol_of(spec)
+        data, train_set, test_set = worker.data(inputs["dataset"]), _train_set(spec, worker), _test_set(spec, worker)
+        total = protocol.epochs_for(len(train_set))
+        began = time.monotonic()
+        result = train_architecture(
+            point_of(spec),
+            train_set,
+            test_set,
+            protocol,
+            inputs["seed"],
+            space=training_space(train_set, data.space),
+            device=worker.device,
+            precision=inputs["precision"],
+            stop=worker.stop,
+            report=lambda epochs, loss: worker.progress(spec.digest, epochs, total, loss),
         )
-    ]
+        run.finish(
+            {
+                "value": result.accuracy,
+                "last_loss": result.last_loss,
+                "epochs": total,
+                "parameters": spec.notes["parameters"],
+                "flops": spec.notes["flops"],
+                "wall_s": round(time.monotonic() - began, 3),
+            }
+        )
+
+    def needs(self, spec: RunSpec) -> list[Need]:
+        """The set trained on; real images need nothing."""
+        return set_needs(spec.inputs["set"])
+
+    def passes(self, spec: RunSpec, data: RealDataset) -> list[Passes]:
+        """Training and testing, as passes of a measured network in proportion to the effort of this one."""
+        from downstream.nas import architecture_name, effort, representative
+
+        point, sizes = point_of(spec), (data.train.shape[0], data.train.shape[1], data.num_classes)
+        measured = representative(point)
+        share = effort(point, *sizes) / effort(measured, *sizes)
+        trained = spec.notes["images"] * protocol_of(spec).epochs_for(spec.notes["images"])
+        return [
+            Passes(
+                architecture_name(measured),
+                data.train.shape,
+                data.num_classes,
+                forward=share * spec.inputs["test_images"],
+                first=share * trained,
+                precision=spec.inputs["precision"],
+            )
+        ]
 
 
-@COSTS.register("set")
-def no_passes(cell: RunSpec, data: RealDataset) -> list[Passes]:
-    """Copying needs no network."""
-    return []
+@RUN_TYPES.register("set")
+class KeptSet(RunType):
+    """Keep a condensed set that came as a file in the store."""
+
+    name = "set"
+
+    def compute(self, run: RunDir, worker: Worker) -> None:
+        """Copy the set into the run folder."""
+        spec = run.spec
+        image_set = worker.image_set({"file": spec.notes["file"], "digest": spec.inputs["set"]})
+        image_set.save(run.path(SET_FILE))
+        run.finish({"set": SET_FILE, "set_digest": image_set.digest, "set_bytes": image_set.nbytes})

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from fyi_bench.run.estimate import COSTS, Passes
+from fyi_bench.run.estimate import Passes
+from fyi_bench.run.numerics import using
+from fyi_bench.run.run_type import RUN_TYPES, Need, RunType
 from fyi_bench.run.types.accuracy import protocol_of, training_passes
-from fyi_bench.run.worker import CELLS, Worker, using
+from fyi_bench.run.worker import Worker
 from fyi_bench.store.store import RunDir, RunSpec
 
 if TYPE_CHECKING:
@@ -25,12 +27,12 @@ def continual_cell(
     protocol: Protocol,
     precision: str = "fp32",
 ) -> RunSpec:
-    """The cell of one network after `step` (0-based); `sets` are the distill cells of steps 0 .. step."""
+    """The spec of one network after `step` (0-based); `sets` are the distill cells of steps 0 .. step."""
     inputs = {
         "dataset": data.name,
         "train_data": data.train_digest,
         "test_data": data.test_digest,
-        "sets": [cell.digest for cell in sets],
+        "sets": [spec.digest for spec in sets],
         "order_seed": order_seed,
         "steps": steps,
         "step": step,
@@ -39,37 +41,45 @@ def continual_cell(
         "precision": precision,
         "numerics": using("continual", "trainer", "augment", "cutmix", "decode", "network"),
     }
-    images = sum(len(cell.inputs["classes"]) * cell.inputs["ipc"] for cell in sets)
+    images = sum(len(spec.inputs["classes"]) * spec.inputs["ipc"] for spec in sets)
     notes = {"protocol": protocol.name, "protocol_version": protocol.version, "images": images}
     return RunSpec("continual", inputs, notes)
 
 
-@CELLS.register("continual")
-def compute(cell: RunSpec, run: RunDir, worker: Worker) -> None:
-    """Run one step of the protocol in Avalanche and record the accuracy on all classes seen."""
-    from downstream.continual import Rehearsal, class_order, scenario
+@RUN_TYPES.register("continual")
+class Continual(RunType):
+    """Train one network on the memory after a step, test it on the classes seen."""
 
-    inputs = cell.inputs
-    data = worker.data(inputs["dataset"])
-    order = class_order(inputs["order_seed"], data.num_classes)
-    key = ("scenario", inputs["dataset"], inputs["order_seed"], inputs["steps"])
-    benchmark = worker.keep(key, lambda: scenario(data.train, data.test, data.space, order, inputs["steps"]))
-    protocol = protocol_of(cell)
-    total = protocol.epochs_for(cell.notes["images"])
-    result = Rehearsal(
-        benchmark=benchmark,
-        sets=[worker.image_set({"cell": digest}).to_space(data.space) for digest in inputs["sets"]],
-        protocol=protocol,
-        device=worker.device,
-        precision=inputs["precision"],
-        stop=worker.stop,
-        report=lambda epochs, loss: worker.progress(cell.digest, epochs, total, loss),
-    ).after_step(inputs["step"], inputs["seed"])
-    run.finish({"value": result.accuracy, "classes_seen": result.classes_seen, "images": result.images})
+    name = "continual"
 
+    def compute(self, run: RunDir, worker: Worker) -> None:
+        """Run one step of the protocol in Avalanche and record the accuracy on all classes seen."""
+        from downstream.continual import Rehearsal, class_order, scenario
 
-@COSTS.register("continual")
-def passes(cell: RunSpec, data: RealDataset) -> list[Passes]:
-    """Training passes over the memory, one pass over the test images of the classes seen."""
-    seen = (cell.inputs["step"] + 1) / cell.inputs["steps"]
-    return [training_passes(cell, data, round(len(data.test) * seen))]
+        spec = run.spec
+        inputs = spec.inputs
+        data = worker.data(inputs["dataset"])
+        order = class_order(inputs["order_seed"], data.num_classes)
+        key = ("scenario", inputs["dataset"], inputs["order_seed"], inputs["steps"])
+        benchmark = worker.keep(key, lambda: scenario(data.train, data.test, data.space, order, inputs["steps"]))
+        protocol = protocol_of(spec)
+        total = protocol.epochs_for(spec.notes["images"])
+        result = Rehearsal(
+            benchmark=benchmark,
+            sets=[worker.image_set({"cell": digest}).to_space(data.space) for digest in inputs["sets"]],
+            protocol=protocol,
+            device=worker.device,
+            precision=inputs["precision"],
+            stop=worker.stop,
+            report=lambda epochs, loss: worker.progress(spec.digest, epochs, total, loss),
+        ).after_step(inputs["step"], inputs["seed"])
+        run.finish({"value": result.accuracy, "classes_seen": result.classes_seen, "images": result.images})
+
+    def needs(self, spec: RunSpec) -> list[Need]:
+        """The sets of the steps so far."""
+        return [("distill", digest) for digest in spec.inputs["sets"]]
+
+    def passes(self, spec: RunSpec, data: RealDataset) -> list[Passes]:
+        """Training passes over the memory, one pass over the test images of the classes seen."""
+        seen = (spec.inputs["step"] + 1) / spec.inputs["steps"]
+        return [training_passes(spec, data, round(len(data.test) * seen))]

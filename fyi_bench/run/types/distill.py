@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from fyi_bench.data.whitening import ready, zca_space
 from fyi_bench.errors import DivergenceError
-from fyi_bench.run.estimate import COSTS, Passes
+from fyi_bench.run.estimate import Passes
+from fyi_bench.run.numerics import using
+from fyi_bench.run.run_type import RUN_TYPES, Need, RunType
 from fyi_bench.run.types.expert import expert_digests, trajectories
-from fyi_bench.run.worker import CELLS, LAST_GOOD_FILE, SET_FILE, Worker, using
+from fyi_bench.run.worker import LAST_GOOD_FILE, SET_FILE, Worker
 from fyi_bench.store.store import RunDir, RunSpec
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ def distill_cell(
     classes: Sequence[int] | None = None,
     precision: str = "fp32",
 ) -> RunSpec:
-    """The cell of one condensed set; `recipe` has the user's overrides already applied."""
+    """The spec of one condensed set; `recipe` has the user's overrides already applied."""
     from distill.method import METHODS
 
     chosen = METHODS.get(method)
@@ -65,7 +67,7 @@ def working_space(method: type[Method], config: Any, data: RealDataset) -> Space
 
 
 def inner_statistics(method: type[Method], data: RealDataset) -> dict[str, Any]:
-    """`statistics` of a cell whose method works on pixels and normalises inside; nothing for the others."""
+    """`statistics` of a spec whose method works on pixels and normalises inside; nothing for the others."""
     from distill.spaces import NormalizedSpace
     from fyi_bench.data.real import statistics
 
@@ -74,14 +76,14 @@ def inner_statistics(method: type[Method], data: RealDataset) -> dict[str, Any]:
     return {"statistics": NormalizedSpace(*statistics(data, method.statistics_family)).describe()}
 
 
-def problem_of(cell: RunSpec, worker: Worker) -> Problem:
-    """The problem a distill cell states; only train images are read."""
+def problem_of(spec: RunSpec, worker: Worker) -> Problem:
+    """The problem a distill spec states; only train images are read."""
     import torch
 
     from distill.problem import Problem
     from distill.spaces import space_from
 
-    inputs = cell.inputs
+    inputs = spec.inputs
     experts = trajectories(inputs, worker) if inputs.get("experts") else None
     return Problem(
         real=worker.data(inputs["dataset"], test=False).train,
@@ -97,55 +99,63 @@ def problem_of(cell: RunSpec, worker: Worker) -> Problem:
     )
 
 
-@CELLS.register("distill")
-def compute(cell: RunSpec, run: RunDir, worker: Worker) -> None:
-    """Run the engine, store the set with its preview, and record its facts."""
-    from distill.engine import distill
-    from distill.method import config_of
+@RUN_TYPES.register("distill")
+class Distill(RunType):
+    """Condense some classes of a data set with one method, with or without FYI."""
 
-    inputs = cell.inputs
-    total, problem = inputs["config"]["iterations"], problem_of(cell, worker)
-    try:
-        result = distill(
-            problem,
-            inputs["method"],
-            config_of(inputs["method"], inputs["config"]),
-            inputs["flip"],
-            checkpointer=run,
-            stop=worker.stop,
-            report=lambda done, loss: worker.progress(cell.digest, done, total, loss),
-            provenance={
-                "dataset": inputs["dataset"],
-                "recipe": inputs["config"],
-                "numerics": inputs["numerics"],
-                "cell": cell.digest,
-            },
+    name = "distill"
+
+    def compute(self, run: RunDir, worker: Worker) -> None:
+        """Run the engine, store the set with its preview, and record its facts."""
+        from distill.engine import distill
+        from distill.method import config_of
+
+        spec = run.spec
+        inputs = spec.inputs
+        total, problem = inputs["config"]["iterations"], problem_of(spec, worker)
+        try:
+            result = distill(
+                problem,
+                inputs["method"],
+                config_of(inputs["method"], inputs["config"]),
+                inputs["flip"],
+                checkpointer=run,
+                stop=worker.stop,
+                report=lambda done, loss: worker.progress(spec.digest, done, total, loss),
+                provenance={
+                    "dataset": inputs["dataset"],
+                    "recipe": inputs["config"],
+                    "numerics": inputs["numerics"],
+                    "cell": spec.digest,
+                },
+            )
+        except DivergenceError as error:
+            path = error.last_good.save(run.path(LAST_GOOD_FILE))
+            run.mark_diverged({"message": str(error), "step": error.step, "last_good": str(path)})
+            raise DivergenceError(f"{error}\nThe last finite images are in {path}.", error.step, str(path)) from error
+        result.save(run.path(SET_FILE))
+        facts = result.provenance
+        run.finish(
+            {
+                "set": SET_FILE,
+                "set_digest": result.digest,
+                "set_bytes": result.nbytes,
+                **{key: facts[key] for key in ("iterations", "loss_first", "loss_last")},
+            }
         )
-    except DivergenceError as error:
-        path = error.last_good.save(run.path(LAST_GOOD_FILE))
-        run.mark_diverged({"message": str(error), "step": error.step, "last_good": str(path)})
-        raise DivergenceError(f"{error}\nThe last finite images are in {path}.", error.step, str(path)) from error
-    result.save(run.path(SET_FILE))
-    facts = result.provenance
-    run.finish(
-        {
-            "set": SET_FILE,
-            "set_digest": result.digest,
-            "set_bytes": result.nbytes,
-            **{key: facts[key] for key in ("iterations", "loss_first", "loss_last")},
-        }
-    )
 
+    def needs(self, spec: RunSpec) -> list[Need]:
+        """The experts it is matched to."""
+        return [("expert", digest) for digest in spec.inputs.get("experts", [])]
 
-@COSTS.register("distill")
-def passes(cell: RunSpec, data: RealDataset) -> list[Passes]:
-    """What the method says an iteration needs."""
-    from distill.fyi import FLIPS
-    from distill.method import METHODS, config_of
-    from distill.problem import Problem
+    def passes(self, spec: RunSpec, data: RealDataset) -> list[Passes]:
+        """What the method says an iteration needs."""
+        from distill.fyi import FLIPS
+        from distill.method import METHODS, config_of
+        from distill.problem import Problem
 
-    inputs = cell.inputs
-    problem = Problem(data.train, data.space, inputs["ipc"], inputs["seed"], tuple(inputs["classes"]))
-    method = METHODS.get(inputs["method"])(config_of(inputs["method"], inputs["config"]), problem)
-    counts = [n * inputs["config"]["iterations"] for n in method.passes(FLIPS.get(inputs["flip"]).multiplier)]
-    return [Passes(inputs["config"]["model"], problem.shape, problem.num_classes, *counts)]
+        inputs = spec.inputs
+        problem = Problem(data.train, data.space, inputs["ipc"], inputs["seed"], tuple(inputs["classes"]))
+        method = METHODS.get(inputs["method"])(config_of(inputs["method"], inputs["config"]), problem)
+        counts = [n * inputs["config"]["iterations"] for n in method.passes(FLIPS.get(inputs["flip"]).multiplier)]
+        return [Passes(inputs["config"]["model"], problem.shape, problem.num_classes, *counts)]

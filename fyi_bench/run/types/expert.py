@@ -6,8 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fyi_bench.errors import StoreError
-from fyi_bench.run.estimate import COSTS, Passes
-from fyi_bench.run.worker import CELLS, Worker, ensure, using
+from fyi_bench.run.estimate import Passes
+from fyi_bench.run.numerics import using
+from fyi_bench.run.run_type import RUN_TYPES, RunType
+from fyi_bench.run.worker import Worker, ensure
 from fyi_bench.store.store import RunDir, RunSpec
 
 if TYPE_CHECKING:
@@ -18,7 +20,7 @@ TRAJECTORY_FILE = "trajectory.safetensors"
 
 
 def expert_cells(inputs: Mapping[str, Any], count: int | None = None) -> list[RunSpec]:
-    """The experts that a distill cell with these inputs is matched to; none for methods without experts.
+    """The experts that a distill spec with these inputs is matched to; none for methods without experts.
 
     They do not depend on method, flip, images a class or seed of the distillation: number k of the same data,
     classes, space and training is the same expert for all. count: how many (default: as the recipe says).
@@ -33,74 +35,78 @@ def expert_cells(inputs: Mapping[str, Any], count: int | None = None) -> list[Ru
 
 def prerequisites(cells: Iterable[RunSpec]) -> list[RunSpec]:
     """Every expert that some of the cells need, each once: to be computed before them, by all workers."""
-    needed = {e.digest: e for cell in cells if cell.kind == "distill" for e in expert_cells(cell.inputs)}
+    needed = {e.digest: e for spec in cells if spec.kind == "distill" for e in expert_cells(spec.inputs)}
     return list(needed.values())
 
 
 def expert_digests(inputs: Mapping[str, Any]) -> dict[str, list[str]]:
-    """What a distill cell adds to its inputs: {'experts': digests}, or nothing."""
-    digests = [cell.digest for cell in expert_cells(inputs)]
+    """What a distill spec adds to its inputs: {'experts': digests}, or nothing."""
+    digests = [spec.digest for spec in expert_cells(inputs)]
     return {"experts": digests} if digests else {}
 
 
 def trajectories(inputs: Mapping[str, Any], worker: Worker) -> Sequence[Trajectory]:
-    """The experts of a distill cell, opened; those that are missing are trained here first."""
+    """The experts of a distill spec, opened; those that are missing are trained here first."""
     from distill.experts import Trajectory
 
     cells = expert_cells(inputs)
-    if [cell.digest for cell in cells] != inputs.get("experts", []):
+    if [spec.digest for spec in cells] != inputs.get("experts", []):
         raise StoreError(
-            "The experts of this cell are not those this version trains.\n"
-            "Run the command again with the version that made the cell, or let this one plan it anew."
+            "The experts of this spec are not those this version trains.\n"
+            "Run the command again with the version that made the spec, or let this one plan it anew."
         )
-    for cell in cells:
-        ensure(cell, worker)
-    return [Trajectory.open(worker.store.artefact("expert", cell.digest, TRAJECTORY_FILE)) for cell in cells]
-
-
-@CELLS.register("expert")
-def compute(cell: RunSpec, run: RunDir, worker: Worker) -> None:
-    """Train the expert and store its trajectory."""
-    import torch
-
-    from distill.experts import ExpertConfig, train_expert
-    from distill.problem import Problem
-    from distill.spaces import space_from
-    from fyi_bench.data.whitening import ready
-
-    inputs = cell.inputs
-    problem = Problem(
-        real=worker.data(inputs["dataset"], test=False).train,
-        space=ready(space_from(inputs["space"]), lambda name: worker.data(name, test=False)),
-        ipc=1,
-        seed=inputs["seed"],
-        classes=tuple(inputs["classes"]),
-        device=torch.device(worker.device),
-        precision=inputs["precision"],
-        data_digest=inputs["data"],
-    )
-    expert = train_expert(
-        problem,
-        ExpertConfig.rebuild(inputs["expert"]),
-        checkpointer=run,
-        stop=worker.stop,
-        report=lambda done, total, loss: worker.progress(cell.digest, done, total, loss),
-    )
-    expert.trajectory.save(run.path(TRAJECTORY_FILE), {"cell": cell.digest})
-    run.finish({"trajectory": TRAJECTORY_FILE, "losses": expert.losses})
-
-
-@COSTS.register("expert")
-def passes(cell: RunSpec, data: RealDataset) -> list[Passes]:
-    """Training passes over the real images of the cell's classes, twice as many with GSAM."""
-    inputs = cell.inputs
-    expert, classes = inputs["expert"], inputs["classes"]
-    images = int(data.train.counts[list(classes)].sum())
-    trained = images * expert["epochs"] * (2 if expert["gsam"] else 1)
-    return [Passes(expert["model"], data.train.shape, len(classes), first=float(trained))]
+    for spec in cells:
+        ensure(spec, worker)
+    return [Trajectory.open(worker.store.artefact("expert", spec.digest, TRAJECTORY_FILE)) for spec in cells]
 
 
 def _expert_config(inputs: Mapping[str, Any]) -> ExpertConfig | None:
     from distill.method import config_of
 
     return getattr(config_of(inputs["method"], inputs["config"]), "expert_config", None)
+
+
+@RUN_TYPES.register("expert")
+class Expert(RunType):
+    """Train one network on real images and keep its trajectory."""
+
+    name = "expert"
+
+    def compute(self, run: RunDir, worker: Worker) -> None:
+        """Train the expert and store its trajectory."""
+        import torch
+
+        spec = run.spec
+        from distill.experts import ExpertConfig, train_expert
+        from distill.problem import Problem
+        from distill.spaces import space_from
+        from fyi_bench.data.whitening import ready
+
+        inputs = spec.inputs
+        problem = Problem(
+            real=worker.data(inputs["dataset"], test=False).train,
+            space=ready(space_from(inputs["space"]), lambda name: worker.data(name, test=False)),
+            ipc=1,
+            seed=inputs["seed"],
+            classes=tuple(inputs["classes"]),
+            device=torch.device(worker.device),
+            precision=inputs["precision"],
+            data_digest=inputs["data"],
+        )
+        expert = train_expert(
+            problem,
+            ExpertConfig.rebuild(inputs["expert"]),
+            checkpointer=run,
+            stop=worker.stop,
+            report=lambda done, total, loss: worker.progress(spec.digest, done, total, loss),
+        )
+        expert.trajectory.save(run.path(TRAJECTORY_FILE), {"cell": spec.digest})
+        run.finish({"trajectory": TRAJECTORY_FILE, "losses": expert.losses})
+
+    def passes(self, spec: RunSpec, data: RealDataset) -> list[Passes]:
+        """Training passes over the real images of the cell's classes, twice as many with GSAM."""
+        inputs = spec.inputs
+        expert, classes = inputs["expert"], inputs["classes"]
+        images = int(data.train.counts[list(classes)].sum())
+        trained = images * expert["epochs"] * (2 if expert["gsam"] else 1)
+        return [Passes(expert["model"], data.train.shape, len(classes), first=float(trained))]

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fyi_bench.run.estimate import COSTS, Passes
-from fyi_bench.run.types.accuracy import protocol_of, training_passes
-from fyi_bench.run.worker import CELLS, Worker, using
+from fyi_bench.run.estimate import Passes
+from fyi_bench.run.numerics import using
+from fyi_bench.run.run_type import RUN_TYPES, Need, RunType
+from fyi_bench.run.types.accuracy import protocol_of, set_needs, training_passes
+from fyi_bench.run.worker import Worker
 from fyi_bench.store.store import RunDir, RunSpec
 
 if TYPE_CHECKING:
@@ -48,9 +50,9 @@ def robust_cell(
     precision: str,
     teacher: str = "",
 ) -> RunSpec:
-    """The cell of one network. protocol: with the step size of the search; tested: 'validation' or 'test'.
+    """The spec of one network. protocol: with the step size of the search; tested: 'validation' or 'test'.
 
-    teacher: digest of the cell whose network gives random images their labels, where the set's are soft.
+    teacher: digest of the spec whose network gives random images their labels, where the set's are soft.
     """
     from downstream.robust_scores import NUMERICS
 
@@ -86,38 +88,6 @@ def robust_cell(
     return RunSpec("robust", inputs, notes)
 
 
-@CELLS.register("robust")
-def compute(cell: RunSpec, run: RunDir, worker: Worker) -> None:
-    """Train, test once, record; a network of real images is kept, as a teacher."""
-    from distill.tensor_file import save_tensors
-    from downstream.training import accuracy, new_network, train
-
-    inputs, protocol = cell.inputs, protocol_of(cell)
-    data = worker.data(inputs["dataset"], test=inputs["tested"] == TEST)
-    rest, held = _split(inputs, data, worker)
-    space = data.space if "space" not in inputs else _own(cell, worker).space
-    train_set = _train_set(cell, rest, data, worker)
-    total = protocol.epochs_for(len(train_set))
-    network = new_network(protocol.eval_model, train_set, inputs["seed"]).to(worker.device)
-    trained = train(
-        network,
-        train_set,
-        protocol,
-        inputs["seed"],
-        device=worker.device,
-        precision=inputs["precision"],
-        space=space,
-        stop=worker.stop,
-        report=lambda epochs, loss: worker.progress(cell.digest, epochs, total, loss),
-    )
-    judged = data.test if inputs["tested"] == TEST else held
-    value = accuracy(network, judged, space, worker.device, inputs["precision"])
-    if inputs["subject"] == "real" and inputs["tested"] == TEST:
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-        save_tensors(run.path(NETWORK_FILE), weights, {"cell": cell.digest})
-    run.finish({"value": value, "last_loss": trained.losses[-1], "images": len(train_set)})
-
-
 def _split(inputs: Mapping[str, Any], data: RealDataset, worker: Worker) -> tuple[ImageSet, ImageSet]:
     from downstream.robust_scores import set_aside
 
@@ -125,20 +95,20 @@ def _split(inputs: Mapping[str, Any], data: RealDataset, worker: Worker) -> tupl
     return worker.keep(key, lambda: set_aside(data.train, inputs["validation"]))
 
 
-def _own(cell: RunSpec, worker: Worker) -> ImageSet:
-    reference = cell.inputs.get("set") or cell.inputs["space"]
-    return worker.image_set({**reference, **({} if "cell" in reference else {"file": cell.notes["file"]})})
+def _own(spec: RunSpec, worker: Worker) -> ImageSet:
+    reference = spec.inputs.get("set") or spec.inputs["space"]
+    return worker.image_set({**reference, **({} if "cell" in reference else {"file": spec.notes["file"]})})
 
 
-def _train_set(cell: RunSpec, rest: ImageSet, data: RealDataset, worker: Worker) -> ImageSet:
+def _train_set(spec: RunSpec, rest: ImageSet, data: RealDataset, worker: Worker) -> ImageSet:
     from downstream.nas import balanced
     from downstream.robust_scores import hardened, random_like, taught
 
-    inputs = cell.inputs
+    inputs = spec.inputs
     if inputs["subject"] == "real":
         return balanced(rest, inputs["real_images"] or None, 0, "robust real")
     if inputs["subject"] == "set":
-        own = _own(cell, worker)
+        own = _own(spec, worker)
         return hardened(own) if inputs["labels"] == "hard" else own
     drawn = random_like(rest, inputs["counts"], inputs["seed"])
     if inputs["labels"] == "hard":
@@ -159,9 +129,50 @@ def _teacher(digest: str, data: RealDataset, worker: Worker) -> nn.Module:
     return network.to(worker.device)
 
 
-@COSTS.register("robust")
-def passes(cell: RunSpec, data: RealDataset) -> list[Passes]:
-    """Training passes, and one over the images it is tested on."""
-    held = round(cell.inputs["validation"] * len(data.train))
-    tested = len(data.test) if cell.inputs["tested"] == TEST else held
-    return [training_passes(cell, data, tested)]
+@RUN_TYPES.register("robust")
+class Robust(RunType):
+    """Train one network of the robust scores and test it."""
+
+    name = "robust"
+
+    def compute(self, run: RunDir, worker: Worker) -> None:
+        """Train, test once, record; a network of real images is kept, as a teacher."""
+        from distill.tensor_file import save_tensors
+        from downstream.training import accuracy, new_network, train
+
+        spec = run.spec
+        inputs, protocol = spec.inputs, protocol_of(spec)
+        data = worker.data(inputs["dataset"], test=inputs["tested"] == TEST)
+        rest, held = _split(inputs, data, worker)
+        space = data.space if "space" not in inputs else _own(spec, worker).space
+        train_set = _train_set(spec, rest, data, worker)
+        total = protocol.epochs_for(len(train_set))
+        network = new_network(protocol.eval_model, train_set, inputs["seed"]).to(worker.device)
+        trained = train(
+            network,
+            train_set,
+            protocol,
+            inputs["seed"],
+            device=worker.device,
+            precision=inputs["precision"],
+            space=space,
+            stop=worker.stop,
+            report=lambda epochs, loss: worker.progress(spec.digest, epochs, total, loss),
+        )
+        judged = data.test if inputs["tested"] == TEST else held
+        value = accuracy(network, judged, space, worker.device, inputs["precision"])
+        if inputs["subject"] == "real" and inputs["tested"] == TEST:
+            weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+            save_tensors(run.path(NETWORK_FILE), weights, {"cell": spec.digest})
+        run.finish({"value": value, "last_loss": trained.losses[-1], "images": len(train_set)})
+
+    def needs(self, spec: RunSpec) -> list[Need]:
+        """The set, where it is a run's, and the network that gives labels."""
+        teacher = [("robust", spec.inputs["teacher"])] if spec.inputs.get("teacher") else []
+        return [*set_needs(spec.inputs.get("set"), spec.inputs.get("space")), *teacher]
+
+    def passes(self, spec: RunSpec, data: RealDataset) -> list[Passes]:
+        """Training passes, and one over the images it is tested on."""
+        held = round(spec.inputs["validation"] * len(data.train))
+        tested = len(data.test) if spec.inputs["tested"] == TEST else held
+        return [training_passes(spec, data, tested)]

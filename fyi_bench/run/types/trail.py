@@ -11,18 +11,17 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fyi_bench.errors import DivergenceError
-from fyi_bench.run.estimate import COSTS, Passes
-from fyi_bench.run.types.distill import passes, problem_of
-from fyi_bench.run.worker import CELLS, Worker
+from fyi_bench.run.run_type import RUN_TYPES
+from fyi_bench.run.types.distill import Distill, problem_of
+from fyi_bench.run.worker import Worker
 from fyi_bench.store.store import RunDir, RunSpec
 
 if TYPE_CHECKING:
     from distill.image_set import ImageSet
-    from fyi_bench.data import RealDataset
 
 
 def trail_cell(made: RunSpec, at: Sequence[int], raw: bool = False) -> RunSpec:
-    """The cell of the sets of a `distill` cell after the iterations `at`.
+    """The spec of the sets of a `distill` spec after the iterations `at`.
 
     raw: also the images themselves, where the method's result is something else (FTD's running average).
     """
@@ -58,45 +57,14 @@ class _Until:
         self.outer.check()
 
 
-@CELLS.register("trail")
-def compute(cell: RunSpec, run: RunDir, worker: Worker) -> None:
-    """Run to each iteration in turn and keep the set that is there."""
-    from distill.engine import distill
-    from distill.method import config_of
-
-    inputs, problem = cell.inputs, problem_of(cell, worker)
-    whole = inputs["config"]["iterations"]
-
-    def engine(iterations: int, stop: Any = None, report: Callable[[int, float], None] | None = None) -> ImageSet:
-        config = config_of(inputs["method"], {**inputs["config"], "iterations": iterations})
-        facts = {"dataset": inputs["dataset"], "recipe": inputs["config"], "numerics": inputs["numerics"]}
-        return distill(
-            problem, inputs["method"], config, inputs["flip"], checkpointer=run, stop=stop, report=report,
-            provenance={**facts, "cell": cell.digest},
-        )  # fmt: skip
-
-    for iteration in inputs["at"]:
-        names = [set_name(iteration), *([raw_name(iteration)] if inputs["raw"] else [])]
-        if all(run.path(name).exists() for name in names):
-            continue
-        _advance(engine, run, worker, cell, iteration, max(whole, iteration + 1))
-        found = engine(iteration)
-        found.save(run.path(set_name(iteration)), preview=False)
-        if inputs["raw"]:
-            _, tensors, _ = run.load()
-            replace(found, images=tensors["images"]).save(run.path(raw_name(iteration)), preview=False)
-    facts = found_facts(run, inputs["at"])
-    run.finish(facts)
-
-
-def _advance(engine: Callable, run: RunDir, worker: Worker, cell: RunSpec, iteration: int, whole: int) -> None:
+def _advance(engine: Callable, run: RunDir, worker: Worker, spec: RunSpec, iteration: int, whole: int) -> None:
     """Take the run to this iteration and leave its checkpoint there."""
     held = run.load()
     until = _Until(iteration, held[0] if held else 0, worker.stop)
 
     def follow(done: int, loss: float) -> None:
         until.done = done
-        worker.progress(cell.digest, done, cell.inputs["at"][-1], loss)
+        worker.progress(spec.digest, done, spec.inputs["at"][-1], loss)
 
     try:
         engine(whole, until, follow)
@@ -119,7 +87,38 @@ def found_facts(run: RunDir, at: Sequence[int]) -> dict[str, Any]:
     }
 
 
-@COSTS.register("trail")
-def trail_passes(cell: RunSpec, data: RealDataset) -> list[Passes]:
-    """Those of the whole run."""
-    return passes(cell, data)
+@RUN_TYPES.register("trail")
+class Trail(Distill):
+    """Run a distillation to each iteration in turn and keep the set that is there."""
+
+    name = "trail"
+
+    def compute(self, run: RunDir, worker: Worker) -> None:
+        """Run to each iteration in turn and keep the set that is there."""
+        from distill.engine import distill
+        from distill.method import config_of
+
+        spec = run.spec
+        inputs, problem = spec.inputs, problem_of(spec, worker)
+        whole = inputs["config"]["iterations"]
+
+        def engine(iterations: int, stop: Any = None, report: Callable[[int, float], None] | None = None) -> ImageSet:
+            config = config_of(inputs["method"], {**inputs["config"], "iterations": iterations})
+            facts = {"dataset": inputs["dataset"], "recipe": inputs["config"], "numerics": inputs["numerics"]}
+            return distill(
+                problem, inputs["method"], config, inputs["flip"], checkpointer=run, stop=stop, report=report,
+                provenance={**facts, "cell": spec.digest},
+            )  # fmt: skip
+
+        for iteration in inputs["at"]:
+            names = [set_name(iteration), *([raw_name(iteration)] if inputs["raw"] else [])]
+            if all(run.path(name).exists() for name in names):
+                continue
+            _advance(engine, run, worker, spec, iteration, max(whole, iteration + 1))
+            found = engine(iteration)
+            found.save(run.path(set_name(iteration)), preview=False)
+            if inputs["raw"]:
+                _, tensors, _ = run.load()
+                replace(found, images=tensors["images"]).save(run.path(raw_name(iteration)), preview=False)
+        facts = found_facts(run, inputs["at"])
+        run.finish(facts)

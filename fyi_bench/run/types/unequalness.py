@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fyi_bench.run.estimate import COSTS, Passes
-from fyi_bench.run.worker import CELLS, Worker, using
+from fyi_bench.run.estimate import Passes
+from fyi_bench.run.numerics import using
+from fyi_bench.run.run_type import RUN_TYPES, Need, RunType
+from fyi_bench.run.types.accuracy import set_needs
+from fyi_bench.run.worker import Worker
 from fyi_bench.store.store import RunDir, RunSpec
 
 if TYPE_CHECKING:
@@ -17,7 +20,7 @@ MODEL = "convnet"
 
 
 def unequalness_cell(image_set: dict[str, str], images: int, seed: int) -> RunSpec:
-    """The cell of one set's score; `image_set` refers to a set as `Worker.image_set` understands it."""
+    """The spec of one set's score; `image_set` refers to a set as `Worker.image_set` understands it."""
     inputs = {
         "set": {k: v for k, v in image_set.items() if k != "file"},
         "networks": NETWORKS,
@@ -28,26 +31,34 @@ def unequalness_cell(image_set: dict[str, str], images: int, seed: int) -> RunSp
     return RunSpec("unequalness", inputs, {"file": image_set.get("file"), "images": images})
 
 
-@CELLS.register("unequalness")
-def compute(cell: RunSpec, run: RunDir, worker: Worker) -> None:
-    """Score the set and record it."""
-    from distill.decode import decoded
-    from distill.fyi import set_unequalness
+@RUN_TYPES.register("unequalness")
+class Unequalness(RunType):
+    """Score how far a set is from its own mirror image."""
 
-    reference = {**cell.inputs["set"], **({"file": cell.notes["file"]} if cell.notes.get("file") else {})}
-    run.finish(
-        set_unequalness(
-            decoded(worker.image_set(reference)),
-            cell.inputs["seed"],
-            networks=cell.inputs["networks"],
-            distance=cell.inputs["distance"],
-            device=worker.device,
+    name = "unequalness"
+
+    def compute(self, run: RunDir, worker: Worker) -> None:
+        """Score the set and record it."""
+        from distill.decode import decoded
+        from distill.fyi import set_unequalness
+
+        spec = run.spec
+        reference = {**spec.inputs["set"], **({"file": spec.notes["file"]} if spec.notes.get("file") else {})}
+        run.finish(
+            set_unequalness(
+                decoded(worker.image_set(reference)),
+                spec.inputs["seed"],
+                networks=spec.inputs["networks"],
+                distance=spec.inputs["distance"],
+                device=worker.device,
+            )
         )
-    )
 
+    def needs(self, spec: RunSpec) -> list[Need]:
+        """The set."""
+        return set_needs(spec.inputs["set"])
 
-@COSTS.register("unequalness")
-def passes(cell: RunSpec, data: RealDataset) -> list[Passes]:
-    """The set and its copies through every network."""
-    forward = 2 * cell.inputs["networks"] * cell.notes["images"]
-    return [Passes(MODEL, data.train.shape, data.num_classes, forward=forward)]
+    def passes(self, spec: RunSpec, data: RealDataset) -> list[Passes]:
+        """The set and its copies through every network."""
+        forward = 2 * spec.inputs["networks"] * spec.notes["images"]
+        return [Passes(MODEL, data.train.shape, data.num_classes, forward=forward)]

@@ -4,34 +4,34 @@ from __future__ import annotations
 
 import shutil
 import sys
+from dataclasses import replace
 
 import pytest
-import sweep_toys
+import toy_runs
 
 from fyi_bench.config import Settings
-from fyi_bench.errors import StoreError, UnknownNameError, UsageError
+from fyi_bench.errors import PlanShown, StoreError, UnknownNameError, UsageError
 from fyi_bench.run.artefacts import Artefacts, pack, unpack
 from fyi_bench.run.drain import Habits, drain
-from fyi_bench.run.executor import compute_by_sweep, default_url
-from fyi_bench.run.queue import Job, Sweep, connect
-from fyi_bench.run.worker import CELLS, Worker
+from fyi_bench.run.executor import compute, default_url
+from fyi_bench.run.plan import Plan
+from fyi_bench.run.queue import Queue, connect
+from fyi_bench.run.worker import Worker
 from fyi_bench.session import Session
 from fyi_bench.store.store import RunSpec, Store
 
 NEEDED = RunSpec("toy", {"number": 7}, {"seconds": 0.0, "at_first": 0.0})
 
 
-def needing(cell, run, worker) -> None:
-    """A cell whose value is that of a run it reads."""
-    value = worker.store.get(cell.inputs["needs"])["value"]
-    run.finish({"value": value + cell.inputs["number"]})
+def needing(run, worker) -> None:
+    """A run whose value is made of that of a run it reads."""
+    (needed,) = run.spec.inputs["needs"]
+    run.finish({"value": worker.store.get(needed)["value"] + run.spec.inputs["number"]})
 
 
 @pytest.fixture(autouse=True)
-def _kinds(monkeypatch):
-    CELLS.names()
-    monkeypatch.setitem(CELLS._entries, "toy", sweep_toys.compute)
-    monkeypatch.setitem(CELLS._entries, "needing", needing)
+def _types(monkeypatch):
+    toy_runs.known(monkeypatch, needing=toy_runs.as_type(needing))
 
 
 @pytest.fixture
@@ -39,32 +39,28 @@ def finished(tmp_path) -> Store:
     """A store with one finished run."""
     store = Store(tmp_path / "first")
     with store.run(NEEDED) as run:
-        sweep_toys.compute(NEEDED, run, Worker(store))
+        toy_runs.Toy().compute(run, Worker(store))
     return store
 
 
 def test_two_machines_without_a_common_folder_finish_a_sweep_together(tmp_path, finished):
     """The first enqueues and collects; the second, with a store of its own, computes what needs a run of the first."""
     place = str(tmp_path / "bucket")
-    jobs = [
-        Job(
-            RunSpec("needing", {"number": n, "needs": NEEDED.digest}), f"job {n}", needs=((NEEDED.kind, NEEDED.digest),)
-        )
-        for n in range(3)
-    ]
-    settings = Settings(store=finished.root, protocol="quick", device="cpu", workers=1, threads=1)
-    compute_by_sweep(Session(settings), "sums", jobs, artefacts=place, work=False)
-    assert not any(finished.has(job.cell) for job in jobs)
+    runs = [RunSpec("needing", {"number": n, "needs": [NEEDED.digest]}) for n in range(3)]
+    plan = Plan("", "quick", tuple(runs))
+    settings = Settings(store=finished.root, protocol="quick", device="cpu", workers=1, threads=1, artefacts=place)
+    with pytest.raises(PlanShown):
+        compute(Session(replace(settings, enqueue=True)), "sums", plan)
+    assert not any(finished.has(run) for run in runs)
 
     second = Store(tmp_path / "second")
     url = default_url(finished)
     habits = Habits(artefacts=Artefacts.open(place))
-    assert drain(Sweep.all(connect(url, lambda: None, print)), Worker(second), habits) == 3
+    assert drain(Queue.all(connect(url, lambda: None, print)), Worker(second), habits) == 3
 
-    assert compute_by_sweep(Session(settings), "sums", jobs, artefacts=place) == {}
-    for job in jobs:
-        with finished.run(job.cell) as run:
-            assert run.record["value"] == 49.0 + job.cell.inputs["number"]
+    assert len(compute(Session(settings), "sums", plan)) == 3
+    for run in runs:
+        assert finished.record(run)["value"] == 49.0 + run.inputs["number"]
     assert finished.verify() == []
     assert (finished.root / "needing").is_dir()
 

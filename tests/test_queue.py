@@ -8,31 +8,26 @@ import threading
 import time
 
 import pytest
-import sweep_toys
+import toy_runs
 from optuna.storages._rdb import storage as optuna_storage
 from sqlalchemy import event
-from sweep_toys import computed, toy
+from toy_runs import computed, toy
 
-from fyi_bench.config import Settings
 from fyi_bench.errors import BudgetExhausted, DataError, StoreError, UsageError
 from fyi_bench.run import queue as sweep_module
 from fyi_bench.run.deadline import Budget, Deadline
 from fyi_bench.run.drain import Habits, check_numerics, drain
-from fyi_bench.run.executor import compute_by_sweep
-from fyi_bench.run.queue import MAX_FAILURES, Counts, Sweep, connect
+from fyi_bench.run.queue import MAX_FAILURES, Counts, Queue, connect
 from fyi_bench.run.storage import sqlite_url
-from fyi_bench.run.worker import CELLS, Worker
-from fyi_bench.session import Session
+from fyi_bench.run.worker import Worker
 from fyi_bench.store.store import Store
 
-CHOICES = {"number": [0, 1, 2]}
 ELSEWHERE = "0123456789ab:17:99:elsewhere"  # a process of another machine
 
 
 @pytest.fixture(autouse=True)
 def _toys(monkeypatch):
-    CELLS.names()
-    monkeypatch.setitem(CELLS._entries, "toy", sweep_toys.compute)
+    toy_runs.known(monkeypatch)
 
 
 @pytest.fixture
@@ -45,11 +40,11 @@ def url(tmp_path) -> str:
     return sqlite_url(tmp_path / "sweep.sqlite3")
 
 
-def opened(url: str, name: str = "toys") -> Sweep:
-    return Sweep.open(connect(url, lambda: None, lambda line: None), name, CHOICES)
+def opened(url: str, name: str = "toys") -> Queue:
+    return Queue.open(connect(url, lambda: None, lambda line: None), name, [toy(n) for n in range(3)])
 
 
-def work(sweep: Sweep, store: Store, said: list[str] | None = None, **habits) -> int:
+def work(sweep: Queue, store: Store, said: list[str] | None = None, **habits) -> int:
     heard = said if said is not None else []
     worker = Worker(store, stop=habits.pop("stop", None), say=heard.append)
     return drain([sweep], worker, Habits(**habits))
@@ -88,10 +83,10 @@ def test_workers_that_claim_at_the_same_time_never_get_the_same_job(url, store):
     sweeps = [opened(url) for _ in got]
     start = threading.Barrier(len(got))
 
-    def take(mine: list[int], sweep: Sweep) -> None:
+    def take(mine: list[int], sweep: Queue) -> None:
         start.wait()
         while (claim := sweep.claim()) is not None:
-            mine.append(claim.job.cell.inputs["number"])
+            mine.append(claim.spec.inputs["number"])
 
     threads = [threading.Thread(target=take, args=pair) for pair in zip(got, sweeps, strict=True)]
     for thread in threads:
@@ -105,17 +100,17 @@ def test_two_sweeps_of_one_storage_are_drained_in_turn(url, store):
     opened(url, "first").enqueue([toy(1)], store)
     opened(url, "second").enqueue([toy(2)], store)
     ask = connect(url, lambda: None, print)
-    assert [sweep.name for sweep in Sweep.all(ask)] == ["first", "second"]
-    assert drain(Sweep.all(ask, "second"), Worker(store)) == 1
-    assert drain(Sweep.all(ask), Worker(store)) == 1
-    with pytest.raises(StoreError, match=r"no sweep 'third'\.\nIt has: first, second\."):
-        Sweep.all(ask, "third")
+    assert [sweep.name for sweep in Queue.all(ask)] == ["first", "second"]
+    assert drain(Queue.all(ask, "second"), Worker(store)) == 1
+    assert drain(Queue.all(ask), Worker(store)) == 1
+    with pytest.raises(StoreError, match=r"no queue 'third'\.\nIt has: first, second\."):
+        Queue.all(ask, "third")
 
 
 # workers that die ------------------------------------------------------------------------------------------------
 
 
-def as_if_from(monkeypatch, holder: str, sweep: Sweep):
+def as_if_from(monkeypatch, holder: str, sweep: Queue):
     """A claim held by another process."""
     with monkeypatch.context() as patch:
         patch.setattr(sweep_module, "this_process", lambda: holder)
@@ -140,9 +135,9 @@ def test_a_silent_worker_loses_its_job_after_the_grace_and_a_living_one_keeps_it
         clock["s"] = 1000.0 + second
         assert other.beat(living, second)
         lines += [(second, line) for line in watcher.bring_back(60.0)]
-    assert lines == [(60, "Job 0: its worker process 17 on elsewhere died; it waits again.")]
+    assert lines == [(60, "Run 0: its worker process 17 on elsewhere died; it waits again.")]
     assert watcher.counts() == Counts(waiting=1, running=1)
-    assert watcher.claim().job == silent.job
+    assert watcher.claim().spec == silent.spec
 
 
 def test_a_job_that_kills_its_workers_is_given_up(url, store, clock, monkeypatch):
@@ -153,7 +148,7 @@ def test_a_job_that_kills_its_workers_is_given_up(url, store, clock, monkeypatch
         clock["s"] += 10
         lines += sweep.bring_back()
     assert [line.rpartition("; ")[2] for line in lines] == ["it waits again."] * (MAX_FAILURES - 1) + ["given up."]
-    assert sweep.failures() == {toy(1).cell.digest: "; ".join(["its worker process 4194303 on here died"] * 3)}
+    assert sweep.failures() == {toy(1).digest: "; ".join(["its worker process 4194303 on here died"] * 3)}
 
 
 def test_two_who_look_at_the_same_time_count_a_death_once(url, store, clock, monkeypatch):
@@ -177,12 +172,12 @@ def test_two_who_look_at_the_same_time_count_a_death_once(url, store, clock, mon
 def test_a_worker_killed_before_its_first_sign_of_life_loses_its_job_too(url, store, clock, monkeypatch):
     sweep = opened(url)
     sweep.enqueue([toy(1)], store)
-    monkeypatch.setattr(Sweep, "_taken", lambda self, trial: trial)  # dies between the state and the name
+    monkeypatch.setattr(Queue, "_taken", lambda self, trial: trial)  # dies between the state and the name
     opened(url).claim()
     assert sweep.counts() == Counts(running=1)
     assert sweep.bring_back(60.0) == []
     clock["s"] += 61
-    assert sweep.bring_back(60.0) == ["Job 0: its worker (not known) died; it waits again."]
+    assert sweep.bring_back(60.0) == ["Run 0: its worker (not known) died; it waits again."]
 
 
 def test_the_clock_of_the_day_may_jump(url, store, monkeypatch):
@@ -239,7 +234,7 @@ def test_a_diverged_job_is_counted_and_not_tried_again(url, store):
     sweep.enqueue(jobs, store)
     assert work(sweep, store) == 2
     assert sweep.counts() == Counts(complete=1, failed=1)
-    assert sweep.failures() == {jobs[0].cell.digest: "the loss is no longer finite."}
+    assert sweep.failures() == {jobs[0].digest: "the loss is no longer finite."}
     assert sweep.enqueue(jobs, store) == 0
     assert sweep.enqueue(jobs, Store(store.root.with_name("elsewhere"))) == 1  # the ledger itself knows of it
 
@@ -264,13 +259,13 @@ def test_a_worker_to_which_nothing_but_trouble_happens_ends(url, store):
     assert sweep.counts() == Counts(waiting=9)
 
 
-def test_trouble_of_this_machine_gives_the_job_back_and_ends_the_worker(url, store):
+def test_trouble_of_this_machine_gives_the_run_back_and_ends_the_worker(url, store, monkeypatch):
     sweep = opened(url)
     sweep.enqueue([toy(1, trouble="data"), toy(2)], store)
     with pytest.raises(DataError, match="no images here"):
         work(sweep, store)
     assert sweep.counts() == Counts(waiting=2)
-    CELLS._entries["toy"] = lambda cell, run, worker: run.finish({"value": 1.0})  # somebody put the images there
+    toy_runs.known(monkeypatch, toy=toy_runs.as_type(lambda run, worker: run.finish({"value": 1.0})))  # images came
     assert work(sweep, store) == 2
 
 
@@ -294,25 +289,12 @@ def test_a_worker_stays_while_another_works_and_leaves_when_told(url, store, mon
 
 
 def test_another_version_of_the_numbers_is_refused():
-    from fyi_bench.run.worker import numerics
+    from fyi_bench.run.numerics import numerics
 
     check_numerics({})
     check_numerics({**numerics(), "of a plug-in": 3})
     with pytest.raises(DataError, match=r"version 999 of the component 'trainer'.*\nInstall the same"):
         check_numerics({**numerics(), "trainer": 999})
-
-
-def test_without_optuna_one_process_does_the_same(store, tmp_path, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    settings = Settings(store=store.root, protocol="quick", device="cpu", workers=4, threads=1)
-    jobs = [toy(1), toy(2, trouble="diverged"), toy(3, trouble="defect"), toy(4)]
-    failures = compute_by_sweep(Session(settings), "toys", jobs)
-    assert failures == {
-        jobs[1].cell.digest: "the loss is no longer finite.",
-        jobs[2].cell.digest: "; ".join(["ZeroDivisionError: toy"] * MAX_FAILURES),
-    }
-    assert computed(store) == [1, 2, 3, 4, 3, 3]
-    assert sorted(path.name for path in store.root.iterdir()) == ["computed.jsonl", "toy"]
 
 
 # storages that cannot be used ------------------------------------------------------------------------------------
@@ -376,4 +358,4 @@ def test_several_processes_may_create_the_tables_at_once(url):
     for thread in threads:
         thread.join()
     assert errors == []
-    assert [sweep.name for sweep in Sweep.all(connect(url, lambda: None, print))] == ["toys"]
+    assert [sweep.name for sweep in Queue.all(connect(url, lambda: None, print))] == ["toys"]

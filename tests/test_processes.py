@@ -13,14 +13,17 @@ from collections import Counter
 
 import pytest
 import torch
-from sweep_toys import computed, toy, toy_path
+from toy_runs import as_type, computed, known, toy, toy_path
 
 from fyi_bench.config import Settings
 from fyi_bench.errors import BudgetExhausted, DataError, DivergenceError, Interrupted, StoreError, UsageError
 from fyi_bench.run.deadline import Budget, Deadline
-from fyi_bench.run.processes import RESTARTS, Events, Place, Rows, share_cells, work_together
+from fyi_bench.run.executor import Crew, compute, default_url
+from fyi_bench.run.plan import Plan
+from fyi_bench.run.processes import RESTARTS, Events, Rows, work_together
 from fyi_bench.run.progress import Progress
-from fyi_bench.run.worker import CELLS, Worker, ensure
+from fyi_bench.run.queue import Queue, connect
+from fyi_bench.run.worker import Worker, ensure
 from fyi_bench.session import Session
 from fyi_bench.store.store import Busy, RunDir, RunSpec, Store
 
@@ -28,12 +31,9 @@ from fyi_bench.store.store import Busy, RunDir, RunSpec, Store
 @pytest.fixture(autouse=True)
 def _toys(tmp_path, monkeypatch):
     """The kind `toy` in this process and in those it starts."""
-    from sweep_toys import compute
-
     for place in toy_path(tmp_path / "toys").split(os.pathsep):
         monkeypatch.syspath_prepend(place)
-    CELLS.names()
-    monkeypatch.setitem(CELLS._entries, "toy", compute)
+    known(monkeypatch)
 
 
 @pytest.fixture
@@ -41,11 +41,13 @@ def store(tmp_path) -> Store:
     return Store(tmp_path / "store")
 
 
-def share(store: Store, jobs, count: int = 2, stop: Deadline | None = None) -> list[str]:
-    """Compute the cells of toy jobs in processes; what they said."""
+def share(store: Store, runs, count: int = 2, stop: Deadline | None = None) -> list[str]:
+    """Compute toy runs in processes; what they said."""
     said: list[str] = []
-    work = functools.partial(share_cells, [job.cell for job in jobs], Place(store.root, None, "cpu", 1))
-    work_together(work, count, Events(say=said.append), stop or Deadline())
+    url = default_url(store)
+    Queue.open(connect(url, lambda: None, print), "toys", runs).enqueue(runs, store)
+    crew = Crew(url, "toys", store.root, None, "cpu", tolerant=())
+    work_together(functools.partial(Crew.work, crew), count, Events(say=said.append), stop or Deadline())
     return said
 
 
@@ -53,8 +55,11 @@ def test_each_cell_is_computed_once_and_a_process_that_dies_is_replaced(store):
     jobs = [toy(n, 0.02) for n in range(8)] + [toy(8, dies_at_first=True)]
     said = share(store, jobs, 3)
     assert Counter(computed(store)) == {n: 1 + (n == 8) for n in range(9)}
-    assert all(store.has(job.cell) for job in jobs)
-    assert said == ["A worker died (exit code -9); another goes on with its work."]
+    assert all(store.has(job) for job in jobs)
+    died, back = sorted(said)
+    assert died == "A worker died (exit code -9); another goes on with its work."
+    assert back.startswith("Run 8: its worker process ")
+    assert back.endswith("; it waits again.")
 
 
 def test_a_cell_that_kills_every_process_ends_the_command(store):
@@ -74,7 +79,7 @@ def test_a_cell_that_kills_every_process_ends_the_command(store):
 def test_the_first_error_ends_the_whole_and_is_raised_here(store, trouble, kind, said):
     with pytest.raises(kind, match=said):
         share(store, [toy(1, 60.0), toy(2, trouble=trouble), toy(3, 60.0)])
-    assert not store.has(toy(1).cell)
+    assert not store.has(toy(1))
 
 
 def test_a_budget_holds_for_the_processes(store):
@@ -92,9 +97,9 @@ def test_an_interrupt_reaches_the_processes(store):
 def test_a_cell_that_another_command_is_at_is_left_to_it_and_waited_for(store, tmp_path):
     """The workers do the rest; then the command itself waits, and takes over when the other one is killed."""
     code = (
-        "import sys; from pathlib import Path; from sweep_toys import toy;"
+        "import sys; from pathlib import Path; from toy_runs import toy;"
         "from fyi_bench.run.worker import Worker, ensure;"
-        "from fyi_bench.store.store import Store; ensure(toy(0, at_first=60.0).cell, Worker(Store(Path(sys.argv[1]))))"
+        "from fyi_bench.store.store import Store; ensure(toy(0, at_first=60.0), Worker(Store(Path(sys.argv[1]))))"
     )
     other = subprocess.Popen(
         [sys.executable, "-c", code, str(store.root)], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -103,7 +108,7 @@ def test_a_cell_that_another_command_is_at_is_left_to_it_and_waited_for(store, t
     while computed(store) != [0]:
         assert time.monotonic() < end, "waited in vain"
         time.sleep(0.02)
-    with pytest.raises(Busy), store.run(toy(0).cell, wait=False):
+    with pytest.raises(Busy), store.run(toy(0), wait=False):
         pass
 
     def kill_when_alone() -> None:
@@ -115,8 +120,8 @@ def test_a_cell_that_another_command_is_at_is_left_to_it_and_waited_for(store, t
     killer = threading.Thread(target=kill_when_alone)
     killer.start()
     settings = Settings(store=store.root, protocol="quick", device="cpu", workers=2, threads=1)
-    cells = [toy(n).cell for n in range(4)]
-    records = Session(settings).compute([("toys", cells)])
+    cells = [toy(n) for n in range(4)]
+    records = compute(Session(settings), "toys", Plan("", "quick", tuple(cells)))
     killer.join()
     assert [records[cell.digest]["value"] for cell in cells] == [0.0, 1.0, 4.0, 9.0]
     assert Counter(computed(store)) == {0: 2, 1: 1, 2: 1, 3: 1}
@@ -133,17 +138,17 @@ def test_the_cores_are_shared_out_among_the_planned_cells(store, monkeypatch, pr
     assert Settings(protocol=protocol, device="cpu").resolved().workers == 4
     seen: list[int] = []
 
-    def count(cell: RunSpec, run: RunDir, worker: Worker) -> None:
+    def count(run: RunDir, worker: Worker) -> None:
         seen.append(torch.get_num_threads())
         run.finish({})
 
-    monkeypatch.setitem(CELLS._entries, "counted", count)
+    known(monkeypatch, counted=as_type(count))
     planned = [RunSpec("counted", {"number": number}) for number in range(cells)]
     session = Session(Settings(store=store.root, protocol=protocol, device="cpu", workers=1, threads=given))
     for done in planned[1:2]:  # those done already change nothing for the others
         ensure(done, Worker(store, stop=session.stop))
     seen.clear()
-    session.compute([("counting", planned)])
+    compute(session, "counting", Plan("", protocol, tuple(planned)))
     torch.set_num_threads(before)
     assert seen == [expected] * max(1, cells - 1)
 

@@ -9,22 +9,29 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import toy_runs
 from postgres import ABSENT, Server, binaries
-from sweep_toys import computed, toy, toy_path
+from toy_runs import computed, toy, toy_path
 
 from fyi_bench.config import Settings
-from fyi_bench.run.executor import compute_by_sweep
-from fyi_bench.run.queue import Counts, Sweep, connect
+from fyi_bench.run.executor import compute
+from fyi_bench.run.plan import Plan
+from fyi_bench.run.queue import Counts, Queue, connect
 from fyi_bench.run.storage import sqlite_url
-from fyi_bench.run.worker import CELLS
 from fyi_bench.session import Session
 from fyi_bench.store.store import Store
 
-SCRIPT = Path(__file__).parent / "sweep_toys.py"
+SCRIPT = Path(__file__).parent / "toy_runs.py"
 BEAT_S, GRACE_S = 0.2, 2.0
+
+
+@pytest.fixture(autouse=True)
+def _toys(monkeypatch):
+    toy_runs.known(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -74,8 +81,8 @@ def crowd(url, tmp_path) -> Iterator[Crowd]:
     made.end()
 
 
-def sweep_of(crowd: Crowd, jobs, name: str) -> tuple[Sweep, Store]:
-    sweep = Sweep.open(connect(crowd.url, lambda: None, print), f"{name}-{crowd.store}", {"number": [0, 1, 2]})
+def sweep_of(crowd: Crowd, jobs, name: str) -> tuple[Queue, Store]:
+    sweep = Queue.open(connect(crowd.url, lambda: None, print), f"{name}-{crowd.store}", jobs)
     store = Store(crowd.store)
     sweep.enqueue(jobs, store)
     return sweep, store
@@ -111,7 +118,7 @@ def test_a_killed_worker_loses_nothing(crowd):
     assert crowd.wait() == [8]
     assert Counter(computed(store)) == {n: 2 if n == 0 else 1 for n in range(8)}
     assert sweep.counts() == Counts(complete=8)
-    assert [store.has(job.cell) for job in jobs] == [True] * 8
+    assert [store.has(job) for job in jobs] == [True] * 8
 
 
 @pytest.mark.parametrize("url", ["sqlite"], indirect=True)
@@ -132,22 +139,24 @@ def test_a_frozen_worker_is_replaced_and_may_come_back(crowd):
     assert sorted(computed(store)) == [0, 1]  # the second one waited for the store's lock, and read
 
 
-def failures_of(sweep: Sweep) -> list[str]:
+def failures_of(sweep: Queue) -> list[str]:
     return [line for trial in sweep._trials() for line in trial.user_attrs.get("failures", [])]
 
 
 def test_the_workers_of_a_command_share_a_sweep_and_one_that_dies_is_replaced(tmp_path, monkeypatch):
     for place in toy_path(tmp_path / "toys").split(os.pathsep):
         monkeypatch.syspath_prepend(place)
-    CELLS.names()
-    monkeypatch.setitem(CELLS._entries, "toy", lambda *_: None)
     settings = Settings(store=tmp_path / "store", protocol="quick", device="cpu", workers=2, threads=1)
     session = Session(settings)
     jobs = [toy(n) for n in range(6)] + [toy(6, dies_at_first=True), toy(7, trouble="diverged")]
-    failures = compute_by_sweep(session, "crew", jobs)
+    said: list[str] = []
+    session.say = said.append
+    records = compute(session, "crew", Plan("", "quick", tuple(jobs), tolerant=("toy",)))
     assert sorted(set(computed(session.store))) == list(range(8))
     assert Counter(computed(session.store))[6] == 2
-    assert failures == {jobs[7].cell.digest: "the loss is no longer finite."}
-    assert all(session.store.has(job.cell) for job in jobs[:7])
+    assert said == ["1 run(s) failed and are ranked last:", "  the loss is no longer finite."]
+    assert list(records) == [job.digest for job in jobs[:7]]
+    assert all(session.store.has(job) for job in jobs[:7])
     # a command that finds everything done opens no storage at all
-    assert compute_by_sweep(session, "crew", jobs[:6], "postgresql://127.0.0.1:1/none") == {}
+    session.settings = replace(session.settings, storage="postgresql://127.0.0.1:1/none")
+    assert len(compute(session, "crew", Plan("", "quick", tuple(jobs[:6])))) == 6

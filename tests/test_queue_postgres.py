@@ -9,19 +9,24 @@ from collections import Counter
 from collections.abc import Iterator
 
 import pytest
-import sweep_toys
+import toy_runs
 from postgres import ABSENT, Server, binaries
-from sweep_toys import computed, toy
-from test_sweep_processes import Crowd, failures_of, sweep_of, until
+from test_queue_processes import Crowd, failures_of, sweep_of, until
+from toy_runs import computed, toy
 
 from fyi_bench.errors import StoreError
 from fyi_bench.run.drain import drain
-from fyi_bench.run.queue import Counts, Sweep
+from fyi_bench.run.queue import Counts, Queue
 from fyi_bench.run.storage import Patient, open_storage, shown
-from fyi_bench.run.worker import CELLS, Worker
+from fyi_bench.run.worker import Worker
 from fyi_bench.store.store import Store
 
 pytestmark = pytest.mark.skipif(binaries() is None, reason=ABSENT)
+
+
+@pytest.fixture(autouse=True)
+def _toys(monkeypatch):
+    toy_runs.known(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +37,7 @@ def server() -> Iterator[Server]:
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
 def test_a_restart_in_the_middle_costs_nothing_but_time(server, tmp_path, mode):
-    crowd = Crowd(server.url, tmp_path / "store", sweep_toys.toy_path(tmp_path / "toys"))
+    crowd = Crowd(server.url, tmp_path / "store", toy_runs.toy_path(tmp_path / "toys"))
     try:
         sweep, store = sweep_of(crowd, [toy(n, 0.1) for n in range(20)], f"restart {mode}")
         crowd.start(2)
@@ -49,7 +54,7 @@ def test_a_restart_in_the_middle_costs_nothing_but_time(server, tmp_path, mode):
 
 def test_four_workers_with_wrong_clocks_one_killed_and_the_database_restarted(server, tmp_path):
     """All at once what may happen to a sweep on several machines: only the job of the killed one is done twice."""
-    crowd = Crowd(server.url, tmp_path / "store", sweep_toys.toy_path(tmp_path / "toys"))
+    crowd = Crowd(server.url, tmp_path / "store", toy_runs.toy_path(tmp_path / "toys"))
     try:
         sweep, store = sweep_of(crowd, [toy(0, at_first=90.0), *(toy(n, 0.1) for n in range(1, 25))], "all at once")
         crowd.start(1, clock=3600.0)
@@ -71,21 +76,21 @@ def test_four_workers_with_wrong_clocks_one_killed_and_the_database_restarted(se
 
 
 def test_a_server_that_stays_away_ends_the_worker_with_its_result_kept(server, tmp_path, monkeypatch):
-    CELLS.names()
-    monkeypatch.setitem(CELLS._entries, "toy", lambda cell, run, worker: (server.stop(), run.finish({"value": 1.0})))
+    stops = toy_runs.as_type(lambda run, worker: (server.stop(), run.finish({"value": 1.0})))
+    toy_runs.known(monkeypatch, toy=stops)
     store, said = Store(tmp_path / "store"), []
     ask = Patient(open_storage(server.url), shown(server.url), say=said.append, patience_s=0.5)
-    sweep = Sweep.open(ask, "away", {"number": [0, 1, 2]})
+    sweep = Queue.open(ask, "away", [toy(1), toy(2)])
     sweep.enqueue([toy(1), toy(2)], store)
     try:
         with pytest.raises(StoreError, match=r"does not answer.*\nIs the server up") as caught:
             drain([sweep], Worker(store))
         assert len(str(caught.value).splitlines()) == 2
         assert said[0].startswith(f"Waiting for the storage {server.url}")
-        assert store.has(toy(1).cell)
+        assert store.has(toy(1))
     finally:
         server.start()
-    monkeypatch.setitem(CELLS._entries, "toy", sweep_toys.compute)
-    assert drain([sweep], Worker(store), sweep_toys.Habits(grace_s=0.5)) == 2
+    toy_runs.known(monkeypatch)
+    assert drain([sweep], Worker(store), toy_runs.Habits(grace_s=0.5)) == 2
     assert computed(store) == [2]
     assert sweep.counts() == Counts(complete=2)

@@ -1,0 +1,133 @@
+"""A run type without torch for the tests of the queue, and a worker process to kill.
+
+The type is found like those of third parties, by an entry point: `toy_path(folder)` makes the folder that says so.
+Called as `python toy_runs.py URL STORE SECONDS_A_BEAT GRACE [CLOCK]` it is a worker; its clock of the day then jumps
+to and fro by CLOCK seconds.
+"""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fyi_bench.errors import DataError, DivergenceError
+from fyi_bench.jsonl import append_line
+from fyi_bench.run.deadline import Deadline
+from fyi_bench.run.drain import Habits, drain
+from fyi_bench.run.queue import Queue, connect
+from fyi_bench.run.run_type import RUN_TYPES, Need, RunType
+from fyi_bench.run.worker import Worker
+from fyi_bench.store.store import RunDir, RunSpec, Store
+
+HERE = Path(__file__).parent
+
+
+def toy(number: int, seconds: float = 0.0, at_first: float = 0.0, **more: object) -> RunSpec:
+    """A run whose value is its number squared; it takes `seconds`, and `at_first` more when tried first."""
+    return RunSpec("toy", {"number": number, **more}, {"seconds": seconds, "at_first": at_first})
+
+
+class Toy(RunType):
+    """Counts the computation, sleeps in small steps, and does what the run asks for."""
+
+    name = "toy"
+
+    def compute(self, run: RunDir, worker: Worker) -> None:
+        cell = run.spec
+        first = cell.inputs["number"] not in computed(worker.store)
+        append_line(worker.store.root / "computed.jsonl", {"number": cell.inputs["number"], "pid": os.getpid()})
+        until = time.monotonic() + cell.notes["seconds"] + first * cell.notes["at_first"]
+        while time.monotonic() < until:
+            time.sleep(0.01)
+            worker.check()
+        trouble = cell.inputs.get("trouble")
+        if trouble is not None:
+            raise TROUBLES[trouble]()
+        if first and cell.inputs.get("dies_at_first"):
+            os.kill(os.getpid(), 9)
+        run.finish({"value": float(cell.inputs["number"] ** 2)})
+
+    def needs(self, spec: RunSpec) -> list[Need]:
+        return [("toy", digest) for digest in spec.inputs.get("needs", [])]
+
+    def title(self, spec: RunSpec) -> str:
+        return f"toy {spec.inputs['number']}"
+
+    def parameters(self, spec: RunSpec) -> dict[str, int]:
+        return {"number": spec.inputs["number"] % 3}
+
+
+def as_type(function: Callable[[RunDir, Worker], object]) -> type[RunType]:
+    """A run type that computes by this function."""
+
+    class Made(Toy):
+        def compute(self, run: RunDir, worker: Worker) -> None:
+            function(run, worker)
+
+    return Made
+
+
+def known(monkeypatch: pytest.MonkeyPatch, **types: type[RunType]) -> None:
+    """Make these run types known in this process, `toy` among them."""
+    RUN_TYPES.names()
+    for name, made in {"toy": Toy, **types}.items():
+        monkeypatch.setitem(RUN_TYPES._entries, name, made)
+
+
+TROUBLES = {
+    "diverged": lambda: DivergenceError("the loss is no longer finite.", 3),
+    "data": lambda: DataError("no images here."),
+    "defect": lambda: ZeroDivisionError("toy"),
+}
+
+
+def computed(store: Store) -> list[int]:
+    """Numbers in the order in which they were computed."""
+    path = store.root / "computed.jsonl"
+    return [json.loads(line)["number"] for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def toy_path(folder: Path) -> str:
+    """A folder for PYTHONPATH that announces the type `toy` as an installed package would."""
+    info = folder / "toys-1.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toys\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[fyi_bench.run_types]\ntoy = toy_runs:Toy\n")
+    return os.pathsep.join([str(folder), str(HERE), str(HERE.parent)])
+
+
+def jump_clock(seconds: float) -> None:
+    """Make the clock of the day, Optuna's too, wrong by a multiple of `seconds` that changes each time it is read."""
+    from optuna.storages._rdb import storage
+
+    jumps, right = itertools.cycle((-7, 3, 0, 11, -2)), time.time
+
+    class Jumping(datetime.datetime):
+        @classmethod
+        def now(cls, tz=None):
+            return super().now(tz) + datetime.timedelta(seconds=seconds * next(jumps))
+
+    storage.datetime = Jumping
+    time.time = lambda: right() + seconds * next(jumps)
+
+
+def worker_process(url: str, store: Path, beat_s: float, grace_s: float) -> int:
+    """Work until nothing is left."""
+    stop = Deadline()
+    ask = connect(url, stop.check, lambda line: print(line, file=sys.stderr))
+    worker = Worker(Store(store), stop=stop, say=lambda line: print(line, file=sys.stderr, flush=True))
+    return drain(Queue.all(ask), worker, Habits(beat_s=beat_s, grace_s=grace_s))
+
+
+if __name__ == "__main__":
+    for clock in sys.argv[5:]:
+        jump_clock(float(clock))
+    print(worker_process(sys.argv[1], Path(sys.argv[2]), *map(float, sys.argv[3:5])))
