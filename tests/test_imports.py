@@ -78,7 +78,7 @@ def test_core_runs_where_only_torch_and_friends_are_installed():
     statement = (
         f"{block}; import distill.engine, distill.method, downstream.training, downstream.accuracy;"
         " distill.method.METHODS.names(); import fyi_bench.run.worker; fyi_bench.run.worker.CELLS.names();"
-        " fyi_bench.run.worker.numerics"
+        " import fyi_bench.run.numerics"
     )
     assert "torch" in modules_after(statement)
 

@@ -17,8 +17,9 @@ from fyi_bench.config import Settings
 from fyi_bench.errors import BudgetExhausted, DataError, StoreError, UsageError
 from fyi_bench.run import queue as sweep_module
 from fyi_bench.run.deadline import Budget, Deadline
-from fyi_bench.run.drain import Habits, check_numerics, drain
+from fyi_bench.run.drain import Habits, drain
 from fyi_bench.run.executor import compute_by_sweep
+from fyi_bench.run.numerics import check_numerics, numerics
 from fyi_bench.run.queue import MAX_FAILURES, Counts, Sweep, connect
 from fyi_bench.run.storage import sqlite_url
 from fyi_bench.run.worker import CELLS, Worker
@@ -294,8 +295,6 @@ def test_a_worker_stays_while_another_works_and_leaves_when_told(url, store, mon
 
 
 def test_another_version_of_the_numbers_is_refused():
-    from fyi_bench.run.worker import numerics
-
     check_numerics({})
     check_numerics({**numerics(), "of a plug-in": 3})
     with pytest.raises(DataError, match=r"version 999 of the component 'trainer'.*\nInstall the same"):

@@ -77,7 +77,7 @@ class Job:
     prepare: Callable[[Case, ImageSet, NormalizedSpace, Place], Sides]
 
 
-JOBS: Registry[Job] = Registry("job of the benchmark")
+JOBS: Registry[Job] = Registry("job of the benchmark", base=Job)
 
 
 def problem_of(case: Case, images: ImageSet, space: NormalizedSpace, place: Place, pixels: bool = False) -> Problem:

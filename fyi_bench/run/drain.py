@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fyi_bench.errors import BudgetExhausted, DataError, DivergenceError, FyiBenchError, Interrupted, StoreError
+from fyi_bench.errors import BudgetExhausted, DivergenceError, FyiBenchError, Interrupted, StoreError
+from fyi_bench.run.numerics import check_numerics
 from fyi_bench.run.queue import BEAT_S, GRACE_S, Claim, Sweep
 from fyi_bench.run.worker import Worker, ensure
 
@@ -123,21 +124,6 @@ def _forgive(claim: Claim, worker: Worker, error: Exception) -> None:
     where = traceback.extract_tb(error.__traceback__)[-1]
     ending = "it waits for another try" if again else "it counts as failed"
     worker.say(f"{claim.job.cell.kind} {claim.job.cell.digest} failed ({text}, {where.name}:{where.lineno}); {ending}.")
-
-
-def check_numerics(planned: dict[str, int]) -> None:
-    """Raise DataError where this installation computes other numbers than the one that planned the cell."""
-    if not planned:
-        return
-    from fyi_bench.run.worker import numerics
-
-    here = numerics()
-    for component, version in planned.items():
-        if here.get(component, version) != version:
-            raise DataError(
-                f"The sweep was planned with version {version} of the component '{component}', here is"
-                f" {here[component]}.\nInstall the same fyi-bench on every machine of a sweep."
-            )
 
 
 class Heart:

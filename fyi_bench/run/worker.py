@@ -7,7 +7,6 @@ build cells in the parent process; workers, here or on other machines, compute t
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -136,30 +135,3 @@ def _compute_together(cells: Sequence[RunSpec], runs: Sequence[RunDir], worker: 
             raise
         worker.say("Several networks at once need more memory than there is; they are trained one after another.")
         worker.one_by_one = True
-
-
-@functools.cache
-def numerics() -> dict[str, int]:
-    """Declared numerics version of each component; part of the digest of every cell that uses it."""
-    import search_space
-    from distill import augment, cutmix, decode, engine, experts, fyi, trajectory
-    from downstream import accuracy, continual, training
-
-    return {
-        "engine": engine.NUMERICS,
-        "augment": augment.NUMERICS,
-        "flip": fyi.NUMERICS,
-        "cutmix": cutmix.NUMERICS,
-        "decode": decode.NUMERICS,
-        "expert": experts.NUMERICS,
-        "trajectory": trajectory.NUMERICS,
-        "network": search_space.NUMERICS_VERSION,
-        "trainer": training.NUMERICS,
-        "accuracy": accuracy.NUMERICS,
-        "continual": continual.NUMERICS,
-    }
-
-
-def using(*components: str) -> dict[str, int]:
-    """Numerics versions of the components a cell uses."""
-    return {name: numerics()[name] for name in components}

@@ -6,12 +6,17 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fyi_bench.run.estimate import COSTS, Passes
-from fyi_bench.run.worker import CELLS, TOGETHER, Worker, using
+from fyi_bench.run.numerics import using
+from fyi_bench.run.worker import CELLS, TOGETHER, Worker
 from fyi_bench.store.store import RunDir, RunSpec
 
 if TYPE_CHECKING:
     from downstream.protocol import Protocol
     from fyi_bench.data import RealDataset
+
+
+# families of components in every number that comes from training a network on a set and testing it
+TRAINING = ("accuracy", "trainer", "augment", "cutmix", "decode", "network")
 
 
 def accuracy_cell(
@@ -28,14 +33,15 @@ def accuracy_cell(
 
     images: how many images the set has, for the estimate of time only. warm: a set to train on first.
     """
+    keyed = protocol.for_network(model or protocol.eval_model).keyed()
     inputs = {
         "dataset": data.name,
         "test_data": data.test_digest,
         "set": {k: v for k, v in image_set.items() if k != "file"},
-        "protocol": protocol.for_network(model or protocol.eval_model).keyed(),
+        "protocol": keyed,
         "seed": seed,
         "precision": precision,
-        "numerics": using("accuracy", "trainer", "augment", "cutmix", "decode", "network"),
+        "numerics": using(*TRAINING, settings=keyed.values()),
     }
     inputs |= {} if warm is None else {"warm": warm}
     notes = {

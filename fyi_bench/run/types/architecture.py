@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 from fyi_bench.errors import DataError
 from fyi_bench.run.estimate import COSTS, Passes
-from fyi_bench.run.types.accuracy import protocol_of
-from fyi_bench.run.worker import CELLS, SET_FILE, Worker, using
+from fyi_bench.run.numerics import using
+from fyi_bench.run.types.accuracy import TRAINING, protocol_of
+from fyi_bench.run.worker import CELLS, SET_FILE, Worker
 from fyi_bench.store.store import RunDir, RunSpec
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ def train_cell(
         "protocol": {**protocol.keyed(), "eval_model": nas.architecture_name(point)},
         "seed": seed,
         "precision": precision,
-        "numerics": {"nas": nas.NUMERICS, **using("accuracy", "trainer", "augment", "cutmix", "decode", "network")},
+        "numerics": using("nas", *TRAINING, settings=[protocol.eval_augment]),
     }
     notes = {
         "protocol": protocol.name,

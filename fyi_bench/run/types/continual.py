@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fyi_bench.run.estimate import COSTS, Passes
-from fyi_bench.run.types.accuracy import protocol_of, training_passes
-from fyi_bench.run.worker import CELLS, Worker, using
+from fyi_bench.run.numerics import using
+from fyi_bench.run.types.accuracy import TRAINING, protocol_of, training_passes
+from fyi_bench.run.worker import CELLS, Worker
 from fyi_bench.store.store import RunDir, RunSpec
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def continual_cell(
         "protocol": protocol.keyed(),
         "seed": seed,
         "precision": precision,
-        "numerics": using("continual", "trainer", "augment", "cutmix", "decode", "network"),
+        "numerics": using("continual", *TRAINING[1:], settings=protocol.keyed().values()),
     }
     images = sum(len(cell.inputs["classes"]) * cell.inputs["ipc"] for cell in sets)
     notes = {"protocol": protocol.name, "protocol_version": protocol.version, "images": images}

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from fyi_bench.data.whitening import ready, zca_space
 from fyi_bench.errors import DivergenceError
 from fyi_bench.run.estimate import COSTS, Passes
+from fyi_bench.run.numerics import using
 from fyi_bench.run.types.expert import expert_digests, trajectories
-from fyi_bench.run.worker import CELLS, LAST_GOOD_FILE, SET_FILE, Worker, using
+from fyi_bench.run.worker import CELLS, LAST_GOOD_FILE, SET_FILE, Worker
 from fyi_bench.store.store import RunDir, RunSpec
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ def distill_cell(
 
     chosen = METHODS.get(method)
     config = chosen.Config.from_values(recipe.values)
+    values = {name: getattr(config, name) for name in config.__dataclass_fields__}
+    families = ("engine", "augment", "flip", "network", *chosen.components)
     inputs = {
         "dataset": data.name,
         "data": data.train_digest,
@@ -46,8 +49,11 @@ def distill_cell(
         "precision": precision,
         "space": working_space(chosen, config, data).describe(),
         **inner_statistics(chosen, data),
-        "config": {name: getattr(config, name) for name in config.__dataclass_fields__},
-        "numerics": {"method": chosen.numerics, **using("engine", "augment", "flip", "network", *chosen.components)},
+        "config": values,
+        "numerics": {
+            "method": METHODS.numerics(method),
+            **using(*families, settings=[flip, *values.values()]),
+        },
     }
     inputs |= expert_digests(inputs)
     notes = {"recipe_sources": recipe.sources, "recipe_inferred": sorted(recipe.inferred)}

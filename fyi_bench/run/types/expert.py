@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from fyi_bench.errors import StoreError
 from fyi_bench.run.estimate import COSTS, Passes
-from fyi_bench.run.worker import CELLS, Worker, ensure, using
+from fyi_bench.run.numerics import using
+from fyi_bench.run.worker import CELLS, Worker, ensure
 from fyi_bench.store.store import RunDir, RunSpec
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ def expert_cells(inputs: Mapping[str, Any], count: int | None = None) -> list[Ru
     if config is None:
         return []
     shared = {key: inputs[key] for key in ("dataset", "data", "classes", "space", "precision")}
-    shared |= {"expert": config.describe(), "numerics": using("expert", "augment", "network")}
+    expert = config.describe()
+    shared |= {"expert": expert, "numerics": using("expert", "augment", "network", settings=expert.values())}
     return [RunSpec("expert", {**shared, "seed": k}) for k in range(count or inputs["config"]["experts"])]
 
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fyi_bench.run.estimate import COSTS, Passes
-from fyi_bench.run.types.accuracy import protocol_of, training_passes
-from fyi_bench.run.worker import CELLS, Worker, using
+from fyi_bench.run.numerics import using
+from fyi_bench.run.types.accuracy import TRAINING, protocol_of, training_passes
+from fyi_bench.run.worker import CELLS, Worker
 from fyi_bench.store.store import RunDir, RunSpec
 
 if TYPE_CHECKING:
@@ -52,8 +53,6 @@ def robust_cell(
 
     teacher: digest of the cell whose network gives random images their labels, where the set's are soft.
     """
-    from downstream.robust_scores import NUMERICS
-
     labels = "hard" if arm.labels == "hard" or not subject.soft else "own"
     what: dict[str, Any] = {"subject": arm.subject, "labels": labels}
     if arm.subject == "real":
@@ -75,7 +74,7 @@ def robust_cell(
         "protocol": protocol.keyed(),
         "seed": seed,
         "precision": precision,
-        "numerics": {"robust": NUMERICS, **using("accuracy", "trainer", "augment", "cutmix", "decode", "network")},
+        "numerics": using("robust", *TRAINING, settings=protocol.keyed().values()),
     }
     notes = {
         "protocol": protocol.name,

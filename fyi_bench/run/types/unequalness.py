@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fyi_bench.run.estimate import COSTS, Passes
-from fyi_bench.run.worker import CELLS, Worker, using
+from fyi_bench.run.numerics import using
+from fyi_bench.run.worker import CELLS, Worker
 from fyi_bench.store.store import RunDir, RunSpec
 
 if TYPE_CHECKING:
