@@ -26,7 +26,7 @@ lint: $(STAMP)
 
 # ARGS="--quick", ARGS="growth", ARGS="--only dm dsa --budget 9m" …: docs/speed.md
 bench: $(STAMP)
-	$(BIN)/fyi-bench bench $(ARGS)
+	$(BIN)/python -m benchmarks $(ARGS)
 
 # the picture of a report in the docs, by headless Chromium; REPORT=…/report.html ARGS="--scheme dark --width 390"
 REPORT ?= runs/reports/report.html

@@ -66,7 +66,7 @@ class Operation:
 
 
 # name (a part of a strategy string) -> operation
-OPERATIONS: Registry[Operation] = Registry("augmentation operation", group="fyi_bench.augmentations")
+OPERATIONS: Registry[Operation] = Registry("augmentation operation", group="fyi_bench.augmentations", base=Operation)
 
 
 def brightness(x: Tensor, values: Tensor, strength: AugmentStrength) -> Tensor:

@@ -44,7 +44,7 @@ WIDTH = 128
 _CHUNK = 256  # images in one pass: bounds the memory for sets as large as the real data
 
 # name -> flip, the values of --flip
-FLIPS: Registry[Flip] = Registry("flip", group="fyi_bench.flips")
+FLIPS: Registry[Flip] = Registry("flip", group="fyi_bench.flips", base="distill.fyi:Flip", numerics=NUMERICS)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ tesla    p_k = p_N for all k: what the memory-saving code of TESLA (Cui et al., 
          the influence of a step on the later ones, so for N > 1 it is not the gradient. FYI's factor 2 is kept;
          TESLA's own repository loses it.
 
-Run as a program (`python -m distill.trajectory`), this prints the peak memory of each for growing N.
+`python -m benchmarks kernels --only trajectory` prints the peak memory of each for growing N.
 """
 
 from __future__ import annotations
@@ -299,48 +299,3 @@ def _gathered(picked: Tensor, shown: Tensor, found, lr: Tensor, pull: Tensor) ->
 
 
 _back_exactly = partial(_back, curvature=True)
-
-
-def _benchmark(width: int = 32, ipc: int = 10) -> None:
-    """Peak memory of one match on images like CIFAR-10's, each in a process of its own; full batches, one thread."""
-    import subprocess
-    import sys
-
-    steps = (2, 5, 10, 20, 40)
-    print(f"peak resident MiB of one match, ConvNet width {width}, {10 * ipc} images a step, above the import of torch")
-    print("gradient" + "".join(f"{n:>9} steps" for n in steps))
-    for name in GRADIENTS:
-        row = []
-        for n in steps:
-            command = [sys.executable, "-m", "distill.trajectory", name, str(n), str(width), str(ipc)]
-            row.append(subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip())
-        print(f"{name:8}" + "".join(f"{value:>15}" for value in row), flush=True)
-
-
-def _measure(gradient: str, steps: int, width: int, ipc: int) -> None:
-    import resource
-    import time
-
-    import search_space
-    from fyi_bench import rng
-
-    torch.set_num_threads(1)
-    network = FlatNetwork(search_space.build(f"convnet-w{width}", 3, 32, 10, rng.stream(0, "network")))
-    images = torch.randn(10 * ipc, 3, 32, 32, generator=rng.stream(0, "images"))
-    labels = torch.arange(10).repeat_interleave(ipc)
-    start = network.values()
-    target = start + 0.01 * torch.randn(len(start), generator=rng.stream(0, "target"))
-    batches = [StudentBatch(torch.arange(10 * ipc), lambda picked: (picked, labels))] * steps
-    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
-    GRADIENTS.get(gradient)(network, batches, images, torch.tensor(0.01), start, target)
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
-    print(f"{grown:.0f} ({time.perf_counter() - began:.1f} s)")
-
-
-if __name__ == "__main__":
-    import sys
-
-    if len(sys.argv) > 1:
-        _measure(sys.argv[1], *map(int, sys.argv[2:]))
-    else:
-        _benchmark()

@@ -24,7 +24,8 @@ from search_space.space720 import Point, flops
 
 NUMERICS = 1
 # arithmetic that costs as much time as writing and reading one activation: on one core of an AMD EPYC
-# `python -m fyi_bench.run.estimate` found 9.5 ms a GFLOP in fp32 and 9.2 in bf16, and 4.0 and 3.4 ns an activation
+# `python -m benchmarks kernels --only estimate` found 9.5 ms a GFLOP in fp32 and 9.2 in bf16, and 4.0 and 3.4 ns an
+# activation
 FLOPS_PER_ACTIVATION = 400
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from fyi_bench import __version__
-from fyi_bench.commands import bench, lists, search, sets, work
+from fyi_bench.commands import lists, search, sets, work
 from fyi_bench.errors import EXIT_INTERRUPTED, FyiBenchError
 
 app = typer.Typer(
@@ -19,7 +19,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Is a condensed set a faithful proxy for the real data? Distil with and without FYI, and measure it.",
 )
-for group in (work.app, search.app, sets.app, lists.app, bench.app):
+for group in (work.app, search.app, sets.app, lists.app):
     app.registered_commands += group.registered_commands
 app.add_typer(lists.store_app, name="store")
 app.add_typer(lists.data_app, name="data")
@@ -39,18 +39,13 @@ def root(
     """Options before the command."""
 
 
-# options that take several words, by command; --arch does everywhere
-_SEVERAL = {"bench": ("--only", "--ipc", "--dataset", "--precision")}
-
-
 def several_values(words: list[str]) -> list[str]:
     """`--arch a b c` as `--arch a --arch b --arch c`: all words up to the next option or path belong to --arch."""
-    several = ("--arch", *_SEVERAL.get(words[0] if words else "", ()))
     found: list[str] = []
     inside = ""
     for word in words:
         if word.startswith("-"):
-            inside = word if word in several else ""
+            inside = word if word == "--arch" else ""
         elif inside and found[-1] != inside:
             inside = "" if "/" in word or "." in word else inside
             found += [inside] if inside else []

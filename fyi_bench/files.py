@@ -8,11 +8,16 @@ import json
 import math
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from fyi_bench.errors import StoreError
+
+# endings of the files that make a package do what it does: code, and the data that comes with it
+SOURCES = frozenset(
+    (".py", ".pyi", ".c", ".cpp", ".cu", ".h", ".toml", ".csv", ".json", ".j2", ".css", ".js", ".md", ".typed")
+)
 
 
 def canonical_json(value: Any) -> str:
@@ -29,6 +34,17 @@ def sha256_file(path: str | Path) -> str:
     """sha256 of a file's bytes, hex."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def tree_digest(places: Iterable[Path]) -> str:
+    """First 16 hex digits of the sha256 over names and bytes of the packaged files in these folders (or files)."""
+    whole = hashlib.sha256()
+    for place in places:
+        inside = sorted(path for path in place.rglob("*") if path.suffix in SOURCES) if place.is_dir() else [place]
+        for path in inside:
+            content = path.read_bytes()
+            whole.update(f"{path.relative_to(place.parent).as_posix()}\0{len(content)}\0".encode() + content)
+    return whole.hexdigest()[:16]
 
 
 def legal_json(value: Any) -> Any:

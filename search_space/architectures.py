@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fyi_bench.errors import UsageError
 from fyi_bench.registry import Registry
-from search_space import names, zoo
+from search_space import NUMERICS_VERSION, names, zoo
 from search_space.convnet import ConvNet, ConvNetConfig, count_flops
 from search_space.init import Move, construct, default_generator_from, initialise
 from search_space.network import padded_size
@@ -35,11 +35,16 @@ class Architecture:
 
     `initialises_itself`: the constructor draws its weights (from the default generator, which is lent to it
     for the time); otherwise it is built without weights and filled by `search_space.init.construct`.
+    `numerics`: version to raise when an architecture from outside changes its numbers (else its code is watched).
     """
 
     make: Maker
     summary: str
     initialises_itself: bool = False
+    numerics: int | None = None
+
+    def __call__(self, channels: int, size: int, classes: int) -> nn.Module:
+        return self.make(channels, size, classes)
 
 
 class Cost(NamedTuple):
@@ -49,7 +54,7 @@ class Cost(NamedTuple):
     flops: int
 
 
-ARCHITECTURES: Registry[Architecture | Maker] = Registry("architecture", group="fyi_bench.architectures")
+ARCHITECTURES: Registry[Maker] = Registry("architecture", group="fyi_bench.architectures", numerics=NUMERICS_VERSION)
 
 
 def build(name: str, channels: int, size: int, classes: int, generator: torch.Generator) -> nn.Module:

@@ -18,12 +18,11 @@ with h = u grad s', what the curvature of sigmoid and swish adds to the cotangen
 The entries are a group's of one sample, for batch norm in training a channel's of the batch. Batch norm with its
 running statistics is a weight and a bias; layer norm has a weight and a bias per element.
 
-Run as a program (`python -m search_space.fused`), this prints how much faster it is than PyTorch's modules.
+`python -m benchmarks kernels --only fused` prints how much faster it is than PyTorch's modules.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -245,63 +244,3 @@ def _call(name: str, x: Tensor, weight: Tensor | None, how: Plan, *tensors: Tens
     sizes = (n, height, width, c, torch.get_num_threads(), *how.codes(weight is not None))
     numbers = torch.tensor([how.number, how.eps], dtype=torch.float64)
     call(how.source, name, x.dtype, sizes, numbers, *tensors)
-
-
-def _benchmark(compiled: bool) -> None:
-    """This operation, and on request torch.compile's, against PyTorch's modules, order of derivative by order."""
-    import statistics
-    import time
-
-    def seconds(function, maps: Tensor, module: nn.Module, order: int) -> float:
-        parameters = list(module.parameters())
-        began = time.process_time()
-        with torch.set_grad_enabled(order > 0):
-            out = function(maps)
-        if order:
-            gradients = torch.autograd.grad(out.square().sum(), [maps, *parameters], create_graph=order > 1)
-        if order > 1:
-            torch.autograd.grad(gradients[0].square().sum(), maps)
-        return time.process_time() - began
-
-    def ratio(function, last: Tensor, maps: Tensor, module: nn.Module, order: int) -> str:
-        try:
-            pairs = [(seconds(module, maps, module, order), seconds(function, last, module, order)) for _ in range(6)]
-        except RuntimeError as error:
-            return f"none ({str(error).splitlines()[0]})"
-        return f"{statistics.median(plain / ours for plain, ours in pairs[1:]):.1f}"
-
-    torch.set_num_threads(1)
-    print("PyTorch's modules (contiguous) / this (channels-last): 32 images, one thread, processor time, median of 5")
-    sizes = ((32, 32), (128, 32), (128, 16), (128, 8))
-    cases = [("instance", nn.ReLU, *size) for size in sizes]
-    cases += [("batch", nn.ReLU, 128, 16), ("layer", nn.ReLU, 128, 16), ("instance", nn.Sigmoid, 128, 16)]
-    norms = {
-        "instance": lambda width, size: nn.GroupNorm(width, width),
-        "batch": lambda width, size: nn.BatchNorm2d(width),
-        "layer": lambda width, size: nn.LayerNorm([width, size, size]),
-    }
-    for norm, act, width, size in cases:
-        module = nn.Sequential(norms[norm](width, size), act(), AveragePool2x2())
-        maps = torch.randn(32, width, size, size, generator=torch.Generator().manual_seed(0))
-        how = plan(maps, *module)
-        last = maps.contiguous(memory_format=torch.channels_last).requires_grad_(True)
-        maps.requires_grad_(True)
-        rivals = {"": functools.partial(norm_act_pool, weight=module[0].weight, bias=module[0].bias, how=how)}
-        if compiled:
-            torch._dynamo.reset()
-            torch._functorch.config.donated_buffer = False  # its reuse of memory forbids asking for second derivatives
-            rivals["torch.compile, contiguous: "] = torch.compile(module, dynamic=False)
-            began = time.perf_counter()
-            seconds(rivals["torch.compile, contiguous: "], maps, module, 1)
-            print(f"  torch.compile took {time.perf_counter() - began:.0f} s")
-        for name, function in rivals.items():
-            given = maps if name else last
-            found = [f"{what} {ratio(function, given, maps, module, order)}"
-                     for order, what in enumerate(("forward", "first", "second"))]  # fmt: skip
-            print(f"  {norm}, {act.__name__}, {width} maps of {size} px: {name}" + ", ".join(found), flush=True)
-
-
-if __name__ == "__main__":
-    import sys
-
-    _benchmark(compiled="--compile" in sys.argv)

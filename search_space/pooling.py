@@ -2,7 +2,7 @@
 
 PyTorch's CPU kernels for `avg_pool2d` on contiguous maps are not vectorised: they took a third of a small
 ConvNet's training step. Adding rows, then columns, and spreading gradients by a product with a 0/0.25 matrix, is the
-same sum in another order and 4 times as fast there (search_space/pooling.py run as a program prints the ratios).
+same sum in another order and 4 times as fast there (`python -m benchmarks kernels --only pooling`).
 """
 
 from __future__ import annotations
@@ -68,25 +68,3 @@ def _spreading_matrix(width: int, dtype: torch.dtype) -> torch.Tensor:
     return torch.zeros(width, 2 * width, dtype=dtype).index_put_(
         (columns // 2, columns), torch.tensor(0.25, dtype=dtype)
     )
-
-
-def _benchmark() -> None:
-    import statistics
-    import time
-
-    def seconds(pool, maps) -> float:
-        start = time.perf_counter()
-        torch.autograd.grad(pool(maps).sum(), maps)
-        return time.perf_counter() - start
-
-    torch.set_num_threads(1)
-    print("forward + backward on one thread, 32 images, median of 9 interleaved; ratio = F.avg_pool2d / this")
-    for width, size in ((32, 32), (128, 32), (128, 16), (128, 8)):
-        maps = torch.ones(32, width, size, size, requires_grad=True)
-        pairs = [(seconds(lambda x: F.avg_pool2d(x, 2), maps), seconds(AveragePool2x2(), maps)) for _ in range(10)][1:]
-        ratio = statistics.median(a / b for a, b in pairs)
-        print(f"  {width:4d} maps of {size:2d} px: {ratio:.1f}")
-
-
-if __name__ == "__main__":
-    _benchmark()

@@ -8,20 +8,15 @@ with tiles of 2x2 outputs and 1e-6 with 4x4, where the plain sum's is 2e-7 to 4e
 Maps may be bf16: they are read and written so, and everything between is fp32, weights and weight gradients too. Where
 the processor has no matrix unit for bf16, that is also faster than its bf16 convolution.
 
-Run as a program (`python -m search_space.winograd`), this prints these errors and how much faster it is than PyTorch's
-convolution.
+`python -m benchmarks kernels --only winograd` prints these errors and how much faster it is than PyTorch's convolution.
 """
 
 from __future__ import annotations
 
 import functools
-import statistics
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from search_space.native import call, channels_last, library
@@ -93,45 +88,3 @@ def weight_gradient(x: Tensor, grad: Tensor, tile: int) -> Tensor:
 
 def _plain(parameter: Tensor, x: Tensor) -> Tensor:
     return parameter.detach().to(_TYPES[x.dtype]).contiguous()
-
-
-def _benchmark() -> None:
-    print(f"PyTorch's fp32 convolution / this, {torch.get_num_threads()} threads, median of 9 interleaved pairs;")
-    print("root mean square errors of both forward passes against float64, of the result's root mean square")
-    for sizes in ((1, 128, 8), (1, 128, 16), (10, 128, 16), (32, 128, 16), (256, 128, 16), (50, 256, 32)):
-        print("  " + _compared(*sizes), flush=True)
-
-
-@torch.no_grad()
-def _compared(images: int, channels: int, size: int) -> str:
-    generator, shape = torch.Generator().manual_seed(0), (images, channels, size, size)
-    x, grad = (channels_last(torch.randn(shape, generator=generator)) for _ in range(2))
-    x, weight = x.relu(), torch.randn(channels, channels, 3, 3, generator=generator)  # as in a network
-    tile = tile_for(x, weight, _PLAIN_GEOMETRY)
-
-    def backward(*mask: bool):
-        return torch.ops.aten.convolution_backward(grad, x, weight, None, *_PLAIN_GEOMETRY, False, [0, 0], 1, mask)
-
-    forward = _ratio(lambda: F.conv2d(x, weight, padding=1), lambda: convolve(x, weight, None, tile))
-    by_input = _ratio(lambda: backward(True, False, False), lambda: convolve(grad, weight, None, tile, turned=True))
-    by_weight = _ratio(lambda: backward(False, True, False), lambda: weight_gradient(x, grad, tile))
-    exact = F.conv2d(x[:4].double(), weight.double(), padding=1)
-    plain, ours = F.conv2d(x[:4], weight, padding=1), convolve(x[:4], weight, None, tile)
-    errors = [float((found - exact).norm() / exact.norm()) for found in (plain, ours)]
-    return (
-        f"{images:3d} images, {channels} maps of {size} px, tiles of {tile}: forward {forward:.1f}, gradient by the "
-        f"input {by_input:.1f}, by the weight {by_weight:.1f}; errors {errors[0]:.0e} and {errors[1]:.0e}"
-    )
-
-
-def _ratio(plain: Callable[[], object], ours: Callable[[], object]) -> float:
-    def seconds(function: Callable[[], object]) -> float:
-        began = time.perf_counter()
-        function()
-        return time.perf_counter() - began
-
-    return statistics.median([seconds(plain) / seconds(ours) for _ in range(10)][1:])
-
-
-if __name__ == "__main__":
-    _benchmark()

@@ -9,22 +9,21 @@ from pathlib import Path
 import pytest
 import torch
 
-from fyi_bench.bench import run as running
-from fyi_bench.bench.case import PEAK, Case, cases, real_images
-from fyi_bench.bench.command import run_parts
-from fyi_bench.bench.goals import CPU, H200
-from fyi_bench.bench.growth import BASE, METHODS, growth, points, powers, show_growth
-from fyi_bench.bench.ledger import Ledger, key_of
-from fyi_bench.bench.measure import Crew, Machine, SideFailed, rounds, side_specs
-from fyi_bench.bench.rows import best_of, peaks_of, row_of
-from fyi_bench.bench.run import Request, bench, machine_of
-from fyi_bench.bench.show import markdown
-from fyi_bench.bench.side import Ended, Pacer
-from fyi_bench.bench.startup import show_start_up
-from fyi_bench.bench.twins.network import plain_network
-from fyi_bench.cli import several_values
+from benchmarks import growth, run
+from benchmarks.__main__ import parser, run_parts
+from benchmarks.case import PEAK, Case, cases, real_images
+from benchmarks.goals import CPU, H200
+from benchmarks.growth import BASE, METHODS, points, powers
+from benchmarks.growth_plot import growth_drawing
+from benchmarks.ledger import Ledger, key_of
+from benchmarks.measure import Crew, Machine, SideFailed, rounds, side_specs
+from benchmarks.rows import best_of, peaks_of, row_of
+from benchmarks.run import Request, machine_of
+from benchmarks.show import markdown
+from benchmarks.side import Ended, Pacer
+from benchmarks.startup import show_start_up
+from benchmarks.twins.network import plain_network
 from fyi_bench.errors import BudgetExhausted, UnknownNameError, UsageError
-from fyi_bench.present.figures.growth import growth_drawing
 from fyi_bench.run.deadline import Budget, Deadline
 
 HERE = Machine("cpu", 1, Path("nowhere"))
@@ -93,9 +92,8 @@ def test_unknown_names_are_answered_with_a_suggestion(tmp_path):
 
 
 def test_several_words_after_an_option_belong_to_it():
-    words = several_values(["bench", "jobs", "--only", "dm", "dsa", "--ipc", "1", "10", "--quick"])
-    assert words == ["bench", "jobs", "--only", "dm", "--only", "dsa", "--ipc", "1", "--ipc", "10", "--quick"]
-    assert several_values(["evaluate", "--ipc", "1", "10"]) == ["evaluate", "--ipc", "1", "10"]
+    given = parser().parse_args(["jobs", "--only", "dm", "dsa", "--ipc", "1", "10", "--quick", "--only", "idc"])
+    assert (given.parts, given.only, given.ipc, given.quick) == (["jobs"], ["dm", "dsa", "idc"], [1, 10], True)
 
 
 def test_a_generated_set_stands_in_where_there_is_no_real_one(tmp_path):
@@ -227,10 +225,10 @@ def test_processes_of_a_side_share_its_units():
 
 
 def test_a_run_measures_every_side_and_is_not_repeated(tmp_path, monkeypatch):
-    monkeypatch.setattr(running, "cases", lambda device, quick=False: [TINY])
+    monkeypatch.setattr(run, "cases", lambda device, quick=False: [TINY])
     asked = request(tmp_path, repeats=2, precisions=("fp32",), machine=Machine("cpu", 2, tmp_path))
     said = []
-    record = bench(asked, Deadline(), said.append)
+    record = run.main(asked, Deadline(), said.append)
     rows = [(row["job"], row["rounds"], row["data"], row["workers"]) for row in record["rows"]]
     assert rows == [("retrain", 2, "shapes10", 1), ("retrain", 2, "shapes10", 2)]
     assert set(record["rows"][0]["against"]) == {"default", "tuned"}
@@ -239,12 +237,12 @@ def test_a_run_measures_every_side_and_is_not_repeated(tmp_path, monkeypatch):
     assert said[0].startswith("retrain cifar10 ipc 1 fp32")
     assert json.loads((tmp_path / "bench" / "bench.json").read_text())["rows"]
     assert "| retrain" in (tmp_path / "bench" / "bench.md").read_text()
-    monkeypatch.setattr(running, "rounds", lambda *given, **more: pytest.fail("measured again"))
-    assert bench(asked, Deadline(), said.append)["rows"] == record["rows"]
+    monkeypatch.setattr(run, "rounds", lambda *given, **more: pytest.fail("measured again"))
+    assert run.main(asked, Deadline(), said.append)["rows"] == record["rows"]
 
 
 def test_a_run_out_of_time_keeps_its_rounds(tmp_path, monkeypatch):
-    monkeypatch.setattr(running, "cases", lambda device, quick=False: [TINY])
+    monkeypatch.setattr(run, "cases", lambda device, quick=False: [TINY])
     asked, stop = request(tmp_path, repeats=3, precisions=("fp32",)), Deadline(Budget(3600))
 
     def two_rounds(specs, first, count, before_each):
@@ -254,13 +252,13 @@ def test_a_run_out_of_time_keeps_its_rounds(tmp_path, monkeypatch):
             before_each()
             yield {name: side(1.0) for name in specs}
 
-    monkeypatch.setattr(running, "rounds", two_rounds)
+    monkeypatch.setattr(run, "rounds", two_rounds)
     with pytest.raises(BudgetExhausted):
-        bench(asked, stop, lambda line: None)
+        run.main(asked, stop, lambda line: None)
     specs = side_specs(TINY, HERE, ("fp32",), twins=True)
     assert len(Ledger(tmp_path).rounds(key_of(TINY, HERE, specs))) == 2
     assert len(Ledger(tmp_path).rounds(key_of(Case(PEAK), HERE, ["ours fp32"]))) == 3
-    assert bench(asked, Deadline(), lambda line: None)["rows"][0]["rounds"] == 3
+    assert run.main(asked, Deadline(), lambda line: None)["rows"][0]["rounds"] == 3
 
 
 def test_fresh_measures_again(tmp_path):
@@ -308,12 +306,13 @@ def test_growth_is_recorded_and_plotted(tmp_path, monkeypatch):
         for _ in range(count):
             yield {"ours fp32": side(0.01 * point.case.classes, 100 + point.case.classes)}
 
-    monkeypatch.setattr("fyi_bench.bench.growth._rounds", one)
-    record = growth(request(tmp_path, repeats=1, only=("dm", "mtt")), Deadline(), lambda line: None)
+    monkeypatch.setattr("benchmarks.growth._rounds", one)
+    said: list[str] = []
+    record = growth.main(request(tmp_path, repeats=1, only=("dm", "mtt")), Deadline(), said.append)
     assert record["missing"] == 0
     assert {p["job"] for p in record["points"]} == {"dm", "mtt"} <= set(METHODS)
     assert (tmp_path / "bench" / "growth.png").read_bytes().startswith(b"\x89PNG")
-    text = show_growth(record)
+    text = said[-1]
     assert "| classes | dm | 2: 0.02 (2), 5: 0.05 (5), 10: 0.1 (10), 20: 0.2 (20) | x^1.0 | x^1.0 |" in text
     svg = growth_drawing(record).svg
     assert all(word in svg for word in ("images per class", "network width", "student steps", "workers"))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from fyi_bench.bench.case import Case
-from fyi_bench.bench.jobs import JOBS, Place
-from fyi_bench.bench.twins.training import Never
+from benchmarks.case import Case
+from benchmarks.twins.training import Never
+from benchmarks.workloads import WORKLOADS, Setup
 from tiny import SPACE, real_set
 
 SMALL = {"model": "convnet-w8-d2", "size": 8, "classes": 3}
@@ -41,8 +41,8 @@ UNITS = {"dc": 2, "expert": 9, "retrain": 5, "retrain-vgg11": 2, "retrain-resnet
 def sides(name: str, dtype=torch.float64):
     case = CASES[name]
     images = real_set(classes=case.classes, size=case.size)
-    place = Place(dtype=dtype, units=UNITS.get(name, 3), seed=1)
-    return JOBS.get(case.job).prepare(case, images, SPACE, place)
+    setup = Setup(dtype=dtype, units=UNITS.get(name, 3), seed=1)
+    return WORKLOADS.get(case.job).prepare(case, images, SPACE, setup)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -58,4 +58,4 @@ def test_twin_gives_the_same_result(name):
 
 def test_every_job_with_a_twin_is_compared():
     compared = {case.job for case in CASES.values()}
-    assert compared == set(JOBS.names()) - {"peak"}
+    assert compared == set(WORKLOADS.names()) - {"peak"}

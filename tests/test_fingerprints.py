@@ -23,7 +23,7 @@ from distill.method import METHODS
 from downstream.protocol import protocol
 from downstream.training import new_network, train
 from fyi_bench import rng
-from fyi_bench.run.worker import numerics
+from fyi_bench.run.numerics import numerics
 
 RECORDED = Path(__file__).parent / "assets" / "fingerprints.json"
 TOLERANCE = 2e-3  # float32 sums differ in their last bits between machines; a change of method differs by far more

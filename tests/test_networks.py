@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 import search_space
-from fyi_bench.bench.twins.network import one_by_one
+from benchmarks.twins.network import one_by_one
 from fyi_bench.errors import DataError, UnknownNameError, UsageError
 from fyi_bench.rng import stream
 from search_space import ARCHITECTURES, build, cost, describe, names

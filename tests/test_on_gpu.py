@@ -11,6 +11,8 @@ from test_bench_twins import CASES, UNITS
 
 import fyi_bench
 import tiny
+from benchmarks.twins.training import Never
+from benchmarks.workloads import WORKLOADS, Setup
 from commands import SMALL
 from distill.captured import WARM_UP, Captured, upload
 from distill.engine import GUARD_EVERY, distill
@@ -19,8 +21,6 @@ from distill.gsam import GSAM
 from distill.method import METHODS
 from downstream.protocol import protocol
 from downstream.training import correct, new_network, train_together
-from fyi_bench.bench.jobs import JOBS, Place
-from fyi_bench.bench.twins.training import Never
 
 CUDA = torch.device("cuda")
 SELECTED = ("random", "herding", "kcenter", "kmeans")
@@ -150,8 +150,8 @@ def test_an_epoch_waits_once(gpu):
 def test_the_benchmark_runs_there(gpu, name):
     case, found = CASES[name], []
     for device in ("cuda", "cpu"):
-        place = Place(device, dtype=torch.float64, units=UNITS.get(name, 3), seed=1)
-        sides = JOBS.get(case.job).prepare(case, tiny.real_set(case.classes, size=case.size), tiny.SPACE, place)
+        setup = Setup(device, dtype=torch.float64, units=UNITS.get(name, 3), seed=1)
+        sides = WORKLOADS.get(case.job).prepare(case, tiny.real_set(case.classes, size=case.size), tiny.SPACE, setup)
         found.append([t.cpu() for t in (sides.ours if device == "cuda" else sides.twin)(Never())])
         if device == "cuda":
             sides.twin(Never())

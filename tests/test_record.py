@@ -17,7 +17,8 @@ import torch
 
 import fyi_bench
 from fyi_bench.errors import StoreError
-from fyi_bench.files import write_json
+from fyi_bench.files import SOURCES, write_json
+from fyi_bench.registry import PACKAGES
 from fyi_bench.store import record as module
 from fyi_bench.store.record import (
     COMMON_KEYS,
@@ -154,7 +155,7 @@ def test_records_tell_whether_compiled_operations_were_in_use():
 
 
 def test_the_source_digest_follows_names_and_bytes_of_the_code(tmp_path, monkeypatch):
-    for package in module.PACKAGES:
+    for package in PACKAGES:
         (tmp_path / package / "sub").mkdir(parents=True)
         (tmp_path / package / "__init__.py").write_text("")
 
@@ -170,11 +171,21 @@ def test_the_source_digest_follows_names_and_bytes_of_the_code(tmp_path, monkeyp
     assert digest() == first
     (tmp_path / "distill" / "notes.txt").write_text("no code")
     assert digest() == first
-    (tmp_path / "distill" / "sub" / "dm.py").write_text("x = 1\n")
-    second = digest()
+    seen = {first}
+    for name in ("sub/dm.py", "kernel.cpp", "kernel.h", "dm.toml", "published.csv", "page.j2"):
+        (tmp_path / "distill" / name).write_text("x = 1\n")
+        seen.add(digest())
+    (tmp_path / "distill" / "kernel.h").write_text("x = 2\n")
+    seen.add(digest())
     (tmp_path / "distill" / "sub" / "dm.py").rename(tmp_path / "distill" / "dm.py")
-    assert len({first, second, digest()}) == 3
+    assert len({*seen, digest()}) == 9
     assert source_digest() == source_digest() != first.strip()
+
+
+def test_every_file_of_the_packages_is_in_the_source_digest():
+    files = [path for package in PACKAGES for path in (ROOT / package).rglob("*") if path.is_file()]
+    left_out = {path.name for path in files if path.suffix not in SOURCES and path.suffix != ".pyc"}
+    assert left_out == set()
 
 
 def test_peak_memory_sees_what_was_used_after_it_is_freed():

@@ -85,7 +85,9 @@ class DatasetEntry:
     at: Callable[[str], DatasetEntry] | None = None
 
 
-DATASETS: Registry[DatasetEntry] = Registry("data set", package="fyi_bench.data.sets", group="fyi_bench.datasets")
+DATASETS: Registry[DatasetEntry] = Registry(
+    "data set", package="fyi_bench.data.sets", group="fyi_bench.datasets", base=DatasetEntry
+)
 
 
 def register(entry: DatasetEntry) -> DatasetEntry:

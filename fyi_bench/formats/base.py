@@ -99,7 +99,9 @@ class Imported:
 
 
 # name -> format; a file in `fyi_bench/formats/layouts` registers by being there
-IMPORTERS: Registry[Format] = Registry("format", package="fyi_bench.formats.layouts", group="fyi_bench.formats")
+IMPORTERS: Registry[Format] = Registry(
+    "format", package="fyi_bench.formats.layouts", group="fyi_bench.formats", base=Format
+)
 
 
 def register(entry: Format) -> Format:

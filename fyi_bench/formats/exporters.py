@@ -59,7 +59,7 @@ class Exporter:
 
 
 # name -> exporter
-EXPORTERS: Registry[Exporter] = Registry("export format", group="fyi_bench.exporters")
+EXPORTERS: Registry[Exporter] = Registry("export format", group="fyi_bench.exporters", base=Exporter)
 
 
 def export_set(image_set: ImageSet, path: str | Path, format: str, space: Space | None = None) -> Exported:

@@ -1,6 +1,6 @@
 """How long runs will take: the image passes they need, at the speed this machine shows in a second of measuring.
 
-Run as a program (`python -m fyi_bench.run.estimate`), this prints how well a few networks tell the times of a search.
+`python -m benchmarks kernels --only estimate` prints how well a few networks tell the times of a search.
 """
 
 from __future__ import annotations
@@ -159,37 +159,3 @@ def _median_seconds(
             torch.cuda.synchronize()
         times.append(time.perf_counter() - began)
     return sorted(times[1:])[repeats // 2]
-
-
-def _benchmark(networks: int = 48) -> None:
-    """Times of networks of the space by themselves, against what their representatives' times make them."""
-    import torch
-
-    from downstream.nas import FLOPS_PER_ACTIVATION, architecture_name, effort, representative
-    from search_space.space720 import flops, subset
-
-    sizes, points = (3, 32, 10), subset(networks)
-    efforts = torch.tensor([effort(point, *sizes) for point in points], dtype=torch.float64)
-    arithmetic = torch.tensor([flops(point, *sizes) for point in points], dtype=torch.float64)
-    work = torch.stack([arithmetic, (efforts - arithmetic) / FLOPS_PER_ACTIVATION], dim=1)
-    stand_ins = [representative(point) for point in points]
-    for precision in PRECISIONS:
-        took, theirs = (
-            torch.tensor([measure("first", architecture_name(point), (3, 32, 32), 10, "cpu", 1, precision)
-                          for point in measured], dtype=torch.float64)
-            for measured in (points, stand_ins)
-        )  # fmt: skip
-        # relative errors count alike, whatever the size of a network
-        ones = torch.ones(networks, 1, dtype=torch.float64)
-        a, b = torch.linalg.lstsq(work / took[:, None], ones).solution[:, 0]
-        told = efforts / torch.tensor([effort(point, *sizes) for point in stand_ins], dtype=torch.float64) * theirs
-        low, high = (told / took).quantile(torch.tensor([0.1, 0.9], dtype=torch.float64))
-        print(
-            f"{precision}, one thread, training {networks} networks: {1e12 * a:.1f} ms a GFLOP, {1e9 * b:.1f} ns an"
-            f" activation; estimated / measured: {told.sum() / took.sum():.2f} in all, {low:.2f} to {high:.2f} for"
-            " eight networks in ten"
-        )
-
-
-if __name__ == "__main__":
-    _benchmark()

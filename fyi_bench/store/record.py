@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import importlib.util
 import json
 import math
@@ -19,13 +18,13 @@ from typing import Any
 
 import fyi_bench
 from fyi_bench.errors import StoreError
+from fyi_bench.files import tree_digest
+from fyi_bench.registry import PACKAGES
 
 SCHEMA = 1
 # schema of the file -> function that gives the record in the next schema; add one whenever SCHEMA goes up
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 
-PACKAGES = ("search_space", "distill", "downstream", "fyi_bench")
-SOURCES = (".py", ".cpp")
 LIBRARIES = (
     "torch",
     "torchvision",
@@ -143,16 +142,9 @@ def environment(device: str | None = None) -> dict[str, Any]:
 
 @functools.cache
 def source_digest() -> str:
-    """First 16 hex digits of the sha256 over names and bytes of every source file of the four packages."""
-    whole = hashlib.sha256()
-    for package in PACKAGES:
-        spec = importlib.util.find_spec(package)
-        for folder in map(Path, spec.submodule_search_locations or ()) if spec else ():
-            for path in sorted(path for ending in SOURCES for path in folder.rglob(f"*{ending}")):
-                content = path.read_bytes()
-                name = (Path(package) / path.relative_to(folder)).as_posix()
-                whole.update(f"{name}\0{len(content)}\0".encode() + content)
-    return whole.hexdigest()[:16]
+    """First 16 hex digits of the sha256 over names and bytes of every packaged file of the four packages."""
+    specs = (importlib.util.find_spec(package) for package in PACKAGES)
+    return tree_digest(Path(folder) for spec in specs if spec for folder in spec.submodule_search_locations or ())
 
 
 def peak_memory_mib() -> float:

@@ -82,7 +82,7 @@ class Task(Generic[O]):
 
 
 # name -> task; a file in `fyi_bench/tasks` registers by being there
-TASKS: Registry[type[Task]] = Registry("task", package="fyi_bench.tasks", group="fyi_bench.tasks")
+TASKS: Registry[type[Task]] = Registry("task", package="fyi_bench.tasks", group="fyi_bench.tasks", base=Task)
 
 
 @dataclass(frozen=True)

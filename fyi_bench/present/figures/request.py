@@ -83,7 +83,9 @@ class PaperFigure:
 
 
 # name of a figure ('3', 'E') -> what it is
-FIGURES: Registry[PaperFigure] = Registry("figure", package="fyi_bench.present.figures", group="fyi_bench.figures")
+FIGURES: Registry[PaperFigure] = Registry(
+    "figure", package="fyi_bench.present.figures", group="fyi_bench.figures", base=PaperFigure
+)
 
 
 def figure(name: str, request: Request) -> list[Path]:

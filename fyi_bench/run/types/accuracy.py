@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from fyi_bench.data import RealDataset
 
 
+# families of components in every number that comes from training a network on a set and testing it
+TRAINING = ("accuracy", "trainer", "augment", "cutmix", "decode", "network")
+
+
 def accuracy_cell(
     data: RealDataset,
     image_set: dict[str, str],
@@ -30,14 +34,15 @@ def accuracy_cell(
 
     images: how many images the set has, for the estimate of time only. warm: a set to train on first.
     """
+    keyed = protocol.for_network(model or protocol.eval_model).keyed()
     inputs = {
         "dataset": data.name,
         "test_data": data.test_digest,
         "set": {k: v for k, v in image_set.items() if k != "file"},
-        "protocol": protocol.for_network(model or protocol.eval_model).keyed(),
+        "protocol": keyed,
         "seed": seed,
         "precision": precision,
-        "numerics": using("accuracy", "trainer", "augment", "cutmix", "decode", "network"),
+        "numerics": using(*TRAINING, settings=keyed.values()),
     }
     inputs |= {} if warm is None else {"warm": warm}
     notes = {

@@ -78,7 +78,7 @@ def train_cell(
         "protocol": {**protocol.keyed(), "eval_model": nas.architecture_name(point)},
         "seed": seed,
         "precision": precision,
-        "numerics": {"nas": nas.NUMERICS, **using("accuracy", "trainer", "augment", "cutmix", "decode", "network")},
+        "numerics": using("nas", *TRAINING, settings=[protocol.eval_augment]),
     }
     notes = {
         "protocol": protocol.name,

@@ -39,7 +39,7 @@ def continual_cell(
         "protocol": protocol.keyed(),
         "seed": seed,
         "precision": precision,
-        "numerics": using("continual", "trainer", "augment", "cutmix", "decode", "network"),
+        "numerics": using("continual", *TRAINING[1:], settings=protocol.keyed().values()),
     }
     images = sum(len(spec.inputs["classes"]) * spec.inputs["ipc"] for spec in sets)
     notes = {"protocol": protocol.name, "protocol_version": protocol.version, "images": images}

@@ -37,6 +37,8 @@ def distill_cell(
 
     chosen = METHODS.get(method)
     config = chosen.Config.from_values(recipe.values)
+    values = {name: getattr(config, name) for name in config.__dataclass_fields__}
+    families = ("engine", "augment", "flip", "network", *chosen.components)
     inputs = {
         "dataset": data.name,
         "data": data.train_digest,
@@ -48,8 +50,11 @@ def distill_cell(
         "precision": precision,
         "space": working_space(chosen, config, data).describe(),
         **inner_statistics(chosen, data),
-        "config": {name: getattr(config, name) for name in config.__dataclass_fields__},
-        "numerics": {"method": chosen.numerics, **using("engine", "augment", "flip", "network", *chosen.components)},
+        "config": values,
+        "numerics": {
+            "method": METHODS.numerics(method),
+            **using(*families, settings=[flip, *values.values()]),
+        },
     }
     inputs |= expert_digests(inputs)
     notes = {"recipe_sources": recipe.sources, "recipe_inferred": sorted(recipe.inferred)}

@@ -29,7 +29,8 @@ def expert_cells(inputs: Mapping[str, Any], count: int | None = None) -> list[Ru
     if config is None:
         return []
     shared = {key: inputs[key] for key in ("dataset", "data", "classes", "space", "precision")}
-    shared |= {"expert": config.describe(), "numerics": using("expert", "augment", "network")}
+    expert = config.describe()
+    shared |= {"expert": expert, "numerics": using("expert", "augment", "network", settings=expert.values())}
     return [RunSpec("expert", {**shared, "seed": k}) for k in range(count or inputs["config"]["experts"])]
 
 

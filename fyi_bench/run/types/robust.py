@@ -54,8 +54,6 @@ def robust_cell(
 
     teacher: digest of the spec whose network gives random images their labels, where the set's are soft.
     """
-    from downstream.robust_scores import NUMERICS
-
     labels = "hard" if arm.labels == "hard" or not subject.soft else "own"
     what: dict[str, Any] = {"subject": arm.subject, "labels": labels}
     if arm.subject == "real":
@@ -77,7 +75,7 @@ def robust_cell(
         "protocol": protocol.keyed(),
         "seed": seed,
         "precision": precision,
-        "numerics": {"robust": NUMERICS, **using("accuracy", "trainer", "augment", "cutmix", "decode", "network")},
+        "numerics": using("robust", *TRAINING, settings=protocol.keyed().values()),
     }
     notes = {
         "protocol": protocol.name,

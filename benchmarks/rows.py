@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-from fyi_bench.bench.case import Case
-from fyi_bench.bench.goals import CPU, H200, Ratio
-from fyi_bench.bench.measure import TWIN_DEFAULT, TWIN_TUNED, Machine, Round, ours_in
+from benchmarks.case import Case
+from benchmarks.goals import CPU, H200, Ratio
+from benchmarks.measure import TWIN_DEFAULT, TWIN_TUNED, Machine, Round, ours_in
 
 AGAINST = {"default": TWIN_DEFAULT, "tuned": TWIN_TUNED}
 

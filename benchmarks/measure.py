@@ -14,10 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fyi_bench.bench.case import Case
-from fyi_bench.bench.side import OURS, TWIN
+from benchmarks.case import Case
+from benchmarks.side import OURS, TWIN
 from fyi_bench.errors import FyiBenchError
 
+ROOT = Path(__file__).resolve().parent.parent  # of the checkout: this package is not installed
 SAMPLE_SECONDS = 0.4  # a sample is of as many units as the fastest side does in about this time
 MOST_UNITS = 200
 TWIN_DEFAULT, TWIN_TUNED = "twin", "twin tuned"
@@ -147,11 +148,12 @@ class Process:
 def _process(spec: Mapping[str, Any]) -> Iterator[Process]:
     environment = {k: v for k, v in os.environ.items() if not k.startswith(_ALLOCATOR_VARIABLES)}
     environment |= {"OMP_NUM_THREADS": str(spec["threads"]), "MKL_NUM_THREADS": str(spec["threads"])}
+    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
     with tempfile.TemporaryDirectory(prefix="fyi-bench-") as folder:
         errors = Path(folder) / "errors"
         with open(errors, "w") as sink:
             running = subprocess.Popen(
-                [sys.executable, "-m", "fyi_bench.bench.side", json.dumps(spec)],
+                [sys.executable, "-m", "benchmarks.side", json.dumps(spec)],
                 stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=sink, text=True, env=environment,
                 start_new_session=True,
             )  # fmt: skip

@@ -64,15 +64,15 @@ def prepared(spec: dict[str, Any]) -> tuple[Callable[[Pacer], Any], dict[str, An
     import torch
 
     torch.set_num_threads(spec["threads"])
-    from fyi_bench.bench.case import Case, real_images
-    from fyi_bench.bench.jobs import JOBS, Place
+    from benchmarks.case import Case, real_images
+    from benchmarks.workloads import WORKLOADS, Setup
 
     case = Case(**spec["case"])
     images, space, name = real_images(case, Path(spec["data_root"]) if spec["data_root"] else None)
-    place = Place(spec["device"], spec["precision"])
-    job = JOBS.get(case.job)
-    sides = job.prepare(case, images, space, place)
-    facts = {"unit": job.unit, "flops": sides.flops, "data": name}
+    setup = Setup(spec["device"], spec["precision"])
+    workload = WORKLOADS.get(case.job)
+    sides = workload.prepare(case, images, space, setup)
+    facts = {"unit": workload.unit, "flops": sides.flops, "data": name}
     return {OURS: sides.ours, TWIN: sides.twin}[spec["side"]], facts
 
 

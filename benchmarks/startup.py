@@ -13,18 +13,18 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from fyi_bench.bench.goals import FIRST_STEP_SECONDS, HELP_SECONDS
+from benchmarks.goals import FIRST_STEP_SECONDS, HELP_SECONDS
 from fyi_bench.errors import DataError
 from fyi_bench.files import write_json
 
 if TYPE_CHECKING:
-    from fyi_bench.bench.run import Request
+    from benchmarks.run import Request
     from fyi_bench.run.deadline import Deadline
 
 RECORD = "start-up.json"
 
 
-def start_up(request: Request, stop: Deadline, say: Callable[[str], None]) -> dict[str, Any]:
+def main(request: Request, stop: Deadline, say: Callable[[str], None]) -> dict[str, Any]:
     """Median seconds of each command in a process of its own; the caches are warm, as the first one is not counted.
 
     The first step is counted as the whole command that makes one step and evaluates nothing: an upper bound.
@@ -45,6 +45,7 @@ def start_up(request: Request, stop: Deadline, say: Callable[[str], None]) -> di
                 found[name] = {"goal": goal, "skipped": str(error)}
     record = {"task": "bench start-up", "commands": found}
     write_json(request.store / "bench" / RECORD, record)
+    say("\n" + show_start_up(record))
     return record
 
 

@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from benchmarks.twins.augment import augment
+from benchmarks.twins.network import plain_network
 from distill.augment import Augmentation
 from distill.engine import Deadline
 from distill.image_set import ImageSet
 from downstream.nas import architecture_name
 from downstream.protocol import Protocol
 from fyi_bench import rng
-from fyi_bench.bench.twins.augment import augment
-from fyi_bench.bench.twins.network import plain_network
 from search_space.space720 import Point
 
 _TEST_BATCH = 256

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from fyi_bench.bench.case import Case
-from fyi_bench.bench.measure import Machine, Round
+from benchmarks.case import Case
+from benchmarks.measure import Machine, Round
 from fyi_bench.files import digest_of
 from fyi_bench.jsonl import append_line, read_lines
 from fyi_bench.store.record import environment

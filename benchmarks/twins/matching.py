@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.twins.augment import augment
+from benchmarks.twins.network import PlainConvNet, plain_network
 from distill.engine import Deadline
 from distill.method import METHODS
 from distill.methods.dc import DCConfig
 from distill.methods.dm import DMConfig
 from distill.problem import Problem
-from fyi_bench.bench.twins.augment import augment
-from fyi_bench.bench.twins.network import PlainConvNet, plain_network
 
 
 def fresh_network(problem: Problem, model: str, *keys: int | str) -> PlainConvNet:

@@ -11,18 +11,18 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from fyi_bench.bench.case import Case
-from fyi_bench.bench.ledger import Ledger, key_of
-from fyi_bench.bench.measure import Round, crew, ours_in, shared, side_specs
-from fyi_bench.bench.rows import work_mib
+from benchmarks.case import Case
+from benchmarks.ledger import Ledger, key_of
+from benchmarks.measure import Round, crew, ours_in, shared, side_specs
+from benchmarks.rows import work_mib
 from fyi_bench.errors import UnknownNameError
 from fyi_bench.files import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from fyi_bench.bench.measure import Machine
-    from fyi_bench.bench.run import Request
+    from benchmarks.measure import Machine
+    from benchmarks.run import Request
     from fyi_bench.run.deadline import Deadline
 
 RECORD, ROUNDS = "growth.json", 3
@@ -84,7 +84,7 @@ def points(only: Sequence[str] = ()) -> list[Point]:
     ]
 
 
-def growth(request: Request, stop: Deadline, say: Callable[[str], None]) -> dict[str, Any]:
+def main(request: Request, stop: Deadline, say: Callable[[str], None]) -> dict[str, Any]:
     """Measure what is missing; the record, a table and a plot are in the store. Each point is several rounds."""
     ledger, machine, count = Ledger(request.store), request.machine, request.repeats or ROUNDS
     wanted = points(request.only)
@@ -103,10 +103,11 @@ def growth(request: Request, stop: Deadline, say: Callable[[str], None]) -> dict
         record = _record(wanted, ledger, machine)
         write_json(ledger.folder / RECORD, record)
     if record["points"]:
-        from fyi_bench.present.figures.growth import growth_figure
+        from benchmarks.growth_plot import growth_figure
 
         record["plot"] = [str(path) for path in growth_figure(record, ledger.folder)]
         write_json(ledger.folder / RECORD, record)
+    say("\n" + show_growth(record))
     return record
 
 

@@ -1,30 +1,34 @@
-"""How long the host needs for a unit of work whose device needs no time: `python tests/host_time.py [job …]`.
+"""How long the host needs for a unit of work whose device needs no time.
 
 On a GPU the host prepares a step while the device does the one before, so a run takes as long as the slower of the two.
 Here tensors of the device have a shape and no values (PyTorch's meta device), and a recorded step is not replayed: what
 is left is the host's share, without handing work to the device. Beside it, what the goal for one H200
-(fyi_bench/bench/goals.py) leaves a unit.
+(benchmarks/goals.py) leaves a unit.
 """
 
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 import torch
 from torch.optim import sgd
 
+from benchmarks.case import cases
+from benchmarks.goals import H200
+from benchmarks.side import Ended
+from benchmarks.workloads import WORKLOADS, Setup
 from distill import captured, engine, experts
 from distill.image_set import ImageSet
 from distill.spaces import NormalizedSpace, PixelSpace
-from fyi_bench.bench.case import cases
-from fyi_bench.bench.goals import H200
-from fyi_bench.bench.jobs import JOBS, Place
-from fyi_bench.bench.side import Ended
 from fyi_bench.run.runtime import prepare
+
+if TYPE_CHECKING:
+    from benchmarks.run import Request, Say
+    from fyi_bench.run.deadline import Deadline
 
 IMAGES = 50_000  # as CIFAR's train images
 SPACE = NormalizedSpace((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
@@ -81,22 +85,24 @@ def no_device() -> Iterator[None]:
         yield
 
 
-def main(jobs: list[str]) -> None:
+def main(request: Request, stop: Deadline, say: Say) -> dict[str, Any]:
+    """Measure each job with a goal on one H200, or those named by --only; one thread, whatever was asked for."""
     prepare(1)
-    print("job, data, images a class: host, milliseconds a unit; what the goal for one H200 leaves")
+    say("job, data, images a class: host, milliseconds a unit; what the goal for one H200 leaves")
+    rows = []
     for case in cases("cuda"):
         goal = H200.get((case.job, case.dataset, case.ipc))
-        if goal is None or case.job == "nas" or (jobs and case.job not in jobs):
+        if goal is None or case.job == "nas" or (request.only and case.job not in request.only):
             continue
+        stop.check()
         labels = torch.arange(IMAGES) % case.classes
-        images = ImageSet(
-            torch.zeros(IMAGES, 3, case.size, case.size, dtype=torch.uint8), labels, PixelSpace(), case.classes
-        )
+        shape = IMAGES, 3, case.size, case.size
+        images = ImageSet(torch.zeros(shape, dtype=torch.uint8), labels, PixelSpace(), case.classes)
         watch = Watch(WARM.get(case.job, captured.WARM_UP + 2), WHOLE.get(case.job, 1))
         with no_device(), contextlib.suppress(Ended):
-            JOBS.get(case.job).prepare(case, images, SPACE, Place("meta")).ours(watch)
-        print(f"{case.title}: {1e3 * watch.seconds:.2f}; {1e3 * goal.goal_s / goal.units:.2f}", flush=True)
-
-
-if __name__ == "__main__":
-    main(sys.argv[1:])
+            WORKLOADS.get(case.job).prepare(case, images, SPACE, Setup("meta")).ours(watch)
+        row = {"job": case.job, "dataset": case.dataset, "ipc": case.ipc, "host_ms": 1e3 * watch.seconds,
+               "goal_ms": 1e3 * goal.goal_s / goal.units}  # fmt: skip
+        say(f"{case.title}: {row['host_ms']:.2f}; {row['goal_ms']:.2f}")
+        rows.append(row)
+    return {"task": "bench host", "rows": rows}

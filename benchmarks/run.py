@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fyi_bench.bench.case import DATASETS, PEAK, PRECISIONS, Case, cases
-from fyi_bench.bench.goals import CPU, H200
-from fyi_bench.bench.ledger import Ledger, key_of
-from fyi_bench.bench.measure import Machine, SideFailed, rounds, side_specs
-from fyi_bench.bench.rows import best_of, peaks_of, row_of
-from fyi_bench.bench.show import line_of, markdown
+from benchmarks.case import DATASETS, PEAK, PRECISIONS, Case, cases
+from benchmarks.goals import CPU, H200
+from benchmarks.ledger import Ledger, key_of
+from benchmarks.measure import Machine, SideFailed, rounds, side_specs
+from benchmarks.rows import best_of, peaks_of, row_of
+from benchmarks.show import line_of, markdown
 from fyi_bench.errors import UnknownNameError, UsageError
 from fyi_bench.files import write_json, write_text
 from fyi_bench.run.deadline import Deadline
@@ -89,7 +89,7 @@ def reason_to_skip(machine: Machine) -> str | None:
     return None
 
 
-def bench(request: Request, stop: Deadline, say: Say) -> dict[str, Any]:
+def main(request: Request, stop: Deadline, say: Say) -> dict[str, Any]:
     """Measure what is missing and return the record; it and its table are written into the store after every case."""
     ledger = Ledger(request.store)
     peak = Case(PEAK)
@@ -111,6 +111,7 @@ def bench(request: Request, stop: Deadline, say: Say) -> dict[str, Any]:
                     say(line_of(row))
     finally:
         record = _written(plan, request, ledger, failed)
+    say("\n" + markdown(record))
     return record
 
 

@@ -139,5 +139,5 @@ def resized(images: ImageSet, size: int) -> ImageSet:
 
     if images.shape[1] == size:
         return images
-    place = torch.arange(size) * images.shape[1] // size
-    return replace(images, images=images.images[:, :, place][:, :, :, place].contiguous())
+    pixel = torch.arange(size) * images.shape[1] // size
+    return replace(images, images=images.images[:, :, pixel][:, :, :, pixel].contiguous())

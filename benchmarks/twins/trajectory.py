@@ -8,15 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.twins.augment import augment
+from benchmarks.twins.matching import fresh_network, real_images
+from benchmarks.twins.network import plain_network
 from distill.augment import Augmentation
 from distill.engine import Deadline
 from distill.experts import ExpertConfig
 from distill.method import METHODS
 from distill.methods.mtt import MTTConfig
 from distill.problem import Problem
-from fyi_bench.bench.twins.augment import augment
-from fyi_bench.bench.twins.matching import fresh_network, real_images
-from fyi_bench.bench.twins.network import plain_network
 
 
 def mtt(problem: Problem, config: MTTConfig, stop: Deadline) -> tuple[Tensor, Tensor]:

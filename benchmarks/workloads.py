@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from benchmarks.case import ENDLESS, Case
+from benchmarks.twins import idc, matching, training, trajectory
 from distill.engine import Deadline
 from distill.experts import Trajectory, train_expert
 from distill.image_set import ImageSet
@@ -26,8 +28,6 @@ from downstream.nas import train_architecture
 from downstream.protocol import protocol
 from downstream.training import new_network, train
 from fyi_bench import rng
-from fyi_bench.bench.case import ENDLESS, Case
-from fyi_bench.bench.twins import idc, matching, training, trajectory
 from fyi_bench.registry import Registry
 from search_space import architectures
 from search_space.space720 import flops, subset
@@ -44,7 +44,7 @@ _DRIFT = 0.01  # how far an expert goes from its start, a weight: only the cost 
 
 
 @dataclass(frozen=True)
-class Place:
+class Setup:
     """Where and how a side works. seed: of every draw."""
 
     device: str = "cpu"
@@ -59,7 +59,7 @@ Way = Callable[[Deadline], list[Tensor]]
 
 @dataclass(frozen=True)
 class Sides:
-    """ours, twin: do up to `Place.units` units of work, asking `stop` before each; both give the same tensors.
+    """ours, twin: do up to `Setup.units` units of work, asking `stop` before each; both give the same tensors.
 
     flops: arithmetic of a unit.
     """
@@ -70,27 +70,27 @@ class Sides:
 
 
 @dataclass(frozen=True)
-class Job:
+class Workload:
     """unit: what one measured time is of."""
 
     unit: str
-    prepare: Callable[[Case, ImageSet, NormalizedSpace, Place], Sides]
+    prepare: Callable[[Case, ImageSet, NormalizedSpace, Setup], Sides]
 
 
-JOBS: Registry[Job] = Registry("job of the benchmark")
+WORKLOADS: Registry[Workload] = Registry("job of the benchmark", base=Workload)
 
 
-def problem_of(case: Case, images: ImageSet, space: NormalizedSpace, place: Place, pixels: bool = False) -> Problem:
+def problem_of(case: Case, images: ImageSet, space: NormalizedSpace, setup: Setup, pixels: bool = False) -> Problem:
     """The case's problem; for methods that work on pixels with `space` as their inner statistics."""
     return Problem(
         real=images,
         space=PixelSpace() if pixels else space,
         ipc=case.ipc,
-        seed=place.seed,
+        seed=setup.seed,
         classes=tuple(range(case.classes)),
-        device=torch.device(place.device),
-        dtype=place.dtype,
-        precision=place.precision,
+        device=torch.device(setup.device),
+        dtype=setup.dtype,
+        precision=setup.precision,
         statistics=space if pixels else None,
     )
 
@@ -114,9 +114,9 @@ def _engine(problem: Problem, method: str, config: MethodConfig) -> Way:
 
 
 def _matching(method: str, twin: Callable[..., Tensor]) -> Callable[..., Sides]:
-    def prepare(case: Case, images: ImageSet, space: NormalizedSpace, place: Place) -> Sides:
+    def prepare(case: Case, images: ImageSet, space: NormalizedSpace, setup: Setup) -> Sides:
         pixels = METHODS.get(method).space_kind == "pixel"
-        problem, config = problem_of(case, images, space, place, pixels), config_of(case, method, place.units)
+        problem, config = problem_of(case, images, space, setup, pixels), config_of(case, method, setup.units)
         forward, first, second = METHODS.get(method)(config, problem).passes(1)
         work = forward_flops(case) * (forward * FORWARD + first * FIRST + second * SECOND)
         return Sides(_engine(problem, method, config), lambda stop: [twin(problem, config, stop)], work)
@@ -124,20 +124,20 @@ def _matching(method: str, twin: Callable[..., Tensor]) -> Callable[..., Sides]:
     return prepare
 
 
-JOBS.register("dc", Job("iteration", _matching("dc", matching.dc)))
-JOBS.register("dsa", Job("iteration", _matching("dsa", lambda *given: matching.dc(*given, method="dsa"))))
-JOBS.register("dm", Job("iteration", _matching("dm", matching.dm)))
-JOBS.register("idc", Job("iteration", _matching("idc", idc.idc)))
+WORKLOADS.register("dc", Workload("iteration", _matching("dc", matching.dc)))
+WORKLOADS.register("dsa", Workload("iteration", _matching("dsa", lambda *given: matching.dc(*given, method="dsa"))))
+WORKLOADS.register("dm", Workload("iteration", _matching("dm", matching.dm)))
+WORKLOADS.register("idc", Workload("iteration", _matching("idc", idc.idc)))
 
 
 def _student(gradient: str) -> Callable[..., Sides]:
-    def prepare(case: Case, images: ImageSet, space: NormalizedSpace, place: Place) -> Sides:
+    def prepare(case: Case, images: ImageSet, space: NormalizedSpace, setup: Setup) -> Sides:
         # one stretch of one expert; a student's step costs the same wherever it starts
         config = config_of(
-            case, "mtt", place.units, gradient=gradient, expert_epochs=1, max_start_epoch=1, expert_train_epochs=1,
+            case, "mtt", setup.units, gradient=gradient, expert_epochs=1, max_start_epoch=1, expert_train_epochs=1,
             experts=1,
         )  # fmt: skip
-        plain = problem_of(case, images, space, place)
+        plain = problem_of(case, images, space, setup)
         path = _expert_path(plain, case.model)
         problem = replace(plain, experts=lambda: [Trajectory(path)])
         shown = config.syn_steps * min(config.batch_syn or case.classes * case.ipc, case.classes * case.ipc)
@@ -157,15 +157,15 @@ def _expert_path(problem: Problem, model: str) -> Tensor:
     return torch.stack([start, start + _DRIFT * step.to(start)])
 
 
-JOBS.register("mtt", Job("iteration", _student("adjoint")))
-JOBS.register("mtt-unroll", Job("iteration", _student("unroll")))
+WORKLOADS.register("mtt", Workload("iteration", _student("adjoint")))
+WORKLOADS.register("mtt-unroll", Workload("iteration", _student("unroll")))
 
 
-def _expert(case: Case, images: ImageSet, space: NormalizedSpace, place: Place) -> Sides:
-    c = config_of(case, "mtt", place.units).expert_config
-    problem = problem_of(case, images, space, place)
+def _expert(case: Case, images: ImageSet, space: NormalizedSpace, setup: Setup) -> Sides:
+    c = config_of(case, "mtt", setup.units).expert_config
+    problem = problem_of(case, images, space, setup)
     batch = min(c.batch, len(images))
-    epochs = max(1, place.units // -(-len(images) // batch))
+    epochs = max(1, setup.units // -(-len(images) // batch))
     # only the weights of the first and the last epochs are kept, so that no endless run asks for endless memory
     config = replace(c, epochs=min(epochs, _EXPERT_EPOCHS), batch=batch)
     return Sides(
@@ -179,32 +179,32 @@ def _rows(path: Trajectory) -> Tensor:
     return torch.stack([path.at(epoch) for epoch in range(path.epochs + 1)])
 
 
-JOBS.register("expert", Job("step", _expert))
+WORKLOADS.register("expert", Workload("step", _expert))
 
 
-def _retraining(case: Case, images: ImageSet, space: NormalizedSpace, place: Place) -> Sides:
-    train_set, device = _small_set(case, images, space, place), torch.device(place.device)
+def _retraining(case: Case, images: ImageSet, space: NormalizedSpace, setup: Setup) -> Sides:
+    train_set, device = _small_set(case, images, space, setup), torch.device(setup.device)
     how = protocol("paper", "accuracy").for_network(case.model)
-    how = replace(how, epochs=place.units, extra_epoch=False, lr_from_set=False)
+    how = replace(how, epochs=setup.units, extra_epoch=False, lr_from_set=False)
 
     def ours(stop: Deadline) -> list[Tensor]:
-        network = new_network(case.model, train_set, place.seed)
-        train(network, train_set, how, place.seed, device=device, precision=place.precision, stop=stop)
+        network = new_network(case.model, train_set, setup.seed)
+        train(network, train_set, how, setup.seed, device=device, precision=setup.precision, stop=stop)
         return [p.detach() for p in network.parameters()]
 
     def twin(stop: Deadline) -> list[Tensor]:
-        network = training.retrain(case.model, train_set, how, place.seed, device, stop)
+        network = training.retrain(case.model, train_set, how, setup.seed, device, stop)
         return [p.detach() for p in network.parameters()]
 
     return Sides(ours, twin, forward_flops(case) * len(train_set) * FIRST)
 
 
 for _name in ("retrain", "retrain-vgg11", "retrain-resnet18"):
-    JOBS.register(_name, Job("epoch", _retraining))
+    WORKLOADS.register(_name, Workload("epoch", _retraining))
 
 
-def _search(case: Case, images: ImageSet, space: NormalizedSpace, place: Place) -> Sides:
-    train_set, device = _small_set(case, images, space, place), torch.device(place.device)
+def _search(case: Case, images: ImageSet, space: NormalizedSpace, setup: Setup) -> Sides:
+    train_set, device = _small_set(case, images, space, setup), torch.device(setup.device)
     points = subset(case.changes.get("networks", NETWORKS))
     epochs = case.changes.get("epochs", 1)
     how = replace(protocol("paper", "nas"), epochs=epochs, extra_epoch=False)
@@ -212,7 +212,7 @@ def _search(case: Case, images: ImageSet, space: NormalizedSpace, place: Place) 
     def ours() -> list[Tensor]:
         found = [
             train_architecture(
-                point, train_set, train_set, how, 0, space=space, device=device, precision=place.precision
+                point, train_set, train_set, how, 0, space=space, device=device, precision=setup.precision
             ).accuracy
             for point in points
         ]
@@ -223,28 +223,28 @@ def _search(case: Case, images: ImageSet, space: NormalizedSpace, place: Place) 
 
     forward = sum(flops(point, 3, case.size, case.classes) for point in points)
     work = forward * len(train_set) * (FIRST * epochs + FORWARD)
-    return Sides(_again(ours, place.units), _again(twin, place.units), work)
+    return Sides(_again(ours, setup.units), _again(twin, setup.units), work)
 
 
-JOBS.register("nas", Job(f"{NETWORKS} networks", _search))
+WORKLOADS.register("nas", Workload(f"{NETWORKS} networks", _search))
 
 
-def _convolution(case: Case, images: ImageSet, space: NormalizedSpace, place: Place) -> Sides:
+def _convolution(case: Case, images: ImageSet, space: NormalizedSpace, setup: Setup) -> Sides:
     """The machine's own speed: forward passes of the ConvNet's middle convolution."""
-    batch = PEAK_BATCH[place.device]
-    dtype = torch.bfloat16 if place.precision == "bf16" else place.dtype
-    generator = rng.stream(place.seed, "bench peak")
-    x = torch.randn(batch, PEAK_WIDTH, PEAK_SIZE, PEAK_SIZE, generator=generator).to(place.device, dtype)
-    weight = torch.randn(PEAK_WIDTH, PEAK_WIDTH, 3, 3, generator=generator).to(place.device, dtype)
+    batch = PEAK_BATCH[setup.device]
+    dtype = torch.bfloat16 if setup.precision == "bf16" else setup.dtype
+    generator = rng.stream(setup.seed, "bench peak")
+    x = torch.randn(batch, PEAK_WIDTH, PEAK_SIZE, PEAK_SIZE, generator=generator).to(setup.device, dtype)
+    weight = torch.randn(PEAK_WIDTH, PEAK_WIDTH, 3, 3, generator=generator).to(setup.device, dtype)
 
     def ours() -> list[Tensor]:
         with torch.no_grad():
             return [torch.nn.functional.conv2d(x, weight, padding=1)]
 
-    return Sides(_again(ours, place.units), None, 2 * batch * 9 * PEAK_WIDTH**2 * PEAK_SIZE**2)
+    return Sides(_again(ours, setup.units), None, 2 * batch * 9 * PEAK_WIDTH**2 * PEAK_SIZE**2)
 
 
-JOBS.register("peak", Job("convolution", _convolution))
+WORKLOADS.register("peak", Workload("convolution", _convolution))
 
 
 def _again(unit: Callable[[], list[Tensor]], units: int) -> Way:
@@ -259,13 +259,13 @@ def _again(unit: Callable[[], list[Tensor]], units: int) -> Way:
     return way
 
 
-def _small_set(case: Case, images: ImageSet, space: NormalizedSpace, place: Place) -> ImageSet:
+def _small_set(case: Case, images: ImageSet, space: NormalizedSpace, setup: Setup) -> ImageSet:
     """Random real images, as many as a condensed set has, in the space networks see."""
-    problem = problem_of(case, images, space, place)
+    problem = problem_of(case, images, space, setup)
     drawn = images.select(problem.draw_rows(case.ipc, "bench set").flatten())
     return replace(
         drawn,
-        images=drawn.batch(slice(None), space, place.dtype),
+        images=drawn.batch(slice(None), space, setup.dtype),
         space=space,
         num_classes=case.classes,
         class_names=(),

@@ -8,14 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.twins.augment import augment
+from benchmarks.twins.matching import fresh_network, real_images
 from distill.augment import Augmentation
 from distill.cutmix import draw_cutmix
 from distill.engine import Deadline
 from distill.method import METHODS
 from distill.methods.idc import IDCConfig
 from distill.problem import Problem
-from fyi_bench.bench.twins.augment import augment
-from fyi_bench.bench.twins.matching import fresh_network, real_images
 
 _CONVOLUTION = 4  # dimensions of the gradients that are matched
 
