@@ -183,13 +183,11 @@ def test_trajectory_of_another_network_is_refused():
 
 def session(tmp_path, overrides) -> Session:
     """A command on the tiny data set."""
-    made = Session(Settings("tiny", store=tmp_path / "store", protocol="quick", workers=1, overrides=overrides))
-    made.__dict__["data"] = dataset()
-    made._worker.keep(("data", "tiny", False), dataset)
-    return made
+    return Session(Settings("tiny", store=tmp_path / "store", protocol="quick", workers=1, overrides=overrides))
 
 
-def test_job_trains_the_first_experts_and_finds_them_again(tmp_path):
+def test_job_trains_the_first_experts_and_finds_them_again(tmp_path, monkeypatch):
+    monkeypatch.setattr("fyi_bench.data.load_dataset", lambda name, root, test=True: dataset())
     record = experts_job(session(tmp_path, JOB), "mtt", 10, count=2)["arms"][0]
     assert len(record["cells"]) == 2
     assert all(len(losses) == 1 for losses in record["losses"])

@@ -77,8 +77,8 @@ def test_core_runs_where_only_torch_and_friends_are_installed():
     block = "; ".join(f"sys.modules['{name}'] = None" for name in absent)
     statement = (
         f"{block}; import distill.engine, distill.method, downstream.training, downstream.accuracy;"
-        " distill.method.METHODS.names(); import fyi_bench.run.worker; fyi_bench.run.worker.RUN_TYPES.names();"
-        " fyi_bench.run.worker.numerics"
+        " distill.method.METHODS.names(); import fyi_bench.run.worker; fyi_bench.run.run_type.RUN_TYPES.names();"
+        " fyi_bench.run.worker.ensure"
     )
     assert "torch" in modules_after(statement)
 

@@ -217,7 +217,7 @@ def test_networks_that_fail_are_counted_and_rank_last(small, tmp_path, monkeypat
     assert [name for name, value in by_name.items() if value is None] == [CHEAP[2].name, CHEAP[3].name]
     assert (arm["failed"], arm["failed_real"], found["reference"]["failed"]) == (2, 1, 1)
     assert "difference" not in found
-    assert any("job(s) failed and are ranked last" in line for line in lines)
+    assert any("run(s) failed and are ranked last" in line for line in lines)
     assert any("ArithmeticError: toy" in line for line in lines)
 
 
@@ -228,7 +228,7 @@ def test_a_stopped_command_shows_the_answer_so_far_and_goes_on(small, tmp_path):
     class Stopping:
         """Stops after so many questions."""
 
-        interrupted, left = False, 11
+        interrupted, left = False, 13
 
         def check(self) -> None:
             self.left -= 1
@@ -291,8 +291,8 @@ def test_enqueuing_leaves_the_work_to_workers(small, tmp_path):
         nas_job(session(tmp_path, SHORT), question)
     made = session(tmp_path, SHORT)
     settings = replace(made.settings, budget=None)
-    assert worker_job(settings, Duty(default_url(made.store)), say=lines.append) == 15
-    assert lines[0].endswith("1 queue(s), 15 run(s) open")
+    assert worker_job(settings, Duty(default_url(made.store)), say=lines.append) == 16
+    assert lines[0].endswith("1 queue(s), 16 run(s) open")
     assert worker_job(settings, Duty(default_url(made.store))) == 0
     assert nas_job(made, replace(question, enqueue_only=False))["arms"][0]["evaluated"] == 6
     with pytest.raises(UsageError, match="No storage is named"):

@@ -14,7 +14,8 @@ from sqlalchemy import event
 from toy_runs import computed, toy
 
 from fyi_bench.errors import BudgetExhausted, DataError, StoreError, UsageError
-from fyi_bench.run import queue as sweep_module
+from fyi_bench.run import holder
+from fyi_bench.run import queue as queue_module
 from fyi_bench.run.deadline import Budget, Deadline
 from fyi_bench.run.drain import Habits, check_numerics, drain
 from fyi_bench.run.queue import MAX_FAILURES, Counts, Queue, connect
@@ -113,7 +114,7 @@ def test_two_sweeps_of_one_storage_are_drained_in_turn(url, store):
 def as_if_from(monkeypatch, holder: str, sweep: Queue):
     """A claim held by another process."""
     with monkeypatch.context() as patch:
-        patch.setattr(sweep_module, "this_process", lambda: holder)
+        patch.setattr(queue_module, "this_process", lambda: holder)
         return sweep.claim()
 
 
@@ -144,7 +145,7 @@ def test_a_job_that_kills_its_workers_is_given_up(url, store, clock, monkeypatch
     sweep, lines = opened(url), []
     sweep.enqueue([toy(1)], store)
     starts = itertools.count(5)
-    while as_if_from(monkeypatch, f"{sweep_module._machine()}:4194303:{next(starts)}:here", opened(url)) is not None:
+    while as_if_from(monkeypatch, f"{holder._machine()}:4194303:{next(starts)}:here", opened(url)) is not None:
         clock["s"] += 10
         lines += sweep.bring_back()
     assert [line.rpartition("; ")[2] for line in lines] == ["it waits again."] * (MAX_FAILURES - 1) + ["given up."]
@@ -154,7 +155,7 @@ def test_a_job_that_kills_its_workers_is_given_up(url, store, clock, monkeypatch
 def test_two_who_look_at_the_same_time_count_a_death_once(url, store, clock, monkeypatch):
     first, second = opened(url), opened(url)
     first.enqueue([toy(1)], store)
-    as_if_from(monkeypatch, f"{sweep_module._machine()}:4194303:5:here", opened(url))
+    as_if_from(monkeypatch, f"{holder._machine()}:4194303:5:here", opened(url))
     ask = first._ask
 
     def interrupted(method, *given, **named):
@@ -201,13 +202,13 @@ def test_the_clock_of_the_day_may_jump(url, store, monkeypatch):
 
 
 def test_only_processes_of_this_machine_can_be_known_to_be_gone():
-    here = sweep_module.this_process()
+    here = holder.this_process()
     machine, pid, start, host = here.split(":")
-    assert not sweep_module.is_gone(here)
-    assert sweep_module.is_gone(f"{machine}:{pid}:{int(start) - 1}:{host}")  # the number was given to another since
-    assert sweep_module.is_gone(f"{machine}:4194303:5:{host}")
-    assert not sweep_module.is_gone(ELSEWHERE)
-    assert not sweep_module.is_gone(None)
+    assert not holder.is_gone(here)
+    assert holder.is_gone(f"{machine}:{pid}:{int(start) - 1}:{host}")  # the number was given to another since
+    assert holder.is_gone(f"{machine}:4194303:5:{host}")
+    assert not holder.is_gone(ELSEWHERE)
+    assert not holder.is_gone(None)
 
 
 def test_a_worker_that_was_only_slow_does_no_harm(url, store, clock, monkeypatch):

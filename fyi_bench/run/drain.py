@@ -10,11 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fyi_bench.errors import BudgetExhausted, DataError, DivergenceError, FyiBenchError, Interrupted, StoreError
+from fyi_bench.errors import BudgetExhausted, DivergenceError, FyiBenchError, Interrupted, StoreError
 from fyi_bench.run.artefacts import Artefacts
+from fyi_bench.run.numerics import check_numerics
 from fyi_bench.run.queue import BEAT_S, GRACE_S, Claim, Queue
 from fyi_bench.run.runtime import set_threads
-from fyi_bench.run.worker import Worker, alike, ensure, numerics, together
+from fyi_bench.run.worker import Worker, alike, ensure, together
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S, _LOOK_SHARE = 0.05, 1.0, 0.1
 _EXPLAIN_S = 20.0
@@ -173,17 +174,6 @@ class _Drain:
         self.worker.say(
             f"{claim.spec.kind} {claim.spec.digest} failed ({text}, {where.name}:{where.lineno}); {ending}."
         )
-
-
-def check_numerics(planned: Mapping[str, int]) -> None:
-    """Raise DataError where this installation computes other numbers than the one that planned the run."""
-    here = numerics() if planned else {}
-    for component, version in planned.items():
-        if here.get(component, version) != version:
-            raise DataError(
-                f"The run was planned with version {version} of the component '{component}', here is"
-                f" {here[component]}.\nInstall the same fyi-bench on every machine."
-            )
 
 
 class Heart:

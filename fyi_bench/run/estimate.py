@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fyi_bench.config import PRECISIONS
 from fyi_bench.run.run_type import run_type
 from fyi_bench.store.store import RunSpec
 

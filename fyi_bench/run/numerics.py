@@ -1,16 +1,21 @@
-"""Declared numerics versions of the components a run uses: part of its digest."""
+"""Numerics of the components a run uses: they stand in its inputs, so that new numbers never pass for old results."""
 
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from fyi_bench.errors import DataError, UnknownNameError
+from fyi_bench.registry import Registry
 
 
 @functools.cache
 def numerics() -> dict[str, int]:
-    """Numerics version of each family of components."""
+    """Declared numerics version of each family of built-in components."""
     import search_space
     from distill import augment, cutmix, decode, engine, experts, fyi, trajectory
-    from downstream import accuracy, continual, training
+    from downstream import accuracy, continual, nas, robust_scores, training
 
     return {
         "engine": engine.NUMERICS,
@@ -24,9 +29,53 @@ def numerics() -> dict[str, int]:
         "trainer": training.NUMERICS,
         "accuracy": accuracy.NUMERICS,
         "continual": continual.NUMERICS,
+        "nas": nas.NUMERICS,
+        "robust": robust_scores.NUMERICS,
     }
 
 
-def using(*components: str) -> dict[str, int]:
-    """Numerics versions of the components a run uses."""
-    return {name: numerics()[name] for name in components}
+def using(*families: str, settings: Iterable[Any] = ()) -> dict[str, int | str]:
+    """Numerics of the components a run uses: of these families, and of each plug-in that its settings name.
+
+    settings: values of the run's inputs (a method's config, a protocol, the flip). A text among them that is the name
+    of a plug-in's architecture or flip, or has an augmentation operation of a plug-in in it, adds 'architecture NAME',
+    'flip NAME' or 'augmentation NAME'.
+    """
+    found: dict[str, int | str] = {family: numerics()[family] for family in families}
+    texts = {text for text in settings if isinstance(text, str)}
+    words = {word for text in texts for word in text.lower().split("_")}
+    for role, registry in _plugged().items():
+        for name in sorted(registry.from_outside() & (texts | words if role == "augmentation" else texts)):
+            found[f"{role} {name}"] = registry.numerics(name)
+    return found
+
+
+def check_numerics(planned: Mapping[str, int | str]) -> None:
+    """Raise DataError where this installation computes other numbers than the one that planned a run."""
+    for component, version in planned.items():
+        here = _here(component, version)
+        if here != version:
+            raise DataError(
+                f"The run was planned with version {version} of the component '{component}', here is {here}.\n"
+                "Install the same fyi-bench, and the same plug-ins, on every machine."
+            )
+
+
+def _here(component: str, otherwise: int | str) -> int | str:
+    role, _, name = component.partition(" ")
+    if name and role in _plugged():
+        try:
+            return _plugged()[role].numerics(name)
+        except UnknownNameError:
+            return "none"
+    return numerics().get(component, otherwise)
+
+
+@functools.cache
+def _plugged() -> dict[str, Registry]:
+    """Registries whose entries a run's settings name."""
+    import search_space
+    from distill.augment_ops import OPERATIONS
+    from distill.fyi import FLIPS
+
+    return {"architecture": search_space.ARCHITECTURES, "flip": FLIPS, "augmentation": OPERATIONS}

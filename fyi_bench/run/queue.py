@@ -15,19 +15,15 @@ compute and the other read.
 from __future__ import annotations
 
 import contextlib
-import functools
-import hashlib
 import math
-import os
-import socket
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fyi_bench.errors import StoreError
+from fyi_bench.run.holder import is_gone, this_process, worker_words
 from fyi_bench.run.run_type import run_type
 from fyi_bench.run.storage import Patient, open_storage, quiet_optuna, shown
 from fyi_bench.store.run_dir import DIVERGED
@@ -346,46 +342,6 @@ def digest_of(trial: FrozenTrial) -> str:
 def reason_of(trial: FrozenTrial) -> str:
     """Why a trial failed."""
     return trial.user_attrs.get("diverged") or "; ".join(trial.user_attrs.get("failures", ["unknown"]))
-
-
-def this_process() -> str:
-    """Who holds a run: machine and process, and a name for people."""
-    return f"{_machine()}:{os.getpid()}:{_start_of(os.getpid())}:{socket.gethostname()}"
-
-
-def is_gone(holder: str | None) -> bool:
-    """Whether a holder was a process of this very machine that no longer runs; never a guess about other machines."""
-    if holder is None:
-        return False
-    machine, pid, start, _ = holder.split(":", 3)
-    return machine == _machine() and _start_of(int(pid)) != start
-
-
-def worker_words(holder: str | None) -> str:
-    """'process 12 on host'."""
-    if holder is None:
-        return "(not known)"
-    _, pid, _, host = holder.split(":", 3)
-    return f"process {pid} on {host}"
-
-
-@functools.cache
-def _machine() -> str:
-    """Differs between machines, boots and containers, so that a process number means what it says."""
-    facts = [socket.gethostname()]
-    with contextlib.suppress(OSError):
-        facts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
-        facts.append(os.readlink("/proc/self/ns/pid"))
-    return hashlib.sha256("\n".join(facts).encode()).hexdigest()[:12]
-
-
-def _start_of(pid: int) -> str:
-    """When a process started, in ticks since the boot; '' for none (a zombie counts as none)."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return ""
-    return "" if fields[0] in "ZX" else fields[19]
 
 
 def _of_mark(ask: Patient, study_id: int, name: str, mark: Mapping[str, Any]) -> Queue:

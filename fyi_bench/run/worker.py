@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fyi_bench.errors import DataError, DivergenceError
-from fyi_bench.run.numerics import numerics, using
 from fyi_bench.run.run_type import run_type
 from fyi_bench.store.store import RunSpec, Store, run_digest
 
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
 AT_ONCE = {"cuda": 5}  # device -> how many alike runs are computed at once; one elsewhere
 SET_FILE = "set.safetensors"
 LAST_GOOD_FILE = "last-good.safetensors"
-
-__all__ = ["AT_ONCE", "LAST_GOOD_FILE", "SET_FILE", "Worker", "alike", "ensure", "numerics", "together", "using"]
 
 
 @dataclass

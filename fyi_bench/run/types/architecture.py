@@ -16,7 +16,7 @@ from fyi_bench.errors import DataError
 from fyi_bench.run.estimate import Passes
 from fyi_bench.run.numerics import using
 from fyi_bench.run.run_type import RUN_TYPES, Need, RunType
-from fyi_bench.run.types.accuracy import protocol_of, set_needs
+from fyi_bench.run.types.accuracy import TRAINING, protocol_of, set_needs
 from fyi_bench.run.worker import SET_FILE, Worker
 from fyi_bench.store.store import RunDir, RunSpec
 

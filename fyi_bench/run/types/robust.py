@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from fyi_bench.run.estimate import Passes
 from fyi_bench.run.numerics import using
 from fyi_bench.run.run_type import RUN_TYPES, Need, RunType
-from fyi_bench.run.types.accuracy import protocol_of, set_needs, training_passes
+from fyi_bench.run.types.accuracy import TRAINING, protocol_of, set_needs, training_passes
 from fyi_bench.run.worker import Worker
 from fyi_bench.store.store import RunDir, RunSpec
 
