@@ -1,12 +1,15 @@
-"""Lines for people: what names there are, what the store holds, where data was found."""
+"""Commands that list and look after things: names, results, data. They yield lines for people."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Annotated
 
+from fyi_bench.config import Option
+from fyi_bench.errors import DataError, StoreError
 from fyi_bench.registry import Registry
-from fyi_bench.store.store import Store
+from fyi_bench.tools import Root, StoreFolder, tool
 
 # what `fyi-bench ls` can list -> function giving the lines
 LISTINGS: Registry[Callable[[], Iterable[str]]] = Registry("listing")
@@ -72,33 +75,90 @@ def recipes() -> list[str]:
 @LISTINGS.register("runs")
 def runs() -> list[str]:
     """What the store holds."""
-    return store_lines(Store())
-
-
-def store_lines(store: Store) -> list[str]:
-    """One line a run: state, kind, digest, what it is, size."""
-    found = store.ls()
-    if not found:
-        return [f"The store {store.root} is empty."]
-    rows = [("state", "kind", "digest", "what", "KiB")]
-    for run in found:
-        i = run.inputs
-        what = " ".join(str(i[key]) for key in ("dataset", "method", "flip", "ipc", "step", "seed") if key in i)
-        state = run.state + (f" at {run.step}" if run.step is not None and run.state != "done" else "")
-        rows.append((state, run.kind, run.digest, what + (f" · {run.detail}" if run.detail else ""), run.bytes // 1024))
-    return columns(rows)
-
-
-def data_lines(root: Path | None) -> list[str]:
-    """One line a data set: classes, size, counts, where it was found."""
-    from fyi_bench.data import list_datasets
-
-    rows = [("name", "classes", "size", "train", "test", "state", "where")]
-    for row in list_datasets(root):
-        numbers = ("" if n is None else n for n in (row.classes, row.size, row.train, row.test))
-        rows.append((row.name, *numbers, row.state if row.found else f"not here: {row.state}", row.found))
-    return columns(rows)
+    return list(store_ls())
 
 
 def _first_sentence(text: str | None) -> str:
     return (text or "").strip().split("\n")[0]
+
+
+@tool("ls", examples=("fyi-bench ls methods", "fyi-bench ls recipes"))
+def list_things(
+    what: Annotated[str, Option("methods, archs, datasets, protocols, recipes …", argument="WHAT")] = "",
+) -> Iterator[str]:
+    """Names that other commands take; alone, what can be listed."""
+    if what:
+        yield from LISTINGS.get(what)()
+    else:
+        yield from columns([(f"fyi-bench ls {name}", _first_sentence(LISTINGS.get(name).__doc__)) for name in LISTINGS])
+
+
+@tool("store ls", examples=("fyi-bench store ls", "fyi-bench store ls --store ~/runs"))
+def store_ls(store: StoreFolder = None) -> Iterator[str]:
+    """Finished, partial and diverged runs: state, type, digest, what it is, size."""
+    from fyi_bench.store.store import Store
+
+    opened = Store(store)
+    rows = [("state", "kind", "digest", "what", "KiB")]
+    for run in opened.ls():
+        i = run.inputs
+        what = " ".join(str(i[key]) for key in ("dataset", "method", "flip", "ipc", "step", "seed") if key in i)
+        state = run.state + (f" at {run.step}" if run.step is not None and run.state != "done" else "")
+        rows.append((state, run.kind, run.digest, what + (f" · {run.detail}" if run.detail else ""), run.bytes // 1024))
+    yield from columns(rows) if len(rows) > 1 else [f"The store {opened.root} is empty."]
+
+
+@tool("store merge", examples=("fyi-bench store merge /mnt/other/runs",))
+def store_merge(
+    folder: Annotated[Path, Option("Another store.", argument="DIR")], store: StoreFolder = None
+) -> Iterator[str]:
+    """Bring finished runs of another machine's store into this one."""
+    from fyi_bench.store.store import Store
+
+    yield from Store(store).merge(folder).lines()
+
+
+@tool("store verify", examples=("fyi-bench store verify",))
+def store_verify(store: StoreFolder = None) -> Iterator[str]:
+    """Check every record and file of the store against its checksum."""
+    from fyi_bench.store.store import Store
+
+    problems = Store(store).verify()
+    yield from map(str, problems)
+    if problems:
+        raise StoreError(f"{len(problems)} file(s) are not what their records say.\nSee the lines above.")
+    yield "Everything is whole."
+
+
+NameArgument = Annotated[str, Option("A data set; `fyi-bench data list` lists them.", argument="NAME")]
+
+
+@tool("data list", examples=("fyi-bench data list", "fyi-bench data list --data-root ~/data"))
+def data_list(data_root: Root = None) -> Iterator[str]:
+    """Data sets: classes, size, counts, and where each was found."""
+    from fyi_bench.data import list_datasets
+
+    rows = [("name", "classes", "size", "train", "test", "state", "where")]
+    for row in list_datasets(data_root):
+        numbers = ("" if n is None else n for n in (row.classes, row.size, row.train, row.test))
+        rows.append((row.name, *numbers, row.state if row.found else f"not here: {row.state}", row.found))
+    yield from columns(rows)
+
+
+@tool("data get", examples=("fyi-bench data get cifar10",))
+def data_get(name: NameArgument, data_root: Root = None) -> Iterator[str]:
+    """Download a data set into the data root."""
+    from fyi_bench.data import get
+
+    yield str(get(name, data_root))
+
+
+@tool("data verify", examples=("fyi-bench data verify cifar10",))
+def data_verify(name: NameArgument, data_root: Root = None) -> Iterator[str]:
+    """Count images and compare channel statistics with the published ones."""
+    from fyi_bench.data import verify
+
+    found = verify(name, data_root)
+    yield str(found)
+    if not found.ok:
+        raise DataError(f"{name} is not what it should be.\nSee the line 'problem' above.")
