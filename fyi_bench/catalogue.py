@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import importlib
 import re
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -15,19 +16,19 @@ from fyi_bench.parameters import Parameter, of_dataclass
 if TYPE_CHECKING:
     from fyi_bench.tasks.base import Task
 
-GROUP = "fyi_bench.tasks"
+GROUP = "fyi_bench.tasks"  # entry points of plug-ins, and the package of the built-in ones
 _CLASS = re.compile(r'^@TASKS\.register\("([\w-]+)"\)\nclass (.*?)(?=^\S|\Z)', re.DOTALL | re.MULTILINE)
 _FIELD = r'^    %s(?:: [^=\n]+)? = \(?\s*"([^"\n]*)"'
 
 
 @dataclass(frozen=True)
 class TaskEntry:
-    """A task before it is imported. key: its name in TASKS. name: the command's word. owner: '' or the plug-in."""
+    """A task before it is imported. key: its name in TASKS. name: the command's word. module: of a built-in one."""
 
     key: str
     name: str
     summary: str
-    owner: str = ""
+    module: str = ""
 
     @property
     def word(self) -> str:
@@ -35,9 +36,11 @@ class TaskEntry:
         return self.name.replace("-", "_")
 
     def load(self) -> type[Task]:
-        """The class. Raises what its import raises."""
+        """The class; no other task is imported for it. Raises PluginError for one from outside that cannot be used."""
         from fyi_bench.tasks.base import TASKS
 
+        if self.module:
+            importlib.import_module(self.module)
         return TASKS.get(self.key)
 
 
@@ -49,7 +52,7 @@ def built_in_tasks() -> dict[str, TaskEntry]:
         for key, body in _CLASS.findall(path.read_text(encoding="utf-8")):
             name, summary = (re.search(_FIELD % field, body, re.MULTILINE) for field in ("name", "summary"))
             if name and name[1]:
-                found[name[1]] = TaskEntry(key, name[1], summary[1] if summary else "")
+                found[name[1]] = TaskEntry(key, name[1], summary[1] if summary else "", f"{GROUP}.{path.stem}")
     return found
 
 
@@ -59,7 +62,7 @@ def tasks() -> dict[str, TaskEntry]:
     found = dict(built_in_tasks())
     for point in entry_points(group=GROUP):
         owner = point.dist.name if point.dist else point.value
-        found.setdefault(point.name, TaskEntry(point.name, point.name, f"Of the plug-in {owner}.", owner))
+        found.setdefault(point.name, TaskEntry(point.name, point.name, f"Of the plug-in {owner}."))
     return found
 
 

@@ -241,7 +241,8 @@ def tool_command(tool: Tool) -> Command:
         from fyi_bench.files import write_json
 
         file = bind(tool.name, own, (), {"json_file": given.pop("json_file")} if "json_file" in given else {})
-        result = tool.function(**given, say=typer.echo)
+        saying = {"say": typer.echo} if "say" in tool.function.__annotations__ else {}
+        result = tool.function(**given, **saying)
         for line in tool.lines(result) if tool.lines else result:
             typer.echo(line)
         if file:

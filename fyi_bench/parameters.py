@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import os
 import re
+import textwrap
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -136,7 +137,7 @@ def bind(word: str, parameters: Sequence[Parameter], values: Sequence[Any], name
     if len(values) > len(places):
         raise UsageError(
             f"{word} takes {len(places)} value(s) without a name, not {len(values)}.\n"
-            f"Give the others by name: {', '.join(name for name in known if not known[name].positional)}."
+            f"Give the others as {next((name for name in known if not known[name].positional), 'name')}=… and so on."
         )
     given = dict(zip((each.name for each in places), values))
     for name, value in named.items():
@@ -154,6 +155,45 @@ def bind(word: str, parameters: Sequence[Parameter], values: Sequence[Any], name
         if each.name not in given and each.required:
             raise UsageError(f"{word} needs '{each.name}': {each.option.help}")
     return {name: known[name].read(value) for name, value in given.items()}
+
+
+def dress(call: Callable[..., Any], word: str, summary: str, parameters: Sequence[Parameter], result: str,
+          more: Mapping[str, tuple[str, Any]]) -> Callable[..., Any]:  # fmt: skip
+    """Give a function of any keywords the name, signature and help of its parameters.
+
+    result: type of what it returns. more: further keywords: name -> (type, default).
+    """
+    kind = inspect.Parameter
+    own = [
+        kind(
+            each.name,
+            kind.POSITIONAL_OR_KEYWORD if each.positional else kind.KEYWORD_ONLY,
+            default=kind.empty if each.required else each.default,
+            annotation=_type_text(each),
+        )
+        for each in sorted(parameters, key=lambda each: not each.positional)
+    ]
+    rest = [kind(name, kind.KEYWORD_ONLY, annotation=text, default=default) for name, (text, default) in more.items()]
+    call.__name__ = call.__qualname__ = word
+    call.__signature__ = inspect.Signature([*own, *rest], return_annotation=result)  # type: ignore[attr-defined]
+    call.__annotations__ = {each.name: each.annotation for each in (*own, *rest)} | {"return": result}
+    lines = [f"{each.name}: {each.option.help}" for each in parameters if not each.common]
+    common = [each.name for each in parameters if each.common]
+    lines += [f"{', '.join(common)}: as fyi_bench.config.Settings says."] if common else []
+    wrapped = [line for text in lines for line in textwrap.wrap(text, 108, subsequent_indent="    ")]
+    call.__doc__ = "\n".join([summary, "", *wrapped])
+    return call
+
+
+def _type_text(each: Parameter) -> str:
+    """What Python may give, in the words of a type checker: also a text where the command line reads one."""
+    if typing.get_origin(each.type) is not None:
+        return "Mapping[str, object] | Sequence[str]"
+    single = "str | PathLike[str]" if each.type is Path else each.type.__name__
+    kinds = [f"Sequence[{single}]"] if each.several else []
+    kinds += [single, "" if each.strict else "Any", "str" if each.option.parse else "", ""]
+    kinds += ["None"] if each.default is None else []
+    return " | ".join(dict.fromkeys(kind for kind in kinds if kind))
 
 
 def _default_of(field: Field) -> Any:

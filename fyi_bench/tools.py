@@ -5,7 +5,6 @@ Each is a word of the Python API as it stands; the command line reads its option
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from fyi_bench.config import Option, Settings, option, options_of
 from fyi_bench.errors import UsageError
-from fyi_bench.parameters import Parameter, bind, of_dataclass, of_function
+from fyi_bench.parameters import Parameter, bind, dress, of_dataclass, of_function
 
 if TYPE_CHECKING:
     from distill.image_set import ImageSet
@@ -34,16 +33,12 @@ class Tool:
 
     name: str
     function: Callable[..., Any]
+    summary: str
     parameters: Sequence[Parameter]
     lines: Callable[[Any], Iterable[str]] | None = None
     examples: Sequence[str] = ()
     word: str = ""
     json: bool = field(default=False, kw_only=True)
-
-    @property
-    def summary(self) -> str:
-        """One line of help."""
-        return (self.function.__doc__ or "").strip().split("\n")[0]
 
 
 TOOLS: dict[str, Tool] = {}
@@ -62,13 +57,16 @@ def tool(
     def register(function: Callable[..., Any]) -> Callable[..., Any]:
         parameters = [*of_function(function), *(of_dataclass(options) if options else ())]
 
-        @functools.wraps(function)
-        def call(*values: Any, say: Say = silent, **named: Any) -> Any:
-            given = bind(function.__name__, parameters, values, named)
-            return function(**given, **({"say": say} if "say" in function.__annotations__ else {}))
+        more = {"say": ("Callable[[str], None]", silent)} if "say" in function.__annotations__ else {}
+
+        def call(*values: Any, **named: Any) -> Any:
+            rest = {name: named.pop(name) for name in more if name in named}
+            return function(**bind(function.__name__, parameters, values, named), **rest)
 
         word = "" if lines is None else function.__name__
-        TOOLS[name or word] = Tool(name, call, parameters, lines, examples, word, json=json)
+        summary = (function.__doc__ or "").partition("\n")[0]
+        dress(call, function.__name__, summary, parameters, function.__annotations__["return"], more)
+        TOOLS[name or word] = Tool(name, call, summary, parameters, lines, examples, word, json=json)
         return call
 
     return register
