@@ -287,20 +287,16 @@ def root(
     """Options before the command."""
 
 
-from fyi_bench.commands import bench, search, sets, work  # noqa: E402  those that no task has replaced yet
-
-# options that take several words, by command; --arch does everywhere
-_SEVERAL = {"bench": ("--only", "--ipc", "--dataset", "--precision")}
+from fyi_bench.commands import search, sets, work  # noqa: E402  those that no task has replaced yet
 
 
 def several_values(words: list[str]) -> list[str]:
     """`--arch a b c` as `--arch a --arch b --arch c`: all words up to the next option or path belong to --arch."""
-    several = ("--arch", *_SEVERAL.get(words[0] if words else "", ()))
     found: list[str] = []
     inside = ""
     for word in words:
         if word.startswith("-"):
-            inside = word if word in several else ""
+            inside = word if word == "--arch" else ""
         elif inside and found[-1] != inside:
             inside = "" if "/" in word or "." in word else inside
             found += [inside] if inside else []
@@ -308,9 +304,9 @@ def several_values(words: list[str]) -> list[str]:
     return found
 
 
-_OLD = ("distill", "continual", "nas", "evaluate", "cross-arch", "table", "figure", "demo", "bench")
+_OLD = ("distill", "continual", "nas", "evaluate", "cross-arch", "table", "figure", "demo")
 
-for old in (work.app, search.app, sets.app, bench.app):
+for old in (work.app, search.app, sets.app):
     app.registered_commands += old.registered_commands
 
 
