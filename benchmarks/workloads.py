@@ -16,8 +16,9 @@ from torch import Tensor
 
 from benchmarks.case import ENDLESS, Case
 from benchmarks.twins import idc, matching, training, trajectory
-from distill.engine import Deadline
-from distill.experts import Trajectory, train_expert
+from distill.contracts import Deadline
+from distill.expert_file import Trajectory
+from distill.experts import train_expert
 from distill.image_set import ImageSet
 from distill.method import METHODS
 from distill.problem import Problem

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from fyi_bench.config import Option
 from fyi_bench.errors import DataError, StoreError
-from fyi_bench.registry import Registry
+from fyi_bench.registry import Registry, pick
 from fyi_bench.tools import Root, StoreFolder, tool
-
-# what `fyi-bench ls` can list -> function giving the lines
-LISTINGS: Registry[Callable[[], Iterable[str]]] = Registry("listing")
 
 
 def columns(rows: Sequence[Sequence[object]]) -> list[str]:
@@ -22,31 +19,34 @@ def columns(rows: Sequence[Sequence[object]]) -> list[str]:
     return ["  ".join(entry.ljust(width) for entry, width in zip(row, widths)).rstrip() for row in texts]
 
 
-@LISTINGS.register("methods")
 def methods() -> list[str]:
-    """Name and first sentence of each method."""
-    from distill.method import METHODS
+    """Name and first line of each method."""
+    from distill.methods import METHODS
 
-    return columns([(name, _first_sentence(METHODS.get(name).__doc__)) for name in METHODS])
+    return _entries(METHODS, lambda name: (METHODS.get(name).__doc__ or "").strip().split("\n")[0])
 
 
-@LISTINGS.register("archs")
 def architectures() -> list[str]:
     """Name and description of each architecture."""
     import search_space
 
-    return columns([(name, search_space.describe(name)) for name in search_space.ARCHITECTURES])
+    return _entries(search_space.ARCHITECTURES, search_space.describe)
 
 
-@LISTINGS.register("datasets")
 def datasets() -> list[str]:
     """Names of the data sets."""
     from fyi_bench.data import DATASETS
 
-    return DATASETS.names()
+    return _entries(DATASETS)
 
 
-@LISTINGS.register("protocols")
+def flips() -> list[str]:
+    """Names of the flips."""
+    from distill.fyi import FLIPS
+
+    return _entries(FLIPS)
+
+
 def protocols() -> list[str]:
     """Name of each protocol, its version, the tasks it defines, and what it is."""
     from downstream.protocol import protocol_data, protocol_names
@@ -55,15 +55,6 @@ def protocols() -> list[str]:
     return columns([(name, f"version {d['version']}", ", ".join(d["task"]), d["about"]) for name, d in found])
 
 
-@LISTINGS.register("flips")
-def flips() -> list[str]:
-    """Names of the flips."""
-    from distill.fyi import FLIPS
-
-    return FLIPS.names()
-
-
-@LISTINGS.register("recipes")
 def recipes() -> list[str]:
     """Every (method, data set, images per class) with recorded hyper-parameters, and whether they are published."""
     from distill.recipes import list_recipes
@@ -72,14 +63,22 @@ def recipes() -> list[str]:
     return columns([keys, *(tuple(row[key] for key in keys) for row in list_recipes())])
 
 
-@LISTINGS.register("runs")
 def runs() -> list[str]:
     """What the store holds."""
     return list(store_ls())
 
 
-def _first_sentence(text: str | None) -> str:
-    return (text or "").strip().split("\n")[0]
+# what `fyi-bench ls` can list -> function giving the lines
+LISTINGS: dict[str, Callable[[], list[str]]] = {
+    "methods": methods, "archs": architectures, "datasets": datasets, "flips": flips, "protocols": protocols,
+    "recipes": recipes, "runs": runs,
+}  # fmt: skip
+
+
+def _entries(registry: Registry[Any], about: Callable[[str], str] = lambda name: "") -> list[str]:
+    """One line an entry, and below them what is wrong with those that cannot be used."""
+    found, complaints = registry.usable()
+    return [*columns([(name, about(name)) for name in found]), *complaints]
 
 
 @tool("ls", examples=("fyi-bench ls methods", "fyi-bench ls recipes"))
@@ -88,9 +87,9 @@ def list_things(
 ) -> Iterator[str]:
     """Names that other commands take; alone, what can be listed."""
     if what:
-        yield from LISTINGS.get(what)()
+        yield from pick("listing", what, LISTINGS)()
     else:
-        yield from columns([(f"fyi-bench ls {name}", _first_sentence(LISTINGS.get(name).__doc__)) for name in LISTINGS])
+        yield from columns([(f"fyi-bench ls {name}", (of.__doc__ or "").strip()) for name, of in LISTINGS.items()])
 
 
 @tool("store ls", examples=("fyi-bench store ls", "fyi-bench store ls --store ~/runs"))

@@ -12,7 +12,8 @@ from fyi_bench.run.worker import CELLS, Worker, ensure
 from fyi_bench.store.store import RunDir, RunSpec
 
 if TYPE_CHECKING:
-    from distill.experts import ExpertConfig, Trajectory
+    from distill.expert_file import Trajectory
+    from distill.experts import ExpertConfig
     from fyi_bench.data import RealDataset
 
 TRAJECTORY_FILE = "trajectory.safetensors"
@@ -47,7 +48,7 @@ def expert_digests(inputs: Mapping[str, Any]) -> dict[str, list[str]]:
 
 def trajectories(inputs: Mapping[str, Any], worker: Worker) -> Sequence[Trajectory]:
     """The experts of a distill cell, opened; those that are missing are trained here first."""
-    from distill.experts import Trajectory
+    from distill.expert_file import Trajectory
 
     cells = expert_cells(inputs)
     if [cell.digest for cell in cells] != inputs.get("experts", []):
