@@ -48,11 +48,15 @@ class TaskEntry:
 def built_in_tasks() -> dict[str, TaskEntry]:
     """The tasks in `fyi_bench/tasks`, by their command's word."""
     found = {}
-    for path in sorted((Path(__file__).parent / "tasks").glob("*.py")):
+    folder = Path(__file__).parent / "tasks"
+    for path in sorted(folder.rglob("*.py")):
+        inner = path.relative_to(folder).with_suffix("").parts
+        module = ".".join([GROUP, *(part for part in inner if part != "__init__")])
         for key, body in _CLASS.findall(path.read_text(encoding="utf-8")):
-            name, summary = (re.search(_FIELD % field, body, re.MULTILINE) for field in ("name", "summary"))
-            if name and name[1]:
-                found[name[1]] = TaskEntry(key, name[1], summary[1] if summary else "", f"{GROUP}.{path.stem}")
+            command, summary = (re.search(_FIELD % field, body, re.MULTILINE) for field in ("command", "summary"))
+            name = command[1] if command else key
+            if name:
+                found[name] = TaskEntry(key, name, summary[1] if summary else "", module)
     return found
 
 

@@ -228,9 +228,24 @@ def task_command(name: str, task: Any) -> Command:
         options, settings = build_options(task, bind(name, parameters, (), given))
         display = "silent" if here.quiet else "auto"
         session = Session(settings, typer.echo, _asker(here.yes), here.dry_run, display)
-        perform(task(), session, options, command=shlex.join(["fyi-bench", *words]), json_file=here.json_file)
+        asked = task()
+        _tell(asked, session, perform(asked, session, options, shlex.join(["fyi-bench", *words]), here.json_file))
 
     return command(name, task.summary, [*parameters, *own], task.examples, run)
+
+
+def _tell(task: Any, session: Any, record: dict[str, Any]) -> None:
+    """Print the answer, where it is kept, and how to repeat it."""
+    from fyi_bench.store.commands import record_path
+
+    if not task.keeps:
+        return session.say(task.words(record))
+    place = record_path(session.store, record)
+    plots = task.plots(record, place.with_suffix(""))
+    for line in ("", task.words(record), f"record   {place}", f"repeat   {record['command']}",
+                 *(f"plot     {path}" for path in plots)):  # fmt: skip
+        session.say(line)
+    return None
 
 
 def tool_command(tool: Tool) -> Command:
