@@ -18,7 +18,6 @@ IMPORTED_AS = {"avalanche-lib": "avalanche", "pillow": "PIL"}  # where distribut
 OTHERS = {"boto3", "google", "sqlalchemy", "markupsafe"}
 
 
-
 def imported() -> set[str]:
     """First part of the name of every absolute import in the packages, wherever it stands."""
     found: set[str] = set()
