@@ -17,6 +17,7 @@ CLASSES = {"cifar10": 10, "cifar100": 100}
 # generated sets of the same shape, for machines without the real one
 STAND_INS = {"cifar10": "shapes10", "cifar100": "shapes100"}
 KEPT_PER_CLASS = 512  # real images a class: twice the largest batch
+CONVNET = "convnet3"
 PEAK = "peak"  # the job that measures the machine instead of ours
 
 # images a class of each job's cases, by data set
@@ -67,7 +68,7 @@ class Case:
     dataset: str = "cifar10"
     ipc: int = 1
     classes: int = 10
-    model: str = "convnet3"
+    model: str = CONVNET
     size: int = 32
     changes: Mapping[str, Any] = field(default_factory=dict)
 
@@ -96,14 +97,7 @@ def cases(device: str, quick: bool = False) -> list[Case]:
     ipcs = {**_IPCS, **_GPU_IPCS} if gpu else _IPCS
     changes, few = (_GPU_CHANGES, {}) if gpu else (_CPU_CHANGES, _CPU_CLASSES)
     return [
-        Case(
-            job,
-            dataset,
-            ipc,
-            few.get(job, CLASSES)[dataset],
-            _MODELS.get(job, Case.model),
-            changes=changes.get(job, {}),
-        )
+        Case(job, dataset, ipc, few.get(job, CLASSES)[dataset], _MODELS.get(job, CONVNET), changes=changes.get(job, {}))
         for dataset in CLASSES
         for job, sizes in ipcs.items()
         for ipc in sizes.get(dataset, ())
