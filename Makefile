@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test test-slow lint format bench screenshot clean
+.PHONY: demo test test-slow lint types format docs bench wheel lock screenshot clean
 
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -23,6 +23,27 @@ test-slow: $(STAMP)
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+# not a part of lint yet
+types: $(STAMP)
+	$(BIN)/mypy
+
+# the site, in build/site; a warning is an error
+docs: $(STAMP)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[docs]"
+	$(BIN)/mkdocs build
+
+# the wheel in a bare environment
+wheel: $(STAMP)
+	VENV=$(VENV) .ci/wheel
+
+# constraints.txt: the versions of a fresh environment, without the builds' names (+cpu), so that every machine finds them
+lock:
+	rm -rf build/lock && $(PYTHON) -m venv build/lock
+	build/lock/bin/pip install --quiet --disable-pip-version-check ".[cluster,dashboard,dev,docs]"
+	(echo '# made by `make lock`: the exact versions that were tested; pip install -e ".[dev]" -c constraints.txt'; \
+	  build/lock/bin/pip freeze --exclude fyi-bench | sed 's/+[a-z0-9.]*$$//') > constraints.txt
+	rm -rf build/lock
 
 # ARGS="--quick", ARGS="growth", ARGS="--only dm dsa --budget 9m" …: docs/speed.md
 bench: $(STAMP)

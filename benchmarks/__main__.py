@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.case import PRECISIONS
-from benchmarks.run import Request, Say, machine_of, reason_to_skip
+from benchmarks.run import Request, Say, check_names, machine_of, reason_to_skip
 from fyi_bench.duration import parse_duration
-from fyi_bench.errors import EXIT_INTERRUPTED, FyiBenchError, UnknownNameError
+from fyi_bench.errors import EXIT_INTERRUPTED, FyiBenchError
 from fyi_bench.files import write_json
 from fyi_bench.run.deadline import Budget, Deadline, Interruption
 
@@ -27,9 +27,7 @@ def run_parts(names: Sequence[str], request: Request, stop: Deadline, say: Say, 
 
     Raises UnknownNameError for another part, BudgetExhausted when the time is used up: what was measured is kept.
     """
-    for name in names:
-        if name not in PARTS:
-            raise UnknownNameError("part of the benchmark", name, PARTS)
+    check_names("part", names, PARTS)
     records: dict[str, Any] = {}
     reason = reason_to_skip(request.machine)
     if reason is not None:

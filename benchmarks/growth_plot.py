@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from fyi_bench.present.figures.style import FYI, GREEN, VANILLA, VIOLET, Drawing, draw, frame, logarithmic
@@ -17,11 +16,6 @@ _LINES = {
 }
 _ROWS = (("seconds", "seconds an iteration"), ("work_mib", "MiB beyond the start"))
 TITLE = "What an iteration costs as a problem grows"
-
-
-def growth_figure(record: Mapping[str, Any], folder: str | Path) -> list[Path]:
-    """Write `growth.png` and `growth.svg`; returns both paths."""
-    return growth_drawing(record).write(folder)
 
 
 def growth_drawing(record: Mapping[str, Any]) -> Drawing:

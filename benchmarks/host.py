@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -19,16 +19,14 @@ from torch.optim import sgd
 
 from benchmarks.case import cases
 from benchmarks.goals import H200
+from benchmarks.run import Request, Say
 from benchmarks.side import Ended
 from benchmarks.workloads import WORKLOADS, Setup
 from distill import captured, engine, experts
 from distill.image_set import ImageSet
 from distill.spaces import NormalizedSpace, PixelSpace
+from fyi_bench.run.deadline import Deadline
 from fyi_bench.run.runtime import prepare
-
-if TYPE_CHECKING:
-    from benchmarks.run import Request, Say
-    from fyi_bench.run.deadline import Deadline
 
 IMAGES = 50_000  # as CIFAR's train images
 SPACE = NormalizedSpace((0.5, 0.5, 0.5), (0.25, 0.25, 0.25))

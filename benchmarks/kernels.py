@@ -17,11 +17,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import search_space
+from benchmarks.run import Request, Say, check_names
 from distill.trajectory import GRADIENTS, FlatNetwork, StudentBatch
 from downstream.nas import FLOPS_PER_ACTIVATION, architecture_name, effort, representative
 from fyi_bench import rng
 from fyi_bench.config import PRECISIONS
-from fyi_bench.errors import UnknownNameError
+from fyi_bench.run.deadline import Deadline
 from fyi_bench.run.estimate import measure
 from fyi_bench.store.record import peak_memory_mib
 from search_space.fused import norm_act_pool, plan
@@ -33,8 +34,6 @@ from search_space.winograd import convolve, tile_for, weight_gradient
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from benchmarks.run import Request, Say
-    from fyi_bench.run.deadline import Deadline
     from search_space.space720 import Point
 
 _PLAIN_CONVOLUTION = ([1, 1], [1, 1], [1, 1])  # stride, padding, dilation
@@ -222,9 +221,7 @@ KERNELS: dict[str, Callable[[], Iterator[str]]] = {
 
 def main(request: Request, stop: Deadline, say: Say) -> dict[str, Any]:
     """Run the kernels named by --only, or all but torch.compile; the record holds their lines."""
-    for name in request.only:
-        if name not in KERNELS:
-            raise UnknownNameError("kernel of the benchmark", name, KERNELS)
+    check_names("kernel", request.only, KERNELS)
     lines: dict[str, list[str]] = {}
     for name in request.only or [name for name in KERNELS if name != "torch.compile"]:
         torch.set_num_threads(request.machine.threads)

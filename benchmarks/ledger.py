@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.case import Case
 from benchmarks.measure import Machine, Round
-from fyi_bench.files import digest_of
+from fyi_bench.files import digest_of, tree_digest
 from fyi_bench.jsonl import append_line, read_lines
 from fyi_bench.store.record import environment
 from search_space import native
@@ -47,9 +47,10 @@ class Ledger:
 
 
 def key_of(case: Case, machine: Machine, sides: Iterable[str], **more: Any) -> str:
-    """Digest of everything that may change how long the case takes."""
+    """Digest of everything that may change how long the case takes: every packaged file and this folder among it."""
     here = environment(machine.device)
     facts = {name: here[name] for name in ("versions", "device_name", "cores", "source_digest")}
+    facts["benchmarks"] = tree_digest([Path(__file__).parent])
     return digest_of(
         {"case": case.describe(), "device": machine.device, "threads": machine.threads, "sides": list(sides),
          "real": str(machine.data_root), "native": os.environ.get(native.SWITCH, "1") != "0", **facts, **more}

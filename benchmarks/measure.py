@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -49,7 +49,7 @@ def ours_in(precision: str, workers: int = 1) -> str:
 def side_specs(case: Case, machine: Machine, precisions: tuple[str, ...], twins: bool) -> dict[str, dict[str, Any]]:
     """What each side is told, by its name: ours in each precision and each way to share it, the twin by allocator."""
     common = {"case": case.describe(), "device": machine.device, "threads": machine.threads, "workers": 1,
-              "data_root": str(machine.data_root) if machine.data_root else None}  # fmt: skip
+              "data_root": str(machine.data_root.absolute()) if machine.data_root else None}  # fmt: skip
     specs = {
         ours_in(p, w): shared({**common, "side": OURS, "precision": p, "tuned": True}, w)
         for w in case.workers(machine.device, machine.threads)
@@ -89,38 +89,19 @@ def rounds(
             yield {name: found[name] for name in names}
 
 
-class Crew:
-    """The processes of a side, which do its units together."""
-
-    def __init__(self, members: Sequence[Process]):
-        self._members = members
-
-    def order(self, units: int) -> dict[str, Any]:
-        """Let them do so many units, equally many each; seconds of one by the last to end, memory of all in MiB."""
-        for member in self._members:
-            member.send(-(-units // len(self._members)))
-        answers = [member.answer() for member in self._members]
-        together = dict(answers[0])
-        together["seconds"] = max(a["seconds"] for a in answers) / len(answers)
-        together["cpu_seconds"] = sum(a["cpu_seconds"] for a in answers) / len(answers)
-        for key in ("peak_mib", "before_mib"):
-            if key in together:
-                together[key] = sum(a[key] for a in answers)
-        return together
-
-
-@contextmanager
-def crew(spec: Mapping[str, Any]) -> Iterator[Crew]:
-    """A side's processes, started now and ended with the block."""
-    with ExitStack() as stack:
-        yield Crew([stack.enter_context(_process(spec)) for _ in range(spec["workers"])])
-
-
 class Process:
     """A running process of a side."""
 
-    def __init__(self, name: str, running: subprocess.Popen, errors: Path):
-        self.name, self._running, self._errors = name, running, errors
+    def __init__(self, spec: Mapping[str, Any]):
+        self._name = f"{spec['case']['job']} {spec['side']}"
+        environment = {k: v for k, v in os.environ.items() if not k.startswith(_ALLOCATOR_VARIABLES)}
+        environment |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(spec["threads"]))
+        environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
+        self._errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
+        self._running = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.side", json.dumps(spec)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=self._errors, text=True, env=environment, start_new_session=True,
+        )  # fmt: skip
 
     def send(self, units: int) -> None:
         """Tell it to do so many units; `answer` waits for the end."""
@@ -139,26 +120,37 @@ class Process:
 
     def _failed(self) -> SideFailed:
         self._running.wait()
-        last = self._errors.read_text(errors="replace").strip().splitlines()[-1:]
+        self._errors.seek(0)
+        last = self._errors.read().strip().splitlines()[-1:]
         why = last[0] if last else f"it was ended with code {self._running.returncode} (out of memory?)"
-        return SideFailed(f"The side '{self.name}' failed: {why}\nThe other cases go on.")
+        return SideFailed(f"The side '{self._name}' failed: {why}\nThe other cases go on.")
+
+    def close(self) -> None:
+        """Kill it: it has nothing to save."""
+        self._running.kill()
+        self._running.communicate()
+        self._errors.close()
+
+
+class Crew:
+    """The processes of a side, which do its units together."""
+
+    def __init__(self, members: Sequence[Process]):
+        self._members = members
+
+    def order(self, units: int) -> dict[str, Any]:
+        """Let them do so many units, equally many each; seconds of one by the last to end, memory of all in MiB."""
+        for member in self._members:
+            member.send(-(-units // len(self._members)))
+        answers = [member.answer() for member in self._members]
+        together = {key: sum(a[key] for a in answers) for key in ("peak_mib", "before_mib") if key in answers[0]}
+        together["seconds"] = max(a["seconds"] for a in answers) / len(answers)
+        together["cpu_seconds"] = sum(a["cpu_seconds"] for a in answers) / len(answers)
+        return {**answers[0], **together}
 
 
 @contextmanager
-def _process(spec: Mapping[str, Any]) -> Iterator[Process]:
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(_ALLOCATOR_VARIABLES)}
-    environment |= {"OMP_NUM_THREADS": str(spec["threads"]), "MKL_NUM_THREADS": str(spec["threads"])}
-    environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    with tempfile.TemporaryDirectory(prefix="fyi-bench-") as folder:
-        errors = Path(folder) / "errors"
-        with open(errors, "w") as sink:
-            running = subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.side", json.dumps(spec)],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=sink, text=True, env=environment,
-                start_new_session=True,
-            )  # fmt: skip
-        try:
-            yield Process(f"{spec['case']['job']} {spec['side']}", running, errors)
-        finally:
-            running.kill()  # it has nothing to save
-            running.communicate()
+def crew(spec: Mapping[str, Any]) -> Iterator[Crew]:
+    """A side's processes, started now and ended with the block."""
+    with ExitStack() as stack:
+        yield Crew([stack.enter_context(closing(Process(spec))) for _ in range(spec["workers"])])

@@ -2,50 +2,44 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from benchmarks.goals import FIRST_STEP_SECONDS, HELP_SECONDS
+from benchmarks.run import Request, Say
 from fyi_bench.errors import DataError
 from fyi_bench.files import write_json
-
-if TYPE_CHECKING:
-    from benchmarks.run import Request
-    from fyi_bench.run.deadline import Deadline
+from fyi_bench.run.deadline import Deadline
 
 RECORD = "start-up.json"
+# the whole command that makes one step and evaluates nothing: an upper bound of the time to the first step
+_ONE_STEP = ("distill", "--method", "dm", "--dataset", "cifar10", "--ipc", "1", "--only", "--arch", "none", "--set",
+             "iterations=1", "--workers", "1", "--quiet", "--protocol", "quick")  # fmt: skip
 
 
-def main(request: Request, stop: Deadline, say: Callable[[str], None]) -> dict[str, Any]:
-    """Median seconds of each command in a process of its own; the caches are warm, as the first one is not counted.
-
-    The first step is counted as the whole command that makes one step and evaluates nothing: an upper bound.
-    """
+def main(request: Request, stop: Deadline, say: Say) -> dict[str, Any]:
+    """Median seconds of each command in a process of its own; the caches are warm, as the first one is not counted."""
     root = ["--data-root", str(request.machine.data_root)] if request.machine.data_root else []
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(prefix="fyi-bench-") as folder:
-        one_step = ["distill", "--method", "dm", "--dataset", "cifar10", "--ipc", "1", "--only", "--arch", "none",
-                    "--set", "iterations=1", "--workers", "1", "--quiet", "--protocol", "quick", *root]  # fmt: skip
-        commands = {
-            "--help": (["--help"], HELP_SECONDS),
-            "distill, one step": (one_step, FIRST_STEP_SECONDS),
-        }
-        for name, (words, goal) in commands.items():
+        for name, words, goal in (
+            ("--help", ["--help"], HELP_SECONDS),
+            ("distill, one step", [*_ONE_STEP, *root], FIRST_STEP_SECONDS),
+        ):
             try:
                 found[name] = _entry(_times(words, request.rounds, Path(folder), stop), goal)
             except DataError as error:
                 found[name] = {"goal": goal, "skipped": str(error)}
     record = {"task": "bench start-up", "commands": found}
     write_json(request.store / "bench" / RECORD, record)
-    say("\n" + show_start_up(record))
+    say("\n" + "\n".join(f"start-up {name}: {show(facts)}" for name, facts in found.items()))
     return record
 
 
@@ -62,11 +56,9 @@ def _times(words: Sequence[str], repeats: int, folder: Path, stop: Deadline) -> 
         stop.check()
         # a store of its own each time, or the second command would find the first one's result
         own = ["--store", str(folder / str(number))] if len(words) > 1 else []
+        command = [sys.executable, "-m", "fyi_bench.cli", *words, *own]
         began, used = time.perf_counter(), _processor_seconds()
-        done = subprocess.run(
-            [sys.executable, "-m", "fyi_bench.cli", *words, *own], capture_output=True, text=True, check=False,
-            env={**os.environ},
-        )  # fmt: skip
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         times.append((time.perf_counter() - began, _processor_seconds() - used))
         if done.returncode:
             raise DataError((done.stderr.strip().splitlines() or ["the command failed"])[-1])
@@ -79,17 +71,11 @@ def _processor_seconds() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def show_start_up(record: dict[str, Any]) -> str:
-    """A line for each command."""
-    lines = []
-    for name, facts in record["commands"].items():
-        if "skipped" in facts:
-            lines.append(f"start-up {name}: skipped: {facts['skipped']}")
-            continue
-        verdict = "met" if facts["met"] else "missed"
-        spread = f"({facts['low']:.2f}-{facts['high']:.2f})"
-        cpu = f"{facts['cpu_seconds']:.2f} s of processor time"
-        lines.append(
-            f"start-up {name}: {facts['seconds']:.2f} s {spread}, {cpu}, goal under {facts['goal']:g} s: {verdict}"
-        )
-    return "\n".join(lines)
+def show(facts: Mapping[str, Any]) -> str:
+    """One command's times in a line, or why there are none."""
+    if "skipped" in facts:
+        return f"skipped: {facts['skipped']}"
+    return (
+        f"{facts['seconds']:.2f} s ({facts['low']:.2f}-{facts['high']:.2f}), {facts['cpu_seconds']:.2f} s of processor"
+        f" time, goal under {facts['goal']:g} s: {'met' if facts['met'] else 'missed'}"
+    )

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from benchmarks.case import ENDLESS, Case
+from benchmarks.case import Case
 from benchmarks.twins import idc, matching, training, trajectory
-from distill.engine import Deadline
-from distill.experts import Trajectory, train_expert
+from distill.contracts import Deadline
+from distill.expert_file import Trajectory
+from distill.experts import train_expert
 from distill.image_set import ImageSet
 from distill.method import METHODS
 from distill.problem import Problem
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from distill.method import MethodConfig
 
 FORWARD, FIRST, SECOND, SECOND_WITH_WEIGHTS = 1.0, 3.0, 7.0, 9.0
+ENDLESS = 100_000  # iterations, epochs: a side runs until it is told to stop
 NETWORKS = 6  # of the 720 in one unit of `nas`
 PEAK_BATCH = {"cpu": 32, "cuda": 2048}
 PEAK_WIDTH, PEAK_SIZE = 128, 16  # the middle convolution of the ConvNet

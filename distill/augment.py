@@ -16,7 +16,7 @@ from torch import Tensor
 
 from distill.augment_ops import COLUMNS, OPERATIONS, AugmentStrength, Size
 from fyi_bench.errors import UsageError
-from fyi_bench.registry import Registry
+from fyi_bench.registry import pick
 
 # raised whenever the same draws would give other images, or the same generator other draws
 NUMERICS = 1
@@ -27,27 +27,27 @@ _LONG_RUN = 8  # images one after another with the same operation that are worth
 
 Stages = tuple[tuple[str, ...], ...]
 
-# name -> function(listed operations) giving the stages of a call, each the operations one is chosen from
-DISPATCHERS: Registry[Callable[[tuple[str, ...]], Stages]] = Registry("augmentation dispatcher")
 
-
-@DISPATCHERS.register("dsa")
 def one_of_all(listed: tuple[str, ...]) -> Stages:
     """One operation of the listed, for the whole call (DSA, DM, MTT, FTD, CAFE, DataDAM)."""
     return (listed,)
 
 
-@DISPATCHERS.register("dsa-flip-first")
 def flip_then_one(listed: tuple[str, ...]) -> Stages:
     """A mirror with probability 1/2 first, where listed, then one operation of the rest (FYI's published code)."""
     return _present(listed, "flip"), _without(listed, "flip")
 
 
-@DISPATCHERS.register("idc")
 def flip_color_one_cutout(listed: tuple[str, ...]) -> Stages:
     """Flip, colour, one operation of the rest, cutout, where listed (IDC, Kim et al., ICML 2022)."""
     rest = _without(listed, "flip", "color", "cutout")
     return _present(listed, "flip"), _present(listed, "color"), rest, _present(listed, "cutout")
+
+
+# name -> function(listed operations) giving the stages of a call, each the operations one is chosen from
+DISPATCHERS: dict[str, Callable[[tuple[str, ...]], Stages]] = {
+    "dsa": one_of_all, "dsa-flip-first": flip_then_one, "idc": flip_color_one_cutout,
+}  # fmt: skip
 
 
 def _present(listed: tuple[str, ...], name: str) -> tuple[str, ...]:
@@ -140,7 +140,8 @@ class Augmentation:
                 raise UsageError(f"The augmentation strategy '{strategy}' lists '{name}' twice.")
         self.dispatcher = dispatcher
         self.strength = strength or AugmentStrength()
-        self.stages: Stages = tuple(stage for stage in DISPATCHERS.get(dispatcher)(self.operations) if stage)
+        stages = pick("augmentation dispatcher", dispatcher, DISPATCHERS)(self.operations)
+        self.stages: Stages = tuple(stage for stage in stages if stage)
 
     @property
     def identity(self) -> bool:

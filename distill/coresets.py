@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 import search_space
 from distill.problem import Problem
-from fyi_bench.registry import Registry
 
 LLOYD_STEPS = 100
 _BATCH = 256  # images a forward pass
@@ -36,23 +35,16 @@ class FeatureTraining:
     weight_decay: float
 
 
-# name -> function(problem, training) giving the embedding
-FEATURES: Registry[Callable[[Problem, FeatureTraining], Embedding]] = Registry("features of a coreset")
-
-
-@FEATURES.register("pixels")
 def pixel_embedding(problem: Problem, training: FeatureTraining) -> Embedding:
     """The pixels themselves, in the problem's space."""
     return lambda images: images.flatten(1)
 
 
-@FEATURES.register("random")
 def untrained_embedding(problem: Problem, training: FeatureTraining) -> Embedding:
     """A fresh network, not trained."""
     return random_embedding(problem, training.model)
 
 
-@FEATURES.register("trained")
 def trained_embedding(problem: Problem, training: FeatureTraining) -> Embedding:
     """A network trained on the real images of the problem's classes (DC, ICLR 2021, Sec. 4.1, for its coresets)."""
     network = _fresh(problem, training.model).train()
@@ -70,6 +62,12 @@ def trained_embedding(problem: Problem, training: FeatureTraining) -> Embedding:
                 break
         epoch += 1
     return network.eval().embed
+
+
+# name -> function(problem, training) giving the embedding
+FEATURES: dict[str, Callable[[Problem, FeatureTraining], Embedding]] = {
+    "pixels": pixel_embedding, "random": untrained_embedding, "trained": trained_embedding,
+}  # fmt: skip
 
 
 def random_embedding(problem: Problem, model: str = "convnet") -> Embedding:

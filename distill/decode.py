@@ -17,7 +17,7 @@ from torch import Tensor
 
 from distill.image_set import ImageSet
 from fyi_bench.errors import UsageError
-from fyi_bench.registry import Registry
+from fyi_bench.registry import pick
 
 # raised whenever the same stored images would give other decoded ones
 NUMERICS = 1
@@ -27,23 +27,17 @@ GREY = 0.5  # pixel value of the border where the factor does not divide the siz
 
 Plan = list[tuple[slice, int]]
 
-# decode type -> function(stored images n, factor, bound) giving the plan
-DECODERS: Registry[Callable[[int, int, int], Plan]] = Registry("decode type")
 
-
-@DECODERS.register("single")
 def all_at_one_factor(n: int, factor: int, bound: int) -> Plan:
     """Every image in factor² tiles."""
     return [(slice(0, n), factor)]
 
 
-@DECODERS.register("multi")
 def all_at_every_factor(n: int, factor: int, bound: int) -> Plan:
     """Every image at the factors 1, 2 … factor, one after the other."""
     return [(slice(0, n), k) for k in range(1, factor + 1)]
 
 
-@DECODERS.register("bound")
 def as_many_as_fit(n: int, factor: int, bound: int) -> Plan:
     """As many images at the largest factor as leave room for the rest, and so on down to 1; at most `bound` in all."""
     plan, first, made = [], 0, 0
@@ -56,6 +50,17 @@ def as_many_as_fit(n: int, factor: int, bound: int) -> Plan:
     return plan
 
 
+# decode type -> function(stored images n, factor, bound) giving the plan
+DECODERS: dict[str, Callable[[int, int, int], Plan]] = {
+    "single": all_at_one_factor, "multi": all_at_every_factor, "bound": as_many_as_fit,
+}  # fmt: skip
+
+
+def plan_of(n: int, factor: int, decode_type: str, bound: int = BOUND) -> Plan:
+    """What becomes of n stored images of a class. Raises UnknownNameError for the type."""
+    return pick("decode type", decode_type, DECODERS)(n, factor, bound)
+
+
 def decode(images: Tensor, factor: int, decode_type: str = "single", bound: int = BOUND) -> Tensor:
     """Stored pixels [C, n, ch, H, W] -> what networks see, [C, n', ch, H, W]; differentiable.
 
@@ -64,13 +69,13 @@ def decode(images: Tensor, factor: int, decode_type: str = "single", bound: int 
     Raises UnknownNameError for the type, UsageError for a factor below 1 or larger than the image.
     """
     _check(factor, images.shape[-2:])
-    plan = DECODERS.get(decode_type)(images.shape[1], factor, bound)
+    plan = plan_of(images.shape[1], factor, decode_type, bound)
     return torch.cat([_enlarged_tiles(images[:, which], k) for which, k in plan], dim=1)
 
 
 def decoded_count(n: int, factor: int, decode_type: str = "single", bound: int = BOUND) -> int:
     """Images that n stored ones of a class decode to."""
-    return sum((which.stop - which.start) * k**2 for which, k in DECODERS.get(decode_type)(n, factor, bound))
+    return sum((which.stop - which.start) * k**2 for which, k in plan_of(n, factor, decode_type, bound))
 
 
 def decoded(image_set: ImageSet) -> ImageSet:
@@ -84,7 +89,7 @@ def decoded(image_set: ImageSet) -> ImageSet:
     for label in image_set.classes:
         index = image_set.indices_of(label)
         images.append(decode(pixels[index].unsqueeze(0), image_set.factor, image_set.decode_type)[0])
-        plan = DECODERS.get(image_set.decode_type)(len(index), image_set.factor, BOUND)
+        plan = plan_of(len(index), image_set.factor, image_set.decode_type)
         source.append(torch.cat([index[which].repeat(k**2) for which, k in plan]))
     return replace(
         image_set,

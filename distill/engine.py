@@ -9,89 +9,23 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 import torch
 
-from distill.captured import recordings, upload
+from distill.captured import recordings
+from distill.contracts import Checkpointer, Context, Deadline
 from distill.fyi import FLIPS, Flip
 from distill.image_set import ImageSet
 from distill.method import METHODS, Method, MethodConfig
 from distill.problem import Problem
-from fyi_bench import rng
 from fyi_bench.errors import DivergenceError
 
 NUMERICS = 1
 CHECKPOINT_SECONDS = 30.0
 GUARD_EVERY = 10
 CURVE_POINTS = 200
-
-Tensors = dict[str, torch.Tensor]
-
-
-class Checkpointer(Protocol):
-    """Where checkpoints live; the store provides one, a caller without a store needs none."""
-
-    def save(self, step: int, tensors: Tensors, meta: dict[str, Any]) -> None: ...
-
-    def load(self) -> tuple[int, Tensors, dict[str, Any]] | None: ...
-
-
-class Deadline(Protocol):
-    """Says when to stop at the next safe point, and raises the right error for it."""
-
-    def requested(self) -> bool: ...
-
-    def check(self) -> None: ...
-
-
-@dataclass
-class Context:
-    """One matching step as a method sees it.
-
-    images: the learned leaf [C·n, ch, H, W]; labels: int64 [C·n], 0 .. C - 1; extras: further learned tensors.
-    """
-
-    problem: Problem
-    method: Method
-    flip: Flip
-    images: torch.Tensor
-    labels: torch.Tensor
-    extras: Tensors = field(default_factory=dict)
-    iteration: int = 0
-    match: int = 0
-
-    def stream(self, *keys: rng.Key) -> torch.Generator:
-        """Generator keyed by this iteration, matching step and the keys; the same for both arms of a comparison."""
-        return self.problem.stream(*keys, self.iteration, self.match)
-
-    def synthetic(self, chosen: torch.Tensor | None = None) -> torch.Tensor:
-        """All synthetic images as a network sees them, [C, n', ch, H, W]: decoded, then expanded by the flip.
-
-        chosen: what the flip leaves to chance (`flip_draw`), drawn here where it is not given.
-        """
-        images = self.method.decode(self.per_class)
-        chosen = self.flip_draw(images.shape[:2]) if chosen is None else chosen
-        return self.flip.expand_classes(images, chosen=chosen)
-
-    @property
-    def per_class(self) -> torch.Tensor:
-        """The learned images class by class, [C, n, ch, H, W]."""
-        return self.images.unflatten(0, (self.problem.num_classes, -1))
-
-    def flip_draw(self, shape: Sequence[int], *keys: rng.Key) -> torch.Tensor:
-        """What the flip leaves to chance for images [*shape, ch, H, W], on their device."""
-        return upload(self.flip.draw(shape, self.stream("flip", *keys)), self.images.device)
-
-    def real_rows(self, count: int) -> torch.Tensor:
-        """int64 [C, k] on the device: which real images are this matching step's, for `Problem.images_at`."""
-        return upload(self.problem.draw_rows(count, "real", self.iteration, self.match), self.images.device)
-
-    def real(self, count: int) -> torch.Tensor:
-        """Fresh real batch [C, k, ch, H, W] of this matching step."""
-        return self.problem.images_at(self.real_rows(count))
 
 
 @recordings()
@@ -173,7 +107,7 @@ class _Run:
         return self.method.logged(float(self.losses[self.done - 1]))
 
     def guard(self) -> None:
-        """Deadline a diverged run and keep the last finite images."""
+        """Stop a diverged run and keep the last finite images."""
         images = self.ctx.images.detach()
         recent = self.losses[max(0, self.done - GUARD_EVERY) : self.done]
         if bool(torch.isfinite(images).all()) and bool(torch.isfinite(recent).all()):

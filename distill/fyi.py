@@ -14,22 +14,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import search_space
 from distill import augment_ops
+from distill.augment import Augmentation, Draw
+from distill.image_set import ImageSet
 from distill.matching import distribution_distance, gradient_distance
+from distill.spaces import Space
 from fyi_bench import rng
 from fyi_bench.errors import UsageError
-from fyi_bench.registry import Registry
-
-if TYPE_CHECKING:
-    from distill.augment import Augmentation, Draw
-    from distill.image_set import ImageSet
-    from distill.spaces import Space
+from fyi_bench.registry import Registry, pick
 
 # raised whenever a flip would give other images, or the same images and networks another score
 NUMERICS = 1
@@ -153,10 +152,6 @@ FLIPS.register("rotate", ConcatenatedFlip("rotate", turn))
 FLIPS.register("scale", ConcatenatedFlip("scale", zoom_out))
 
 
-# name -> function(network, images sorted by class, their flipped copies, sorted labels) giving scores [classes]
-UNEQUALNESS: Registry[Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]] = Registry("unequalness distance")
-
-
 def unequalness(
     images: Tensor,
     labels: Tensor,
@@ -186,7 +181,7 @@ def class_unequalness(
     With an augmentation and siamese draws (the DSA distance, with 'dc'), images and copies go through each draw
     and the scores are averaged; a draw has one group, or one for each class present, ascending.
     """
-    measure = UNEQUALNESS.get(distance)
+    measure = pick("unequalness distance", distance, UNEQUALNESS)
     transform = FLIPS.get(flip).transform
     if transform is None or FLIPS.get(flip).multiplier == 1:
         raise UsageError(f"The flip '{flip}' is no fixed transformation, so it has no unequalness score.")
@@ -206,14 +201,12 @@ def class_unequalness(
     return total / len(draws)
 
 
-@UNEQUALNESS.register("dm")
 @torch.no_grad()
 def mean_feature_distance(network: nn.Module, images: Tensor, copies: Tensor, labels: Tensor) -> Tensor:
     """‖mean ψ(R) - mean ψ(F(R))‖² of each class, ψ the features before the classifier (eq. 3)."""
     return distribution_distance(_class_means(network, images, labels), _class_means(network, copies, labels))
 
 
-@UNEQUALNESS.register("dc")
 def class_gradient_distance(network: nn.Module, images: Tensor, copies: Tensor, labels: Tensor) -> Tensor:
     """Layer-wise cosine distance of the gradients of each class's mean loss (supplement, eq. i)."""
     weights = {name: p.detach().requires_grad_(p.ndim > 1) for name, p in network.named_parameters()}
@@ -224,6 +217,12 @@ def class_gradient_distance(network: nn.Module, images: Tensor, copies: Tensor, 
         scores.append(gradient_distance(*pair))
         begin += count
     return torch.stack(scores)
+
+
+# name -> function(network, images sorted by class, their flipped copies, sorted labels) giving scores [classes]
+UNEQUALNESS: dict[str, Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]] = {
+    "dm": mean_feature_distance, "dc": class_gradient_distance,
+}  # fmt: skip
 
 
 def mirror_distance(images: Tensor, network: nn.Module, flip: str = "fyi") -> Tensor:
@@ -275,8 +274,6 @@ def set_unequalness(
 
 
 def _fresh_networks(image_set: ImageSet, seed: int, networks: int, width: int) -> Iterator[nn.Module]:
-    import search_space
-
     channels, height, side = image_set.shape
     if height != side or networks < 1:
         raise UsageError(f"The score needs square images and at least one network, not {height}x{side}, {networks}.")

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-import distill.zca  # noqa: F401  registers the space 'zca', which files may name
+import distill.zca  # noqa: F401  defines the space 'zca', which files may name
 from distill.spaces import NormalizedSpace, PixelSpace, Space, space_from
 from distill.tensor_file import load_tensors, save_tensors
 from fyi_bench.errors import DataError

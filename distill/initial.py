@@ -9,20 +9,14 @@ import torch
 from distill.coresets import kmeans_rows, random_embedding
 from distill.decode import pack
 from distill.problem import Problem
-from fyi_bench.registry import Registry
-
-# name -> function(problem, factor) giving float images [C·ipc, ch, H, W], class-major, in the problem's space;
-# factor: tiles a side that a stored image holds (IDC), 1 for a plain one
-INITIALISATIONS: Registry[Callable[[Problem, int], torch.Tensor]] = Registry("initialisation")
+from fyi_bench.registry import pick
 
 
 def initial_images(problem: Problem, name: str, factor: int = 1) -> torch.Tensor:
     """Initial synthetic images by name; keyed by the problem's seed, so both arms of a comparison share them."""
-    return INITIALISATIONS.get(name)(problem, factor)
+    return pick("initialisation", name, INITIALISATIONS)(problem, factor)
 
 
-@INITIALISATIONS.register("mix")
-@INITIALISATIONS.register("real")
 def real_images(problem: Problem, factor: int = 1) -> torch.Tensor:
     """ipc random real images of each class, without replacement.
 
@@ -34,7 +28,6 @@ def real_images(problem: Problem, factor: int = 1) -> torch.Tensor:
     return packed(problem, rows[:, torch.arange(count) % rows.shape[1]], factor)
 
 
-@INITIALISATIONS.register("noise")
 def noise(problem: Problem, factor: int = 1) -> torch.Tensor:
     """Standard normal noise in the working space (the DC family); in pixel space 1/2 + noise / 4, clipped (IDC)."""
     shape = (problem.num_classes * problem.ipc, *problem.shape)
@@ -44,7 +37,6 @@ def noise(problem: Problem, factor: int = 1) -> torch.Tensor:
     return images.to(problem.dtype).to(problem.device)
 
 
-@INITIALISATIONS.register("kmeans")
 def representatives(problem: Problem, factor: int = 1) -> torch.Tensor:
     """The real images nearest to the centres of ipc (times factor²) clusters of each class (after DREAM, ICCV 2023).
 
@@ -57,3 +49,10 @@ def representatives(problem: Problem, factor: int = 1) -> torch.Tensor:
 def packed(problem: Problem, rows: torch.Tensor, factor: int) -> torch.Tensor:
     """Real images of these rows [C, factor²·n], `factor`² of them in each stored image, as one batch [C·n, …]."""
     return pack(problem.images_at(rows), factor).flatten(0, 1).clone()
+
+
+# name -> function(problem, factor) giving float images [C·ipc, ch, H, W], class-major, in the problem's space;
+# factor: tiles a side that a stored image holds (IDC), 1 for a plain one
+INITIALISATIONS: dict[str, Callable[[Problem, int], torch.Tensor]] = {
+    "real": real_images, "mix": real_images, "noise": noise, "kmeans": representatives,
+}  # fmt: skip

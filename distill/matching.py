@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 import torch.nn.functional as F
 
-from fyi_bench.registry import Registry
+from fyi_bench.registry import pick
 
 Gradients = Sequence[torch.Tensor]
 
@@ -61,14 +61,10 @@ def _cosine_derivative(x, other, length, other_length, across, along) -> torch.T
     return (other * across.unsqueeze(2)).addcmul_(x, by_length.unsqueeze(2))
 
 
-# metric name -> function(synthetic, real) of class gradients [C, *parameter shape] giving distances [C]
-GRADIENT_METRICS: Registry[Callable[[Gradients, Gradients], torch.Tensor]] = Registry("gradient metric")
-
 # metrics that look at matrices only, so that gradients of biases and affine norms need not be computed
 MATRIX_METRICS = frozenset({"ours"})
 
 
-@GRADIENT_METRICS.register("ours")
 def layerwise_cosine(synthetic: Gradients, real: Gradients) -> torch.Tensor:
     """Sum over layers and output nodes of 1 - cosine (Zhao et al., Dataset Condensation, ICLR 2021, eq. 9).
 
@@ -83,13 +79,11 @@ def layerwise_cosine(synthetic: Gradients, real: Gradients) -> torch.Tensor:
     return total
 
 
-@GRADIENT_METRICS.register("mse")
 def squared_error(synthetic: Gradients, real: Gradients) -> torch.Tensor:
     """Sum of squared differences over all parameters. Returns distances [C]."""
     return sum(((s - r) ** 2).flatten(1).sum(1) for s, r in zip(synthetic, real, strict=True))
 
 
-@GRADIENT_METRICS.register("cos")
 def global_cosine(synthetic: Gradients, real: Gradients) -> torch.Tensor:
     """1 - cosine of the gradients of all parameters as one vector. Returns distances [C]."""
     s = torch.cat([g.flatten(1) for g in synthetic], dim=1)
@@ -97,9 +91,16 @@ def global_cosine(synthetic: Gradients, real: Gradients) -> torch.Tensor:
     return 1 - (s * r).sum(1) / (s.norm(dim=1) * r.norm(dim=1) + NORMS_EPS)
 
 
+# metric -> function(synthetic, real) of class gradients [C, *parameter shape] giving distances [C]
+GRADIENT_METRICS: dict[str, Callable[[Gradients, Gradients], torch.Tensor]] = {
+    "ours": layerwise_cosine, "mse": squared_error, "cos": global_cosine,
+}  # fmt: skip
+
+
 def gradient_distance(synthetic: Gradients, real: Gradients, metric: str = "ours") -> torch.Tensor:
     """Distance (scalar) between two gradient lists of one class, tensors shaped like the parameters."""
-    return GRADIENT_METRICS.get(metric)([g.unsqueeze(0) for g in synthetic], [g.unsqueeze(0) for g in real])[0]
+    measure = pick("gradient metric", metric, GRADIENT_METRICS)
+    return measure([g.unsqueeze(0) for g in synthetic], [g.unsqueeze(0) for g in real])[0]
 
 
 def distribution_distance(mean_synthetic: torch.Tensor, mean_real: torch.Tensor) -> torch.Tensor:
@@ -131,34 +132,33 @@ def spatial_attention(maps: torch.Tensor, power: float) -> torch.Tensor:
     return F.normalize(maps.abs().pow(power).sum(1).flatten(1), dim=1)
 
 
-# metric name -> function(synthetic, real) of one tensor a class [C, …] giving distances [C]: IDC sums them over a
-# chosen part of the gradients, or over features
-TENSOR_METRICS: Registry[Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = Registry("IDC metric")
-
-
-@TENSOR_METRICS.register("mse")
 def tensor_squared_error(synthetic: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
     """Sum of squared differences (no mean is taken, whatever the name says)."""
     return (synthetic - real).square().flatten(1).sum(1)
 
 
-@TENSOR_METRICS.register("l1")
 def tensor_absolute_error(synthetic: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
     """Sum of absolute differences."""
     return (synthetic - real).abs().flatten(1).sum(1)
 
 
-@TENSOR_METRICS.register("l1_mean")
 def tensor_row_mean_error(synthetic: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
     """Mean absolute difference of each row (first dimension of the tensor), summed over rows."""
     return (synthetic - real).abs().unsqueeze(-1).flatten(2).mean(2).sum(1)
 
 
-@TENSOR_METRICS.register("cos")
 def tensor_row_cosine(synthetic: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
     """1 - cosine of each row (first dimension of the tensor), summed over rows."""
     s, r = (t.unsqueeze(-1).flatten(2) for t in (synthetic, real))
     return (1 - _RowCosines.apply(s, r)).sum(1)
+
+
+# metric -> function(synthetic, real) of one tensor a class [C, …] giving distances [C]: IDC sums them over a chosen
+# part of the gradients, or over features
+TENSOR_METRICS: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "mse": tensor_squared_error, "l1": tensor_absolute_error, "l1_mean": tensor_row_mean_error,
+    "cos": tensor_row_cosine,
+}  # fmt: skip
 
 
 def tensors_distance(
@@ -168,6 +168,6 @@ def tensors_distance(
 
     IDC skips the gradients of vectors (1) and of the classifier (2) and so matches those of convolutions.
     """
-    measure = TENSOR_METRICS.get(metric)
+    measure = pick("IDC metric", metric, TENSOR_METRICS)
     pairs = zip(synthetic, real, strict=True)
     return sum(measure(s, r) for s, r in pairs if s.ndim - 1 not in skip)

@@ -7,9 +7,10 @@ iterations, flips, checkpoints or logs: the engine does, the same way for all.
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -17,16 +18,11 @@ from torch import nn
 import search_space
 from distill.augment import Augmentation, Draw
 from distill.captured import Captured, upload, upload_draw
+from distill.contracts import Context
+from distill.initial import initial_images
+from distill.methods import METHODS
 from distill.problem import Problem
 from fyi_bench.errors import UsageError, unknown_name_message
-from fyi_bench.registry import Registry
-
-if TYPE_CHECKING:
-    from distill.engine import Context
-
-METHODS: Registry[type[Method]] = Registry(
-    "method", package="distill.methods", group="fyi_bench.methods", base="distill.method:Method"
-)
 
 # images of some classes that go through a network together. On a CPU groups of 256 took 0.85 to 0.9 of the time of
 # groups of 64, where memory allows them
@@ -59,20 +55,26 @@ class MethodConfig:
 
 
 class Method:
-    """One distillation algorithm on one problem.
+    """One distillation algorithm on one problem; its class attributes say what is known of it beforehand.
 
-    Class attributes: `name`; `numerics`, a version to raise whenever its numbers change; `Config`;
-    `space_kind`, the space it needs ('normalized' unless its paper says otherwise); `statistics_family`, whose
-    channel statistics its published code normalises with ('dc', or 'mtt': CIFAR-10's for CIFAR-100 too);
-    `components`, parts with a numerics version of their own that not every method uses.
+    name: as it is registered. numerics: version to raise whenever its numbers change (a plug-in without one is known
+    by its code). Config: its options. recipe: their values, see recipes/declared.py (built-in methods: the TOML file
+    beside theirs). components: parts with a numerics version of their own that not every method uses.
+    space_kind: the space it needs ('normalized' unless its paper says otherwise). statistics_family: whose channel
+    statistics its published code normalises with ('dc', or 'mtt': CIFAR-10's for CIFAR-100 too).
+    averages: whether its result is a running average of the images it moves. timed_with: changes of its config under
+    which a step is timed on a CPU.
     """
 
     name: ClassVar[str]
-    numerics: ClassVar[int]
-    Config: ClassVar[type[MethodConfig]]
+    numerics: ClassVar[int | str]
+    Config: ClassVar[type[MethodConfig]] = MethodConfig
+    recipe: ClassVar[Mapping[str, Any] | None] = None
+    components: ClassVar[tuple[str, ...]] = ()
     space_kind: ClassVar[str] = "normalized"
     statistics_family: ClassVar[str] = "dc"
-    components: ClassVar[tuple[str, ...]] = ()
+    averages: ClassVar[bool] = False
+    timed_with: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, config: MethodConfig, problem: Problem):
         self.config, self.problem = config, problem
@@ -84,8 +86,6 @@ class Method:
 
     def initial_images(self) -> torch.Tensor:
         """float [C·ipc, ch, H, W], class-major, in the problem's space."""
-        from distill.initial import initial_images
-
         return initial_images(self.problem, self.config.init)
 
     def extra_parameters(self) -> dict[str, tuple[torch.Tensor, float, float]]:

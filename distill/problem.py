@@ -5,19 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 import torch
 
 from distill.captured import upload
+from distill.expert_file import Trajectory
 from distill.image_set import ImageSet
 from distill.spaces import NormalizedSpace, PixelSpace, Space
 from fyi_bench import rng
 from fyi_bench.errors import UsageError
 from fyi_bench.rng import Key
-
-if TYPE_CHECKING:
-    from distill.experts import Trajectory
 
 
 @dataclass(frozen=True)

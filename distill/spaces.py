@@ -14,16 +14,19 @@ from typing import Any
 import torch
 
 from fyi_bench.errors import DataError
-from fyi_bench.registry import Registry
+from fyi_bench.registry import pick
 
-# kind -> the class that rebuilds such a space from its description; `zca` registers from distill/zca.py
-SPACES: Registry[type[Space]] = Registry("space")
+# kind -> the class that rebuilds such a space from its description
+SPACES: dict[str, type[Space]] = {}
 
 
 class Space:
     """A bijection between pixels in [0, 1] and the numbers a network sees; images are [N, ch, H, W]."""
 
     kind = "abstract"
+
+    def __init_subclass__(cls) -> None:
+        SPACES[cls.kind] = cls
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
         """Float pixels in [0, 1] -> this space."""
@@ -122,7 +125,7 @@ class WhitenedSpace(Space):
 
 def space_from(description: dict[str, Any]) -> Space:
     """The space a description stands for; raises UnknownNameError for an unknown kind."""
-    return SPACES.get(description["kind"]).rebuild(description)
+    return pick("space", description["kind"], SPACES).rebuild(description)
 
 
 def _per_channel(values: Sequence[float], like: torch.Tensor) -> torch.Tensor:
@@ -135,8 +138,3 @@ def _per_channel(values: Sequence[float], like: torch.Tensor) -> torch.Tensor:
 def _row(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
     """Kept, so that a loop on a GPU does not copy it from the host again and again."""
     return torch.tensor(values, dtype=dtype, device=device).view(-1, 1, 1)
-
-
-SPACES.register("pixel", PixelSpace)
-SPACES.register("normalized", NormalizedSpace)
-SPACES.register("whitened", WhitenedSpace)

@@ -31,7 +31,6 @@ from torch import Tensor, nn
 
 from distill.captured import Captured
 from fyi_bench.errors import DataError
-from fyi_bench.registry import Registry
 
 # raised whenever the same batches would give another loss or gradient
 NUMERICS = 1
@@ -185,30 +184,29 @@ class Match:
     weights: Tensor
 
 
-# name -> function(network, batches, images, step size, start weights, target weights) giving a Match
+# function(network, batches, images, step size, start weights, target weights) giving a Match
 GradientOf = Callable[[FlatNetwork, Sequence[StudentBatch], Tensor, Tensor, Tensor, Tensor], Match]
-GRADIENTS: Registry[GradientOf] = Registry("trajectory gradient")
 
 
-@GRADIENTS.register("adjoint")
 def adjoint(network, batches, images, lr, start, target) -> Match:
     """Exact gradient with the activations of one step in memory."""
     return _walk_back(network, batches, images.detach(), lr.detach(), start, target, exact=True)
 
 
-@GRADIENTS.register("tesla")
 def tesla(network, batches, images, lr, start, target) -> Match:
     """The truncated gradient of FYI's published code."""
     return _walk_back(network, batches, images.detach(), lr.detach(), start, target, exact=False)
 
 
-@GRADIENTS.register("unroll")
 def unroll(network, batches, images, lr, start, target) -> Match:
     """Exact gradient by one graph through all steps."""
     images, lr = images.detach().requires_grad_(True), lr.detach().requires_grad_(True)
     loss, weights = unrolled_loss(network, batches, images, lr, start, target)
     by_images, by_lr = torch.autograd.grad(loss, [images, lr])
     return Match(loss.detach(), by_images, by_lr, weights.detach())
+
+
+GRADIENTS: dict[str, GradientOf] = {"adjoint": adjoint, "tesla": tesla, "unroll": unroll}
 
 
 def unrolled_loss(network, batches, images, lr, start, target) -> tuple[Tensor, Tensor]:

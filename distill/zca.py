@@ -17,17 +17,14 @@ import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 
-from distill.spaces import SPACES, Space
+from distill.spaces import Space
 from distill.tensor_file import load_tensors, save_tensors
 from fyi_bench.errors import DataError, StoreError, UsageError
 from fyi_bench.files import digest_of
-
-if TYPE_CHECKING:
-    from distill.image_set import ImageSet
 
 # raised whenever the same images would give another matrix
 NUMERICS = 1
@@ -141,7 +138,17 @@ def matrix_folder() -> Path:
     return Path(os.environ.get(ENVIRONMENT) or "~/.cache/fyi-bench").expanduser() / "zca"
 
 
-def fit(space: ZCASpace, real: ImageSet) -> ZCASpace:
+class Images(Protocol):
+    """Images in a space, as an ImageSet is."""
+
+    images: torch.Tensor
+    space: Space
+
+    @property
+    def shape(self) -> tuple[int, int, int]: ...
+
+
+def fit(space: ZCASpace, real: Images) -> ZCASpace:
     """Make `space` usable: find its matrix, or fit it to all images of `real` (uint8 or float pixels) and keep it.
 
     Takes some 10 s for 50,000 images of 32 px. The caller vouches that `real` is what `space.data` names. Where the
@@ -200,6 +207,3 @@ def _keep(space: ZCASpace, mean: torch.Tensor, matrix: torch.Tensor) -> None:
             _log.warning("%s\nThe ZCA matrix was not kept; it is fitted again next time.", str(error).splitlines()[0])
             _known[space.digest] = Whitening(mean, matrix)
     space.whitening()
-
-
-SPACES.register("zca", ZCASpace)

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from distill.engine import Deadline
+from distill.contracts import Deadline
 from distill.image_set import ImageSet
 from distill.spaces import Space
 from downstream.protocol import Protocol

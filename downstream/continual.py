@@ -20,8 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from distill.contracts import Deadline
 from distill.decode import decoded
-from distill.engine import Deadline, distill
+from distill.engine import distill
 from distill.image_set import ImageSet, concatenate
 from distill.method import config_of
 from distill.problem import Problem

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from distill.engine import Deadline
+from distill.contracts import Deadline
 from distill.image_set import ImageSet
 from distill.spaces import Space
 from downstream.accuracy import AccuracyResult, train_and_test

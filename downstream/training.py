@@ -21,9 +21,9 @@ from torch import nn
 import search_space
 from distill.augment import Augmentation, Draw
 from distill.captured import Captured, draw_ahead, recordings, upload
+from distill.contracts import Deadline
 from distill.cutmix import draw_cutmix, mixed_loss, paste
 from distill.decode import decoded
-from distill.engine import Deadline
 from distill.image_set import ImageSet
 from distill.spaces import Space
 from downstream.protocol import Protocol

@@ -6,27 +6,25 @@ The Python API uses the words of the command line; its parts are imported when f
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_API = dict.fromkeys(
-    (
-        "distill", "evaluate", "cross_arch", "continual", "nas", "load", "inspect", "export", "table", "make_report",
-        "demo", "CondensedBuffer",
-    ),
-    "fyi_bench.api",
-)  # fmt: skip
+if TYPE_CHECKING:
+    from fyi_bench.api import *  # noqa: F403  api.pyi, for editors and type checkers
+else:
 
-__all__ = ["__version__", *_API]
+    def __getattr__(name: str) -> Any:
+        from importlib.util import find_spec
 
+        # `from fyi_bench import rng` asks here first: a module is no word
+        if name.startswith("_") or find_spec(f"fyi_bench.{name}") is not None:
+            raise AttributeError(f"module 'fyi_bench' has no attribute '{name}'")
+        from fyi_bench import api
 
-def __getattr__(name: str) -> Any:
-    if name in _API:
-        return getattr(importlib.import_module(_API[name]), name)
-    raise AttributeError(f"module 'fyi_bench' has no attribute '{name}'")
+        return getattr(api, name)
 
+    def __dir__() -> list[str]:
+        from fyi_bench import api
 
-def __dir__() -> list[str]:
-    return sorted(__all__)
+        return ["__version__", *api.words()]

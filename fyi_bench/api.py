@@ -1,199 +1,118 @@
-"""The Python API: the words of the command line as functions that return records or sets."""
+"""The Python API: the words of the command line as functions, made of the same options when they are first used.
+
+`python -m fyi_bench.api` writes `api.pyi`, from which editors and type checkers know them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import importlib
+import inspect as signatures  # `inspect` is a word of the API
+import json
+import keyword
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fyi_bench.config import Settings
-from fyi_bench.session import Session
-from fyi_bench.store.answers import save_answer
+from fyi_bench.catalogue import TaskEntry, build_options, built_in_tasks, find_task, parameters_of, tasks
+from fyi_bench.errors import UsageError
+from fyi_bench.parameters import bind, dress
+from fyi_bench.tools import TOOLS, Say, silent
 
 if TYPE_CHECKING:
-    from distill.image_set import ImageSet
+    from fyi_bench.session import Session
 
-DEFAULT_IPC = 10
-DEFAULT_STEPS = 10
-CROSS_ARCH_IPC = 50
-CROSS_ARCHITECTURES = ("convnet", "vgg11", "resnet18")
-CONTINUAL_DATASET = "cifar100"
-DEMO_DATASET = "shapes10"
+# words that are neither a task nor a tool: where they are, as module:name
+OTHERS = {"CondensedBuffer": "downstream.continual:condensed_buffer", "make_report": "fyi_bench.tools:report"}
+OLD = ("distill", "continual", "nas", "evaluate", "cross_arch", "table", "demo")  # until each is a task
 
 
-def distill(
-    method: str = "dm",
-    *,
-    fyi: bool = False,
-    flip: str | None = None,
-    ipc: int = DEFAULT_IPC,
-    only: bool = False,
-    architectures: Sequence[str] = (),
-    session: Session | None = None,
-    **settings: Any,
-) -> dict[str, Any]:
-    """Condense a data set and evaluate the result; returns the record (`arms[i]["set"]` is the file).
-
-    flip: 'none', 'fyi', 'random', 'vertical', 'rotate' or 'scale'; `fyi=True` is short for 'fyi'. only: leave out
-    the other arms. settings: fields of `Settings` (dataset, protocol, device, seed, seeds, overrides …).
-    Raises UsageError, DataError, DivergenceError, BudgetExhausted … of `fyi_bench.errors`.
-    """
-    from fyi_bench.tasks.distill import distill_job
-
-    session = session or Session(Settings(**settings))
-    record = distill_job(session, method, flip_name(fyi, flip), ipc, only, architectures)
-    save_answer(session.store, record)
-    return record
+def words() -> list[str]:
+    """Every word of the API, those of plug-ins too."""
+    found = {entry.word for entry in tasks().values()} | {tool.word for tool in TOOLS.values()} | set(OTHERS)
+    return sorted(word for word in found if word and not keyword.iskeyword(word))
 
 
-def continual(
-    method: str = "dsa",
-    *,
-    steps: int = DEFAULT_STEPS,
-    fyi: bool = False,
-    flip: str | None = None,
-    ipc: int = DEFAULT_IPC,
-    only: bool = False,
-    session: Session | None = None,
-    **settings: Any,
-) -> dict[str, Any]:
-    """Class-incremental learning from distilled memory; returns the record (`arms[i]["accuracy"]`, a row a step)."""
-    from fyi_bench.tasks.continual import continual_job
-
-    session = session or Session(Settings(**{"dataset": CONTINUAL_DATASET, **settings}))
-    record = continual_job(session, method, flip_name(fyi, flip), ipc, steps, only)
-    save_answer(session.store, record)
-    return record
+def __getattr__(name: str) -> Any:
+    for tool in TOOLS.values():
+        if tool.word == name:
+            return tool.function
+    if name in OTHERS:
+        module, _, own = OTHERS[name].partition(":")
+        return getattr(importlib.import_module(module), own)
+    entry = None if name.startswith("_") else find_task(name.replace("_", "-"))
+    if entry is None and name in OLD:
+        return getattr(importlib.import_module("fyi_bench.api_old"), name)
+    if entry is None:
+        raise AttributeError(f"module 'fyi_bench' has no attribute '{name}'")
+    globals()[name] = made = _function_of(entry)
+    return made
 
 
-def nas(
-    method: str | None = None,
-    *,
-    fyi: bool = False,
-    flip: str | None = None,
-    sets: Sequence[str | Path] = (),
-    session: Session | None = None,
-    question: Mapping[str, Any] | None = None,
-    **settings: Any,
-) -> dict[str, Any]:
-    """How wrong a ranking of ConvNets on a condensed set is; returns the record (docs/nas.md).
+def _function_of(entry: TaskEntry) -> Callable[..., Any]:
+    task = entry.load()
+    parameters = parameters_of(task)
 
-    method None: the default one, or the sets of the files `sets`. question: further fields of `jobs.nas.Question`
-    (ipc, space, reference, only, storage …). Raises what `distill` raises, and StoreError for a bad storage.
-    """
-    from fyi_bench.tasks.nas import Question, nas_job
+    def call(*values: Any, session: Session | None = None, say: Say = silent, **named: Any) -> Any:
+        from fyi_bench.session import Session
+        from fyi_bench.tasks.base import perform
 
-    session = session or Session(Settings(**settings))
-    asked = Question(method, flip_name(fyi, flip), set_paths=tuple(map(Path, sets)), **(question or {}))
-    record = nas_job(session, asked)
-    save_answer(session.store, record)
-    return record
+        options, settings = build_options(task, bind(entry.word, parameters, values, named))
+        if session is not None and settings.given:
+            raise UsageError(f"A session has its settings already.\nLeave out {', '.join(sorted(settings.given))}.")
+        answer = perform(task(), session or Session(settings, say=say), options)
+        return answer[task.returns] if task.returns else answer
+
+    more = {"session": ("Session | None", None), "say": ("Callable[[str], None]", silent)}
+    return dress(call, entry.word, task.summary, parameters, "Any" if task.returns else "dict[str, Any]", more)
 
 
-def evaluate(
-    path: str | Path,
-    *,
-    architectures: Sequence[str] = (),
-    robust: bool = False,
-    session: Session | None = None,
-    **settings: Any,
-) -> dict[str, Any]:
-    """Accuracy of networks trained on a set that is a file; returns the record.
+# the stub ----------------------------------------------------------------------------------------------------------
 
-    robust: label-robust and augmentation-robust scores instead (downstream.robust_scores), on one architecture.
-    """
-    from fyi_bench.tasks.evaluate import evaluate_job
-    from fyi_bench.tasks.robust import robust_job
+STUB = Path(__file__).with_suffix(".pyi")
+_HEAD = """# Generated by `python -m fyi_bench.api`; not to be edited.
+# ruff: noqa: F401
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from pathlib import Path
+from typing import Any
 
-    session = session or Session(Settings(**settings))
-    record = (robust_job if robust else evaluate_job)(session, path, architectures)
-    save_answer(session.store, record)
-    return record
+from distill.image_set import ImageSet
+from downstream.continual import condensed_buffer
+from fyi_bench.session import Session
+"""
 
 
-def cross_arch(
-    method: str = "dm",
-    *,
-    fyi: bool = False,
-    flip: str | None = None,
-    ipc: int = CROSS_ARCH_IPC,
-    only: bool = False,
-    architectures: Sequence[str] = CROSS_ARCHITECTURES,
-    session: Session | None = None,
-    **settings: Any,
-) -> dict[str, Any]:
-    """Accuracy of several architectures trained on one method's sets, with and without the flip; returns the record."""
-    from fyi_bench.tasks.distill import distill_job
-
-    session = session or Session(Settings(**settings))
-    record = distill_job(session, method, flip_name(fyi, flip), ipc, only, architectures, task="cross-arch")
-    save_answer(session.store, record)
-    return record
+def stub() -> str:
+    """The text of `api.pyi`: every built-in word with its types, defaults and help."""
+    made = [_function_of(entry) for entry in built_in_tasks().values()]
+    made += [tool.function for tool in TOOLS.values() if tool.word]
+    return "\n".join(
+        [_HEAD, *sorted(map(_stub_of, made)), "CondensedBuffer = condensed_buffer\nmake_report = report\n"]
+    )
 
 
-def load(path: str | Path, **options: Any) -> ImageSet:
-    """Read a condensed set, ours or of any public format; DataError names what is wrong with a broken one.
-
-    options: what is not to be guessed: format, space, dataset, factor.
-    """
-    from fyi_bench.formats import load_set
-
-    return load_set(path, **options).image_set
-
-
-def export(image_set: ImageSet | str | Path, path: str | Path, format: str) -> list[Path]:
-    """Write a set for other people's readers: 'dc', 'idc', 'mtt', 'dd-ranking', 'image-folder', 'parquet'."""
-    from fyi_bench.formats.exporters import export_set
-
-    given = load(image_set) if isinstance(image_set, str | Path) else image_set
-    return export_set(given, path, format).paths
-
-
-def table(name: str, *, form: str = "text", run: bool = False, session: Session | None = None, **settings: Any) -> str:
-    """Table '1', '2', '3', '4', 'A' or 'B' of the paper as text, markdown, latex, csv or html.
-
-    run: fill the holes first. Which numbers: those of the protocol in `settings`, else what the store has.
-    """
-    from fyi_bench.tasks.table import session_protocol, table_job
-
-    asked = "protocol" in settings or "overrides" in settings
-    session = session or Session(Settings(**settings))
-    return table_job(session, name, form, run, session_protocol(session) if asked else None, session.say)
+def _stub_of(function: Callable[..., Any]) -> str:
+    signature = signatures.signature(function)
+    arguments, named = [], False
+    for each in signature.parameters.values():
+        if each.kind is each.KEYWORD_ONLY and not named:
+            arguments, named = [*arguments, "*"], True
+        plain = isinstance(each.default, str | int | float | bool | None)
+        default = "" if each.default is each.empty else f" = {_quoted(each.default) if plain else '...'}"
+        arguments.append(f"{each.name}: {each.annotation}{default}")
+    doc = (function.__doc__ or "").strip().split("\n")
+    body = [f'"""{doc[0]}"""'] if len(doc) == 1 else [f'"""{doc[0]}', *doc[1:], '"""']
+    head = [
+        f"def {function.__name__}(",
+        *(f"    {each}," for each in arguments),
+        f") -> {signature.return_annotation}:",
+    ]
+    return "\n".join([*head, *(f"    {line}".rstrip() for line in body), ""])
 
 
-def make_report(store: str | Path | None = None) -> Path:
-    """One self-contained HTML page out of everything a store holds; returns its place."""
-    from fyi_bench.present.report import report_of_store
-    from fyi_bench.store.store import Store
-
-    return report_of_store(Store(store))
+def _quoted(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, str) else repr(value)
 
 
-def inspect(path: str | Path, **options: Any) -> dict[str, Any]:
-    """Everything known about a condensed set, as a dictionary; options as `formats.inspection.inspect_set` takes."""
-    from fyi_bench.formats.inspection import inspect_set
-
-    return inspect_set(path, **options)
-
-
-def demo(*, say: Any = print, session: Session | None = None, **settings: Any) -> Path:
-    """The whole story on built-in data; prints through `say` and returns the place of the HTML report."""
-    from fyi_bench.tasks.demo import demo_job
-
-    return demo_job(session or Session(Settings(**{"dataset": DEMO_DATASET, **settings}), say=say), say)[1]
-
-
-def CondensedBuffer(method: str = "dsa", fyi: bool = True, **options: Any) -> Any:
-    """Storage policy for Avalanche's strategies that distils each experience; see downstream.continual."""
-    from downstream.continual import condensed_buffer
-
-    return condensed_buffer(method, fyi, **options)
-
-
-def flip_name(fyi: bool, flip: str | None) -> str:
-    """The flip that `--fyi` and `--flip` ask for together. Raises UsageError when they contradict each other."""
-    from fyi_bench.errors import UsageError
-
-    if fyi and flip not in (None, "fyi"):
-        raise UsageError(f"--fyi and --flip {flip} contradict each other.\nGive one of them.")
-    return "fyi" if fyi else flip or "none"
+if __name__ == "__main__":
+    STUB.write_text(stub(), encoding="utf-8")

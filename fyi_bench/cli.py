@@ -1,28 +1,282 @@
-"""The command line: one sub-command a job, thin. Nothing heavy is imported before a job needs it."""
+"""The command line, generated: a command for each task and each tool, its options those of its parameters.
+
+Nothing is imported before a command needs it; the list of commands needs nothing but their names.
+"""
 
 from __future__ import annotations
 
+import inspect
+import shlex
 import sys
-from typing import Annotated
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_origin
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
-from fyi_bench import __version__
-from fyi_bench.commands import lists, search, sets, work
-from fyi_bench.errors import EXIT_INTERRUPTED, FyiBenchError
+from fyi_bench import __version__, listing  # noqa: F401  registers its commands
+from fyi_bench.catalogue import build_options, find_task, parameters_of, tasks
+from fyi_bench.config import option
+from fyi_bench.errors import EXIT_INPUT, EXIT_INTERRUPTED, EXIT_USAGE, FyiBenchError, UnknownNameError, UsageError
+from fyi_bench.parameters import Parameter, bind, of_dataclass
+from fyi_bench.tools import TOOLS, Tool
 
-app = typer.Typer(
-    name="fyi-bench",
-    no_args_is_help=True,
-    add_completion=False,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    help="Is a condensed set a faithful proxy for the real data? Distil with and without FYI, and measure it.",
-)
-for group in (work.app, search.app, sets.app, lists.app):
-    app.registered_commands += group.registered_commands
-app.add_typer(lists.store_app, name="store")
-app.add_typer(lists.data_app, name="data")
+GROUPS = {
+    "store": "Results: list, merge from another machine, verify.",
+    "data": "Real data sets: list, download, verify.",
+}
+PANELS = ("Arguments", "Options", "Common options", "Advanced options")
+EXIT_UNEXPECTED = 1
+_METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}
+_Wrong: Any = typer.BadParameter.__base__  # typer's own usage error, which has no public name
+
+
+@dataclass(frozen=True)
+class Terminal:
+    """What only a command line is asked for."""
+
+    json_file: Path | None = option(None, "Write the record to this file.", flag="--json")
+    dry_run: bool = option(False, "Show plan and estimate, then stop.")
+    yes: bool = option(False, "Do not ask before long work.")
+    quiet: bool = option(False, "No progress display.")
+
+
+def gather(words: Sequence[str], parameters: Sequence[Parameter]) -> list[str]:
+    """The words of a command with its options first, each followed by one value, and its arguments last.
+
+    One rule for every option that takes several values: all words up to the next option belong to it, so that
+    `--arch a b`, `--arch a --arch b` and `--arch a,b` are the same. An argument of the command that would otherwise be
+    missing takes the last of these words: `evaluate --arch mlp vgg11 SET` (of several such options the last that can
+    spare one; never a key=value of --set).
+    """
+    flags = {each.flag: each for each in parameters if not each.option.argument}
+    options: list[str] = []
+    arguments: list[str] = []
+    groups: list[tuple[Parameter, list[str]]] = []
+    rest, inside = list(words), False
+    while rest:
+        word = rest.pop(0)
+        name, equals, value = word.partition("=")
+        each = flags.get(name)
+        if word == "--":
+            arguments += rest
+            break
+        if not word.startswith("-") or word == "-" or word[1:2].isdigit():
+            (groups[-1][1] if inside else arguments).append(word)
+            continue
+        inside = each is not None and each.several
+        if inside:
+            groups.append((each, [value] if equals else []))
+        elif each is None or each.type is bool or equals or not rest:
+            options.append(word)
+        else:
+            options += [word, rest.pop(0)]
+    needed = sum(each.required for each in parameters if each.option.argument) - len(arguments)
+    taken: list[str] = []
+    for each, values in reversed(groups):
+        keyed = get_origin(each.type) is not None
+        while len(taken) < needed and len(values) > 1 and not (keyed and "=" in values[-1]):
+            taken.insert(0, values.pop())
+    for each, values in groups:
+        if not values:
+            raise UsageError(f"{each.flag} needs a value: {each.option.help}")
+        options += [word for value in values for word in (each.flag, value)]
+    return [*options, "--", *arguments, *taken]
+
+
+class Command(TyperCommand):
+    """A command that gathers several values, and whose help has panels and examples."""
+
+    parameters: Sequence[Parameter] = ()
+    examples: Sequence[str] = ()
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As everywhere, after `gather`."""
+        return super().parse_args(ctx, args if ctx.resilient_parsing else gather(args, self.parameters))
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """'[OPTIONS]', and the arguments, in brackets where they may be left out."""
+        arguments = [each for each in self.parameters if each.option.argument]
+        return ["[OPTIONS]", *(e.option.argument if e.required else f"[{e.option.argument}]" for e in arguments)]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """The command's arguments and own options, then the panels of the common and of the advanced ones."""
+        panels: dict[str, list[tuple[str, str]]] = {title: [] for title in PANELS}
+        for each in self.parameters:
+            o = each.option
+            title = "Arguments" if o.argument else PANELS[3 if o.advanced else 2 if each.common else 1]
+            panels[title].append((o.argument or f"{_flags(each)} {_metavar(each)}".rstrip(), _help(each)))
+        panels["Options"].append(("--help", "Show this message."))
+        for title, lines in panels.items():
+            if lines:
+                with formatter.section(title):
+                    formatter.write_dl(lines)
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        """The examples, each on a line of its own."""
+        if self.examples:
+            with formatter.section("Examples"):
+                formatter.write("".join(f"  {example}\n" for example in self.examples))
+
+
+class Commands(TyperGroup):
+    """A group that makes a command when it is asked for. prefix: 'store ' within that group."""
+
+    prefix = ""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Names of all commands, those of plug-ins too."""
+        return list(self._summaries())
+
+    def _summaries(self) -> dict[str, str]:
+        found = {name: old.get_short_help_str(200) for name, old in self.commands.items()}
+        found |= {entry.name: entry.summary for entry in tasks().values()} if not self.prefix else {}
+        for tool in TOOLS.values():
+            if tool.name.startswith(self.prefix) and " " not in (name := tool.name.removeprefix(self.prefix)) and name:
+                found[name] = tool.summary
+        return found if self.prefix else {**found, **GROUPS}
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of a name, or None. Raises what a plug-in's import raises."""
+        if not self.prefix and cmd_name in GROUPS:
+            return _group(cmd_name)
+        tool = TOOLS.get(self.prefix + cmd_name)
+        if tool is not None and tool.name:
+            return tool_command(tool)
+        entry = find_task(cmd_name) if not self.prefix else None
+        return task_command(entry.name, entry.load()) if entry else super().get_command(ctx, cmd_name)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """Name and summary of each command, without making it."""
+        with formatter.section("Commands"):
+            formatter.write_dl(sorted(self._summaries().items()))
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """As everywhere; an unknown name gets a suggestion."""
+        if args[0].startswith("-") or ctx.resilient_parsing or args[0] in self.list_commands(ctx):
+            return super().resolve_command(ctx, args)
+        raise UnknownNameError("command", self.prefix + args[0], self.list_commands(ctx))
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As everywhere; without a command the help is shown."""
+        if not args and not ctx.resilient_parsing:
+            typer.echo(ctx.get_help())
+            raise typer.Exit(EXIT_USAGE)
+        return super().parse_args(ctx, args)
+
+
+def command(
+    name: str, summary: str, parameters: Sequence[Parameter], examples: Sequence[str], run: Callable[..., None]
+) -> Command:
+    """A command that calls run(words of the whole line, what was given by name)."""
+
+    def call(ctx: typer.Context, **given: Any) -> None:
+        run(ctx.find_root().obj, {key: value for key, value in given.items() if value not in (None, [])})
+
+    kind = inspect.Parameter.KEYWORD_ONLY
+    context = inspect.Parameter("ctx", kind, annotation=typer.Context)
+    options = [inspect.Parameter(each.name, kind, **_asked(each)) for each in parameters]
+    call.__signature__ = inspect.Signature([context, *options])  # type: ignore[attr-defined]
+    call.__annotations__ = {each.name: each.annotation for each in (context, *options)}
+    app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
+    app.command(name, cls=Command, help=summary)(call)
+    made: Any = typer.main.get_command(app)
+    made.parameters, made.examples = parameters, examples
+    return made
+
+
+def _asked(each: Parameter) -> dict[str, Any]:
+    """How typer asks for a parameter: as texts, None where it was left out; `bind` reads them."""
+    kind = bool if each.type is bool else list[str] if each.several else str
+    asked = typer.Argument() if each.option.argument else typer.Option(_flags(each), help=each.option.help)
+    return {"default": ... if each.required else None, "annotation": Annotated[kind | None, asked]}
+
+
+def _flags(each: Parameter) -> str:
+    return f"{each.flag}/--no-{each.flag[2:]}" if each.type is bool and each.default is not False else each.flag
+
+
+def _metavar(each: Parameter) -> str:
+    if each.type is bool:
+        return ""
+    return _METAVARS.get(each.type, "KEY=VALUE") + ("…" if each.several else "")
+
+
+def _help(each: Parameter) -> str:
+    notes = [each.option.help]
+    if each.option.environment:
+        notes.append(f"[env var: {each.option.environment}]")
+    if each.required:
+        notes.append("[required]")
+    elif each.default is not None and each.default not in (False, True, (), {}, ""):
+        notes.append(f"[default: {' '.join(map(str, each.default)) if each.several else each.default}]")
+    return " ".join(notes)
+
+
+def task_command(name: str, task: Any) -> Command:
+    """The command of a task."""
+    own = of_dataclass(Terminal, common=True)
+    parameters = parameters_of(task)
+
+    def run(words: Sequence[str], given: dict[str, Any]) -> None:
+        from fyi_bench.session import Session
+        from fyi_bench.tasks.base import perform
+
+        here = Terminal(**bind(name, own, (), {p.name: given.pop(p.name) for p in own if p.name in given}))
+        options, settings = build_options(task, bind(name, parameters, (), given))
+        display = "silent" if here.quiet else "auto"
+        session = Session(settings, typer.echo, _asker(here.yes), here.dry_run, display)
+        asked = task()
+        _tell(asked, session, perform(asked, session, options, shlex.join(["fyi-bench", *words]), here.json_file))
+
+    return command(name, task.summary, [*parameters, *own], task.examples, run)
+
+
+def _tell(task: Any, session: Any, record: dict[str, Any]) -> None:
+    """Print the answer, where it is kept, and how to repeat it."""
+    from fyi_bench.store.commands import record_path
+
+    if not task.keeps:
+        return session.say(task.words(record))
+    place = record_path(session.store, record)
+    plots = task.plots(record, place.with_suffix(""))
+    for line in ("", task.words(record), f"record   {place}", f"repeat   {record['command']}",
+                 *(f"plot     {path}" for path in plots)):  # fmt: skip
+        session.say(line)
+    return None
+
+
+def tool_command(tool: Tool) -> Command:
+    """The command of a tool."""
+    own = [each for each in of_dataclass(Terminal) if each.name == "json_file"] if tool.json else []
+
+    def run(words: Sequence[str], given: dict[str, Any]) -> None:
+        from fyi_bench.files import write_json
+
+        file = bind(tool.name, own, (), {"json_file": given.pop("json_file")} if "json_file" in given else {})
+        saying = {"say": typer.echo} if "say" in tool.function.__annotations__ else {}
+        result = tool.function(**given, **saying)
+        for line in tool.lines(result) if tool.lines else result:
+            typer.echo(line)
+        if file:
+            write_json(file["json_file"], result)
+
+    return command(tool.name.split()[-1], tool.summary, [*tool.parameters, *own], tool.examples, run)
+
+
+def _group(name: str) -> Commands:
+    group = Commands(name=name, help=GROUPS[name], rich_markup_mode=None)
+    group.prefix = f"{name} "
+    return group
+
+
+def _asker(yes: bool) -> Callable[[str], bool]:
+    """Ask only where somebody can answer; elsewhere long work simply starts."""
+    if yes or not sys.stdin.isatty():
+        return lambda question: True
+    return lambda question: typer.confirm(question, default=True)
 
 
 def _version(wanted: bool) -> None:
@@ -31,12 +285,24 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
+app = typer.Typer(
+    name="fyi-bench",
+    cls=Commands,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="Is a condensed set a faithful proxy for the real data? Distil with and without FYI, and measure it.",
+)
+
+
 @app.callback()
 def root(
     version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Show it.")] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks.")] = False,
 ) -> None:
     """Options before the command."""
+
+
+from fyi_bench.commands import search, sets, work  # noqa: E402  those that no task has replaced yet
 
 
 def several_values(words: list[str]) -> list[str]:
@@ -53,21 +319,48 @@ def several_values(words: list[str]) -> list[str]:
     return found
 
 
-def main() -> None:
-    """Run the command line; turn errors into one or two lines and an exit code."""
-    debug = "--debug" in sys.argv
+_OLD = ("distill", "continual", "nas", "evaluate", "cross-arch", "table", "figure", "demo")
+
+for old in (work.app, search.app, sets.app):
+    app.registered_commands += old.registered_commands
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run a command line (default: this process's); returns its exit code. Errors become one or two lines."""
+    given = list(sys.argv[1:] if words is None else words)
+    asked = [word for word in given if word != "--debug"]
+    if asked and asked[0] in _OLD and find_task(asked[0]) is None:
+        asked = several_values(asked)
     try:
-        app(args=several_values([a for a in sys.argv[1:] if a != "--debug"]), standalone_mode=True)
-    except FyiBenchError as error:
-        if debug:
+        code = typer.main.get_command(app).main(asked, "fyi-bench", standalone_mode=False, obj=asked) or 0
+        if code == EXIT_INTERRUPTED:  # typer's word for Ctrl-C
+            raise KeyboardInterrupt
+        return code
+    except (Exception, KeyboardInterrupt) as error:
+        if "--debug" in given and not isinstance(error, KeyboardInterrupt):
             raise
-        if str(error):
-            print(f"fyi-bench: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("fyi-bench: interrupted; everything done is kept, run the same command to go on.", file=sys.stderr)
-        sys.exit(EXIT_INTERRUPTED)
+        message, code = _told(error)
+        if message:
+            print(f"fyi-bench: {message}", file=sys.stderr)
+        return code
+
+
+def _told(error: BaseException) -> tuple[str, int]:
+    """What to say of an error, and the exit code."""
+    if isinstance(error, FyiBenchError):
+        return str(error), error.exit_code
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted; everything done is kept, run the same command to go on.", EXIT_INTERRUPTED
+    if isinstance(error, _Wrong):
+        where = f"\nSee {error.ctx.command_path} --help." if error.ctx else ""
+        return error.format_message() + where, error.exit_code
+    if isinstance(error, OSError):
+        return f"{error.filename or 'a file'}: {error.strerror or error}", EXIT_INPUT
+    return (
+        f"unexpected {type(error).__name__}: {error}\nRun it again with --debug to see where, and please report it.",
+        EXIT_UNEXPECTED,
+    )
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,7 @@ def options_of(kind: type) -> dict[str, tuple[dataclasses.Field, Option]]:
 
 
 def _overrides_of(pairs: Any) -> Any:
-    return pairs if isinstance(pairs, Mapping) else parse_overrides(list(pairs))
+    return parse_overrides([f"{key}={value}" for key, value in pairs.items()] if isinstance(pairs, Mapping) else pairs)
 
 
 def _seconds_of(text: Any) -> Any:
@@ -96,6 +96,8 @@ class Settings:
         None, "Where finished runs travel when workers share no store: a folder, s3://… or gs://…", advanced=True
     )  # fmt: skip
     enqueue: bool = option(False, "Leave the work to `fyi-bench worker`.", advanced=True)
+    # names of the fields that the user gave; what a field was left open for can differ from its default
+    given: frozenset[str] = dataclasses.field(default=frozenset(), compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.device not in DEVICES:
@@ -144,7 +146,7 @@ class Settings:
         return _cores() if self.device == "cuda" else max(1, _cores() // max(1, cells))
 
 
-def parse_overrides(pairs: list[str]) -> dict[str, str]:
+def parse_overrides(pairs: Iterable[str]) -> dict[str, str]:
     """`key=value` texts of --set as a dict. Raises UsageError for anything else."""
     found = {}
     for pair in pairs:

@@ -1,15 +1,15 @@
-"""Lines for people: what names there are, what the store holds, where data was found."""
+"""Commands that list and look after things: names, results, data. They yield lines for people."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Annotated, Any
 
-from fyi_bench.registry import Registry
-from fyi_bench.store.store import Store
-
-# what `fyi-bench ls` can list -> function giving the lines
-LISTINGS: Registry[Callable[[], Iterable[str]]] = Registry("listing")
+from fyi_bench.config import Option
+from fyi_bench.errors import DataError, StoreError
+from fyi_bench.registry import Registry, pick
+from fyi_bench.tools import Root, StoreFolder, tool
 
 
 def columns(rows: Sequence[Sequence[object]]) -> list[str]:
@@ -19,31 +19,34 @@ def columns(rows: Sequence[Sequence[object]]) -> list[str]:
     return ["  ".join(entry.ljust(width) for entry, width in zip(row, widths)).rstrip() for row in texts]
 
 
-@LISTINGS.register("methods")
 def methods() -> list[str]:
-    """Name and first sentence of each method."""
-    from distill.method import METHODS
+    """Name and first line of each method."""
+    from distill.methods import METHODS
 
-    return columns([(name, _first_sentence(METHODS.get(name).__doc__)) for name in METHODS])
+    return _entries(METHODS, lambda name: (METHODS.get(name).__doc__ or "").strip().split("\n")[0])
 
 
-@LISTINGS.register("archs")
 def architectures() -> list[str]:
     """Name and description of each architecture."""
     import search_space
 
-    return columns([(name, search_space.describe(name)) for name in search_space.ARCHITECTURES])
+    return _entries(search_space.ARCHITECTURES, search_space.describe)
 
 
-@LISTINGS.register("datasets")
 def datasets() -> list[str]:
     """Names of the data sets."""
     from fyi_bench.data import DATASETS
 
-    return DATASETS.names()
+    return _entries(DATASETS)
 
 
-@LISTINGS.register("protocols")
+def flips() -> list[str]:
+    """Names of the flips."""
+    from distill.fyi import FLIPS
+
+    return _entries(FLIPS)
+
+
 def protocols() -> list[str]:
     """Name of each protocol, its version, the tasks it defines, and what it is."""
     from downstream.protocol import protocol_data, protocol_names
@@ -52,15 +55,6 @@ def protocols() -> list[str]:
     return columns([(name, f"version {d['version']}", ", ".join(d["task"]), d["about"]) for name, d in found])
 
 
-@LISTINGS.register("flips")
-def flips() -> list[str]:
-    """Names of the flips."""
-    from distill.fyi import FLIPS
-
-    return FLIPS.names()
-
-
-@LISTINGS.register("recipes")
 def recipes() -> list[str]:
     """Every (method, data set, images per class) with recorded hyper-parameters, and whether they are published."""
     from distill.recipes import list_recipes
@@ -69,36 +63,101 @@ def recipes() -> list[str]:
     return columns([keys, *(tuple(row[key] for key in keys) for row in list_recipes())])
 
 
-@LISTINGS.register("runs")
 def runs() -> list[str]:
     """What the store holds."""
-    return store_lines(Store())
+    return list(store_ls())
 
 
-def store_lines(store: Store) -> list[str]:
-    """One line a run: state, kind, digest, what it is, size."""
-    found = store.ls()
-    if not found:
-        return [f"The store {store.root} is empty."]
+# what `fyi-bench ls` can list -> function giving the lines
+LISTINGS: dict[str, Callable[[], list[str]]] = {
+    "methods": methods, "archs": architectures, "datasets": datasets, "flips": flips, "protocols": protocols,
+    "recipes": recipes, "runs": runs,
+}  # fmt: skip
+
+
+def _entries(registry: Registry[Any], about: Callable[[str], str] = lambda name: "") -> list[str]:
+    """One line an entry, and below them what is wrong with those that cannot be used."""
+    found, complaints = registry.usable()
+    return [*columns([(name, about(name)) for name in found]), *complaints]
+
+
+@tool("ls", examples=("fyi-bench ls methods", "fyi-bench ls recipes"))
+def list_things(
+    what: Annotated[str, Option("methods, archs, datasets, protocols, recipes …", argument="WHAT")] = "",
+) -> Iterator[str]:
+    """Names that other commands take; alone, what can be listed."""
+    if what:
+        yield from pick("listing", what, LISTINGS)()
+    else:
+        yield from columns([(f"fyi-bench ls {name}", (of.__doc__ or "").strip()) for name, of in LISTINGS.items()])
+
+
+@tool("store ls", examples=("fyi-bench store ls", "fyi-bench store ls --store ~/runs"))
+def store_ls(store: StoreFolder = None) -> Iterator[str]:
+    """Finished, partial and diverged runs: state, type, digest, what it is, size."""
+    from fyi_bench.store.store import Store
+
+    opened = Store(store)
     rows = [("state", "kind", "digest", "what", "KiB")]
-    for run in found:
+    for run in opened.ls():
         i = run.inputs
         what = " ".join(str(i[key]) for key in ("dataset", "method", "flip", "ipc", "step", "seed") if key in i)
         state = run.state + (f" at {run.step}" if run.step is not None and run.state != "done" else "")
         rows.append((state, run.kind, run.digest, what + (f" · {run.detail}" if run.detail else ""), run.bytes // 1024))
-    return columns(rows)
+    yield from columns(rows) if len(rows) > 1 else [f"The store {opened.root} is empty."]
 
 
-def data_lines(root: Path | None) -> list[str]:
-    """One line a data set: classes, size, counts, where it was found."""
+@tool("store merge", examples=("fyi-bench store merge /mnt/other/runs",))
+def store_merge(
+    folder: Annotated[Path, Option("Another store.", argument="DIR")], store: StoreFolder = None
+) -> Iterator[str]:
+    """Bring finished runs of another machine's store into this one."""
+    from fyi_bench.store.store import Store
+
+    yield from Store(store).merge(folder).lines()
+
+
+@tool("store verify", examples=("fyi-bench store verify",))
+def store_verify(store: StoreFolder = None) -> Iterator[str]:
+    """Check every record and file of the store against its checksum."""
+    from fyi_bench.store.store import Store
+
+    problems = Store(store).verify()
+    yield from map(str, problems)
+    if problems:
+        raise StoreError(f"{len(problems)} file(s) are not what their records say.\nSee the lines above.")
+    yield "Everything is whole."
+
+
+NameArgument = Annotated[str, Option("A data set; `fyi-bench data list` lists them.", argument="NAME")]
+
+
+@tool("data list", examples=("fyi-bench data list", "fyi-bench data list --data-root ~/data"))
+def data_list(data_root: Root = None) -> Iterator[str]:
+    """Data sets: classes, size, counts, and where each was found."""
     from fyi_bench.data import list_datasets
 
     rows = [("name", "classes", "size", "train", "test", "state", "where")]
-    for row in list_datasets(root):
+    for row in list_datasets(data_root):
         numbers = ("" if n is None else n for n in (row.classes, row.size, row.train, row.test))
         rows.append((row.name, *numbers, row.state if row.found else f"not here: {row.state}", row.found))
-    return columns(rows)
+    yield from columns(rows)
 
 
-def _first_sentence(text: str | None) -> str:
-    return (text or "").strip().split("\n")[0]
+@tool("data get", examples=("fyi-bench data get cifar10",))
+def data_get(name: NameArgument, data_root: Root = None) -> Iterator[str]:
+    """Download a data set into the data root."""
+    from fyi_bench.data import get
+
+    yield str(get(name, data_root))
+
+
+@tool("data verify", examples=("fyi-bench data verify cifar10",))
+def data_verify(name: NameArgument, data_root: Root = None) -> Iterator[str]:
+    """Count images and compare channel statistics with the published ones."""
+    from fyi_bench.data import verify
+
+    found = verify(name, data_root)
+    yield str(found)
+    if not found.ok:
+        raise DataError(f"{name} is not what it should be.\nSee the line 'problem' above.")

@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
+from unittest.mock import patch
+
+import torch
+
+from fyi_bench.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = {
@@ -27,17 +36,40 @@ def arguments(*words: str, store: Path, dataset: str = "shapes10", workers: int 
     return [*words, *common, *sets]
 
 
-def run(*words: str, check: int | None = 0, **environment: str) -> subprocess.CompletedProcess:
-    """Run `fyi-bench` in a process of its own; `check` is the exit code it must end with (None: any)."""
+@dataclass(frozen=True)
+class Done:
+    """What a command printed, and its exit code."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(*words: str, check: int | None = 0, **environment: str) -> Done:
+    """Run `fyi-bench` in this process; `check` is the exit code it must end with (None: any)."""
+    out, err = io.StringIO(), io.StringIO()
+    with (
+        patch.object(sys, "argv", ["fyi-bench", *words]),
+        redirect_stdout(out),
+        redirect_stderr(err),
+        contextlib.chdir(ROOT),
+        patch.dict(os.environ, environment),
+    ):
+        code = main(list(words))
+    torch.set_num_threads(1)  # as for every other test
+    return _checked(Done(code, out.getvalue(), err.getvalue()), check)
+
+
+def run_apart(*words: str, check: int | None = 0, **environment: str) -> Done:
+    """Run `python -m fyi_bench` in a process of its own."""
     done = subprocess.run(
-        [sys.executable, "-m", "fyi_bench.cli", *words],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
-        timeout=240,
-        check=False,
-    )
+        [sys.executable, "-m", "fyi_bench", *words], capture_output=True, text=True, cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment}, timeout=240, check=False,
+    )  # fmt: skip
+    return _checked(Done(done.returncode, done.stdout, done.stderr), check)
+
+
+def _checked(done: Done, check: int | None) -> Done:
     if check is not None:
         assert done.returncode == check, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done
@@ -46,7 +78,7 @@ def run(*words: str, check: int | None = 0, **environment: str) -> subprocess.Co
 def start(*words: str) -> subprocess.Popen:
     """Start `fyi-bench` without waiting for it."""
     return subprocess.Popen(
-        [sys.executable, "-m", "fyi_bench.cli", *words],
+        [sys.executable, "-m", "fyi_bench", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -17,11 +17,10 @@ from benchmarks.growth import BASE, METHODS, points, powers
 from benchmarks.growth_plot import growth_drawing
 from benchmarks.ledger import Ledger, key_of
 from benchmarks.measure import Crew, Machine, SideFailed, rounds, side_specs
-from benchmarks.rows import best_of, peaks_of, row_of
+from benchmarks.report import best_of, markdown, peaks_of, row_of
 from benchmarks.run import Request, machine_of
-from benchmarks.show import markdown
 from benchmarks.side import Ended, Pacer
-from benchmarks.startup import show_start_up
+from benchmarks.startup import show
 from benchmarks.twins.network import plain_network
 from fyi_bench.errors import BudgetExhausted, UnknownNameError, UsageError
 from fyi_bench.run.deadline import Budget, Deadline
@@ -272,13 +271,9 @@ def test_fresh_measures_again(tmp_path):
 
 
 def test_start_up_is_shown_with_its_goals():
-    text = show_start_up(
-        {"commands": {"--help": {"seconds": 0.3, "cpu_seconds": 0.25, "low": 0.2, "high": 0.4, "goal": 0.5,
-                                 "met": True},
-                      "distill, one step": {"goal": 5.0, "skipped": "No cifar10 data"}}}
-    )  # fmt: skip
-    assert "start-up --help: 0.30 s (0.20-0.40), 0.25 s of processor time, goal under 0.5 s: met" in text
-    assert "skipped: No cifar10 data" in text
+    text = show({"seconds": 0.3, "cpu_seconds": 0.25, "low": 0.2, "high": 0.4, "goal": 0.5, "met": True})
+    assert text == "0.30 s (0.20-0.40), 0.25 s of processor time, goal under 0.5 s: met"
+    assert show({"goal": 5.0, "skipped": "No cifar10 data"}) == "skipped: No cifar10 data"
 
 
 def test_growth_changes_one_thing_at_a_time():
@@ -291,7 +286,7 @@ def test_growth_changes_one_thing_at_a_time():
         base = {**BASE.describe(), "job": point.job}
         changed = [key for key, value in point.case.describe().items() if value != base[key]]
         assert len(changed) <= 1
-    with pytest.raises(UnknownNameError, match="growth"):
+    with pytest.raises(UnknownNameError, match="growing job"):
         points(["nas"])
 
 

@@ -117,7 +117,7 @@ def test_first_centres_are_drawn_by_squared_distance():
     assert seconds.count(3.0) / len(seconds) == pytest.approx(0.9, abs=0.04)
 
 
-@pytest.mark.parametrize("name", FEATURES.names())
+@pytest.mark.parametrize("name", FEATURES)
 def test_features_are_a_function_of_the_seed(name):
     images = tiny.problem().images_at(torch.arange(5))
     found = [FEATURES.get(name)(tiny.problem(seed=s), TRAINING)(images).detach() for s in (0, 0, 1)]
@@ -153,7 +153,7 @@ def test_rows_belong_to_their_class_and_repeat_where_it_is_small():
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("features", FEATURES.names())
+@pytest.mark.parametrize("features", FEATURES)
 def test_a_coreset_is_real_images_of_each_class(name, features):
     problem = tiny.problem(ipc=3)
     result = distill(problem, name, tiny.config(name, features=features), "fyi")

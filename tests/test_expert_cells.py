@@ -9,7 +9,7 @@ import torch
 
 import tiny
 from distill import zca
-from distill.experts import Trajectory
+from distill.expert_file import Trajectory
 from distill.image_set import ImageSet
 from distill.recipes import recipe
 from fyi_bench.config import Settings

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 import search_space
 import tiny
 from distill.augment import Augmentation
-from distill.experts import ExpertConfig, Trajectory, train_expert
+from distill.expert_file import Trajectory
+from distill.experts import ExpertConfig, train_expert
 from distill.gsam import GSAM
 from distill.tensor_file import save_tensors
 from distill.trajectory import CPU_PART_FIRST, CPU_PART_SECOND, FlatNetwork

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 
 import tiny
-from distill.engine import Context, distill
+from distill.contracts import Context
+from distill.engine import distill
 from distill.fyi import FLIPS
 from distill.method import METHODS, Method
 from distill.methods.cafe import WATCHED, Watch, layer_weights, squeezed

@@ -9,9 +9,10 @@ import torch.nn.functional as F
 import search_space
 import tiny
 from distill.augment import Augmentation
+from distill.contracts import Context
 from distill.cutmix import cutmix
 from distill.decode import decode
-from distill.engine import Context, distill
+from distill.engine import distill
 from distill.fyi import FLIPS
 from distill.method import METHODS
 from distill.methods.idc import IDC, IDCConfig

@@ -11,7 +11,8 @@ import torch
 import search_space
 import tiny
 from distill import trajectory
-from distill.engine import Context, distill
+from distill.contracts import Context
+from distill.engine import distill
 from distill.fyi import FLIPS
 from distill.method import METHODS
 from distill.trajectory import GRADIENTS, FlatNetwork, StudentBatch, trajectory_distance, unrolled_loss

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from distill.engine import Context
+from distill.contracts import Context
 from distill.fyi import FLIPS
 from distill.image_set import ImageSet
 from distill.matching import class_mean_distance, discrimination_loss, spatial_attention

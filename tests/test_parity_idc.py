@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from distill.contracts import Context
 from distill.decode import decode
-from distill.engine import Context
 from distill.fyi import FLIPS
 from distill.image_set import ImageSet
 from distill.matching import tensors_distance

@@ -3,14 +3,17 @@
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from distill import recipes
-from distill.recipes import list_recipes, recipe, recipe_methods, tables
+from distill.method import Method, MethodConfig
+from distill.methods import METHODS
+from distill.recipes import declared, list_recipes, recipe
 from fyi_bench.errors import DataError, UnknownNameError, UsageError
+from fyi_bench.registry import Owner
 
 SIX = "color_crop_cutout_flip_scale_rotate"
 FIVE = "color_crop_cutout_scale_rotate"
@@ -29,6 +32,7 @@ RUNNABLE = [
     "kcenter",
     "kmeans",
 ]
+WITHOUT_CODE = ["datm", "dream", "haba", "idm", "tesla"]
 DATASETS = [
     "cifar10",
     "cifar100",
@@ -91,10 +95,10 @@ def test_published_values_are_there_and_not_marked_as_inferred(method, dataset, 
     assert not found.inferred & set(values)
 
 
-@pytest.mark.parametrize("method", recipe_methods())
+@pytest.mark.parametrize("method", [*RUNNABLE, *WITHOUT_CODE])
 @pytest.mark.parametrize("dataset", [*DATASETS, "someones-own"])
 def test_every_value_has_a_source_and_the_type_of_its_key(method, dataset):
-    keys = recipes.library().keys
+    keys = declared(method).keys
     for ipc in (1, 2, 10, 50, 200):
         for protocol in ("paper", "quick"):
             found = recipe(method, dataset, ipc, protocol)
@@ -116,9 +120,7 @@ def test_a_method_has_the_same_keys_for_all_data_sets(method):
 
 @pytest.mark.parametrize("protocol", ["paper", "quick", "legacy-best-on-test"])
 def test_every_method_gets_its_configuration_from_its_recipe(protocol):
-    from distill.method import METHODS
-
-    for method in set(METHODS.names()) & set(recipe_methods()):
+    for method in METHODS:
         for dataset in ("cifar10", "tinyimagenet", "shapes10"):
             values = recipe(method, dataset, 10, protocol).values
             config = METHODS.get(method).Config.from_values(values)
@@ -248,7 +250,7 @@ def test_rows_of_ls_recipes():
     ]
     assert "lr_img=100 syn_steps=50 max_start_epoch=2" in rows[0]["main"]
     every = list_recipes()
-    assert {row["method"] for row in every} == set(recipe_methods())
+    assert {row["method"] for row in every} == set(RUNNABLE)
     assert {row["ipc"] for row in every if (row["method"], row["dataset"]) == ("ftd", "imagenette")} == {1, 10}
     assert json.loads(json.dumps(every))
 
@@ -261,46 +263,106 @@ def test_any_number_of_images_has_a_recipe_and_the_digest_follows_the_values(met
     assert other.digest != found.digest
 
 
+# methods from outside ----------------------------------------------------------------------------------------------
+
+MINE = {
+    "extends": "dm",
+    "source": "my paper",
+    "common": {"strength": 2.0, "lr_img": 0.5},
+    "quick": {"common": {"iterations": 7, "ipc": {"10": {"strength": 1.0}}}},
+}
+
+
+@dataclass(frozen=True)
+class MineConfig(MethodConfig):
+    strength: float
+    marks: tuple[int, ...] = ()
+
+
 @pytest.fixture
-def outside(tmp_path):
-    yield tmp_path / "mine.toml"
-    tables._added.clear()
-    tables.library.cache_clear()
+def mine(monkeypatch):
+    """Registers a method 'mine' with this recipe."""
+
+    def register(recipe=None, **attributes):
+        monkeypatch.setitem(METHODS._owners, "mine", Owner("plugin", "my-plugin 1.0"))
+        made = type("Mine", (Method,), {"__module__": __name__, "recipe": recipe, "Config": MineConfig, **attributes})
+        monkeypatch.setitem(METHODS._entries, "mine", made)
+        return made
+
+    return register
 
 
-def test_a_method_from_outside_brings_its_file_and_its_keys(outside):
-    outside.write_text(
-        'method = "mine"\nextends = "dm"\nsource = "my paper"\n[common]\nstrength = 2.0\n'
-        '[keys.strength]\ntype = "float"\nmeaning = "how strong"\n'
-    )
-    recipes.add_recipe_file(outside)
+def test_a_method_from_outside_declares_its_recipe_in_its_class(mine):
+    mine(MINE)
     found = recipe("mine", "cifar10", 10)
     assert (found.values["strength"], found.sources["strength"]) == (2.0, "my paper")
-    assert found.values["batch_real"] == 256
+    assert (found.values["lr_img"], found.values["batch_real"]) == (0.5, 256)
     assert found.with_overrides({"strength": "3"}).values["strength"] == 3.0
+    with pytest.raises(UsageError, match="'much' is not a value for strength"):
+        found.with_overrides({"strength": "much"})
+
+
+def test_its_quick_values_add_to_those_of_the_others(mine):
+    before = [recipe(method, "cifar10", 10, "quick") for method in RUNNABLE]
+    mine(MINE)
+    quick = recipe("mine", "cifar10", 10, "quick").values
+    assert (quick["iterations"], quick["strength"]) == (7, 1.0)
+    assert (quick["batch_real"], quick["lr_img"]) == (64, 10.0)  # of dm's quick
+    assert [recipe(method, "cifar10", 10, "quick") for method in RUNNABLE] == before
+
+
+def test_it_may_describe_its_keys_and_leave_out_the_source(mine):
+    mine({
+        "common": {**recipe("dm", "mnist", 1).values, "strength": 2, "secret": 5},
+        "keys": {"secret": {"type": "int", "least": 3, "meaning": "hidden number"}},
+    })  # fmt: skip
+    found = recipe("mine", "mnist", 1)
+    assert (found.values["strength"], found.sources["strength"]) == (2.0, MINE_IS_COMMON)
+    with pytest.raises(UsageError, match=r"3 or more, not 2.\nIt is the hidden number"):
+        found.with_overrides({"secret": 2})
+
+
+MINE_IS_COMMON = "the distribution my-plugin 1.0 [inferred: no values for this data set: the method's common ones]"
+
+
+def test_a_recipe_may_lie_beside_the_file_of_the_method(mine, tmp_path, monkeypatch):
+    monkeypatch.setattr("inspect.getfile", lambda made: str(tmp_path / "my_method.py"))
+    mine()
+    with pytest.raises(DataError, match=r"declares no recipe.\nGive its class `recipe = .*my_method.toml"):
+        recipe("mine", "cifar10", 10)
+    (tmp_path / "my_method.toml").write_text('extends = "dm"\n[common]\nstrength = 2.5\n')
+    assert recipe("mine", "cifar10", 10).values["strength"] == 2.5
 
 
 @pytest.mark.parametrize(
-    ("text", "says"),
+    ("wrong", "says"),
     [
-        ("method = ", "is not TOML"),
-        ('method = "mine"\n[common]\niterations = 3\n', "without a source"),
-        ('method = "mine"\nsource = "x"\n[common]\nitertions = 3\n', "'itertions' is not a key"),
-        ('method = "mine"\nsource = "x"\n[common]\n[common.sources]\nzca = "y"\n', "no value"),
+        ({"common": {"itertions": 3}}, "'itertions' is not a key"),
+        ({"common": {"sources": {"zca": "y"}}}, "no value"),
+        ({"source": "", "common": {"iterations": 3}}, "without a source"),
+        ({"commn": 3}, "a table of values is wanted, not 3"),
+        ({"keys": {"mine": {"type": "number"}}}, "'mine' is described wrongly: Unknown type 'number'"),
+        ({"keys": {"mine": {"kind": "int"}}}, "'mine' is described wrongly: .*'kind'"),
+        ({"extends": "nobody"}, "extends 'nobody'"),
+        ({"extends": "mine"}, "extends 'mine', which has no recipe or extends itself"),
+        ({"extends": "dm", "quick": {"common": {"strength": 3}}}, "'quick' sets 'strength', which the mine recipe"),
     ],
 )
-def test_a_broken_file_is_named_and_left_out(outside, text, says):
-    outside.write_text(text)
+def test_a_mistake_in_a_recipe_is_named_and_harms_no_other(mine, wrong, says):
+    mine(wrong)
     with pytest.raises(DataError, match=says):
-        recipes.add_recipe_file(outside)
+        recipe("mine", "cifar10", 10, "quick")
     assert recipe("dm", "cifar10", 10).values["iterations"] == 20000
+    if "quick" not in wrong:
+        rows = {row["method"]: row for row in list_recipes(dataset="cifar10")}
+        assert (rows["mine"]["status"], rows["dm"]["status"]) == ("broken", "published")
 
 
-def test_a_base_that_does_not_exist_is_named(outside):
-    outside.write_text('method = "mine"\nextends = "nobody"\nsource = "x"\n[common]\niterations = 3\n')
-    recipes.add_recipe_file(outside)
-    with pytest.raises(DataError, match="extends 'nobody'"):
-        recipe("mine", "cifar10", 10)
+def test_methods_without_code_are_data_and_not_offered():
+    with pytest.raises(UnknownNameError) as caught:
+        recipe("datn", "cifar10", 1)
+    assert not set(WITHOUT_CODE) & set(caught.value.known)
+    assert recipe("datm", "cifar10", 1).values["syn_steps"] == 80
 
 
 def test_recipes_need_no_torch():

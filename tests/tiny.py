@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from distill.experts import ExpertConfig, Trajectory, train_expert
+from distill.expert_file import Trajectory
+from distill.experts import ExpertConfig, train_expert
 from distill.image_set import ImageSet
 from distill.method import METHODS
 from distill.problem import Problem

@@ -11,8 +11,8 @@ from torch import Tensor
 from benchmarks.twins.augment import augment
 from benchmarks.twins.matching import fresh_network, real_images
 from distill.augment import Augmentation
+from distill.contracts import Deadline
 from distill.cutmix import draw_cutmix
-from distill.engine import Deadline
 from distill.method import METHODS
 from distill.methods.idc import IDCConfig
 from distill.problem import Problem

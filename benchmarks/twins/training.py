@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from benchmarks.twins.augment import augment
 from benchmarks.twins.network import plain_network
 from distill.augment import Augmentation
-from distill.engine import Deadline
+from distill.contracts import Deadline
 from distill.image_set import ImageSet
 from downstream.nas import architecture_name
 from downstream.protocol import Protocol

@@ -12,7 +12,7 @@ from benchmarks.twins.augment import augment
 from benchmarks.twins.matching import fresh_network, real_images
 from benchmarks.twins.network import plain_network
 from distill.augment import Augmentation
-from distill.engine import Deadline
+from distill.contracts import Deadline
 from distill.experts import ExpertConfig
 from distill.method import METHODS
 from distill.methods.mtt import MTTConfig

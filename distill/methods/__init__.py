@@ -1,1 +1,18 @@
-"""One file a method, registered by being here."""
+"""The methods, one file each with its recipe beside it, registered by being here.
+
+A plug-in's method is an entry point of the group `fyi_bench.methods`: `mine = my_package:Mine`, a subclass of
+`distill.method.Method`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fyi_bench.registry import Registry
+
+if TYPE_CHECKING:
+    from distill.method import Method
+
+METHODS: Registry[type[Method]] = Registry(
+    "method", package="distill.methods", group="fyi_bench.methods", base="distill.method:Method", by_file=True
+)

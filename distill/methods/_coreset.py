@@ -11,6 +11,7 @@ from distill.initial import packed
 from distill.method import MethodConfig
 from distill.methods.random import Coreset
 from fyi_bench.errors import UsageError
+from fyi_bench.registry import pick
 
 
 @dataclass(frozen=True)
@@ -48,4 +49,4 @@ class FeatureCoreset(Coreset):
         """The features that `features` asks for."""
         c = self.config
         training = coresets.FeatureTraining(c.model, c.feature_steps, c.batch_train, c.lr_net, c.momentum_net, c.wd_net)
-        return coresets.FEATURES.get(c.features)(self.problem, training)
+        return pick("features of a coreset", c.features, coresets.FEATURES)(self.problem, training)

@@ -10,7 +10,7 @@ Objective: weighted sum over layers (activations of each block before pooling, t
         its accuracy has moved (the last 10 farther apart than `lambda_2`).
 FYI:    images of a class are expanded before augmentation, in the matching and in the epochs in between (as FYI's
         code does in DC). CAFE with FYI is not published: inferred.
-Recipe: recipes/cafe.toml. Images start as noise. The published code is written for CIFAR-10; this one for any classes
+Recipe: cafe.toml. Images start as noise. The published code is written for CIFAR-10; this one for any classes
         and sizes: `weights` are lined up with the deepest block, earlier blocks take the first weight.
 Differs from the published code: no accuracy leaks into the next one's sum, and both loops have a cap (`max_matches`,
         `max_epochs`; the published ones have none and may not end). A step-size schedule that reaches beyond a shorter
@@ -25,20 +25,18 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from distill.augment import Draw
+from distill.contracts import Context
 from distill.matching import class_mean_distance, discrimination_loss
 from distill.method import METHODS, MethodConfig, RecordedMethod
 from distill.methods.dc import DC
 from fyi_bench.errors import UsageError
-
-if TYPE_CHECKING:
-    from distill.engine import Context
 
 WATCHED = 10  # accuracies that decide whether a loop ends
 WATCH_IMAGES = 128  # fresh real images a class behind each of them
@@ -74,7 +72,6 @@ class RealSide(NamedTuple):
 class CAFE(DC):
     """Feature alignment with dynamic loops; the network's epochs on synthetic images are those of DC."""
 
-    name = "cafe"
     numerics = 2
     Config = CAFEConfig
     config: CAFEConfig

@@ -5,7 +5,7 @@ Paper:  Wang et al., "CAFE: Learning to Condense Dataset by Aligning Features", 
 Objective: that of cafe.py after the same operation on both batches of a class; the network's epochs on synthetic images
         augment too, with parameters of each image's own.
 FYI:    the expansion comes before the augmentation. Not published: inferred.
-Recipe: recipes/cafe-dsa.toml. The six operations of DSA are inferred, the code's default is none.
+Recipe: cafe_dsa.toml. The six operations of DSA are inferred, the code's default is none.
 Published: CIFAR-10 at 1 / 10 / 50 images a class 31.6 / 50.9 / 62.3 %, CIFAR-100 14.0 / 31.5 / 42.9 % (FYI Table 1).
 Ours:   CIFAR-10 at 1 / 10 images a class under `quick` 24.2 / 34.1 %, with FYI 24.4 / 33.4 %
         (random real images 15.8 / 30.3 %; docs/methods.md).
@@ -21,5 +21,3 @@ from distill.methods.cafe import CAFE
 @METHODS.register("cafe-dsa")
 class CAFEDSA(CAFE):
     """Feature alignment under siamese augmentation."""
-
-    name = "cafe-dsa"

@@ -5,7 +5,7 @@ Objective: 100 times the sum over all blocks but the last of the squared distanc
         channels of |activation|^power, each image's map of length 1), plus 100 `task_balance` times that of the mean
         embeddings; summed over classes, in a fresh, never trained network.
 FYI:    images of a class are expanded before augmentation. Not published: inferred.
-Recipe: recipes/datadam.toml. `power` is 4 and iterations 8000 as the authors' table of hyper-parameters says, because
+Recipe: datadam.toml. `power` is 4 and iterations 8000 as the authors' table of hyper-parameters says, because
         it is what the paper reports; their code runs with 1 and 20000 (--set power=1 --set iterations=20000).
 Published: CIFAR-10 at 1 / 10 / 50 images a class 32.0 / 54.2 / 67.0 %, CIFAR-100 14.5 / 34.8 / 49.4 %, Tiny-ImageNet
         8.3 / 18.7 / 28.7 % (FYI Table 1).
@@ -17,18 +17,15 @@ Run:    fyi-bench distill --method datadam --dataset cifar10 --ipc 10
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from distill.augment import Draw
+from distill.contracts import Context
 from distill.matching import class_mean_distance, spatial_attention
 from distill.method import METHODS, MethodConfig, RecordedMethod
 from fyi_bench.errors import UsageError
-
-if TYPE_CHECKING:
-    from distill.engine import Context
 
 SCALE = 100.0  # both terms, in the published code
 
@@ -44,7 +41,6 @@ class DataDAMConfig(MethodConfig):
 class DataDAM(RecordedMethod):
     """Attention matching."""
 
-    name = "datadam"
     numerics = 2
     Config = DataDAMConfig
     config: DataDAMConfig

@@ -5,7 +5,7 @@ Paper:  Zhao, Mopuri, Bilen, "Dataset Condensation with Gradient Matching", ICLR
 Objective: sum over classes of D(gradient of the class loss on real, on synthetic images), D the layer-wise cosine
         distance; after each matching step the network takes a few epochs on the synthetic set and is matched again.
 FYI:    synthetic images of a class are expanded before augmentation, in the matching and in the inner epochs.
-Recipe: recipes/dc.toml (defaults of the published code; sources in the file). Images start as noise.
+Recipe: dc.toml (defaults of the published code; sources in the file). Images start as noise.
 Published: CIFAR-10 at 1 / 10 / 50 images a class 28.3 / 44.9 / 53.9 %, with FYI 30.0 / 49.5 / 54.6 % (FYI
         Table 1).
 Ours:   CIFAR-10 at 1 / 10 images a class under `quick` 23.6 / 28.9 %, with FYI 24.4 / 30.4 %
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -25,11 +25,10 @@ from torch import nn
 
 from distill.captured import Captured, upload, upload_draw
 from distill.class_gradients import class_gradients
+from distill.contracts import Context
 from distill.matching import GRADIENT_METRICS, MATRIX_METRICS
 from distill.method import METHODS, MethodConfig, RecordedMethod
-
-if TYPE_CHECKING:
-    from distill.engine import Context
+from fyi_bench.registry import pick
 
 NORM_STATISTICS_IMAGES = 16  # real images a class that set batch-norm statistics before each matching
 
@@ -50,10 +49,10 @@ class DCConfig(MethodConfig):
 class DC(RecordedMethod):
     """Dataset Condensation; DSA is the same with an augmentation in its recipe."""
 
-    name = "dc"
     numerics = 2
     Config = DCConfig
     config: DCConfig
+    timed_with: ClassVar = {"outer_loop": 1}  # without the epochs in between, which are retraining
 
     _learn: Captured | None = None
 
@@ -86,7 +85,7 @@ class DC(RecordedMethod):
         gradients = class_gradients(
             self.network, augmented.view_as(synthetic), create_graph=True, matrices_only=self._matrices, labels=labels
         )
-        return GRADIENT_METRICS.get(self.config.metric)(gradients, real).sum()
+        return pick("gradient metric", self.config.metric, GRADIENT_METRICS)(gradients, real).sum()
 
     @property
     def _matrices(self) -> bool:

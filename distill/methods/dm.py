@@ -5,7 +5,7 @@ Paper:  Zhao, Bilen, "Dataset Condensation with Distribution Matching", WACV 202
 Objective: sum over classes of the squared distance of mean embeddings (flattened output of the convolutional trunk) in
         a fresh, never trained network; real and synthetic images of a class share one drawn augmentation.
 FYI:    synthetic images of a class are expanded before augmentation.
-Recipes: recipes/dm.toml. Batch-norm networks see all classes in one pass, so that statistics mix classes as published.
+Recipe: dm.toml. Batch-norm networks see all classes in one pass, so that statistics mix classes as published.
 Published: CIFAR-10 at 1 / 10 / 50 images a class 26.0 / 48.9 / 63.0 %, with FYI 28.7 / 53.1 / 64.2 % (FYI
         Table 1).
 Ours:   CIFAR-10 at 1 / 10 images a class under `quick` 23.9 / 40.3 %, with FYI 23.1 / 40.0 %
@@ -16,16 +16,13 @@ Run:    fyi-bench distill --method dm --dataset cifar10 --ipc 10 --fyi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
+from distill.contracts import Context
 from distill.matching import distribution_distance
 from distill.method import METHODS, MethodConfig, RecordedMethod
-
-if TYPE_CHECKING:
-    from distill.engine import Context
 
 
 @dataclass(frozen=True)
@@ -37,7 +34,6 @@ class DMConfig(MethodConfig):
 class DM(RecordedMethod):
     """Distribution Matching."""
 
-    name = "dm"
     numerics = 2
     Config = DMConfig
     config: DMConfig

@@ -5,7 +5,7 @@ Paper:  Zhao, Bilen, "Dataset Condensation with Differentiable Siamese Augmentat
 Objective: as DC (dc.py), after the same operation with the same parameters on both batches of a class; the inner
         epochs augment too, with parameters of each image's own.
 FYI:    the expansion comes before the augmentation; a drawn mirroring then maps the expanded set onto itself.
-Recipe: recipes/dsa.toml (published code and scripts; sources in the file). Images start as real ones.
+Recipe: dsa.toml (published code and scripts; sources in the file). Images start as real ones.
 Published: CIFAR-10 at 1 / 10 / 50 images a class 28.8 / 52.1 / 60.6 %, with FYI 30.6 / 54.7 / 63.7 % (FYI
         Table 1).
 Ours:   CIFAR-10 at 1 / 10 images a class under `quick` 23.7 / 36.3 %, with FYI 22.9 / 36.3 %
@@ -22,5 +22,3 @@ from distill.methods.dc import DC
 @METHODS.register("dsa")
 class DSA(DC):
     """Differentiable Siamese Augmentation."""
-
-    name = "dsa"

@@ -5,7 +5,7 @@ Paper:  Du et al., "Minimizing the Accumulated Trajectory Error to Improve Datas
 Objective: as MTT (mtt.py), the experts trained with GSAM (gsam.py). The result is the running average of the images
         after every step, E <- d E + (1 - d) S from the first images on.
 FYI:    as MTT.
-Recipe: recipes/ftd.toml. Published on CIFAR-10 (FYI Table 1): 46.8 / 66.6 / 73.8 % at 1 / 10 / 50 images a class, with
+Recipe: ftd.toml. Published on CIFAR-10 (FYI Table 1): 46.8 / 66.6 / 73.8 % at 1 / 10 / 50 images a class, with
         FYI 49.5 / 68.1 / 74.5 %. The published program evaluates the average with the network it has just trained on
         the images themselves, so that it trains twice; here it is evaluated with new networks, as every set.
 Ours:   CIFAR-10 at 1 / 10 images a class under `quick` 29.2 / 35.1 %, with FYI 29.4 / 35.2 %
@@ -16,17 +16,14 @@ Run:    fyi-bench distill --method ftd --dataset cifar10 --ipc 10 --fyi
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import torch
 
+from distill.contracts import Context
 from distill.experts import ExpertConfig
 from distill.gsam import GSAM
 from distill.method import METHODS
 from distill.methods.mtt import MTT, MTTConfig
-
-if TYPE_CHECKING:
-    from distill.engine import Context
 
 
 @dataclass(frozen=True)
@@ -47,10 +44,10 @@ class FTDConfig(MTTConfig):
 class FTD(MTT):
     """Flat Trajectory Distillation."""
 
-    name = "ftd"
     numerics = 1
     Config = FTDConfig
     config: FTDConfig
+    averages = True
 
     def initial_images(self) -> torch.Tensor:
         images = super().initial_images()

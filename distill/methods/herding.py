@@ -3,7 +3,7 @@
 Paper:  Welling, "Herding Dynamical Weights to Learn", ICML 2009; as exemplars in iCaRL, Rebuffi et al., CVPR 2017.
 Choice: image k is the one that brings the mean of the k chosen features nearest to the mean of all of its class.
 FYI:    nothing is optimised, so the flip changes nothing.
-Recipe: recipes/herding.toml. Features of a network trained on the real images; see `features` there.
+Recipe: herding.toml. Features of a network trained on the real images; see `features` there.
 Published: CIFAR-10 at 1 / 10 / 50 images a class 21.5 / 31.6 / 40.4 %, CIFAR-100 8.4 / 17.3 / 33.7 % (the baselines of
         DC and DM as repeated in the InfoUtil paper, Table 9: a secondary source).
 Ours:   CIFAR-10 at 1 / 10 images a class under `quick` 17.1 / 34.7 %
@@ -24,7 +24,6 @@ from distill.methods._coreset import FeatureCoreset
 class Herding(FeatureCoreset):
     """Greedy matching of the class mean."""
 
-    name = "herding"
     numerics = 1
 
     def rows(self) -> torch.Tensor:

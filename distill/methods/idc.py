@@ -8,7 +8,7 @@ Objective: for each class the sum over convolution weights of the distance (sum 
 FYI:    decoded images of a class are expanded after at most `batch_syn_max` (halved with the flip, so that the cost
         stays) were drawn from them, and before the augmentation they share with the real ones. No code is published
         for it: inferred. The network sees real images only, which are not expanded.
-Recipe: recipes/idc.toml. Images live in [0, 1] and are normalised inside, with CIFAR-10's statistics for CIFAR-100 too.
+Recipe: idc.toml. Images live in [0, 1] and are normalised inside, with CIFAR-10's statistics for CIFAR-100 too.
 Published (factor 2): CIFAR-10 at 1 / 10 / 50 images a class 50.6 / 67.5 / 74.5 %, CIFAR-100 at 10 45.1 % (IDC's
         README); FYI Table 1: 50.1 / 67.5 / 74.5, CIFAR-100 at 1 / 10 28.1 / 45.0; with FYI 52.5 / 68.1 / 75.2 and
         28.9 / 45.8.
@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -35,16 +35,15 @@ from torch import nn
 from distill.augment import Augmentation, Draw
 from distill.captured import Captured, upload, upload_draw
 from distill.class_gradients import class_gradients
+from distill.contracts import Context
 from distill.cutmix import draw_cutmix, mixed_loss, paste
 from distill.decode import decode, decoded_count
 from distill.initial import initial_images
 from distill.matching import TENSOR_METRICS, tensors_distance
 from distill.method import METHODS, MethodConfig, RecordedMethod
 from distill.problem import Problem
-from fyi_bench.errors import UnknownNameError, UsageError
-
-if TYPE_CHECKING:
-    from distill.engine import Context
+from fyi_bench.errors import UsageError
+from fyi_bench.registry import pick
 
 VECTORS_AND_CLASSIFIER = frozenset({1, 2})  # dimensions of the gradients that IDC leaves out
 SYNTHETIC_AT_ONCE = 2048  # images whose second derivatives are held together on a GPU: about 10 GB at 32 pixels
@@ -117,24 +116,22 @@ MATCHES: dict[str, tuple[Summary, frozenset[int]]] = {
 class IDC(RecordedMethod):
     """Efficient synthetic-data parameterisation; IDC-I is the same with factor 1."""
 
-    name = "idc"
     numerics = 2
     Config = IDCConfig
     config: IDCConfig
     space_kind = "pixel"
     statistics_family = "mtt"
     components = ("cutmix", "decode")
+    timed_with: ClassVar = {"inner_loop": 2}
     _learn: Captured | None = None
 
     def __init__(self, config: IDCConfig, problem: Problem):
         super().__init__(config, problem)
-        for kind, name, known in (("match", config.match, MATCHES), ("net_mix", config.net_mix, MIXES)):
-            if name not in known:
-                raise UnknownNameError(kind, name, known)
-        TENSOR_METRICS.get(config.metric)
+        pick("IDC metric", config.metric, TENSOR_METRICS)
+        self.mixes = pick("net_mix", config.net_mix, MIXES)
+        self.summary, self.skip = pick("match", config.match, MATCHES)
         self.augmentation = Augmentation(config.aug_match, dispatcher=config.dispatcher)
         self.net_augmentation = Augmentation(config.aug_net, dispatcher=config.dispatcher)
-        self.summary, self.skip = MATCHES[config.match]
         self.momentum: torch.Tensor | None = None
         self._powers: torch.Tensor | None = None
 
@@ -299,7 +296,7 @@ class IDC(RecordedMethod):
             draw = self.net_augmentation.draw(ctx.stream("network augment", number), len(rows), size, siamese=False)
             draw = upload_draw(draw, device)
             mix = draw_cutmix(
-                ctx.stream("cutmix", number), len(rows), (size, size), c.mix_p if MIXES[c.net_mix] else 0.0, c.beta
+                ctx.stream("cutmix", number), len(rows), (size, size), c.mix_p if self.mixes else 0.0, c.beta
             )
             mixing = (upload(t, device) for t in (mix.permutation, mix.boxes, mix.ratios))
             self._learn(rows, y, draw.codes, draw.values, *mixing)

@@ -4,7 +4,7 @@ Paper:  Sener, Savarese, "Active Learning for Convolutional Neural Networks: A C
         k-center); a baseline of DC, ICLR 2021.
 Choice: first the image nearest to the class mean, then always the one farthest from all chosen, in feature space.
 FYI:    nothing is optimised, so the flip changes nothing.
-Recipe: recipes/kcenter.toml. Features of a network trained on the real images; see `features` there.
+Recipe: kcenter.toml. Features of a network trained on the real images; see `features` there.
 Published: no number with a source at hand.
 Ours:   CIFAR-10 at 1 / 10 images a class under `quick` 17.1 / 16.2 %
         (random real images 15.8 / 30.3 %; docs/methods.md).
@@ -24,7 +24,6 @@ from distill.methods._coreset import FeatureCoreset
 class KCenter(FeatureCoreset):
     """Farthest-first traversal from the class mean."""
 
-    name = "kcenter"
     numerics = 1
 
     def rows(self) -> torch.Tensor:

@@ -3,7 +3,7 @@
 Paper:  the choice that DREAM makes for its real batches (Liu et al., ICCV 2023), used as a coreset.
 Choice: k-means++ and Lloyd's iterations in feature space with ipc centres a class, then the nearest image of each.
 FYI:    nothing is optimised, so the flip changes nothing.
-Recipe: recipes/kmeans.toml. Features of a network trained on the real images; see `features` there.
+Recipe: kmeans.toml. Features of a network trained on the real images; see `features` there.
 Published: no number with a source at hand.
 Ours:   CIFAR-10 at 1 / 10 images a class under `quick` 17.1 / 33.8 %
         (random real images 15.8 / 30.3 %; docs/methods.md).
@@ -23,7 +23,6 @@ from distill.methods._coreset import FeatureCoreset
 class KMeans(FeatureCoreset):
     """The image nearest to each centre."""
 
-    name = "kmeans"
     numerics = 1
 
     def rows(self) -> torch.Tensor:

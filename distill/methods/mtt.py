@@ -6,7 +6,7 @@ Objective: from an expert's weights at a random epoch the student takes `syn_ste
         loss is its squared distance to the expert `expert_epochs` later, over the distance the expert went. The
         student's step size is learned too, and stored with the set; as published it is not kept positive.
 FYI:    the student's mini-batch is halved, then expanded before augmentation, each image with draws of its own.
-Recipe: recipes/mtt.toml. Published on CIFAR-10 (FYI Table 1): 46.3 / 65.3 / 71.6 % at 1 / 10 / 50 images a class, with
+Recipe: mtt.toml. Published on CIFAR-10 (FYI Table 1): 46.3 / 65.3 / 71.6 % at 1 / 10 / 50 images a class, with
         FYI 47.2 / 68.2 / 74.0 %. The published code reports the best of many tests on the test set; here, the last.
 `gradient` chooses how the loss is differentiated (trajectory.py): adjoint (exact), unroll (exact, plain), tesla (the
         truncated one of FYI's published code; its paper names it for some settings only, and so do the recipes).
@@ -20,21 +20,21 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import ClassVar
 
 import torch
 
 from distill.augment import Draw
 from distill.captured import draw_ahead, upload
-from distill.experts import ExpertConfig, Trajectory
+from distill.contracts import Context
+from distill.expert_file import Trajectory
+from distill.experts import ExpertConfig
 from distill.fyi import Flip
 from distill.method import METHODS, Method, MethodConfig
 from distill.problem import Problem
 from distill.trajectory import GRADIENTS, FlatNetwork, StudentBatch, unrolled_loss
 from fyi_bench.errors import UsageError
-
-if TYPE_CHECKING:
-    from distill.engine import Context
+from fyi_bench.registry import pick
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class MTTConfig(MethodConfig):
     expert_storage: str
 
     def __post_init__(self) -> None:
-        GRADIENTS.get(self.gradient)
+        pick("trajectory gradient", self.gradient, GRADIENTS)
         reach = self.max_start_epoch - 1 + self.expert_epochs
         if reach > self.expert_train_epochs:
             raise UsageError(
@@ -87,12 +87,12 @@ class MTTConfig(MethodConfig):
 class MTT(Method):
     """Matching Training Trajectories."""
 
-    name = "mtt"
     numerics = 1
     Config = MTTConfig
     config: MTTConfig
     statistics_family = "mtt"
     components = ("trajectory",)
+    timed_with: ClassVar = {"syn_steps": 4}  # the plain twin keeps every step's graph
 
     def __init__(self, config: MTTConfig, problem: Problem):
         super().__init__(config, problem)
@@ -114,8 +114,7 @@ class MTT(Method):
         )
 
     def backward(self, ctx: Context) -> torch.Tensor:
-        gradient = GRADIENTS.get(self.config.gradient)
-        found = gradient(
+        found = GRADIENTS[self.config.gradient](
             self._network, self._batches(ctx), ctx.images.detach(), ctx.extras["lr"].detach(), self.start, self.target
         )
         ctx.images.grad, ctx.extras["lr"].grad = found.by_images, found.by_lr

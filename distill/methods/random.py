@@ -3,7 +3,7 @@
 Choice: ipc images a class, keyed by the seed: the same that a method with this seed and init = real starts from, so
         that a comparison with it is paired.
 FYI:    nothing is optimised, so the flip changes nothing.
-Recipe: recipes/random.toml.
+Recipe: random.toml.
 Published: CIFAR-10 at 1 / 10 / 50 images a class 14.4 / 26.0 / 43.4 %, CIFAR-100 4.2 / 14.6 / 30.0 %, Tiny-ImageNet
         1.4 / 5.0 / 15.0 % (the baselines of DC and DM as repeated in the InfoUtil paper, Table 9: a secondary source).
 Ours:   CIFAR-10 at 1 / 10 images a class under `quick` 15.8 / 30.3 % (docs/methods.md).
@@ -12,21 +12,16 @@ Run:    fyi-bench distill --method random --dataset cifar10 --ipc 10
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
-from distill.method import METHODS, Method, MethodConfig
-
-if TYPE_CHECKING:
-    from distill.engine import Context
+from distill.contracts import Context
+from distill.method import METHODS, Method
 
 
 class Coreset(Method):
     """A method without iterations: its initial images are its result."""
 
     numerics = 1
-    Config = MethodConfig
 
     def loss(self, ctx: Context) -> torch.Tensor:
         # never reached with 0 iterations; a zero keeps a misconfigured run harmless
@@ -39,5 +34,3 @@ class Coreset(Method):
 @METHODS.register("random")
 class Random(Coreset):
     """Random real images of each class."""
-
-    name = "random"

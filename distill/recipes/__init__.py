@@ -1,10 +1,11 @@
-"""Hyper-parameters as data, one TOML file a method, every value with its source.
+"""Hyper-parameters as data, declared with each method, every value with its source.
 
-`recipe("dsa", "cifar10", 10)` gives the values for a method, a data set and a number of images a class;
-`quick.toml` lays shorter runs over them. The format of the files is described in tables.py, the keys in keys.toml.
+`recipe("dsa", "cifar10", 10)` gives the values for a method, a data set and a number of images a class. How a method
+declares them is described in declared.py.
 """
 
-from distill.recipes.recipe import Recipe, list_recipes, recipe, recipe_methods, show
-from distill.recipes.tables import Key, add_recipe_file, library
+from distill.recipes.declared import declared
+from distill.recipes.keys import Key, show
+from distill.recipes.recipe import Recipe, list_recipes, recipe
 
-__all__ = ["Key", "Recipe", "add_recipe_file", "library", "list_recipes", "recipe", "recipe_methods", "show"]
+__all__ = ["Key", "Recipe", "declared", "list_recipes", "recipe", "show"]

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from distill.recipes.tables import Layer, Library, MethodFile, Table, library
+from distill.methods import METHODS
+from distill.recipes.declared import Declared, Table, declared, lenders
+from distill.recipes.keys import show
 from fyi_bench.errors import DataError, UnknownNameError, UsageError, unknown_name_message
 from fyi_bench.files import digest_of
+from fyi_bench.registry import PluginError
 
+QUICK = "quick"
 SET_BY_USER = "set by the user"
 USUAL_IPC = (1, 10, 50)
 # protocols that distil as published: the published one, and those that differ from it in the evaluation only
@@ -22,7 +26,7 @@ _NO_DATA = "no values for this data set: the method's common ones"
 class Recipe:
     """Hyper-parameters and where they come from.
 
-    values: key -> value (int, float, bool, str, or a tuple of numbers); the keys are described in keys.toml.
+    values: key -> value (int, float, bool, str, or a tuple of numbers); the method declares the keys.
     sources: key -> where the value is published, with the reason in brackets where it is inferred.
     inferred: keys whose value is not published for this method, data set and images a class.
     overrides: what the user changed.
@@ -53,7 +57,7 @@ class Recipe:
 
         Raises UsageError for a key the recipe does not have (with the nearest one) or a value of the wrong type.
         """
-        keys = library().keys
+        keys = declared(self.method).keys
         for key in changes:
             if key not in self.values:
                 raise UsageError(unknown_name_message(f"key of the {self.method} recipe", key, self.values))
@@ -72,138 +76,116 @@ def recipe(method: str, dataset: str, ipc: int, protocol: str = "paper") -> Reci
     """The recipe of a method for a data set at `ipc` images a class.
 
     Order of the tables, later ones win: the method it extends, its common values, the data set's, each followed by
-    the table for the images a class; then the same of the protocol's file ('quick'; 'paper' and 'legacy-…' have none).
-    Images a class without published values take those of the largest published number that is not above, else of
-    the smallest; data sets without values borrow as datasets.toml says, else take the common ones. Both are marked.
-    Raises UnknownNameError for a method or protocol, UsageError for an impossible number of images.
+    the table for the images a class; then the same of its `quick` tables under that protocol (it changes values, it
+    brings no keys). Images a class without published values take those of the largest published number that is not
+    above, else of the smallest; data sets without values borrow as datasets.toml says, else take the common ones. Both
+    are marked. Raises UnknownNameError for a method or protocol, UsageError for an impossible number of images.
     """
-    books = library()
-    if method not in books.methods:
-        raise UnknownNameError("method", method, books.methods)
-    if protocol not in books.overlays and not _AS_PUBLISHED.fullmatch(protocol):
-        raise UnknownNameError("protocol", protocol, ["paper", *books.overlays])
+    chain = declared(method).chain
+    if protocol != QUICK and not _AS_PUBLISHED.fullmatch(protocol):
+        raise UnknownNameError("protocol", protocol, ["paper", QUICK])
     if ipc < 1:
         raise UsageError(f"Images per class must be 1 or more, not {ipc}.")
-    collected = _Collected()
-    collected.published(_chain(books.methods, method), _Home(books, method, dataset), ipc)
-    if protocol in books.overlays:
-        collected.overlay(books, protocol, method, dataset, ipc)
-    values = {key: value for key, value in collected.values.items() if key in books.keys}
-    return Recipe(
-        method,
-        dataset,
-        ipc,
-        protocol,
-        values,
-        collected.sources,
-        frozenset(collected.inferred),
-        tuple(dict.fromkeys(collected.notes)),
-    )
-
-
-def recipe_methods() -> list[str]:
-    """Methods that have a recipe file, sorted; those without code are kept as data."""
-    return sorted(library().methods)
+    found = _Collected()
+    for layer, why in _published_layers(chain, dataset, ipc):
+        found.put(layer, ipc, why)
+    known = set(found.values)
+    for layer in _quick_layers(chain, dataset, ipc) if protocol == QUICK else ():
+        found.put(layer, ipc)
+    foreign = sorted(set(found.values) - known)
+    if foreign:
+        raise DataError(f"The protocol '{protocol}' sets '{foreign[0]}', which the {method} recipe does not have.")
+    notes = tuple(dict.fromkeys(found.notes))
+    return Recipe(method, dataset, ipc, protocol, found.values, found.sources, frozenset(found.inferred), notes)
 
 
 def list_recipes(
     method: str | None = None, dataset: str | None = None, protocol: str = "paper"
 ) -> list[dict[str, Any]]:
-    """One row per method, data set and images a class that the files know of, for `fyi-bench ls recipes`.
+    """One row per method, data set and images a class that recipes know of, for `fyi-bench ls recipes`.
 
-    Keys of a row: method, dataset, ipc, main (text of the values that differ most), status ('published',
-    or how many values are 'inferred'), source (of the step size), digest.
+    Keys of a row: method, dataset, ipc, main (text of the values that differ most), status ('published', how many
+    values are 'inferred', or 'broken'), source (of the step size, or what is broken), digest.
     """
     rows = []
-    for name in [method] if method else recipe_methods():
-        for data in [dataset] if dataset else _datasets(name):
-            for ipc in _published_ipcs(name, data):
-                rows.append(_row(recipe(name, data, ipc, protocol)))
+    for name in [method] if method else METHODS.names():
+        try:
+            chain = declared(name).chain
+        except (DataError, PluginError) as error:
+            rows.append({**dict.fromkeys(_COLUMNS, ""), "method": name, "status": "broken", "source": str(error)})
+            continue
+        for data in [dataset] if dataset else _datasets(chain):
+            rows += [_row(recipe(name, data, ipc, protocol)) for ipc in _published(chain, data) or USUAL_IPC]
     return rows
 
 
-def show(value: Any) -> str:
-    """A value as a user would type it after --set key=."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, tuple):
-        return ",".join(show(part) for part in value)
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
+_COLUMNS = ("method", "dataset", "ipc", "main", "status", "source", "digest")
 _MAIN = ("model", "iterations", "lr_img", "outer_loop", "inner_loop", "syn_steps", "max_start_epoch", "init", "augment")
 
 
 def _row(found: Recipe) -> dict[str, Any]:
     inferred = sorted(found.inferred)
-    return {
-        "method": found.method,
-        "dataset": found.dataset,
-        "ipc": found.ipc,
-        "main": " ".join(f"{key}={show(found.values[key])}" for key in _MAIN if key in found.values),
-        "status": f"{len(inferred)} of {len(found.values)} inferred" if inferred else "published",
-        "source": found.sources.get("lr_img", ""),
-        "digest": found.digest,
-    }
+    main = " ".join(f"{key}={show(found.values[key])}" for key in _MAIN if key in found.values)
+    status = f"{len(inferred)} of {len(found.values)} inferred" if inferred else "published"
+    source = found.sources.get("lr_img", "")
+    return dict(
+        zip(_COLUMNS, (found.method, found.dataset, found.ipc, main, status, source, found.digest), strict=True)
+    )
 
 
-def _datasets(method: str) -> list[str]:
+def _datasets(chain: Sequence[Declared]) -> list[str]:
     """Data sets with a table of their own, families by their first member; 'any' where it does not matter."""
-    books = library()
-    first = {family: member for member, family in reversed(books.family.items())}
-    names = {name for file in _chain(books.methods, method) for name in file.tables if name != "common"}
+    first = {family: member for member, family in reversed(lenders()[0].items())}
+    names = {name for one in chain for name in one.tables if name != "common"}
     return sorted(first.get(name, name) for name in names) or ["any"]
 
 
-def _published_ipcs(method: str, dataset: str) -> tuple[int, ...]:
-    books = library()
-    home = _Home(books, method, dataset)
-    return _published(_chain(books.methods, method), home) or USUAL_IPC
-
-
-def _chain(methods: Mapping[str, MethodFile], method: str) -> list[MethodFile]:
-    """The method's file after those it extends, base first. Raises DataError for a base that does not exist."""
-    files, name = [], method
-    while name:
-        if name not in methods or methods[name] in files:
-            raise DataError(f"The recipe of {method} extends '{name}', which has no recipe or extends itself.")
-        files.insert(0, methods[name])
-        name = methods[name].extends
-    return files
-
-
-class _Home:
-    """Where a data set's values stand: names of tables, base first, and why they count as inferred ('' if not)."""
-
-    def __init__(self, books: Library, method: str, dataset: str):
-        files = _chain(books.methods, method)
-        known = {name for file in files for name in file.tables}
-        family = books.family.get(dataset, dataset)
-        borrowed, why = books.like.get(dataset, ("", ""))
-        own = dataset if dataset in known else family
-        self.names: tuple[str, ...] = (own,) if own in known else (borrowed,) if borrowed in known else ()
-        self.why = why if self.names == (borrowed,) else ""
-        tables = [file.tables[own] for file in files if own in file.tables]
-        likes = [table.like for table in tables if table.like]
-        if likes:
-            self.names, self.why = (likes[-1], own), f"no values of its own: those of {likes[-1]}"
-        reasons = [table.unpublished for table in tables if table.unpublished]
-        self.why = reasons[-1] if reasons else self.why
-        if not self.names and not any(f.tables["common"].any_dataset for f in files if "common" in f.tables):
-            self.why = _NO_DATA
-
-
-def _tables(files: list[MethodFile], home: _Home) -> Iterator[Table]:
-    for file in files:
-        for name in ("common", *home.names):
-            if name in file.tables:
-                yield file.tables[name]
-
-
-def _published(files: list[MethodFile], home: _Home) -> tuple[int, ...]:
+def _published(chain: Sequence[Declared], dataset: str) -> tuple[int, ...]:
     """Images a class with published values, () where the values hold for any; the last table that says so wins."""
-    said = [table.published for table in _tables(files, home) if table.published]
+    said = [table.published for table in _tables(chain, _home(chain, dataset)[0]) if table.published]
     return said[-1] if said else ()
+
+
+def _home(chain: Sequence[Declared], dataset: str) -> tuple[tuple[str, ...], str]:
+    """Tables of a data set's values, base first, and why they count as inferred ('' if not)."""
+    families, borrowing = lenders()
+    known = {name for one in chain for name in one.tables}
+    borrowed, why = borrowing.get(dataset, ("", ""))
+    own = dataset if dataset in known else families.get(dataset, dataset)
+    names = (own,) if own in known else (borrowed,) if borrowed in known else ()
+    why = why if names == (borrowed,) else ""
+    tables = [one.tables[own] for one in chain if own in one.tables]
+    likes = [table.like for table in tables if table.like]
+    if likes:
+        names, why = (likes[-1], own), f"no values of its own: those of {likes[-1]}"
+    why = next((table.unpublished for table in reversed(tables) if table.unpublished), why)
+    if not names and not any(one.tables["common"].any_dataset for one in chain if "common" in one.tables):
+        why = _NO_DATA
+    return names, why
+
+
+def _tables(chain: Sequence[Declared], names: Sequence[str]) -> Iterator[Table]:
+    for one in chain:
+        yield from (one.tables[name] for name in ("common", *names) if name in one.tables)
+
+
+def _published_layers(chain: Sequence[Declared], dataset: str, ipc: int) -> Iterator[tuple[Table, str]]:
+    """Layers from the bottom up, each with the reason why its values are inferred ('' if they are not)."""
+    names, why = _home(chain, dataset)
+    published = _published(chain, dataset)
+    nearest = max((n for n in published if n <= ipc), default=min(published, default=ipc))
+    rule = "" if nearest == ipc else f"{ipc} images per class are not published: the value at {nearest}"
+    for table in _tables(chain, names):
+        yield from zip(table.layers(nearest), (why, why or rule), strict=False)
+
+
+def _quick_layers(chain: Sequence[Declared], dataset: str, ipc: int) -> Iterator[Table]:
+    """Layers of the `quick` tables; their values are chosen, not inferred."""
+    families, borrowing = lenders()
+    names = ("common", borrowing.get(dataset, ("",))[0], families.get(dataset, ""), dataset)
+    for one in chain:
+        for table in (one.quick[name] for name in names if name in one.quick):
+            yield from table.layers(ipc)
 
 
 class _Collected:
@@ -215,33 +197,8 @@ class _Collected:
         self.inferred: set[str] = set()
         self.notes: list[str] = []
 
-    def published(self, files: list[MethodFile], home: _Home, ipc: int) -> None:
-        known = _published(files, home)
-        nearest = max((n for n in known if n <= ipc), default=min(known, default=ipc))
-        rule = "" if nearest == ipc else f"{ipc} images per class are not published: the value at {nearest}"
-        for table in _tables(files, home):
-            self._put(table.layer, ipc, home.why)
-            layer = table.layer_at(nearest)
-            if layer is not None:
-                self._put(layer, ipc, home.why or rule)
-
-    def overlay(self, books: Library, protocol: str, method: str, dataset: str, ipc: int) -> None:
-        """A protocol's own values: chosen, not inferred. Keys the method does not have are an error of the file."""
-        overlays = books.overlays[protocol]
-        files = [overlays[f.method] for f in _chain(books.methods, method) if f.method in overlays]
-        names = ("common", books.like.get(dataset, ("",))[0], books.family.get(dataset, ""), dataset)
-        before = set(self.values)
-        for file in files:
-            for table in (file.tables[name] for name in names if name in file.tables):
-                self._put(table.layer, ipc, "")
-                layer = table.layer_at(ipc)
-                if layer is not None:
-                    self._put(layer, ipc, "")
-        foreign = sorted(set(self.values) - before)
-        if foreign:
-            raise DataError(f"The protocol '{protocol}' sets '{foreign[0]}', which the {method} recipe does not have.")
-
-    def _put(self, layer: Layer, ipc: int, why: str) -> None:
+    def put(self, layer: Table, ipc: int, why: str = "") -> None:
+        """Lay a layer over what is there."""
         scaled = {key: float(f"{value * ipc:.12g}") for key, value in layer.scaled.items()}
         for key, value in {**layer.values, **scaled}.items():
             self.values[key], self.sources[key] = value, layer.sources[key]

@@ -45,7 +45,7 @@ def nas(
     dataset: str = "cifar10",
 ) -> None:
     """Rank ConvNets on a condensed set, and say how far the ranking can be trusted (Table B)."""
-    from fyi_bench.api import flip_name
+    from fyi_bench.api_old import flip_name
     from fyi_bench.commands.work import report_record
     from fyi_bench.present.figures.nas import nas_figure
     from fyi_bench.present.show_nas import show_nas

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fyi_bench.commands.options import DatasetOption, RootOption, StoreOption, with_session
+from fyi_bench.commands.options import DatasetOption, with_session
 
 app = typer.Typer()
 
@@ -17,102 +17,6 @@ FormatOption = Annotated[str | None, typer.Option("--format", help="Layout; gues
 SpaceOption = Annotated[str | None, typer.Option("--space", help="pixel, normalized or zca, where the guess is wrong.")]
 OfOption = Annotated[str | None, typer.Option("--dataset", help="Data set it stands for, where it cannot be guessed.")]
 FactorOption = Annotated[int | None, typer.Option("--factor", help="Tiles a side in each image (IDC), where not told.")]
-
-
-@app.command()
-def inspect(
-    path: SetArgument,
-    format: FormatOption = None,
-    space: SpaceOption = None,
-    dataset: OfOption = None,
-    factor: FactorOption = None,
-    unequalness: Annotated[bool, typer.Option("--unequalness", help="Also measure the symmetry score.")] = False,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write what is known to this file.")] = None,
-) -> None:
-    """Everything known about a condensed set: classes, space, duplicates, symmetry, provenance."""
-    from fyi_bench.files import write_json
-    from fyi_bench.formats.inspection import format_report, inspect_set
-
-    given = {"format": format, "space": space, "dataset": dataset, "factor": factor}
-    report = inspect_set(path, unequalness=unequalness, **given)
-    typer.echo(format_report(report))
-    if json_file is not None:
-        write_json(json_file, report)
-
-
-@app.command("import")
-def import_set(
-    paths: Annotated[list[Path], typer.Argument(metavar="FILE…", help="Files or folders of others.")],
-    format: FormatOption = None,
-    space: SpaceOption = None,
-    dataset: OfOption = None,
-    factor: FactorOption = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Where to write; default: beside, as .safetensors.")] = None,
-) -> None:
-    """Read other people's condensed sets and write them as ours. Files that carry code are refused, never run."""
-    from fyi_bench.errors import UsageError
-    from fyi_bench.formats import load_set, save_imported
-
-    if out is not None and len(paths) > 1:
-        raise UsageError("--out names one file, but several are to be imported.\nImport them one by one.")
-    for path in paths:
-        found = load_set(path, format=format, space=space, dataset=dataset, factor=factor)
-        place = save_imported(found, out or path.with_name(path.stem + ".imported.safetensors"))
-        for line in (*found.guesses, *found.warnings):
-            typer.echo(f"  {line}")
-        typer.echo(f"{path} -> {place}")
-
-
-@app.command("export")
-def export(
-    path: SetArgument,
-    format: Annotated[str, typer.Option("--format", help="folder, parquet, dc, mtt …")],
-    out: Annotated[Path, typer.Option("--out", help="File or folder to write.")],
-) -> None:
-    """Write a set for other people's readers."""
-    from fyi_bench.formats import load_set
-    from fyi_bench.formats.exporters import export_set
-
-    exported = export_set(load_set(path).image_set, out, format)
-    for line in exported.notes:
-        typer.echo(f"  {line}")
-    typer.echo("\n".join(str(place) for place in exported.paths))
-
-
-@app.command()
-def unequalness(
-    what: Annotated[str, typer.Argument(metavar="SET|DATASET", help="A file, or the name of a data set.")],
-    images: Annotated[int, typer.Option("--images", help="Real images a class, for a data set.")] = 10,
-    distance: Annotated[str, typer.Option("--distance", help="dm or dc.")] = "dm",
-    networks: Annotated[int, typer.Option("--networks", help="Random networks to average over.")] = 20,
-    seed: Annotated[int, typer.Option("--seed")] = 0,
-    data_root: RootOption = None,
-) -> None:
-    """Symmetry score of a set or of real images (FYI eq. 5): 0 where every image's mirror image is there too."""
-    from distill.decode import decoded
-    from distill.fyi import set_unequalness
-    from fyi_bench.data import DATASETS, load_dataset
-    from fyi_bench.formats import load_set
-
-    if what in DATASETS:
-        from distill.problem import Problem
-
-        data = load_dataset(what, data_root, test=False)
-        rows = Problem(data.train, data.space, images, seed).draw_rows(images, "unequalness").flatten()
-        chosen, space = data.train.select(rows), data.space
-    else:
-        chosen, space = decoded(load_set(what).image_set), None
-    found = set_unequalness(chosen, seed, networks=networks, distance=distance, space=space)
-    typer.echo(f"{what}: {found['mean']:.4g} ± {found['std']:.2g} over {networks} networks ({distance} distance)")
-
-
-@app.command()
-def report(store: StoreOption = None) -> None:
-    """One self-contained HTML page out of everything the store holds."""
-    from fyi_bench.present.report import report_of_store
-    from fyi_bench.store.store import Store
-
-    typer.echo(f"report   {report_of_store(Store(store))}")
 
 
 @app.command()

@@ -36,7 +36,7 @@ def distill(
     dataset: str = "cifar10",
 ) -> None:
     """Condense a data set, with and without the flip, and evaluate the sets."""
-    from fyi_bench.api import flip_name
+    from fyi_bench.api_old import flip_name
     from fyi_bench.present.show import show_distill
     from fyi_bench.tasks.distill import distill_job
 
@@ -58,7 +58,7 @@ def continual(
     dataset: str = "cifar100",
 ) -> None:
     """Class-incremental learning from distilled memory (Avalanche), against random real images."""
-    from fyi_bench.api import flip_name
+    from fyi_bench.api_old import flip_name
     from fyi_bench.present.figures import continual_figure
     from fyi_bench.present.show import show_continual
     from fyi_bench.tasks.continual import continual_job
@@ -118,7 +118,7 @@ def cross_arch(
     dataset: str = "cifar10",
 ) -> None:
     """Accuracy of other architectures trained on a condensed set (Table 3)."""
-    from fyi_bench.api import flip_name
+    from fyi_bench.api_old import flip_name
     from fyi_bench.present.show import show_distill
     from fyi_bench.tasks.distill import distill_job
 

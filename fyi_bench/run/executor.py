@@ -135,6 +135,7 @@ def compute(session: Session, name: str, plan: Plan) -> Records:
 
     missing = [run for run in runs if not over(run)]
     if missing:
+        store.make()
         study = f"{name}-{plan.digest}"
         url = s.storage or default_url(store)
         artefacts = Artefacts.open(s.artefacts) if s.artefacts else None

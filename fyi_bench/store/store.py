@@ -105,6 +105,16 @@ class Store:
         self.root = Path(chosen).expanduser()
         self.say = say or logging.getLogger("fyi_bench.store.store").warning
 
+    def make(self) -> None:
+        """Make the root folder where it is missing. Raises StoreError where it cannot be made."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(
+                f"Could not make {self.root}: {error.strerror or error}.\n"
+                "Make the folder writable and see that the disk has room, or choose another --store."
+            ) from error
+
     def folder(self, spec: RunSpec) -> Path:
         """Where a run's files are or would be."""
         return self.root / spec.kind / spec.digest

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from distill.method import METHODS
 from fyi_bench.run.types.accuracy import accuracy_cell
 from fyi_bench.run.types.expert import prerequisites
 from fyi_bench.run.types.trail import raw_name, set_name, trail_cell
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from fyi_bench.session import Session
 
 NETWORKS_OF_A_SET = 1000  # network k of set s is drawn with seed 1000·s + k
-AVERAGED = ("ftd",)  # methods whose result is not the images they move
 
 TestKey = tuple[Arm, int, str, int, int]  # arm, set seed, architecture, iteration, network
 
@@ -48,7 +48,7 @@ class Trails:
 
     def warm(self, arm: Arm) -> bool:
         """Whether networks of this arm are first trained on the images behind the average."""
-        return self.protocol.warm == "raw" and arm.method in AVERAGED
+        return self.protocol.warm == "raw" and METHODS.get(arm.method).averages
 
     def images(self, key: tuple[Arm, int]) -> int:
         """Images of a set."""

@@ -227,7 +227,6 @@ def _asked_name(arch: str) -> str:
 
 
 def _with_reason(one: Missing) -> Missing:
-    from distill.recipes import recipe_methods
+    from distill.methods import METHODS
 
-    known = one.method in recipe_methods()
-    return one if known else replace(one, reason=f"the method {one.method} is not built in")
+    return one if one.method in METHODS else replace(one, reason=f"the method {one.method} is not built in")

@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from distill.methods import METHODS
+from distill.recipes import declared, recipe
 from fyi_bench.errors import FyiBenchError
 from fyi_bench.files import digest_of
 from fyi_bench.present.tables.model import PAPER, Ours
@@ -22,13 +24,6 @@ from fyi_bench.store.run_dir import final_record
 if TYPE_CHECKING:
     from fyi_bench.store.store import Store
 
-# what the published number of a method is, where it is not the accuracy after the last epoch
-PUBLISHED_PICKS = {
-    "mtt": "the published number is the best of several checkpoints, chosen by test accuracy",
-    "ftd": "the published number is the best of several checkpoints, chosen by test accuracy",
-    "datadam": "the published number is the best of several checkpoints, chosen by test accuracy",
-    "idc": "the published number may be the best of four tests during training",
-}
 _SEEDED = ("seed", "experts")  # inputs of a distil cell that differ between the sets of one number
 
 
@@ -91,8 +86,6 @@ def _group(made: Mapping[str, Any], tested: Mapping[str, Any], notes: Mapping[st
 
 def recipe_differences(group: Group) -> list[str]:
     """Settings of the set that are not those of the protocol's recipe, as 'lr_img 0.5, not 1'."""
-    from distill.recipes import recipe
-
     place = group.place
     try:
         values = recipe(place.method, place.dataset, place.ipc, group.protocol.split("+")[0]).values
@@ -178,9 +171,9 @@ def _differs(group: Group, expected: int, notes: Mapping[str, str]) -> list[str]
         found.append(f"data: {notes[group.data]}")
     if group.precision != "fp32":
         found.append(f"precision {group.precision}")
-    if group.protocol == PAPER and group.place.method in PUBLISHED_PICKS:
-        found.append(PUBLISHED_PICKS[group.place.method])
-    return found
+    if group.protocol == PAPER and group.place.method in METHODS:
+        found.append(declared(group.place.method).published_pick)
+    return list(filter(None, found))
 
 
 def _short(value: Any) -> str:

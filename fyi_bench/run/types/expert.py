@@ -13,7 +13,8 @@ from fyi_bench.run.worker import Worker, ensure
 from fyi_bench.store.store import RunDir, RunSpec
 
 if TYPE_CHECKING:
-    from distill.experts import ExpertConfig, Trajectory
+    from distill.expert_file import Trajectory
+    from distill.experts import ExpertConfig
     from fyi_bench.data import RealDataset
 
 TRAJECTORY_FILE = "trajectory.safetensors"
@@ -47,14 +48,14 @@ def expert_digests(inputs: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def trajectories(inputs: Mapping[str, Any], worker: Worker) -> Sequence[Trajectory]:
-    """The experts of a distill spec, opened; those that are missing are trained here first."""
-    from distill.experts import Trajectory
+    """The experts of a distill run, opened; those that are missing are trained here first."""
+    from distill.expert_file import Trajectory
 
     cells = expert_cells(inputs)
     if [spec.digest for spec in cells] != inputs.get("experts", []):
         raise StoreError(
-            "The experts of this spec are not those this version trains.\n"
-            "Run the command again with the version that made the spec, or let this one plan it anew."
+            "The experts of this run are not those this version trains.\n"
+            "Run the command again with the version that planned it, or let this one plan it anew."
         )
     for spec in cells:
         ensure(spec, worker)

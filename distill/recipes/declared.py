@@ -1,0 +1,191 @@
+"""What a method declares of its hyper-parameters, read once: layers of values, each value with its source.
+
+Built-in methods declare them in the TOML file beside their code, a plug-in there or in the class attribute `recipe`,
+a mapping of the same form. At the top stand `source` (of every value that has none of its own) and optionally
+`extends`, the method whose values come first, and `published_pick`, what the published number is where it is not the
+accuracy after the last epoch. Tables of values are `common` and data sets, and inside either `ipc.<n>`. Beside values
+a table may hold these words:
+
+  source, sources     of all values of the table; of single keys
+  inferred            key -> why; these values, set here or by an earlier table, are not published
+  per_ipc             key -> value for one image a class; the value is multiplied by the images a class
+  ipc                 n -> table that holds from n images a class on, until the next one (at a published ipc)
+  published           list of images a class with published values; others take those of the nearest (see recipe.py)
+  unpublished         why nothing is published for this data set: every value counts as inferred
+  like                data set whose tables come first, and from which everything is then inferred
+  any_dataset         true in `common` where values do not depend on the data set
+  notes               sentences for whoever uses the table
+
+`quick` holds such tables again, `quick.common` and so on, which the protocol of that name lays over the others: minutes
+on two CPU cores, chosen so that distilled sets are clearly better than random real images, never to show an effect of
+FYI. `keys` describes the method's own keys (see keys.toml); keys that a plug-in's `Config` has as fields need none.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from distill.methods import METHODS
+from distill.recipes.keys import Key, keys_of, keys_of_config
+from fyi_bench.errors import DataError
+
+QUICK_SOURCE = "quick protocol (chosen by experiment, see docs)"
+FOLDER = Path(__file__).parent
+_BUILT_IN, _WITHOUT_CODE = FOLDER.parent / "methods", FOLDER / "without_code"
+_HEAD = frozenset(["extends", "source", "published_pick", "keys", "quick"])
+_WORDS = frozenset(
+    ["source", "sources", "inferred", "per_ipc", "ipc", "published", "unpublished", "like", "any_dataset", "notes"]
+)  # everything else in a table is a value
+
+
+@dataclass(frozen=True)
+class Table:
+    """Values with their sources, and what is said about them in the words at the top.
+
+    scaled: values to be multiplied by the images a class; by_ipc: tables over this one, by the images a class.
+    """
+
+    values: Mapping[str, Any]
+    scaled: Mapping[str, Any]
+    sources: Mapping[str, str]
+    inferred: Mapping[str, str]
+    by_ipc: Mapping[int, Table]
+    notes: tuple[str, ...] = ()
+    published: tuple[int, ...] = ()
+    unpublished: str = ""
+    like: str = ""
+    any_dataset: bool = False
+
+    def layers(self, ipc: int) -> list[Table]:
+        """The table, and over it that of the largest number of images a class which is not above `ipc`."""
+        below = [n for n in self.by_ipc if n <= ipc]
+        return [self, *([self.by_ipc[max(below)]] if below else [])]
+
+
+@dataclass(frozen=True)
+class Declared:
+    """A method's tables by name ('common' and data sets), those of `quick`, all its keys, and its base."""
+
+    method: str
+    base: Declared | None
+    tables: Mapping[str, Table]
+    quick: Mapping[str, Table]
+    keys: Mapping[str, Key]
+    published_pick: str = ""
+
+    @property
+    def chain(self) -> list[Declared]:
+        """The methods it extends, first the one that extends nothing, and itself."""
+        return [*(self.base.chain if self.base else []), self]
+
+
+def declared(method: str, *extending: str) -> Declared:
+    """What a method declares; `extending` are the methods that extend it.
+
+    Raises UnknownNameError with the methods that can run, and DataError for a mistake in the declaration.
+    """
+    file = _file(method)
+    return _of_file(method, file, extending) if file else _of_class(method, extending)
+
+
+def _file(method: str) -> Path | None:
+    """The file of a built-in method, with code or still without; None of another."""
+    paths = (folder / f"{method.replace('-', '_')}.toml" for folder in (_BUILT_IN, _WITHOUT_CODE))
+    return None if method in METHODS.from_outside() else next((path for path in paths if path.exists()), None)
+
+
+@functools.cache
+def _of_file(method: str, path: Path, extending: tuple[str, ...]) -> Declared:
+    return _parsed(method, read_toml(path), path.name, extending)
+
+
+def _of_class(method: str, extending: tuple[str, ...]) -> Declared:
+    """Of a method that a plug-in brought, or that was registered by hand."""
+    found, owner = METHODS.get(method), METHODS.owner(method)
+    raw, where = getattr(found, "recipe", None), f"of '{method}' from {owner}"
+    if raw is None:
+        beside = Path(inspect.getfile(found)).with_suffix(".toml")
+        if not beside.exists():
+            raise DataError(
+                f"The method '{method}' of {owner} declares no recipe.\n"
+                f"Give its class `recipe = {{…}}`, or put {beside.name} beside its file."
+            )
+        raw, where = read_toml(beside), beside.name
+    return _parsed(method, {"source": str(owner), **raw}, where, extending, keys_of_config(found.Config))
+
+
+def _parsed(
+    method: str, raw: Mapping[str, Any], where: str, extending: tuple[str, ...], fields: Mapping[str, Key] | None = None
+) -> Declared:
+    """A declaration checked and ordered; `fields`: keys by the fields of the method's config."""
+    extends = raw.get("extends", "")
+    if extends and (extends in (*extending, method) or not (_file(extends) or extends in METHODS)):
+        raise DataError(f"The recipe of {method} extends '{extends}', which has no recipe or extends itself.")
+    base = declared(extends, *extending, method) if extends else None
+    keys = {**(fields or {}), **shared_keys(), **(base.keys if base else {}), **keys_of(raw.get("keys", {}), where)}
+    tables, quick = {name: table for name, table in raw.items() if name not in _HEAD}, raw.get("quick", {})
+    return Declared(
+        method,
+        base,
+        {name: _table(f"{where} [{name}]", table, keys, raw.get("source", "")) for name, table in tables.items()},
+        {name: _table(f"{where} [quick.{name}]", table, keys, QUICK_SOURCE) for name, table in quick.items()},
+        keys,
+        raw.get("published_pick", ""),
+    )
+
+
+@functools.cache
+def shared_keys() -> Mapping[str, Key]:
+    """Keys that several methods have."""
+    return keys_of(read_toml(FOLDER / "keys.toml"), "keys.toml")
+
+
+@functools.cache
+def lenders() -> tuple[Mapping[str, str], Mapping[str, tuple[str, str]]]:
+    """Whose values a data set without its own takes: member -> family, and data set -> (another, why)."""
+    raw = read_toml(FOLDER / "datasets.toml")
+    family = {member: name for name, members in raw["families"].items() for member in members}
+    return family, {name: (entry["dataset"], entry["why"]) for name, entry in raw["like"].items()}
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The content of a TOML file. Raises DataError with the line where it is not one."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"The recipe file {path} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"The recipe file {path} is not TOML: {error}.") from error
+
+
+def _table(where: str, raw: Any, keys: Mapping[str, Key], source: str) -> Table:
+    if not isinstance(raw, Mapping):
+        raise DataError(f"Recipe {where}: a table of values is wanted, not {raw!r:.40}.")
+    own = {k: v for k, v in raw.items() if k not in _WORDS}
+    scaled, source = raw.get("per_ipc", {}), raw.get("source", source)
+    _require(where, [*own, *scaled, *raw.get("inferred", {})], keys, "is not a key of recipes; describe it in `keys`")
+    _require(where, raw.get("sources", {}), {**own, **scaled}, "has a source, but no value")
+    if (own or scaled) and not source:
+        raise DataError(f"Recipe {where}: values without a source.\nGive the table or the file a source.")
+    return Table(
+        values={k: keys[k].parse(v) for k, v in own.items()},
+        scaled={k: keys[k].parse(v) for k, v in scaled.items()},
+        sources={k: raw.get("sources", {}).get(k, source) for k in [*own, *scaled]},
+        inferred=dict(raw.get("inferred", {})),
+        by_ipc={int(n): _table(f"{where} ipc {n}", table, keys, source) for n, table in raw.get("ipc", {}).items()},
+        notes=tuple(raw.get("notes", ())),
+        published=tuple(raw.get("published", ())),
+        **{word: raw[word] for word in ("unpublished", "like", "any_dataset") if word in raw},
+    )
+
+
+def _require(where: str, names: Iterable[str], known: Mapping[str, Any], complaint: str) -> None:
+    for name in names:
+        if name not in known:
+            raise DataError(f"Recipe {where}: '{name}' {complaint}.")

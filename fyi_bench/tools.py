@@ -1,0 +1,217 @@
+"""Commands that need no runs, as functions: what is in a file, other people's formats, listings, the report.
+
+Each is a word of the Python API as it stands; the command line reads its options from the annotations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from fyi_bench.config import Option, Settings, option, options_of
+from fyi_bench.errors import UsageError
+from fyi_bench.parameters import Parameter, bind, dress, of_dataclass, of_function
+
+if TYPE_CHECKING:
+    from distill.image_set import ImageSet
+
+Say = Callable[[str], None]
+
+
+def silent(line: str) -> None:
+    """Say nothing."""
+
+
+@dataclass(frozen=True)
+class Tool:
+    """A command that is a function. name: its words on the command line, '' for none. word: in Python, '' for none.
+
+    lines: what to print of the result; None: it yields the lines itself. json: whether --json can keep the result.
+    """
+
+    name: str
+    function: Callable[..., Any]
+    summary: str
+    parameters: Sequence[Parameter]
+    lines: Callable[[Any], Iterable[str]] | None = None
+    examples: Sequence[str] = ()
+    word: str = ""
+    json: bool = field(default=False, kw_only=True)
+
+
+TOOLS: dict[str, Tool] = {}
+
+
+def tool(
+    name: str,
+    lines: Callable[[Any], Iterable[str]] | None = None,
+    *,
+    examples: Sequence[str] = (),
+    options: type | None = None,
+    json: bool = False,
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Register a function as a command; `options` is a dataclass of more options, which reach it as keywords."""
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        parameters = [*of_function(function), *(of_dataclass(options) if options else ())]
+
+        more = {"say": ("Callable[[str], None]", silent)} if "say" in function.__annotations__ else {}
+
+        def call(*values: Any, **named: Any) -> Any:
+            rest = {name: named.pop(name) for name in more if name in named}
+            return function(**bind(function.__name__, parameters, values, named), **rest)
+
+        word = "" if lines is None else function.__name__
+        summary = (function.__doc__ or "").partition("\n")[0]
+        dress(call, function.__name__, summary, parameters, function.__annotations__["return"], more)
+        TOOLS[name or word] = Tool(name, call, summary, parameters, lines, examples, word, json=json)
+        return call
+
+    return register
+
+
+def _common(name: str) -> Option:
+    return options_of(Settings)[name][1]
+
+
+SetArgument = Annotated[Path | Any, Option("A condensed set: our file, or any public format.", argument="SET")]
+Root = Annotated[Path | None, _common("data_root")]
+StoreFolder = Annotated[Path | None, _common("store")]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is not to be guessed about other people's files."""
+
+    format: str | None = option(None, "Layout; guessed from the content where not given.")
+    space: str | Any = option(None, "pixel, normalized or zca, where the guess is wrong.")
+    dataset: str | None = option(None, "Data set it stands for, where it cannot be guessed.")
+    factor: int | None = option(None, "Tiles a side in each image (IDC), where not told.")
+    ipc: int | None = option(None, "Images per class, where not told.", advanced=True)
+    mean: tuple[float, ...] | None = option(None, "Means of the normalisation, one a channel.", advanced=True)
+    std: tuple[float, ...] | None = option(None, "Its standard deviations.", advanced=True)
+    zca: str | Any = option(None, "Data set that the whitening was fitted to.", advanced=True)
+    experiment: int = option(-1, "Which of several in a file, counted from the end if negative.", advanced=True)
+    step: int | None = option(None, "Which step of a continual file; default: all.", advanced=True)
+    labels: str | None = option(None, "What soft rows are: hard, logits or probabilities.", advanced=True)
+    lr: float | None = option(None, "Learned step size that belongs to the set.", advanced=True)
+    data_root: Path | None = option(None, _common("data_root").help, environment="FYI_BENCH_DATA", advanced=True)
+
+
+@tool("", lambda image_set: (), options=Reading)
+def load(path: Annotated[Path, Option("A condensed set.", argument="SET")], **reading: Any) -> ImageSet:
+    """Read a condensed set, ours or of any public format; DataError names what is wrong with a broken one."""
+    from fyi_bench.formats import load_set
+
+    return load_set(path, **reading).image_set
+
+
+def _inspect_lines(report: Mapping[str, Any]) -> list[str]:
+    from fyi_bench.formats.inspection import format_report
+
+    return [format_report(report)]
+
+
+@tool("inspect", _inspect_lines, options=Reading, json=True,
+      examples=("fyi-bench inspect runs/distill/0123456789abcdef/set.safetensors",
+                "fyi-bench inspect res_DM_CIFAR10_ConvNet_10ipc.pt --unequalness"))  # fmt: skip
+def inspect(
+    path: SetArgument,
+    *,
+    unequalness: Annotated[bool, Option("Also measure the symmetry score.")] = False,
+    networks: Annotated[int | None, Option("Random networks of the score; default: 20.", advanced=True)] = None,
+    seed: Annotated[int, Option("Of these networks.", advanced=True)] = 0,
+    duplicates: Annotated[bool, Option("Look for pairs of equal images.", advanced=True)] = True,
+    **reading: Any,
+) -> dict[str, Any]:
+    """Everything known about a condensed set: classes, space, duplicates, symmetry, provenance."""
+    from fyi_bench.formats.inspection import inspect_set
+
+    return inspect_set(path, unequalness=unequalness, networks=networks, seed=seed, duplicates=duplicates, **reading)
+
+
+@tool("import", lambda places: (), options=Reading,
+      examples=("fyi-bench import res_DM_CIFAR10_ConvNet_10ipc.pt",
+                "fyi-bench import images_best.pt --dataset cifar10 --space zca --out theirs.safetensors"))  # fmt: skip
+def import_set(
+    paths: Annotated[tuple[Path, ...], Option("Files or folders of others.", argument="FILE…")],
+    *,
+    out: Annotated[Path | None, Option("Where to write; default: beside, as .safetensors.")] = None,
+    say: Say = silent,
+    **reading: Any,
+) -> list[Path]:
+    """Read other people's condensed sets and write them as ours. Files that carry code are refused, never run."""
+    from fyi_bench.formats import load_set, save_imported
+
+    if out is not None and len(paths) > 1:
+        raise UsageError("--out names one file, but several are to be imported.\nImport them one by one.")
+    places = []
+    for path in paths:
+        found = load_set(path, **reading)
+        places.append(save_imported(found, out or path.with_name(path.stem + ".imported.safetensors")))
+        for line in (*found.guesses, *found.warnings):
+            say(f"  {line}")
+        say(f"{path} -> {places[-1]}")
+    return places
+
+
+@tool("export", lambda places: map(str, places),
+      examples=("fyi-bench export set.safetensors --format dc --out res_DM_CIFAR10_ConvNet_10ipc.pt",
+                "fyi-bench export set.safetensors --format parquet --out train.parquet"))  # fmt: skip
+def export(
+    image_set: SetArgument,
+    path: Annotated[Path, Option("File or folder to write.", flag="--out")],
+    format: Annotated[str, Option("folder, parquet, dc, mtt …")],
+    *,
+    say: Say = silent,
+) -> list[Path]:
+    """Write a set for other people's readers."""
+    from fyi_bench.formats.exporters import export_set
+
+    exported = export_set(load(image_set) if isinstance(image_set, Path) else image_set, path, format)
+    for line in exported.notes:
+        say(f"  {line}")
+    return exported.paths
+
+
+def _unequalness_lines(found: Mapping[str, Any]) -> list[str]:
+    return [f"{found['what']}: {found['mean']:.4g} ± {found['std']:.2g} over {found['networks']} networks"
+            f" ({found['distance']} distance)"]  # fmt: skip
+
+
+@tool("unequalness", _unequalness_lines, json=True,
+      examples=("fyi-bench unequalness cifar10", "fyi-bench unequalness set.safetensors --distance dc"))  # fmt: skip
+def unequalness(
+    what: Annotated[str, Option("A file, or the name of a data set.", argument="SET|DATASET")],
+    *,
+    images: Annotated[int, Option("Real images a class, for a data set.")] = 10,
+    distance: Annotated[str, Option("dm or dc.")] = "dm",
+    networks: Annotated[int, Option("Random networks to average over.")] = 20,
+    seed: Annotated[int, Option("Of the networks, and of the images drawn.")] = 0,
+    data_root: Root = None,
+) -> dict[str, Any]:
+    """Symmetry score of a set or of real images (FYI eq. 5): 0 where every image's mirror image is there too."""
+    from distill.decode import decoded
+    from distill.fyi import set_unequalness
+    from distill.problem import Problem
+    from fyi_bench.data import DATASETS, load_dataset
+
+    if what in DATASETS:
+        data = load_dataset(what, data_root, test=False)
+        rows = Problem(data.train, data.space, images, seed).draw_rows(images, "unequalness").flatten()
+        chosen, space = data.train.select(rows), data.space
+    else:
+        chosen, space = decoded(load(Path(what))), None
+    found = set_unequalness(chosen, seed, networks=networks, distance=distance, space=space)
+    return {"what": what, "distance": distance, **found}
+
+
+@tool("report", lambda path: [f"report   {path}"], examples=("fyi-bench report", "fyi-bench report --store ~/runs"))
+def report(store: StoreFolder = None) -> Path:
+    """One self-contained HTML page out of everything the store holds; its place."""
+    from fyi_bench.present.report import report_of_store
+    from fyi_bench.store.store import Store
+
+    return report_of_store(Store(store))
