@@ -143,7 +143,7 @@ def load(path: str | Path, **options: Any) -> ImageSet:
 
 def export(image_set: ImageSet | str | Path, path: str | Path, format: str) -> list[Path]:
     """Write a set for other people's readers: 'dc', 'idc', 'mtt', 'dd-ranking', 'image-folder', 'parquet'."""
-    from fyi_bench.formats.exporters import export_set
+    from fyi_bench.formats.export import export_set
 
     given = load(image_set) if isinstance(image_set, str | Path) else image_set
     return export_set(given, path, format).paths

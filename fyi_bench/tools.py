@@ -168,7 +168,7 @@ def export(
     say: Say = silent,
 ) -> list[Path]:
     """Write a set for other people's readers."""
-    from fyi_bench.formats.exporters import export_set
+    from fyi_bench.formats.export import export_set
 
     exported = export_set(load(image_set) if isinstance(image_set, Path) else image_set, path, format)
     for line in exported.notes:

@@ -13,8 +13,10 @@ from downstream.protocol import protocol as protocol_of
 from fyi_bench import rng
 from fyi_bench.data.real import RealDataset
 from fyi_bench.run.types.accuracy import accuracy_cell
+from fyi_bench.run.types.architecture import real_source, set_source, train_cell
 from fyi_bench.run.types.distill import distill_cell
-from fyi_bench.store.store import Store
+from fyi_bench.store.store import RunSpec, Store
+from search_space import space720
 
 SEEDS_A_SET = 1000  # as `fyi-bench distill` draws the networks of a set
 
@@ -84,3 +86,43 @@ def fill(
             )
             with store.run(tested) as run:
                 run.finish({"value": value})
+
+
+def search(
+    store: Store,
+    arms: Mapping[tuple[str, str], Sequence[float | None]],
+    real: Sequence[float | None] = (),
+    data: RealDataset | None = None,
+    again: int = 0,
+    images: int | None = None,
+    tested: int = 100,
+    precision: str = "fp32",
+) -> None:
+    """Finish the runs of a search over the first architectures of the space by `quick`; None where one diverged.
+
+    arms: (method, flip) -> accuracy of each architecture. again: so many are trained on real images a second time.
+    images: of the real side; tested: test images.
+    """
+    data, ipc = data or tiny_dataset(), 50
+    sides = [(real_source(data, images, 0), seed, found) for seed, found in enumerate((real, real[:again]))]
+    for (method, flip), accuracies in arms.items():
+        chosen = recipe(method, data.name, ipc, "quick")
+        made = distill_cell(data, method, flip, ipc, 0, chosen, precision=precision)
+        with store.run(made) as run:
+            if not run.done:
+                run.finish({"set": "set.safetensors"})
+        sides.append((set_source(made, data.num_classes * ipc), SEEDS_A_SET, accuracies))
+    for source, seed, accuracies in sides:
+        rules = protocol_of("quick", "nas" if source.needs else "nas-reference")
+        for point, value in zip(space720.subset(max(1, len(accuracies))), accuracies, strict=False):
+            _finish(store, train_cell(data, source, point, rules, seed, tested, precision), value)
+
+
+def _finish(store: Store, spec: RunSpec, value: float | None) -> None:
+    with store.run(spec) as run:
+        if run.done:
+            return
+        if value is None:
+            run.mark_diverged({"message": "no longer finite", "step": 3})
+        else:
+            run.finish({"value": value})

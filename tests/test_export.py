@@ -13,7 +13,8 @@ from distill.image_set import ImageSet
 from distill.spaces import NormalizedSpace, PixelSpace, WhitenedSpace
 from fyi_bench.errors import DataError, UnknownNameError, UsageError
 from fyi_bench.formats import load_set
-from fyi_bench.formats.exporters import EXPORTERS, export_set, to_torch_dataset
+from fyi_bench.formats.base import FORMATS, formats_that
+from fyi_bench.formats.export import export_set, to_torch_dataset
 from importer_files import CIFAR10, CIFAR100, labels, normalised, pictures, whitened
 
 HALF_LEVEL = 0.5 / 255 + 1e-6
@@ -27,7 +28,7 @@ def a_set(images: torch.Tensor | None = None, space=CIFAR10, **facts) -> ImageSe
 
 
 def place(folder: Path, name: str) -> Path:
-    return folder / (name + EXPORTERS.get(name).suffix)
+    return folder / (name + FORMATS.get(name).suffix)
 
 
 def back(folder: Path, image_set: ImageSet, name: str, space=None, **options) -> ImageSet:
@@ -38,8 +39,10 @@ def back(folder: Path, image_set: ImageSet, name: str, space=None, **options) ->
 
 
 def test_every_exporter_has_an_importer_and_a_title():
-    assert set(EXPORTERS.names()) == {"fyi-bench", "dc", "idc", "mtt", "dd-ranking", "image-folder", "parquet"}
-    assert all(EXPORTERS.get(name).title for name in EXPORTERS)
+    writers = formats_that("write")
+    assert set(writers) == {"fyi-bench", "dc", "idc", "mtt", "dd-ranking", "image-folder", "parquet"}
+    assert all(writers[name].__doc__ for name in writers)
+    assert set(writers) <= set(formats_that("read"))
 
 
 @pytest.mark.parametrize("name", ["fyi-bench", "dc", "mtt", "dd-ranking"])

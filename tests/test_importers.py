@@ -11,7 +11,7 @@ import torch
 from distill.image_set import ImageSet
 from distill.spaces import NormalizedSpace, PixelSpace, WhitenedSpace
 from fyi_bench.errors import DataError
-from fyi_bench.formats import IMPORTERS, load_set, save_imported
+from fyi_bench.formats import FORMATS, load_set, save_imported
 from importer_files import (
     CIFAR10,
     CIFAR100,
@@ -35,10 +35,10 @@ def same(image_set: ImageSet, images: torch.Tensor, targets: torch.Tensor) -> bo
 
 
 def test_every_format_is_registered_with_a_title():
-    known = set(IMPORTERS.names())
+    known = set(FORMATS.names())
     assert known >= {"fyi-bench", "dc", "cafe", "datadam", "dm-continual", "dc-bench", "mtt", "ftd", "datm"}
     assert known >= {"dd-ranking", "idc", "dream", "idm", "haba", "kip", "frepo", "image-folder", "parquet", "tensors"}
-    assert all(IMPORTERS.get(name).title and IMPORTERS.get(name).name == name for name in known)
+    assert all(FORMATS.get(name).__doc__ and FORMATS.get(name).name == name for name in known)
 
 
 @pytest.mark.parametrize("old", [False, True])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,8 @@ import torch
 
 from distill.spaces import NormalizedSpace, PixelSpace, WhitenedSpace
 from fyi_bench.errors import DataError, FyiBenchError, UnknownNameError, UsageError
-from fyi_bench.formats import IMPORTERS, Format, Raw, load_set, register
+from fyi_bench.formats import FORMATS, Format, Raw, export_set, load_set
+from fyi_bench.formats.inspection import inspect_set
 from fyi_bench.formats.looks import look
 from fyi_bench.formats.origin import guessed
 from golden import golden
@@ -279,22 +281,71 @@ def test_guesses_and_warnings_go_into_the_file(tmp_path):
     assert len(story["files"]["res_DSA_CIFAR10_ConvNet_2ipc.pt"]) == 64
 
 
+@pytest.fixture
+def _formats_as_before():
+    before = dict(FORMATS._entries)
+    yield
+    FORMATS._entries.clear()
+    FORMATS._entries.update(before)
+
+
+@pytest.mark.usefixtures("_formats_as_before")
 def test_a_format_is_added_by_one_registration(tmp_path):
-    def recognise(source):
-        return "numbers as text" if source.name.endswith(".numbers") else ""
-
-    def read(source, options):
-        values = np.loadtxt(source.used(source.path)).reshape(-1, 3, 4, 4)
-        return Raw(values, np.arange(len(values)), space="pixel", space_reason="the test says so", num_classes=5)
-
     np.savetxt(tmp_path / "x.numbers", pictures(4, size=4).reshape(4, -1).numpy())
     with pytest.raises(DataError, match="no kind that is known"):
         load_set(tmp_path / "x.numbers")
-    entry = register(Format("numbers-of-a-test", "numbers in a text file", recognise, read))
+
+    @FORMATS.register("numbers-of-a-test")
+    class Numbers(Format):
+        """numbers in a text file"""
+
+        suffix, spaces = ".numbers", ("pixel",)
+
+        def looks(self, files):
+            return "numbers as text" if files.name.endswith(".numbers") else ""
+
+        def read(self, files, options):
+            values = np.loadtxt(files.used(files.path)).reshape(-1, 3, 4, 4)
+            return Raw(values, np.arange(len(values)), space="pixel", space_reason="the test says so", num_classes=5)
+
+        def write(self, image_set, path):
+            np.savetxt(path, image_set.images.flatten(1).numpy())
+            return [path]
+
     found = load_set(tmp_path / "x.numbers")
     assert found.format == "numbers-of-a-test"
     assert torch.allclose(found.image_set.images, pictures(4, size=4), atol=1e-6)
     assert found.image_set.num_classes == 5
+    assert inspect_set(tmp_path / "x.numbers")["format"] == "numbers-of-a-test"
+    exported = export_set(replace(found.image_set, lr=0.1), tmp_path / "y.numbers", "numbers-of-a-test")
+    assert exported.notes == ["the learned step size is not in the files"]
+    assert (tmp_path / "y.numbers").read_bytes() == (tmp_path / "x.numbers").read_bytes()
     with pytest.raises(ValueError, match="registered twice"):
-        register(Format(entry.name, "", recognise, read))
-    assert IMPORTERS.get(entry.name) is entry
+        FORMATS.register("numbers-of-a-test")(type("Other", (Format,), {}))
+    assert FORMATS.get("numbers-of-a-test") is Numbers
+
+
+@pytest.mark.usefixtures("_formats_as_before")
+def test_a_format_may_read_or_write_alone(tmp_path):
+    @FORMATS.register("written-only")
+    class WrittenOnly(Format):
+        """a text that nothing reads"""
+
+        suffix = ".txt"
+
+        def write(self, image_set, path):
+            path.write_text(str(len(image_set)))
+            return [path]
+
+    path = dc_file(tmp_path)
+    export_set(load_set(path).image_set, tmp_path / "n.txt", "written-only")
+    assert (tmp_path / "n.txt").read_text() == "20"
+    with pytest.raises(UnknownNameError, match="Unknown format 'written-only'"):
+        load_set(path, format="written-only")
+    with pytest.raises(UnknownNameError, match="Unknown export format 'haba'"):
+        export_set(load_set(path).image_set, tmp_path / "x", "haba")
+
+
+def test_a_misspelt_fact_is_answered_with_a_suggestion(tmp_path):
+    with pytest.raises(UnknownNameError, match="Did you mean 'dataset'"):
+        load_set(dc_file(tmp_path), dataste="cifar10")

@@ -109,7 +109,7 @@ def test_refusal_says_what_was_asked_for_and_how_to_convert(tmp_path):
         b"ctorch\nFloatStorage\nJ\x00\x00\x00\x40\x85R.",
         b"ctorch._utils\n_rebuild_wrapper_subclass\n)R.",
         b"ctorch.serialization\n_load\n)R.",
-        b"cfyi_bench.importers.load\nload_set\n)R.",
+        b"cfyi_bench.formats.load\nload_set\n)R.",
     ],
 )
 def test_only_tensors_and_plain_containers_may_be_asked_for(tmp_path, asked):

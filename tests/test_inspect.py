@@ -14,7 +14,8 @@ from distill.image_set import ImageSet
 from distill.spaces import PixelSpace, WhitenedSpace
 from fyi_bench.errors import DataError
 from fyi_bench.formats import load_set
-from fyi_bench.formats.inspection import find_duplicates, format_report, inspect_set
+from fyi_bench.formats.alike import find_duplicates
+from fyi_bench.formats.inspection import format_report, inspect_set
 from importer_files import CIFAR10, dc_file, labels, normalised, picture_folder, pictures, whitened
 
 

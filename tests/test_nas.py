@@ -21,7 +21,7 @@ from fyi_bench.run.types.architecture import real_source, set_cell, set_source, 
 from fyi_bench.run.worker import Worker, ensure
 from fyi_bench.session import Session
 from fyi_bench.stats import rank_report
-from fyi_bench.stats.misjudged import misjudged, ranks
+from fyi_bench.stats.rankings import misjudged, ranks
 from fyi_bench.store.store import Store
 from fyi_bench.tasks.nas import Question, nas_job
 from search_space import space720

@@ -15,9 +15,8 @@ from fyi_bench.present.faithful import faithful_words
 from fyi_bench.present.figures.nas import nas_figure
 from fyi_bench.present.report import report_html
 from fyi_bench.present.show_nas import show_nas
-from fyi_bench.present.tables import table
+from fyi_bench.present.tables.results import groups_of
 from fyi_bench.stats import STATISTICS, paired_rank_difference
-from fyi_bench.store.answers import save_answer
 from fyi_bench.store.store import Store
 from search_space import space720
 
@@ -70,16 +69,19 @@ def searched(record: dict) -> dict:
     return found | {"difference": found["differences"]["spearman_all"]}
 
 
-def test_table_b_reads_it(record, tmp_path):
-    store = Store(tmp_path)
-    save_answer(store, searched(record))
-    made = table("B", store)
-    row = next(row for row in made.rows if row.flip == "fyi")
-    cell = next(made.cell(row, column) for column in made.columns if column.metric == "spearman_all")
-    assert (cell.ours.mean, cell.difference["low"], cell.difference["pairs"]) == (0.7, 0.02, 6)
-    assert "0.700 [0.600, 0.800] (0.699)" in made.to("text")
-    assert "+0.100 [+0.020, +0.180] (+0.029)" in made.to("text")
-    assert "6 of 720 architectures" in made.to("text")
+def test_the_runs_of_a_search_have_the_numbers_of_its_record(record, monkeypatch):
+    monkeypatch.setattr(space720, "subset", lambda n, seed=0: tuple(CHEAP[:n]))
+    monkeypatch.setattr(nas, "budget", lambda name: nas.Budget(18, 30, 1.0))
+    groups = {(g.made["method"], g.made["flip"]): g for g in groups_of(Store(record["store"]))}
+    for arm in record["arms"]:
+        for metric in ("spearman_all", "spearman_top50"):
+            ours = groups[arm["method"], arm["flip"]].number(metric)
+            assert (ours is None) == (arm[metric]["value"] is None)
+            if ours is not None:
+                assert {"value": ours.mean, "low": ours.low, "high": ours.high} == arm[metric]
+                assert "6 of 720 architectures" in ours.differs
+    difference = groups["dm", "fyi"].minus(groups["dm", "none"], "spearman_all")
+    assert difference == record["differences"]["spearman_all"]
 
 
 def test_the_report_shows_words_dots_and_factors(record):

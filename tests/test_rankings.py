@@ -7,25 +7,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plain_ranks import bootstrap, kendall, regret, spearman, top_k_recall, top_subset
 from scipy import stats as scipy_stats
 
 from fyi_bench.errors import UsageError
 from fyi_bench.rng import numpy_stream
-from fyi_bench.stats import (
-    STATISTICS,
-    bootstrap,
-    kendall,
-    noise_ceiling,
-    paired_rank_difference,
-    rank_report,
-    regret,
-    resampled_indices,
-    scores,
-    spearman,
-    top_k_recall,
-    top_subset,
-)
+from fyi_bench.stats import STATISTICS, paired_rank_difference, rank_report
+from fyi_bench.stats.intervals import resampled_indices
 from fyi_bench.stats.rank_kernel import RankKernel
+from fyi_bench.stats.rankings import _STATISTICS, scores
 
 FRACTIONS = {"all": 1.0, "top50": 0.5, "top20": 0.2, "top10": 0.1, "top5": 0.05}
 tied = st.integers(0, 6).map(float)  # few values, so that ties are frequent
@@ -39,54 +29,66 @@ def pair(n=40, seed=0, noise=1.0, digits=1):
     return np.round(real, digits), np.round(real + noise * random.normal(size=n), digits)
 
 
+def fast(name, x, y):
+    """One statistic of one ranking, as the reports have it."""
+    kernel = RankKernel(scores(x), scores(y))
+    return float(_STATISTICS[name](kernel, np.ones((1, kernel.n)))[0])
+
+
 @given(rankings)
 def test_correlations_equal_scipys(pairs):
     x, y = map(np.array, zip(*pairs, strict=True))
     if np.ptp(x) == 0 or np.ptp(y) == 0:
-        assert math.isnan(spearman(x, y))
-        assert math.isnan(kendall(x, y))
+        assert math.isnan(fast("spearman_all", x, y))
+        assert math.isnan(fast("kendall_all", x, y))
         return
-    assert spearman(x, y) == pytest.approx(scipy_stats.spearmanr(x, y).statistic)
-    assert kendall(x, y) == pytest.approx(scipy_stats.kendalltau(x, y).statistic)
-    assert spearman(x, y) == pytest.approx(spearman(y, x))
-    assert spearman(np.exp(x), y) == spearman(x, y)
-    assert spearman(-x, y) == pytest.approx(-spearman(x, y))
+    assert fast("spearman_all", x, y) == pytest.approx(scipy_stats.spearmanr(x, y).statistic)
+    assert fast("kendall_all", x, y) == pytest.approx(scipy_stats.kendalltau(x, y).statistic)
+    assert fast("spearman_all", x, y) == pytest.approx(fast("spearman_all", y, x))
+    assert fast("spearman_all", np.exp(x), y) == fast("spearman_all", x, y)
+    assert fast("spearman_all", -x, y) == pytest.approx(-fast("spearman_all", x, y))
 
 
 def test_correlations_by_hand():
-    assert spearman([1, 2, 3, 4], [1, 3, 2, 4]) == pytest.approx(1 - 6 * 2 / (4 * 15))
-    assert kendall([1, 2, 3, 4], [1, 3, 2, 4]) == pytest.approx(4 / 6)
-    assert kendall([1, 1, 2], [1, 2, 3]) == pytest.approx(2 / math.sqrt(2 * 3))
+    assert fast("spearman_all", [1, 2, 3, 4], [1, 3, 2, 4]) == pytest.approx(1 - 6 * 2 / (4 * 15))
+    assert fast("kendall_all", [1, 2, 3, 4], [1, 3, 2, 4]) == pytest.approx(4 / 6)
+    assert fast("kendall_all", [1, 1, 2], [1, 2, 3]) == pytest.approx(2 / math.sqrt(2 * 3))
 
 
 def test_fewer_than_three_or_constant_is_undefined():
-    assert math.isnan(spearman([1, 2], [1, 2]))
-    assert math.isnan(kendall([], []))
-    assert math.isnan(spearman([1, 1, 1], [1, 2, 3]))
+    assert math.isnan(fast("spearman_all", [1, 2], [1, 2]))
+    assert rank_report([], [])["kendall_all"]["value"] is None
+    assert math.isnan(fast("spearman_all", [1, 1, 1], [1, 2, 3]))
 
 
 def test_failed_architectures_rank_last_and_tie():
     assert scores([0.5, None, math.nan, math.inf, -1]).tolist() == [0.5, -math.inf, -math.inf, -math.inf, -1]
     real = [0.9, 0.8, 0.7, 0.1, 0.2]
-    assert spearman(real, [0.9, 0.8, 0.7, None, math.nan]) == spearman(real, [0.9, 0.8, 0.7, -5, -5])
+    failed, low = [0.9, 0.8, 0.7, None, math.nan], [0.9, 0.8, 0.7, -5, -5]
+    assert fast("spearman_all", real, failed) == fast("spearman_all", real, low)
     report = rank_report([*real, None], [0.9, None, 0.7, math.nan, 0.2, 0.1], resamples=20)
     assert (report["evaluated"], report["failed"], report["failed_real"]) == (6, 2, 1)
 
 
 def test_different_lengths_are_an_error():
     with pytest.raises(UsageError, match="same architectures"):
-        spearman([1, 2, 3], [1, 2])
-    with pytest.raises(UsageError, match="1 or more"):
-        regret([1, 2, 3], [1, 2, 3], k=0)
+        rank_report([1, 2, 3], [1, 2])
 
 
-def test_top_subset_takes_the_best_and_all_tied_with_the_last():
-    assert top_subset([5, 1, 4, 2], 0.5).tolist() == [0, 2]
-    assert top_subset([5, 1, 4, 4], 0.5).tolist() == [0, 2, 3]
-    assert top_subset([5, 1, 4], 0.5).tolist() == [0, 2]  # ceil(1.5)
-    assert len(top_subset(np.arange(30), 0.1)) == 3  # not 4, though 0.1 * 30 is a little above 3 in binary
-    assert top_subset([1.0, None], 0.01).tolist() == [0]
-    assert top_subset([], 0.5).tolist() == []
+@pytest.mark.parametrize(
+    ("real", "fraction", "taken"),
+    [
+        ([5, 1, 4, 2], 0.5, [0, 2]),
+        ([5, 1, 4, 4], 0.5, [0, 2, 3]),
+        ([5, 1, 4], 0.5, [0, 2]),  # ceil(1.5)
+        (range(30), 0.1, [27, 28, 29]),  # not 4, though 0.1 * 30 is a little above 3 in binary
+        ([1.0, None], 0.01, [0]),
+    ],
+)
+def test_top_subset_takes_the_best_and_all_tied_with_the_last(real, fraction, taken):
+    kernel = RankKernel(scores(real), scores(real))
+    assert np.flatnonzero(kernel.top(np.ones((1, kernel.n)), fraction)[0]).tolist() == taken
+    assert top_subset(real, fraction).tolist() == taken
 
 
 def test_recall_by_hand():
@@ -119,9 +121,10 @@ def test_regret_by_hand_and_with_failures():
     real = [0.9, 0.8, 0.5, None]
     assert regret(real, [1, 2, 3, 0]) == pytest.approx(0.4)
     assert regret(real, [1, 2, 3, 0], k=2) == pytest.approx(0.1)
-    assert regret(real, real) == 0.0
-    assert regret(real, [0, 0, 0, 1]) == pytest.approx(0.4)  # a failed choice is worth the worst that exists
-    assert math.isnan(regret([None, None], [1, 2]))
+    assert fast("regret", real, [1, 2, 3, 0]) == pytest.approx(0.4)
+    assert regret(real, real) == fast("regret", real, real) == 0.0
+    assert fast("regret", real, [0, 0, 0, 1]) == pytest.approx(0.4)  # a failed choice is worth the worst that exists
+    assert math.isnan(fast("regret", [None, None], [1, 2]))
 
 
 def plain(name, real, proxy):
@@ -156,7 +159,7 @@ def test_the_fast_statistics_equal_scipy_on_tied_resamples(pairs):
     x, y = map(np.array, zip(*pairs, strict=True))
     rows = resampled_indices(len(x), 0, 10)
     weights = np.stack([np.bincount(row, minlength=len(x)) for row in rows]).astype(float)
-    kernel = RankKernel(x, y, x)
+    kernel = RankKernel(x, y)
     for fast, slow in ((kernel.spearman, spearman), (kernel.kendall, kendall)):
         expected = [slow(x[row], y[row]) for row in rows]
         assert fast(weights) == pytest.approx(np.array(expected), abs=1e-12, nan_ok=True)
@@ -171,12 +174,11 @@ def test_a_report_of_few_architectures_says_none():
 
 
 def test_equal_rankings_reach_the_ceiling_everywhere():
-    real, other = pair(n=120, noise=0.3)
-    report = noise_ceiling(real, np.exp(real), resamples=100)
+    real, _ = pair(n=120, noise=0.3)
+    report = rank_report(real, np.exp(real), resamples=100)
     for name in set(STATISTICS) - {"regret"}:
         assert report[name] == {"value": 1.0, "low": 1.0, "high": 1.0}, name
     assert report["regret"] == {"value": 0.0, "low": 0.0, "high": 0.0}
-    assert noise_ceiling(real, other, resamples=100) == rank_report(real, other, resamples=100)
 
 
 def test_the_order_of_architectures_does_not_change_values():

@@ -6,17 +6,32 @@ import csv
 import io
 import math
 import re
+from importlib.metadata import EntryPoint
 
 import pytest
 
 import fyi_bench
+from downstream import nas
 from fyi_bench.errors import UnknownNameError
 from fyi_bench.files import write_json
+from fyi_bench.present.missing import Missing
 from fyi_bench.present.published import published
-from fyi_bench.present.tables import FORMS, LAYOUTS, Missing, layout, missing, same_architecture, table
+from fyi_bench.present.tables import (
+    FORMS,
+    LAYOUTS,
+    Column,
+    Layout,
+    Row,
+    layout,
+    missing,
+    same_architecture,
+    table,
+)
+from fyi_bench.stats import paired_rank_difference, rank_report
 from fyi_bench.store.store import Store
 from sample_records import record
-from sample_store import fill, tiny_dataset
+from sample_store import fill, search, tiny_dataset
+from search_space import ranking, space720
 
 
 @pytest.fixture
@@ -24,11 +39,11 @@ def store(tmp_path) -> Store:
     return Store(tmp_path / "runs")
 
 
-def cell(made, method, flip, dataset="cifar10", ipc=10, arch="convnet3"):
-    """The cell of a table at this place."""
+def entry(made, method, flip, dataset="cifar10", ipc=10, arch="convnet3"):
+    """The entry of a table at this row and column."""
     row = next(r for r in made.rows if (r.method, r.flip) == (method, flip))
     column = next(c for c in made.columns if (c.dataset, c.ipc, c.arch) == (dataset, ipc, arch))
-    return made.cell(row, column)
+    return made.entry(row, column)
 
 
 def test_every_published_number_has_its_place():
@@ -47,7 +62,7 @@ def test_an_unknown_table_is_answered_with_those_there_are(store):
 
 def test_values_of_all_sets_and_networks_are_pooled(store):
     fill(store, "dm", "none", {0: [0.48, 0.49], 1: [0.50, 0.45]})
-    found = cell(table("1", store), "dm", "none")
+    found = entry(table("1", store), "dm", "none")
     assert found.ours.mean == pytest.approx(0.48)
     assert found.ours.std == pytest.approx(math.sqrt((0 + 1 + 4 + 9) / 4) / 100)
     assert found.published.value == 0.489
@@ -67,13 +82,13 @@ def test_values_of_all_sets_and_networks_are_pooled(store):
 )
 def test_verdict_follows_its_rule(store, values, verdict):
     fill(store, "dm", "none", {0: values})
-    assert cell(table("1", store), "dm", "none").verdict == verdict
+    assert entry(table("1", store), "dm", "none").verdict == verdict
 
 
 def test_quick_numbers_are_never_compared_and_always_marked(store):
     fill(store, "dm", "none", {0: [0.489, 0.489]}, protocol="quick", arch="convnet")
     made = table("1", store)
-    found = cell(made, "dm", "none")
+    found = entry(made, "dm", "none")
     assert made.protocol == "quick"
     assert found.verdict == "not compared: quick ≠ paper"
     assert "protocol quick ≠ paper" in found.ours.differs
@@ -85,10 +100,10 @@ def test_protocols_never_meet_in_a_cell(store):
     fill(store, "dm", "none", {0: [0.40, 0.41]}, protocol="quick", arch="convnet")
     fill(store, "dm", "none", {0: [0.48]}, protocol="paper")
     fill(store, "dm", "none", {0: [0.10]}, protocol="quick+epochs=3", arch="convnet")
-    assert list(cell(table("1", store), "dm", "none").ours.values.values()) == [0.48]
-    assert list(cell(table("1", store, "quick"), "dm", "none").ours.values.values()) == [0.40, 0.41]
+    assert list(entry(table("1", store), "dm", "none").ours.values.values()) == [0.48]
+    assert list(entry(table("1", store, "quick"), "dm", "none").ours.values.values()) == [0.40, 0.41]
     changed = table("1", store, "quick+epochs=3")
-    assert list(cell(changed, "dm", "none").ours.values.values()) == [0.10]
+    assert list(entry(changed, "dm", "none").ours.values.values()) == [0.10]
     assert "Not shown: 1 result of the protocol paper (--protocol paper)." in changed.notes
     assert any(m.command.endswith("--protocol quick --set epochs=3 --arch convnet") for m in changed.missing)
 
@@ -96,44 +111,48 @@ def test_protocols_never_meet_in_a_cell(store):
 def test_a_changed_recipe_is_left_out_and_named(store):
     fill(store, "dm", "none", {0: [0.9]}, lr_img="0.5")
     made = table("1", store)
-    assert cell(made, "dm", "none").ours is None
+    assert entry(made, "dm", "none").ours is None
     assert any("DM, 10 IPC, made with lr_img 0.5, not 1" in note for note in made.notes)
 
 
 def test_other_precisions_stay_apart(store):
     fill(store, "dm", "none", {0: [0.9] * 3}, precision="bf16")
-    assert "precision bf16" in cell(table("1", store), "dm", "none").ours.differs
+    assert "precision bf16" in entry(table("1", store), "dm", "none").ours.differs
     fill(store, "dm", "none", {0: [0.5]})
-    assert list(cell(table("1", store), "dm", "none").ours.values.values()) == [0.5]
+    assert list(entry(table("1", store), "dm", "none").ours.values.values()) == [0.5]
 
 
-def test_other_data_stay_apart_and_their_gaps_are_named(store):
-    part = tiny_dataset(each=55, note="25,000 of 50,000 train images")
+@pytest.mark.parametrize("said", ["run", "record"])
+def test_other_data_stay_apart_and_their_gaps_are_named(store, said):
+    """By the runs themselves, or by the records of commands: older runs do not say it."""
+    note = "25,000 of 50,000 train images"
+    part = tiny_dataset(each=55, note=note if said == "run" else "")
     fill(store, "dm", "none", {0: [0.4, 0.5]}, data=part)
     fill(store, "dm", "none", {0: [0.9]})
-    arms = [{"method": "dm", "flip": "none", "ipc": 10}]
-    found = record("note", arms, data={"note": part.note, "train": part.train_digest})
-    write_json(store.root / "reports" / "note-1.json", found)
-    ours = cell(table("1", store), "dm", "none").ours
+    if said == "record":
+        arms = [{"method": "dm", "flip": "none", "ipc": 10}]
+        found = record("note", arms, data={"note": note, "train": part.train_digest})
+        write_json(store.root / "reports" / "note-1.json", found)
+    ours = entry(table("1", store), "dm", "none").ours
     assert list(ours.values.values()) == [0.4, 0.5]
-    assert "data: 25,000 of 50,000 train images" in ours.differs
+    assert f"data: {note}" in ours.differs
 
 
 def test_the_difference_is_paired_by_set(store):
     fill(store, "dm", "none", {0: [0.40, 0.42], 1: [0.44, 0.46], 2: [0.40, 0.40]})
     fill(store, "dm", "fyi", {0: [0.42, 0.44], 1: [0.48, 0.50], 3: [0.9, 0.9]})
-    found = cell(table("1", store), "dm", "fyi")
+    found = entry(table("1", store), "dm", "fyi")
     assert found.difference["pairs"] == 2
     assert found.difference["mean"] == pytest.approx(0.03)
     assert found.difference["low"] < 0.03 < found.difference["high"]
     assert found.published_difference == pytest.approx(0.042)
-    assert cell(table("1", store), "dm", "none").difference is None
+    assert entry(table("1", store), "dm", "none").difference is None
 
 
 def test_with_one_set_a_pair_is_a_network(store):
     fill(store, "dm", "none", {0: [0.40, 0.42, 0.44]})
     fill(store, "dm", "fyi", {0: [0.42, 0.43, 0.47]})
-    difference = cell(table("1", store), "dm", "fyi").difference
+    difference = entry(table("1", store), "dm", "fyi").difference
     assert difference["pairs"] == 3
     assert difference["mean"] == pytest.approx(0.02)
 
@@ -141,16 +160,16 @@ def test_with_one_set_a_pair_is_a_network(store):
 def test_arms_of_different_precision_are_not_paired(store):
     fill(store, "dm", "none", {0: [0.40, 0.42]})
     fill(store, "dm", "fyi", {0: [0.42, 0.43]}, precision="bf16")
-    assert cell(table("1", store), "dm", "fyi").difference is None
+    assert entry(table("1", store), "dm", "fyi").difference is None
 
 
 def test_architectures_go_to_their_columns(store):
     fill(store, "dsa", "fyi", {0: [0.6]}, ipc=50)
     fill(store, "dsa", "fyi", {0: [0.5]}, ipc=50, arch="vgg11")
     made = table("3", store)
-    assert cell(made, "dsa", "fyi", ipc=50).ours.mean == 0.6
-    assert cell(made, "dsa", "fyi", ipc=50, arch="vgg11").ours.mean == 0.5
-    hole = next(m for m in made.missing if "DSA + FYI, ResNet18" in m.cells)
+    assert entry(made, "dsa", "fyi", ipc=50).ours.mean == 0.6
+    assert entry(made, "dsa", "fyi", ipc=50, arch="vgg11").ours.mean == 0.5
+    hole = next(m for m in made.missing if "DSA + FYI, ResNet18" in m.fills)
     assert hole.architectures == ("convnet", "vgg11", "resnet18")  # DSA alone has none of them yet
     assert hole.command.endswith("--protocol paper --arch convnet --arch vgg11 --arch resnet18")
 
@@ -167,47 +186,116 @@ def test_other_flips_are_compared_with_the_plain_method(store):
     fill(store, "dm", "none", {0: [0.60, 0.61]}, ipc=50)
     fill(store, "dm", "vertical", {0: [0.58, 0.60]}, ipc=50)
     made = table("4", store)
-    found = cell(made, "dm", "vertical", ipc=50)
+    found = entry(made, "dm", "vertical", ipc=50)
     assert found.difference["mean"] == pytest.approx(-0.015)
     assert found.verdict == "nothing published"
     assert len(made.existing()) == 20
     assert "picture" in made.notes[0]
 
 
-def nas_record(protocol="paper", **more):
-    """An architecture search with and without FYI."""
-    keys = ("spearman_all", "spearman_top50", "kendall_all", "kendall_top50", "top10_recall", "regret")
-    arms = [
-        {"method": "mtt", "flip": flip, "ipc": 50, "space": 720, "evaluated": 720, "failed": 0}
-        | {key: {"value": value, "low": value - 0.05, "high": value + 0.05} for key in keys}
-        for flip, value in (("none", 0.65), ("fyi", 0.7))
-    ]
-    return record("nas", arms, protocol=protocol, ceiling={}, reference={}, **more)
+REAL = [0.30 + 0.01 * (7 * k % 12) for k in range(12)]
+PLAIN, FLIPPED = [0.2 + 0.01 * (5 * k % 12) for k in range(12)], [None, *REAL[1:]]
+ARMS = {("mtt", "none"): PLAIN, ("mtt", "fyi"): FLIPPED}
 
 
-def test_rank_correlations_come_from_searches(store):
-    difference = {"spearman_all": {"mean": 0.05, "low": 0.01, "high": 0.09, "pairs": 720}}
-    write_json(store.root / "reports" / "nas-1.json", nas_record(differences=difference))
+def of_search(made, flip, metric="spearman_all"):
+    """The entry of a table of searches."""
+    row = next(r for r in made.rows if (r.method, r.flip) == ("mtt", flip))
+    return made.entry(row, next(c for c in made.columns if c.metric == metric))
+
+
+def in_training_order(values):
+    """Values of the first architectures of the space in the order in which a search trains them."""
+    points = space720.subset(len(values))
+    return [values[points.index(point)] for point in nas.cheap_first(points, 3, 32, 10)]
+
+
+def test_rank_correlations_come_from_the_runs_of_searches(store):
+    search(store, ARMS, REAL, again=6)
     made = table("B", store)
-    row = next(r for r in made.rows if r.flip == "fyi")
-    by_metric = {c.metric: made.cell(row, c) for c in made.columns}
-    assert by_metric["spearman_all"].ours.mean == 0.7
-    assert by_metric["spearman_all"].difference["low"] == 0.01
-    assert by_metric["time_min"].ours is None
+    real, plain, flipped = map(in_training_order, (REAL, PLAIN, FLIPPED))
+    report, difference = rank_report(real, flipped), paired_rank_difference(real, flipped, plain)
+    for metric in ("spearman_all", "spearman_top50"):
+        found = of_search(made, "fyi", metric)
+        ours = {"value": found.ours.mean, "low": found.ours.low, "high": found.ours.high}
+        assert ours == report[metric]
+        assert found.difference == difference[metric]
+    assert of_search(made, "none").difference is None
+    assert of_search(made, "fyi", "time_min").ours is None
+    assert of_search(made, "fyi").ours.differs == ("protocol quick ≠ paper", "12 of 720 architectures")
     assert made.missing == []
-    assert "0.700 [0.650, 0.750] (0.699)" in made.to("text")
-    assert "+0.050 [+0.010, +0.090] (+0.029)" in made.to("text")
+    assert f"{report['spearman_all']['value']:.3f} [" in made.to("text")
+
+
+def test_a_store_from_another_machine_has_the_same_tables(store, tmp_path):
+    fill(store, "dm", "none", {0: [0.48, 0.49]}, ipc=50)
+    search(store, ARMS, REAL)
+    other = Store(tmp_path / "other")
+    other.merge(store.root)
+    for name in ("1", "B"):
+        assert table(name, other).to("csv") == table(name, store).to("csv")
+
+
+def test_a_search_under_way_is_a_hole_and_said(store, monkeypatch):
+    """Cheap architectures come first, and are no sample of the space."""
+    cheap = tuple(nas.cheap_first(space720.SPACE, 3, 32, 10))
+    with monkeypatch.context() as patch:
+        patch.setattr(space720, "subset", lambda count: cheap[:count])
+        search(store, ARMS, REAL)
+    made = table("B", store)
+    assert of_search(made, "none").ours is None
+    assert "Not shown: MTT, all, the search is not finished." in made.notes
+    assert made.missing[0].fills[-1] == "MTT + FYI, Spearman all"
+    search(store, ARMS, REAL)
+    assert of_search(table("B", store), "none").ours.differs[-1] == "12 of 720 architectures"
+
+
+def test_a_real_side_made_in_another_way_is_said(store):
+    search(store, ARMS, REAL, images=200)
+    assert of_search(table("B", store), "fyi").ours.differs[-1] == "real side: protocol quick, 200 images"
+    search(store, ARMS, REAL)
+    assert of_search(table("B", store), "fyi").ours.differs[-1] == "12 of 720 architectures"
+
+
+def test_a_ranking_of_the_package_stands_for_a_real_side_that_was_not_trained(store):
+    points = space720.subset(36)
+    proxy = [0.3 + 0.01 * (7 * k % 36) for k in range(36)]
+    search(store, {("mtt", "none"): proxy}, data=tiny_dataset(each=200), tested=2000)
+    assert of_search(table("B", store), "none").ours is None  # measured in bf16
+    search(store, {("mtt", "none"): proxy}, data=tiny_dataset(each=200), tested=2000, precision="bf16")
+    found = of_search(table("B", store), "none").ours
+    real = ranking.load("cifar10-quick-bf16").scores(0)
+    in_order = nas.cheap_first(points, 3, 32, 10)
+    expected = rank_report([real[p.name] for p in in_order], [proxy[points.index(p)] for p in in_order])
+    assert (found.mean, found.low) == (expected["spearman_all"]["value"], expected["spearman_all"]["low"])
 
 
 def test_searches_on_other_data_or_protocols_stay_out(store):
-    write_json(store.root / "reports" / "nas-1.json", nas_record(dataset="cifar100"))
-    write_json(store.root / "reports" / "nas-2.json", nas_record(protocol="quick"))
+    search(store, ARMS, REAL, data=tiny_dataset("cifar100", 100, each=10))
+    search(store, ARMS, REAL)
     made = table("B", store, "paper")
-    assert all(c.ours is None for c in made.existing())
-    assert any("protocol quick" in note for note in made.notes)
+    assert all(one.ours is None for one in made.existing())
+    assert "Not shown: 2 results of the protocol quick (--protocol quick)." in made.notes
     assert [m.command for m in made.missing] == [
         "fyi-bench nas --method mtt --fyi --dataset cifar10 --ipc 50 --protocol paper"
     ]
+
+
+def test_a_table_more_is_one_function(store, monkeypatch):
+    """As a plug-in's entry point of the group `fyi_bench.tables` gives it."""
+    column = Column("cifar10", 10, "convnet3", "accuracy", "", "10 IPC")
+    rows = (Row("dm", "none", "DM"), Row("dm", "fyi", "DM + FYI"))
+    point = EntryPoint("mine", "mine:layout", "fyi_bench.tables")
+    monkeypatch.setattr(EntryPoint, "load", lambda self: lambda: Layout("Mine", rows, (column,)))
+    monkeypatch.setitem(LAYOUTS.__dict__, "_points", {"mine": [point]})
+    try:
+        fill(store, "dm", "fyi", {0: [0.5]})
+        made = table("mine", store)
+        assert made.name == "mine"
+        assert entry(made, "dm", "fyi").ours.mean == 0.5
+        assert made.missing[0].fills == ("DM, 10 IPC",)
+    finally:
+        LAYOUTS._entries.pop("mine", None)
 
 
 def test_one_command_fills_both_arms():
@@ -217,19 +305,19 @@ def test_one_command_fills_both_arms():
     assert (
         one.command == "fyi-bench distill --method dm --fyi --dataset cifar10 --ipc 10 --protocol quick --arch convnet"
     )
-    assert one.cells == ("DM, CIFAR-10 10 IPC", "DM + FYI, CIFAR-10 10 IPC")
+    assert one.fills == ("DM, CIFAR-10 10 IPC", "DM + FYI, CIFAR-10 10 IPC")
     alone = next(m for m in found if m.method == "cafe")
     assert "--fyi" not in alone.command
     assert "--flip random" in next(m for m in missing("A", "paper") if m.flip == "random").command
 
 
 def test_what_is_there_is_no_hole(store):
-    everything = sum(len(m.cells) for m in missing("1", "paper"))
+    everything = sum(len(m.fills) for m in missing("1", "paper"))
     fill(store, "dm", "none", {0: [0.5]})
     left = missing("1", "paper", store, estimate=lambda one: 60.0 * one.ipc)
-    assert sum(len(m.cells) for m in left) == everything - 1
+    assert sum(len(m.fills) for m in left) == everything - 1
     one = next(m for m in left if (m.method, m.dataset, m.ipc) == ("dm", "cifar10", 10))
-    assert one.cells == ("DM + FYI, CIFAR-10 10 IPC",)
+    assert one.fills == ("DM + FYI, CIFAR-10 10 IPC",)
     assert one.seconds == 600.0
 
 
@@ -240,7 +328,7 @@ def test_a_diverged_or_unfinished_set_is_a_hole(store):
     made = distill_cell(tiny_dataset(), "dm", "none", 10, 0, recipe("dm", "cifar10", 10, "paper"))
     with store.run(made) as run:
         run.mark_diverged({"message": "no longer finite", "step": 3})
-    assert cell(table("1", store), "dm", "none").verdict == "not run"
+    assert entry(table("1", store), "dm", "none").verdict == "not run"
 
 
 def test_estimates_come_from_the_plan_of_the_command(monkeypatch, tmp_path):
@@ -366,7 +454,7 @@ def test_fewer_networks_are_the_same_procedure():
 def test_one_network_stands_in_the_table_with_a_word_and_the_holes_repeat_what_was_asked(store):
     fill(store, "dm", "none", {0: [0.48]}, protocol="quick+nets=1", arch="convnet")
     made = table("1", store, "quick+nets=1")
-    shown = [cell.ours for cell in made.cells.values() if cell.ours is not None]
+    shown = [one.ours for one in made.filled()]
     assert [(ours.mean, ours.protocol) for ours in shown] == [(0.48, "quick")]
     assert any("1 of 3 networks" in words for words in shown[0].differs)
     assert all("--protocol quick --set nets=1" in hole.command for hole in made.missing)

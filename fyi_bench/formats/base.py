@@ -1,26 +1,35 @@
-"""The parts of an import: what a format is, what its reader hands over, and what the caller gets."""
+"""The parts of a format: what it is, what its reader hands over, and what the callers get."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from fyi_bench.formats.common import SIZE_BUDGET
+from fyi_bench.errors import UnknownNameError
+from fyi_bench.formats.opening import SIZE_BUDGET
 from fyi_bench.registry import Registry
 
 if TYPE_CHECKING:
     from distill.image_set import ImageSet
     from distill.spaces import Space
-    from fyi_bench.formats.source import Source
+    from fyi_bench.formats.input_files import InputFiles
 
 LAST = -1
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the caller states about a file; None = guess it, and say so. The fields are those of `load_set`."""
+    """What the caller states about a file; None = guess it, and say so.
+
+    dataset: what it was made from. space: 'pixel', 'normalized', 'zca' or a Space; mean and std: constants of
+    'normalized' (one a channel); zca: the ZCA Space, or the data set its matrix is fitted to. ipc: images per class.
+    factor: tiles a side of each image (IDC). experiment: which of several in one file, counted from the end if
+    negative; step: which step of a continual file (default: all). labels: what soft rows are, 'hard' (take the
+    largest), 'logits' or 'probabilities'. lr: learned step size. data_root: folder of real data, for ZCA.
+    max_bytes: what the file may unpack to.
+    """
 
     dataset: str | None = None
     space: str | Space | None = None
@@ -44,8 +53,8 @@ class Raw:
     images: a tensor or array in any layout and type (`pixels` mends it). labels: likewise, or None where the file
     has none (then they are class-major). label_kind: 'hard', 'probabilities', 'logits', 'targets' (regression
     targets) or '' where the numbers must tell. space: 'pixel', 'normalized' or 'zca' where the format says
-    so, with the reason. method: the name of the method, as far as it is known. family: whose channel constants.
-    dataset: what the file says it was made from. finished: an ImageSet that needs no further guess.
+    so, with the reason. method: the name of the method, as far as it is known. dataset: what the file says it was
+    made from. finished: an ImageSet that needs no further guess.
     """
 
     images: Any = None
@@ -58,7 +67,6 @@ class Raw:
     num_classes: int | None = None
     dataset: str = ""
     method: str = ""
-    family: str = ""
     factor: int = 1
     decode_type: str = "single"
     lr: float | None = None
@@ -68,24 +76,56 @@ class Raw:
     finished: ImageSet | None = None
 
 
-@dataclass(frozen=True)
 class Format:
-    """A layout of files.
+    """A public layout of files: a subclass says how it is read (`looks`, `read`), written (`write`), or both.
 
-    title: one line for listings. recognise(source): why the source is of this layout, or ''; it may raise DataError
-    for content that is damaged. read(source, options): the content; DataError where it is not of this layout.
-    rank: formats are tried from low to high, so that special ones come before those they are a case of.
-    family: whose channel constants its makers used ('dc' or 'mtt', see `fyi_bench.data.statistics`).
-    takes: which of the options 'experiment' and 'step' mean something for it.
+    Its docstring's first line is its title. A file in `fyi_bench/formats/layouts` is found by being there, a plug-in's
+    by its entry point of the group `fyi_bench.formats`.
+    rank: formats are tried from low to high, so that special ones come before those they are a case of. family: whose
+    channel constants its makers use ('dc' or 'mtt', see `fyi_bench.data.statistics`). takes: which of the options
+    'experiment' and 'step' mean something for it.
+    suffix: of the one file it writes; '' = it writes a folder. spaces: kinds of space its readers expect, the first
+    being what others are converted to; empty = any, kept as it is. bytes_only: images are written as uint8 pixels.
+    tiles, soft: whether it can say that images hold several tiles, and soft labels with a learned step size.
     """
 
-    name: str
-    title: str
-    recognise: Callable[[Source], str]
-    read: Callable[[Source, Options], Raw]
-    rank: int = 50
-    family: str = "dc"
-    takes: tuple[str, ...] = ()
+    name: ClassVar[str]
+    rank: ClassVar[int] = 50
+    family: ClassVar[str] = "dc"
+    takes: ClassVar[tuple[str, ...]] = ()
+    suffix: ClassVar[str] = ""
+    spaces: ClassVar[tuple[str, ...]] = ()
+    bytes_only: ClassVar[bool] = False
+    tiles: ClassVar[bool] = False
+    soft: ClassVar[bool] = False
+
+    def looks(self, files: InputFiles) -> str:
+        """Why the files are of this layout, or '' (then others are tried); DataError for damaged content."""
+        return ""
+
+    def read(self, files: InputFiles, options: Options) -> Raw:
+        """What the files hold; DataError where they are not of this layout."""
+        raise NotImplementedError(self.name)
+
+    def write(self, image_set: ImageSet, path: Path) -> list[Path]:
+        """The files it wrote. The set comes as the format can hold it; what that lost has been told."""
+        raise NotImplementedError(self.name)
+
+
+def formats_that(can: str) -> dict[str, Format]:
+    """The usable formats by name that can 'read' or 'write'."""
+    found, _ = FORMATS.usable()
+    return {name: entry() for name, entry in found.items() if getattr(entry, can) is not getattr(Format, can)}
+
+
+def named_format(name: str, can: str) -> Format:
+    """The format of this name, which can 'read' or 'write'. Raises UnknownNameError, PluginError for a broken one."""
+    known = formats_that(can)
+    if name in FORMATS and name not in known:
+        FORMATS.get(name)  # says what is wrong with a broken one
+    if name not in known:
+        raise UnknownNameError("export format" if can == "write" else "format", name, known)
+    return known[name]
 
 
 @dataclass(frozen=True)
@@ -98,13 +138,7 @@ class Imported:
     warnings: list[str]
 
 
-# name -> format; a file in `fyi_bench/formats/layouts` registers by being there
-IMPORTERS: Registry[Format] = Registry(
+# name -> format
+FORMATS: Registry[type[Format]] = Registry(
     "format", package="fyi_bench.formats.layouts", group="fyi_bench.formats", base=Format
 )
-
-
-def register(entry: Format) -> Format:
-    """Make a format known by its name."""
-    IMPORTERS.register(entry.name, entry)
-    return entry

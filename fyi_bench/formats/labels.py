@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 import torch
 
 from fyi_bench.errors import DataError, UnknownNameError, UsageError
+from fyi_bench.formats.arrays import to_tensor, type_name
 from fyi_bench.formats.base import Options, Raw
-from fyi_bench.formats.pixels import to_tensor
 
 KINDS = ("hard", "logits", "probabilities")  # what `labels=` may say
 TARGETS = "targets"  # regression targets: neither; their largest entry is the class
@@ -23,10 +23,9 @@ _SHOWN = 5
 
 @dataclass
 class Labels:
-    """labels int64 [N] or float32 [N, C] logits; kind is 'hard' or 'logits'. classes: C, or the largest label + 1."""
+    """labels int64 [N], or float32 [N, C] logits. classes: C, or the largest label + 1."""
 
     labels: torch.Tensor
-    kind: str
     classes: int
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -39,9 +38,8 @@ def read_labels(raw: Raw, options: Options, count: int, per_class: int | None) -
     if raw.labels is None:
         return None
     labels = to_tensor(raw.labels, "labels", options.max_bytes)
-    if labels.ndim == 2 and (
-        labels.shape[1] == 1 or (per_class and list(labels.shape) == [count // per_class, per_class])
-    ):
+    nested = per_class and list(labels.shape) == [count // per_class, per_class]
+    if labels.ndim == 2 and (labels.shape[1] == 1 or nested):
         labels = labels.flatten()
     if labels.ndim not in (1, 2):
         raise DataError(f"The labels have the shape {list(labels.shape)}, not [N] or [N, classes].\nReshape them.")
@@ -62,24 +60,22 @@ def class_major(count: int, per_class: int | None, classes: int | None) -> Label
     if not number or count % number or (classes and count // number > classes):
         known = f"{count} images do not divide into {classes} classes." if classes else "The file has no labels."
         raise DataError(f"{known}\nState the images per class (ipc=…) or the data set (dataset=…).")
-    labels = torch.arange(count // number).repeat_interleave(number)
-    note = f"the file has no labels: taken class by class, {number} of each of {count // number} classes"
-    return Labels(labels, "hard", count // number, [note])
+    found = count // number
+    note = f"the file has no labels: taken class by class, {number} of each of {found} classes"
+    return Labels(torch.arange(found).repeat_interleave(number), found, [note])
 
 
 def check_classes(found: Labels, num_classes: int, names: tuple[str, ...], ipc: int | None) -> None:
     """DataError for labels outside 0 .. num_classes - 1 or another ipc than stated; odd counts become warnings."""
-    hard = found.labels if found.kind == "hard" else found.labels.argmax(dim=1)
+    hard = found.labels if found.labels.ndim == 1 else found.labels.argmax(dim=1)
     low, high = int(hard.min()), int(hard.max())
     if found.classes > num_classes:
         hint = "They count from 1: subtract 1." if low == 1 and high == num_classes else "Name the right data set."
         raise DataError(f"Labels reach from {low} to {found.classes - 1}, outside 0..{num_classes - 1}.\n{hint}")
     counts = torch.bincount(hard, minlength=num_classes)
-    present = counts[counts > 0]
-    if ipc is not None and not bool((present == ipc).all()):
-        seen = (
-            f"{int(present.min())}" if present.min() == present.max() else f"{int(present.min())}-{int(present.max())}"
-        )
+    few, many = int(counts[counts > 0].min()), int(counts.max())
+    if ipc is not None and (few, many) != (ipc, ipc):
+        seen = f"{few}" if few == many else f"{few}-{many}"
         raise DataError(f"ipc={ipc} was stated, but the classes have {seen} images.\nLeave ipc out to take the file's.")
     missing = (counts == 0).nonzero().flatten().tolist()
     if missing:
@@ -88,47 +84,44 @@ def check_classes(found: Labels, num_classes: int, names: tuple[str, ...], ipc: 
         found.warnings.append(f"{len(missing)} of {num_classes} classes have no image: {listed}{more}")
     if missing == [0] and low == 1:
         found.warnings.append("no image has the label 0: the labels may count from 1")
-    if int(present.min()) != int(present.max()):
-        found.warnings.append(f"classes differ in size: {int(present.min())} to {int(present.max())} images")
+    if few != many:
+        found.warnings.append(f"classes differ in size: {few} to {many} images")
 
 
 def _hard(labels: torch.Tensor, options: Options) -> Labels:
     if options.labels not in (None, "hard"):
         raise UsageError(f"labels='{options.labels}' was stated, but the file has one number an image.\nLeave it out.")
-    notes = []
     if labels.dtype == torch.bool or not bool((labels == labels.round()).all()):
         raise DataError("The labels are not whole numbers.\nSave class indices (int64), or a row of scores an image.")
-    if labels.dtype != torch.int64:
-        notes.append(f"labels were stored as {str(labels.dtype).removeprefix('torch.')} and are kept as int64")
-        labels = labels.long()
+    whole = labels.dtype == torch.int64
+    notes = [] if whole else [f"labels were stored as {type_name(labels)} and are kept as int64"]
+    labels = labels.long().contiguous()
     if int(labels.min()) < 0:
         raise DataError(
             f"The smallest label is {int(labels.min())}.\nLabels count from 0: map them to 0 … classes - 1."
         )
-    return Labels(labels.contiguous(), "hard", int(labels.max()) + 1, notes)
+    return Labels(labels, int(labels.max()) + 1, notes)
 
 
 def _soft(rows: torch.Tensor, raw: Raw, options: Options) -> Labels:
-    width = rows.shape[1]
+    width, asked = rows.shape[1], options.labels or ""
     binary = bool(((rows == 0) | (rows == 1)).all()) and bool((rows.sum(1) == 1).all())
     if not rows.is_floating_point() and not binary:
         raise DataError(f"The labels are whole numbers of shape {list(rows.shape)}.\nSave one class index an image.")
-    hard = options.labels == "hard" or (options.labels is None and (binary or raw.label_kind in (TARGETS, "hard")))
-    if hard:
+    if asked == "hard" or (not asked and (binary or raw.label_kind in (TARGETS, "hard"))):
         stored = "one-hot rows" if binary else "regression targets" if raw.label_kind == TARGETS else "soft"
         note = f"labels were stored as {stored}: the class is the largest entry"
-        return Labels(rows.argmax(dim=1), "hard", width, [note])
+        return Labels(rows.argmax(dim=1), width, [note])
     rows = rows.float().contiguous()
     sums = rows.sum(1)
     is_simplex = float(rows.min()) >= 0 and float((sums - 1).abs().max()) < _SUM_TOLERANCE
-    if options.labels == "probabilities" and not is_simplex:
+    if asked == "probabilities" and not is_simplex:
         spread = f"rows sum to {float(sums.min()):.3g} … {float(sums.max()):.3g}, entries from {float(rows.min()):.3g}"
         raise DataError(f"The labels are no probabilities ({spread}).\nSay labels='logits' or 'hard'.")
-    if options.labels == "probabilities" or (options.labels is None and is_simplex and raw.label_kind != "logits"):
-        return Labels(
-            rows.clamp_min(_TINY).log(), "logits", width, ["soft labels are probabilities: kept as logarithms"]
-        )
-    found = Labels(rows, "logits", width, ["soft labels are kept as logits: a softmax is taken at use"])
-    if options.labels is None and raw.label_kind != "logits":
-        found.warnings.append("soft labels do not sum to 1: taken as logits (labels='hard' takes their largest entry)")
-    return found
+    guessing = not asked and raw.label_kind != "logits"
+    if asked == "probabilities" or (guessing and is_simplex):
+        note = "soft labels are probabilities: kept as logarithms"
+        return Labels(rows.clamp_min(_TINY).log(), width, [note])
+    doubt = ["soft labels do not sum to 1: taken as logits (labels='hard' takes their largest entry)"]
+    note = "soft labels are kept as logits: a softmax is taken at use"
+    return Labels(rows, width, [note], doubt if guessing else [])

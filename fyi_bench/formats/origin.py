@@ -1,4 +1,4 @@
-"""Which data set a file was made from: what the caller says, else what names say, else what shapes allow."""
+"""Where a set comes from: its data set (by what the caller says, else names, else shapes) and its method (by names)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,17 @@ from pathlib import Path
 from fyi_bench.data.entry import DATASETS, DatasetEntry, find_entry
 from fyi_bench.errors import DataError
 
+_METHODS = r"dsa|datadam|cafe|dc|dm|idm|herding|random|kmeans|kcenter|mtt|tesla|ftd|datm|idc|dream|haba|kip|frepo"
 _LEVELS = 4  # folders above the file whose names are looked at
 _FREE_FORMS = {"tinyimagenet": r"tiny[-_ ]?imagenet", "fashionmnist": r"fashion[-_ ]?mnist|fmnist"}
 # of sets with the same shape and number of classes, the one most published files are of
 _USUAL = ("cifar10", "mnist")
+
+
+def method_in(*texts: str) -> str:
+    """The method that the first of these names of files and folders names, as a word of its own, or ''."""
+    found = (re.search(rf"(?<![a-z])({_METHODS})(?![a-z0-9])", text.lower()) for text in texts)
+    return next((match.group(1) for match in found if match), "")
 
 
 @dataclass

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 
+from distill.recipes import recipe
 from distill.spaces import NormalizedSpace, PixelSpace, Space, WhitenedSpace
+from fyi_bench.data.load import load_dataset
+from fyi_bench.data.real import statistics
+from fyi_bench.data.whitening import zca_space
 from fyi_bench.errors import DataError, UnknownNameError, UsageError
 from fyi_bench.formats.base import Options, Raw
 from fyi_bench.formats.looks import Looks
@@ -19,17 +23,11 @@ _MOSTLY = 0.25  # share of values outside [0, 1] that no pixels have
 
 
 @dataclass
-class Found:
-    """The space, what was guessed, and what is odd."""
-
-    space: Space
-    notes: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
 class Case:
-    """Everything that decides the space. per_class: images per class, or None. family: of channel constants."""
+    """Everything that decides the space, and what is told of the decision.
+
+    per_class: images per class, or None. family: of channel constants. notes: what was guessed; warnings: what is odd.
+    """
 
     images: torch.Tensor
     looks: Looks
@@ -38,27 +36,130 @@ class Case:
     origin: Origin
     per_class: int | None
     family: str
+    notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(self.images.shape[1:])
+    def resolve(self) -> Space:
+        """The space of the set. Raises DataError where what was stated cannot be, or constants are not known."""
+        given, looks = self.options.space, self.looks
+        if isinstance(given, Space):
+            self._check_possible(given.kind)
+            return given
+        kind = _stated_kind(self.options)
+        if kind:
+            self._check_possible(kind)
+        else:
+            kind = self._guessed_kind()
+        if kind == "pixel":
+            return PixelSpace()
+        found = self._normalised() if kind == "normalized" else self._whitened()
+        if kind == "normalized" and looks.like_pixels and looks.low >= 0:
+            self.warnings.append("stated to be normalised, but the values lie in [0, 1] like pixels")
+        return found
 
+    def _check_possible(self, kind: str) -> None:
+        looks = self.looks
+        if self.images.dtype == torch.uint8 and kind != "pixel":
+            raise DataError(
+                f"The images are uint8, so they are pixels, not '{kind}'.\nLeave space, mean, std and zca out."
+            )
+        if kind == "pixel" and looks.below + looks.above > _MOSTLY:
+            raise DataError(
+                f"These are no pixels in [0, 1]: {looks.text()}.\nSay space='normalized' or 'zca', or nothing."
+            )
+        if kind in ("zca", "whitened") and looks.like_pixels and looks.low >= 0:
+            raise DataError(f"These are no whitened images: {looks.text()}.\nSay space='pixel', or nothing.")
 
-def resolve(case: Case) -> Found:
-    """The space of a set. Raises DataError where what was stated cannot be, or constants are not known."""
-    given = case.options.space
-    if isinstance(given, Space):
-        _check_possible(case, given.kind)
-        return Found(given)
-    kind, notes, warnings = _stated_kind(case.options), [], []
-    if kind:
-        _check_possible(case, kind)
-    else:
-        kind, notes, warnings = _guessed_kind(case)
-    found = _BUILDERS[kind](case)
-    if kind == "normalized" and case.looks.like_pixels and case.looks.low >= 0:
-        found.warnings.append("stated to be normalised, but the values lie in [0, 1] like pixels")
-    return Found(found.space, notes + found.notes, warnings + found.warnings)
+    def _guessed_kind(self) -> str:
+        looks, raw = self.looks, self.raw
+        if self.images.dtype == torch.uint8:
+            self.notes.append("space pixel: uint8 images")
+            return "pixel"
+        seen = "pixel" if looks.like_pixels else "zca" if looks.whitened == 1 else "normalized"
+        if raw.space == seen or (raw.space and "pixel" not in (raw.space, seen)):
+            self.notes.append(f"space {raw.space}: {raw.space_reason}")
+            if raw.space == "normalized" and looks.whitened == 1:
+                self.warnings.append(f"it looks whitened ({looks.text()}): state space='zca' if it is")
+            return raw.space
+        if raw.space:
+            odd = f"{raw.space_reason} ({raw.space}), but it looks {seen} ({looks.text()}): taken so"
+            self.warnings.append(odd)
+            return seen
+        if looks.whitened == 0.5:
+            return self._undecided()
+        self.notes.append(f"space {seen}: {looks.text()}")
+        return seen
+
+    def _undecided(self) -> str:
+        """Where the numbers fit both, the published setting of the method decides."""
+        published = self._published_zca()
+        kind = "zca" if published else "normalized"
+        habit = {True: "uses ZCA", False: "uses channel normalisation", None: "is not known"}[published]
+        self.notes.append(f"space {kind}: {self.looks.text()}, which fits both; the published setting {habit}")
+        self.warnings.append(
+            "whether these images are whitened is not certain: state space='normalized' or space='zca'"
+        )
+        return kind
+
+    def _published_zca(self) -> bool | None:
+        if not (self.raw.method and self.origin.name and self.per_class):
+            return None
+        try:
+            return bool(recipe(self.raw.method, self.origin.name, self.per_class).values.get("zca", False))
+        except UnknownNameError:  # a method without a recipe
+            return None
+
+    def _normalised(self) -> Space:
+        channels, options, entry = self.images.shape[1], self.options, self.origin.entry
+        if options.mean is not None:
+            return _stated_constants(channels, options.mean, options.std)
+        if self.looks.like_symmetric:
+            self.notes.append("mean and std 0.5: values fill [-1, 1]")
+            return NormalizedSpace((0.5,) * channels, (0.5,) * channels)
+        if entry is None:
+            raise DataError(
+                f"The images look normalised ({self.looks.text()}), but it is not known with which constants.\n"
+                "State the data set (dataset=cifar10 …), or mean=… and std=…."
+            )
+        constants = statistics(entry.name, self.family)
+        borrowed = constants != statistics(entry.name)
+        of = " are those of CIFAR-10, as code of this family has them" if borrowed else ""
+        self.notes.append(f"channel constants of {entry.name}{of}")
+        others = [name for name in self.origin.rivals if statistics(name, self.family) != constants]
+        if others:
+            odd = f"the constants are {entry.name}'s, but it may be {', '.join(others)}: state dataset=…"
+            self.warnings.append(odd)
+        return NormalizedSpace(*constants)
+
+    def _whitened(self) -> Space:
+        given, raw, name = self.options.zca, self.raw, self.origin.name
+        if given:
+            return given if isinstance(given, Space) else self._fitted_to(given)
+        if raw.whitening or not name:
+            of = f"whitened as {raw.whitening}" if raw.whitening else "whitened, and the data set is not known"
+            what = "the matrix is not here, so the images cannot be turned to pixels or trained against test data"
+            self.warnings.append(f"{of}: {what}")
+            return WhitenedSpace(raw.whitening or "ZCA", name)
+        try:
+            return self._fitted_to(name)
+        except DataError as error:
+            reason = str(error).splitlines()[0].rstrip(".")
+            odd = f"the ZCA matrix of {name} is not known without its train images ({reason}): name their folder"
+            self.warnings.append(odd)
+            return WhitenedSpace(_MTT_WHITENING, name)
+
+    def _fitted_to(self, name: str) -> Space:
+        """The ZCA space of the train images of a data set of this machine; its matrix is fitted at first use."""
+        data, shape = load_dataset(name, self.options.data_root, test=False, download=False), self.images.shape[1:]
+        if data.train.shape != tuple(shape):
+            raise DataError(
+                f"Images of shape {tuple(shape)} cannot be whitened by {name}'s matrix.\nName the right data."
+            )
+        self.notes.append(f"ZCA matrix: of the train images of {name}")
+        if data.note:
+            odd = f"the ZCA matrix is of {data.note}; the file's makers had all, so pixels differ a little"
+            self.warnings.append(odd)
+        return zca_space(data)
 
 
 def _stated_kind(options: Options) -> str:
@@ -74,115 +175,9 @@ def _stated_kind(options: Options) -> str:
     return says.pop() if says else ""
 
 
-def _check_possible(case: Case, kind: str) -> None:
-    looks, images = case.looks, case.images
-    if images.dtype == torch.uint8 and kind != "pixel":
-        raise DataError(f"The images are uint8, so they are pixels, not '{kind}'.\nLeave space, mean, std and zca out.")
-    if kind == "pixel" and looks.below + looks.above > _MOSTLY:
-        raise DataError(f"These are no pixels in [0, 1]: {looks.text()}.\nSay space='normalized' or 'zca', or nothing.")
-    if kind in ("zca", "whitened") and looks.like_pixels and looks.low >= 0:
-        raise DataError(f"These are no whitened images: {looks.text()}.\nSay space='pixel', or nothing.")
-
-
-def _guessed_kind(case: Case) -> tuple[str, list[str], list[str]]:
-    """(kind, notes, warnings)."""
-    looks, raw = case.looks, case.raw
-    if case.images.dtype == torch.uint8:
-        return "pixel", ["space pixel: uint8 images"], []
-    seen = "pixel" if looks.like_pixels else "zca" if looks.whitened == 1 else "normalized"
-    if raw.space == seen or (raw.space and "pixel" not in (raw.space, seen)):
-        odd = raw.space == "normalized" and looks.whitened == 1
-        doubt = [f"it looks whitened ({looks.text()}): state space='zca' if it is"] if odd else []
-        return raw.space, [f"space {raw.space}: {raw.space_reason}"], doubt
-    if raw.space:
-        return seen, [], [f"{raw.space_reason} ({raw.space}), but it looks {seen} ({looks.text()}): taken so"]
-    if looks.whitened == 0.5:
-        return _undecided(case)
-    return seen, [f"space {seen}: {looks.text()}"], []
-
-
-def _undecided(case: Case) -> tuple[str, list[str], list[str]]:
-    """Where the numbers fit both, the published setting of the method decides."""
-    published = _published_zca(case)
-    kind = "zca" if published else "normalized"
-    habit = {True: "uses ZCA", False: "uses channel normalisation", None: "is not known"}[published]
-    note = f"space {kind}: {case.looks.text()}, which fits both; the published setting {habit}"
-    return kind, [note], ["whether these images are whitened is not certain: state space='normalized' or space='zca'"]
-
-
-def _published_zca(case: Case) -> bool | None:
-    from distill.recipes import recipe
-
-    if not (case.raw.method and case.origin.name and case.per_class):
-        return None
-    try:
-        return bool(recipe(case.raw.method, case.origin.name, case.per_class).values.get("zca", False))
-    except UnknownNameError:  # a method without a recipe file
-        return None
-
-
-def _pixel(case: Case) -> Found:
-    return Found(PixelSpace())
-
-
-def _normalised(case: Case) -> Found:
-    from fyi_bench.data.real import statistics
-
-    channels, options = case.shape[0], case.options
-    if options.mean is not None:
-        mean, std = tuple(map(float, options.mean)), tuple(map(float, options.std))
-        if len(mean) != channels or len(std) != channels:
-            raise DataError(f"The images have {channels} channels; mean has {len(mean)} values.\nGive one a channel.")
-        if min(std) <= 0:
-            raise DataError(f"std is {min(std):g} in a channel.\nGive one positive std a channel.")
-        return Found(NormalizedSpace(mean, std))
-    if case.looks.like_symmetric:
-        return Found(NormalizedSpace((0.5,) * channels, (0.5,) * channels), ["mean and std 0.5: values fill [-1, 1]"])
-    entry = case.origin.entry
-    if entry is None:
-        raise DataError(
-            f"The images look normalised ({case.looks.text()}), but it is not known with which constants.\n"
-            "State the data set (dataset=cifar10 …), or mean=… and std=…."
-        )
-    constants = statistics(entry.name, case.family)
-    borrowed = " are those of CIFAR-10, as code of this family has them" if constants != statistics(entry.name) else ""
-    found = Found(NormalizedSpace(*constants), [f"channel constants of {entry.name}{borrowed}"])
-    others = [name for name in case.origin.rivals if statistics(name, case.family) != constants]
-    if others:
-        found.warnings.append(f"the constants are {entry.name}'s, but it may be {', '.join(others)}: state dataset=…")
-    return found
-
-
-def _zca(case: Case) -> Found:
-    given, raw, name = case.options.zca, case.raw, case.origin.name
-    if isinstance(given, Space):
-        return Found(given)
-    if given:
-        return _fitted_to(case, given)
-    if raw.whitening or not name:
-        of = f"whitened as {raw.whitening}" if raw.whitening else "whitened, and the data set is not known"
-        warning = f"{of}: the matrix is not here, so the images cannot be turned to pixels or trained against test data"
-        return Found(WhitenedSpace(raw.whitening or "ZCA", name), [], [warning])
-    try:
-        return _fitted_to(case, name)
-    except DataError as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        warning = f"the ZCA matrix of {name} is not known without its train images ({reason}): name their folder"
-        return Found(WhitenedSpace(_MTT_WHITENING, name), [], [warning])
-
-
-def _fitted_to(case: Case, name: str) -> Found:
-    """The ZCA space of the train images of a data set that is on this machine; its matrix is fitted at first use."""
-    from fyi_bench.data.load import load_dataset
-    from fyi_bench.data.whitening import zca_space
-
-    data = load_dataset(name, case.options.data_root, test=False, download=False)
-    if data.train.shape != case.shape:
-        raise DataError(f"Images of shape {case.shape} cannot be whitened by {name}'s matrix.\nName the right data.")
-    found = Found(zca_space(data), [f"ZCA matrix: of the train images of {name}"])
-    if data.note:
-        found.warnings.append(f"the ZCA matrix is of {data.note}; the file's makers had all, so pixels differ a little")
-    return found
-
-
-_BUILDERS: dict[str, Callable[[Case], Found]] = {"pixel": _pixel, "normalized": _normalised, "zca": _zca}
+def _stated_constants(channels: int, mean: Sequence[float], std: Sequence[float]) -> NormalizedSpace:
+    if len(mean) != channels or len(std) != channels:
+        raise DataError(f"The images have {channels} channels; mean has {len(mean)} values.\nGive one a channel.")
+    if min(std) <= 0:
+        raise DataError(f"std is {min(std):g} in a channel.\nGive one positive std a channel.")
+    return NormalizedSpace(tuple(map(float, mean)), tuple(map(float, std)))

@@ -10,7 +10,7 @@ class Missing:
     """A command that would fill holes of a table, or give what a figure is drawn from.
 
     task: 'distill', 'continual' or 'nas'. method, flip, dataset, ipc, architectures (empty: the protocol's own),
-    protocol, options (further words): its arguments. cells: labels of the holes. seconds: estimate, None where it is
+    protocol, options (further words): its arguments. fills: labels of the holes. seconds: estimate, None where it is
     not known; reason: why it cannot be run.
     """
 
@@ -21,7 +21,7 @@ class Missing:
     ipc: int
     architectures: tuple[str, ...]
     protocol: str
-    cells: tuple[str, ...] = ()
+    fills: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     seconds: float | None = None
     reason: str = ""

@@ -20,12 +20,14 @@ def subset_size(n: np.ndarray | int, fraction: float) -> np.ndarray:
 class RankKernel:
     """Statistics of real and proxy scores [n] under weights [B, n] (whole numbers, 0 for what is left out).
 
-    `worth` are the real scores as finite numbers, for regret. Every method returns float64 [B], NaN where undefined.
+    Scores of failed architectures are -inf. Every method returns float64 [B], NaN where undefined.
     """
 
-    def __init__(self, real: np.ndarray, proxy: np.ndarray, worth: np.ndarray):
+    def __init__(self, real: np.ndarray, proxy: np.ndarray):
         self.n = len(real)
-        self._real, self._proxy, self._worth = _Levels(real), _Levels(proxy), worth
+        self._real, self._proxy = _Levels(real), _Levels(proxy)
+        finite = real[np.isfinite(real)]  # a failed architecture is worth the lowest score that exists
+        self._worth = np.where(np.isfinite(real), real, finite.min() if len(finite) else math.nan)
         self._concordance: np.ndarray | None = None
 
     def spearman(self, weights: np.ndarray) -> np.ndarray:

@@ -8,10 +8,14 @@
 - Fewer than 3 architectures, or a constant ranking: the correlation is NaN (None in reports).
 - "Top 50 %" means: the ceil(n / 2) best by the *real* scores, with all that are tied with the last of them; the two
   rankings are formed anew inside the subset.
+- Recall: an architecture tied for the last of the 10 places counts as the fraction of them it can expect, on either
+  side, and the overlap adds the smaller of both fractions. It is not defined where 10 are all, or real scores constant.
+- Regret: the best real score minus the expected one of the proxy's best, ties broken at random.
 - Intervals resample architectures, so the space counts as a sample of architectures: percentile bootstrap of the
   correlations over all, of recall, of regret and of every difference of two proxies; BCa of the correlations inside
   subsets, where the percentile interval is too wide.
-- The real ranking is itself measured with noise: compare with `noise_ceiling`.
+- The real ranking is itself measured with noise: the report of a second real run as a proxy for the first is the
+  ceiling. Both runs are noisy: a proxy without noise of its own could reach about the square root of its correlations.
 
 Measured coverage of 95 % intervals (normal scores; 30, 60, 100 and 360 architectures; correlations 0, 0.7 and 0.95;
 percentile / BCa, at least 400 simulations up to n = 100): spearman_all 93-98 / 92-98, kendall_all 94-98 / 94-99;
@@ -23,123 +27,65 @@ Differences of two equally good proxies: correlations over all 95-97 / 93-96, in
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from scipy import special
 from scipy import stats as scipy_stats
 
 from fyi_bench.errors import UsageError
-from fyi_bench.stats.intervals import LEVEL, RESAMPLES, Values, interval, resampled_indices
-from fyi_bench.stats.rank_kernel import RankKernel, subset_size
+from fyi_bench.stats.intervals import RESAMPLES, Values, bootstrap_interval, floats, mean_interval, resampled_indices
+from fyi_bench.stats.rank_kernel import RankKernel
 
-FAILED = -math.inf
 TOP_K = 10
+HEADLINE = "spearman_all"  # what verdicts and the `difference` of a search are about
 _BLOCK = 500  # resamples at a time: a few MB for 720 architectures
 
-
-class _Statistic(NamedTuple):
-    """of(kernel, weights [B, n]) -> values [B]; method: the bootstrap of its interval."""
-
-    of: Callable[[RankKernel, np.ndarray], np.ndarray]
-    method: str
-
-
-_STATISTICS = {
-    "spearman_all": _Statistic(lambda kernel, w: kernel.spearman(w), "percentile"),
-    "spearman_top50": _Statistic(lambda kernel, w: kernel.spearman(kernel.top(w, 0.5)), "bca"),
-    "spearman_top20": _Statistic(lambda kernel, w: kernel.spearman(kernel.top(w, 0.2)), "bca"),
-    "spearman_top10": _Statistic(lambda kernel, w: kernel.spearman(kernel.top(w, 0.1)), "bca"),
-    "spearman_top5": _Statistic(lambda kernel, w: kernel.spearman(kernel.top(w, 0.05)), "bca"),
-    "kendall_all": _Statistic(lambda kernel, w: kernel.kendall(w), "percentile"),
-    "kendall_top50": _Statistic(lambda kernel, w: kernel.kendall(kernel.top(w, 0.5)), "bca"),
-    "top10_recall": _Statistic(lambda kernel, w: kernel.recall(w, TOP_K), "percentile"),
-    "regret": _Statistic(lambda kernel, w: kernel.regret(w), "percentile"),
+Statistic = Callable[[RankKernel, np.ndarray], np.ndarray]  # of a kernel and weights [B, n], values [B]
+_STATISTICS: dict[str, Statistic] = {
+    "spearman_all": lambda kernel, w: kernel.spearman(w),
+    "spearman_top50": lambda kernel, w: kernel.spearman(kernel.top(w, 0.5)),
+    "spearman_top20": lambda kernel, w: kernel.spearman(kernel.top(w, 0.2)),
+    "spearman_top10": lambda kernel, w: kernel.spearman(kernel.top(w, 0.1)),
+    "spearman_top5": lambda kernel, w: kernel.spearman(kernel.top(w, 0.05)),
+    "kendall_all": lambda kernel, w: kernel.kendall(w),
+    "kendall_top50": lambda kernel, w: kernel.kendall(kernel.top(w, 0.5)),
+    "top10_recall": lambda kernel, w: kernel.recall(w, TOP_K),
+    "regret": lambda kernel, w: kernel.regret(w),
 }
 STATISTICS = tuple(_STATISTICS)  # names in reports
-HEADLINE = "spearman_all"  # the one that verdicts and the `difference` of a search are about
+_BCA = {name for name in STATISTICS if "_top" in name}
 
 
 def scores(values: Values) -> np.ndarray:
     """float64 [n] scores; failed ones (None, NaN, infinite) are -inf, so that they rank last and tie."""
-    array = np.array([math.nan if v is None else v for v in np.ravel(np.asarray(values, dtype=object))], dtype=float)
-    return np.where(np.isfinite(array), array, FAILED)
+    array = floats(values)
+    return np.where(np.isnan(array), -math.inf, array)
 
 
-def spearman(x: Values, y: Values) -> float:
-    """Spearman's rank correlation (average ranks for ties); NaN for fewer than 3 or a constant side."""
-    return _correlation(scipy_stats.spearmanr, x, y)
+def ranks(values: Values) -> np.ndarray:
+    """float64 [n], 1 for the best; ties share the average rank, failed ones share the last places."""
+    return scipy_stats.rankdata(-scores(values))
 
 
-def kendall(x: Values, y: Values) -> float:
-    """Kendall's tau-b; NaN for fewer than 3 or a constant side."""
-    return _correlation(scipy_stats.kendalltau, x, y)
-
-
-def top_subset(real: Values, fraction: float) -> np.ndarray:
-    """Indices, ascending, of the ceil(fraction * n) best by the real scores and all tied with the last of them."""
-    values = scores(real)
-    if not len(values):
-        return np.empty(0, dtype=np.int64)
-    size = int(subset_size(len(values), fraction))
-    return np.flatnonzero(values >= np.sort(values)[::-1][size - 1])
-
-
-def top_k_recall(real: Values, proxy: Values, k: int) -> float:
-    """Share of the k really best that are among the proxy's k best.
-
-    An architecture tied for the last places counts as the fraction of them it can expect, on either side, and the
-    overlap adds the smaller of both fractions: 1 for equal rankings, k / n for a constant proxy, and chance is k / n.
-    NaN when k is not below n (choosing all is no choice) or the real scores are constant.
-    """
-    kernel = _kernel(real, proxy)
-    return float(kernel.recall(np.ones((1, kernel.n)), _positive(k))[0])
-
-
-def regret(real: Values, proxy: Values, k: int = 1) -> float:
-    """Real score lost by choosing with the proxy: the best there is minus the best of the proxy's top k.
-
-    Ties at the proxy's k-th place are broken at random, and the expectation is returned. In units of `real`.
-    """
-    first, second = _pair(real, proxy)
-    values = worth(first)
-    if not len(values) or np.isnan(values).any():
-        return math.nan
-    k = min(_positive(k), len(values))
-    threshold = np.sort(second)[::-1][k - 1]
-    sure, tied = values[second > threshold], np.sort(values[second == threshold])
-    draws, group = k - len(sure), len(tied)
-    position = np.arange(group)  # the best of `draws` out of `group` is the one at this position
-    chance = special.comb(position, draws - 1) / special.comb(group, draws)
-    best = np.maximum(tied, sure.max(initial=-math.inf))
-    return float((chance * (values.max() - best)).sum())
-
-
-def rank_report(
-    real: Values, proxy: Values, seed: int = 0, level: float = LEVEL, resamples: int = RESAMPLES
-) -> dict[str, Any]:
-    """Every rank statistic with its interval: {name: {value, low, high}}, for the names in `STATISTICS`.
+def rank_report(real: Values, proxy: Values, seed: int = 0, resamples: int = RESAMPLES) -> dict[str, Any]:
+    """Every rank statistic with its 95 % interval: {name: {value, low, high}}, for the names in `STATISTICS`.
 
     Also `evaluated` (architectures), `failed` (of the proxy) and `failed_real`. None where a value is not defined.
     """
-    report: dict[str, Any] = {
-        "evaluated": len(scores(real)),
+    kernel = _kernel(real, proxy)
+    counts = {
+        "evaluated": kernel.n,
         "failed": int(np.isneginf(scores(proxy)).sum()),
         "failed_real": int(np.isneginf(scores(real)).sum()),
     }
-    kernel = _kernel(real, proxy)
-    methods = {name: statistic.method for name, statistic in _STATISTICS.items()}
-    return report | _intervals(lambda of, w: of(kernel, w), kernel.n, methods, seed, level, resamples)
+    return counts | _intervals(
+        lambda of, w: of(kernel, w), kernel.n, _BCA, resampled_indices(kernel.n, seed, resamples)
+    )
 
 
 def paired_rank_difference(
-    real: Values,
-    proxy_a: Values,
-    proxy_b: Values,
-    seed: int = 0,
-    level: float = LEVEL,
-    resamples: int = RESAMPLES,
+    real: Values, proxy_a: Values, proxy_b: Values, seed: int = 0, resamples: int = RESAMPLES
 ) -> dict[str, dict[str, Any]]:
     """{name: {mean, low, high, pairs}} of a's statistic minus b's, both against the same real scores.
 
@@ -147,51 +93,59 @@ def paired_rank_difference(
     Positive favours a, except for `regret`, where less is better.
     """
     a, b = _kernel(real, proxy_a), _kernel(real, proxy_b)
-    methods = dict.fromkeys(STATISTICS, "percentile")
-    found = _intervals(lambda of, w: of(a, w) - of(b, w), a.n, methods, seed, level, resamples)
+    found = _intervals(lambda of, w: of(a, w) - of(b, w), a.n, set(), resampled_indices(a.n, seed, resamples))
     return {
         name: {"mean": bounds["value"], "low": bounds["low"], "high": bounds["high"], "pairs": a.n}
         for name, bounds in found.items()
     }
 
 
-def noise_ceiling(
-    real_a: Values, real_b: Values, seed: int = 0, level: float = LEVEL, resamples: int = RESAMPLES
-) -> dict[str, Any]:
-    """The report of a second real run as a proxy for the first, judged exactly like a proxy (subsets by `real_a`).
+def misjudged(factors: Mapping[str, Sequence[Any]], real: Values, proxy: Values) -> dict[str, dict[str, Any]]:
+    """Which design factor a proxy misjudges: how far it shifts the ranks of the architectures that share a level.
 
-    It is what another run of the real training reaches. Both runs are noisy: a proxy without noise of its own could
-    reach about the square root of these correlations. Equal rankings give 1 everywhere and regret 0.
+    {factor: {spread, levels: [{level, architectures, shift, low, high}]}}, the most misjudged factor first, and in it
+    the level that is ranked too low the most. factors: the level of each architecture. shift: mean over a level of
+    proxy rank minus real rank, as a share of the number of architectures, with a 95 % interval: above 0, the proxy
+    ranks that level too low. spread: the largest shift minus the smallest. Shifts of a factor average to 0 over the
+    architectures.
     """
-    return rank_report(real_a, real_b, seed, level, resamples)
+    shift = (ranks(proxy) - ranks(real)) / max(1, len(real))
+    found = {}
+    for factor, levels in factors.items():
+        members = {level: [k for k, own in enumerate(levels) if own == level] for level in dict.fromkeys(levels)}
+        rows = []
+        for level, own in members.items():
+            mean = mean_interval(shift[own])
+            moved = {"shift": mean["mean"], "low": mean["low"], "high": mean["high"]}
+            rows.append({"level": level, "architectures": len(own), **moved})
+        rows.sort(key=lambda row: -row["shift"])
+        found[factor] = {"spread": rows[0]["shift"] - rows[-1]["shift"] if rows else 0.0, "levels": rows}
+    return dict(sorted(found.items(), key=lambda item: -item[1]["spread"]))
 
 
-def worth(real: np.ndarray) -> np.ndarray:
-    """Real scores as numbers: failed ones at the lowest that exists; NaN where all failed."""
-    finite = real[np.isfinite(real)]
-    return np.where(np.isfinite(real), real, finite.min() if len(finite) else math.nan)
+def _kernel(real: Values, proxy: Values) -> RankKernel:
+    first, second = scores(real), scores(proxy)
+    if len(first) != len(second):
+        raise UsageError(f"Both rankings must hold the same architectures, not {len(first)} and {len(second)} of them.")
+    return RankKernel(first, second)
 
 
 def _intervals(
-    evaluate: Callable[[Callable[[RankKernel, np.ndarray], np.ndarray], np.ndarray], np.ndarray],
-    n: int,
-    methods: dict[str, str],
-    seed: int,
-    level: float,
-    resamples: int,
+    evaluate: Callable[[Statistic, np.ndarray], np.ndarray], n: int, bca: set[str], indices: np.ndarray
 ) -> dict[str, dict[str, Any]]:
-    """{name: {value, low, high}} of every statistic; evaluate(statistic, weights [B, n]) gives its values [B]."""
+    """{name: {value, low, high}} of every statistic; evaluate(statistic, weights [B, n]) gives its values [B].
+
+    bca: names of those with a BCa interval. indices: the resamples.
+    """
     if n == 0:
-        return {name: interval(math.nan, np.empty(0)) for name in STATISTICS}
-    indices = resampled_indices(n, seed, resamples)
-    blocks = [_counts(indices[start : start + _BLOCK], n) for start in range(0, resamples, _BLOCK)]
+        return {name: bootstrap_interval(math.nan, np.empty(0)) for name in STATISTICS}
+    blocks = [_counts(indices[start : start + _BLOCK], n) for start in range(0, len(indices), _BLOCK)]
     found = {}
-    for name, statistic in _STATISTICS.items():
-        value = float(evaluate(statistic.of, np.ones((1, n)))[0])
-        draws = np.concatenate([evaluate(statistic.of, block) for block in blocks])
-        found[name] = interval(
-            value, draws, level, methods[name], lambda of=statistic.of: evaluate(of, 1.0 - np.eye(n))
-        )
+    for name, of in _STATISTICS.items():
+        value = float(evaluate(of, np.ones((1, n)))[0])
+        draws = np.concatenate([evaluate(of, block) for block in blocks])
+        left_out = (lambda of=of: evaluate(of, 1.0 - np.eye(n))) if name in bca else None
+        found[name] = bootstrap_interval(value, draws, left_out=left_out)
     return found
 
 
@@ -199,32 +153,3 @@ def _counts(indices: np.ndarray, n: int) -> np.ndarray:
     """How often each item occurs in each resample: int [B, m] -> float64 [B, n]."""
     rows = np.arange(len(indices))[:, None] * n
     return np.bincount((rows + indices).ravel(), minlength=len(indices) * n).reshape(-1, n).astype(np.float64)
-
-
-def _kernel(real: Values, proxy: Values) -> RankKernel:
-    first, second = _pair(real, proxy)
-    return RankKernel(first, second, worth(first))
-
-
-def _pair(x: Values, y: Values) -> tuple[np.ndarray, np.ndarray]:
-    first, second = scores(x), scores(y)
-    if len(first) != len(second):
-        raise UsageError(f"Both rankings must hold the same architectures, not {len(first)} and {len(second)} of them.")
-    return first, second
-
-
-def _positive(k: int) -> int:
-    if k < 1:
-        raise UsageError(f"The number of architectures to choose must be 1 or more, not {k}.")
-    return k
-
-
-def _correlation(function: Callable[..., Any], x: Values, y: Values) -> float:
-    first, second = _pair(x, y)
-    if len(first) < 3 or np.ptp(_ranks(first)) == 0 or np.ptp(_ranks(second)) == 0:
-        return math.nan
-    return float(function(_ranks(first), _ranks(second)).statistic)
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    return scipy_stats.rankdata(values)

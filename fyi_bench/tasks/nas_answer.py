@@ -7,9 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fyi_bench.stats import noise_ceiling, paired_rank_difference, rank_report
-from fyi_bench.stats.misjudged import misjudged
-from fyi_bench.stats.rankings import HEADLINE
+from fyi_bench.stats import HEADLINE, misjudged, paired_rank_difference, rank_report
 from fyi_bench.store.record import build_record
 from fyi_bench.store.store import RunSpec, Store
 from fyi_bench.tasks.common import Arm
@@ -169,7 +167,7 @@ def _reference(plan: Any, real: Sequence[float | None]) -> dict[str, Any]:
 def _ceiling(plan: Any, seed: int) -> dict[str, Any]:
     """The real ranking against itself with another seed, on the architectures that have both."""
     both = _trained_twice(plan)
-    return noise_ceiling(plan.real.scores(both), plan.again.scores(both), seed) if both else {"evaluated": 0}
+    return rank_report(plan.real.scores(both), plan.again.scores(both), seed) if both else {"evaluated": 0}
 
 
 def _against_ceiling(plan: Any, side: Side, seed: int) -> dict[str, Any]:

@@ -6,115 +6,45 @@ the pair itself there, and its `res_` files a snapshot of every evaluation.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 
+from distill.image_set import ImageSet
 from fyi_bench.errors import DataError
-from fyi_bench.formats.base import Format, Options, Raw, register
-from fyi_bench.formats.layouts._shared import (
-    choose_experiment,
-    classes_of,
-    is_pair,
-    method_in,
-    need,
-    one_file,
-    scalar,
-)
-from fyi_bench.formats.pixels import to_tensor
-from fyi_bench.formats.source import FOLDER, Source
+from fyi_bench.formats.arrays import is_pair, scalar, to_tensor
+from fyi_bench.formats.base import FORMATS, LAST, Format, Options, Raw
+from fyi_bench.formats.export import floats, save_torch
+from fyi_bench.formats.input_files import FOLDER, InputFiles
+from fyi_bench.formats.opening import SIZE_BUDGET
+from fyi_bench.formats.origin import method_in
 
 _NAMES = r"(res|cl|syn_data)_.*\.pth?"
+_SPACE = {"space": "normalized", "space_reason": "files of this kind are channel-normalised"}
 
 
-def _entries(source: Source) -> list[Any]:
+def _file_name(files: InputFiles) -> str:
+    return files.name or files.only(_NAMES)
+
+
+def _entries(files: InputFiles) -> list[Any]:
     """The [images, labels] pairs of the file, or [] where it is none of these files."""
-    name = one_file(source, _NAMES) if source.kind == FOLDER else source.name
-    if not name or (source.kind not in (FOLDER, "torch")):
+    name = _file_name(files)
+    if not name or files.kind not in (FOLDER, "torch"):
         return []
-    content = source.content(name)
+    content = files.content(name)
     data = content.get("data") if isinstance(content, dict) else None
     if is_pair(data):
         return [data]
     return list(data) if isinstance(data, list | tuple) and data and all(map(is_pair, data)) else []
 
 
-def _file_name(source: Source) -> str:
-    return source.name or one_file(source, _NAMES)
-
-
-def _is_continual(source: Source, entries: list[Any]) -> bool:
-    """A name that says so, or several entries of which no two share a class."""
-    return _file_name(source).startswith("cl_") or (len(entries) > 1 and _disjoint(entries, Options()))
-
-
-def _is_cafe(source: Source, entries: list[Any]) -> bool:
-    return getattr(entries[0][1], "dtype", None) == torch.int32 or method_in(_file_name(source)) == "cafe"
-
-
-def _is_datadam(source: Source, entries: list[Any]) -> bool:
-    name = _file_name(source)
-    return name.startswith("syn_data_") or method_in(name) == "datadam"
-
-
-def _recogniser(applies: Any, reason: str) -> Any:
-    def recognise(source: Source) -> str:
-        entries = _entries(source)
-        return reason if entries and applies(source, entries) else ""
-
-    return recognise
-
-
-def read_experiments(source: Source, options: Options) -> Raw:
-    """One of the experiments of a file."""
-    entries = _entries(source)
-    need(bool(entries), source, "a file with the key 'data' and [images, labels] in it")
-    raw = Raw(method=method_in(_file_name(source)) or method_in(source.folder.name))
-    raw.images, raw.labels = choose_experiment(entries, options, raw)
-    raw.facts |= _accuracies(source.content(_file_name(source)))
-    raw.space, raw.space_reason = "normalized", "files of this kind are channel-normalised"
-    return raw
-
-
-def read_steps(source: Source, options: Options) -> Raw:
-    """All steps of a continual file joined, or one; where a step repeats the classes before it, the last counts."""
-    entries = _entries(source)
-    need(bool(entries), source, "a continual file with the key 'data' and [images, labels] a step in it")
-    raw = Raw(method=method_in(_file_name(source)), facts={"steps": len(entries)})
-    raw.space, raw.space_reason = "normalized", "files of this kind are channel-normalised"
-    if options.step is not None:
-        if not 0 <= options.step < len(entries):
-            raise DataError(f"{source.path} has the steps 0 to {len(entries) - 1}, not {options.step}.")
-        raw.images, raw.labels = entries[options.step]
-        raw.facts["step"] = options.step
-        return raw
-    if not _disjoint(entries, options):
-        raw.guesses.append(f"step {len(entries) - 1}: later steps repeat the classes of earlier ones")
-        raw.images, raw.labels = entries[-1]
-        return raw
-    raw.guesses.append(f"all {len(entries)} steps joined, in their order (step=N for one)")
-    budget = options.max_bytes
-    raw.images = torch.cat([to_tensor(images, "images", budget) for images, _ in entries])
-    raw.labels = torch.cat([to_tensor(labels, "labels", budget) for _, labels in entries])
-    return raw
-
-
-def read_datadam(source: Source, options: Options) -> Raw:
-    """DataDAM: the pair itself, or the last of the snapshots."""
-    raw = read_experiments(source, options)
-    raw.method, raw.space = "datadam", ""  # whitened or not, by a switch of its code
-    return raw
-
-
-def read_cafe(source: Source, options: Options) -> Raw:
-    """CAFE: as DC with int32 labels; its code is for CIFAR-10."""
-    raw = read_experiments(source, options)
-    raw.method = "cafe"
-    return raw
-
-
-def _disjoint(entries: list[Any], options: Options) -> bool:
-    classes = [classes_of(labels, options) for _, labels in entries]
+def _disjoint(entries: list[Any], budget: int) -> bool:
+    labels = [to_tensor(pair[1], "labels", budget) for pair in entries]
+    classes = [set((t if t.ndim == 1 else t.argmax(dim=1)).unique().tolist()) for t in labels]
     return sum(map(len, classes)) == len(set().union(*classes))
 
 
@@ -123,50 +53,105 @@ def _accuracies(content: dict[str, Any]) -> dict[str, Any]:
     reported = content.get("accs_all_exps")
     if not isinstance(reported, dict):
         return {}
-    numbers = {str(k): [scalar(v) for v in values] for k, values in reported.items() if isinstance(values, list)}
-    found = {k: [v for v in values if v is not None] for k, values in numbers.items()}
-    return {"reported_accuracy": {k: sum(v) / len(v) for k, v in found.items() if v}} if any(found.values()) else {}
+    lists: dict[str, Sequence[Any]] = {str(k): values for k, values in reported.items() if isinstance(values, list)}
+    found = {k: [n for v in values if (n := scalar(v)) is not None] for k, values in lists.items()}
+    means = {k: sum(numbers) / len(numbers) for k, numbers in found.items() if numbers}
+    return {"reported_accuracy": means} if means else {}
 
 
-def _always(source: Source, entries: list[Any]) -> bool:
-    return True
+@FORMATS.register("dc")
+class DC(Format):
+    """DC, DSA, DM, IDM and DC-Bench: res_<METHOD>_<DATASET>_<MODEL>_<n>ipc.pt"""
+
+    rank, takes, suffix, spaces = 33, ("experiment",), ".pt", ("normalized",)
+    reason = "the key 'data' with [images, labels] an experiment"
+    method = ""
+
+    def applies(self, name: str, entries: list[Any]) -> bool:
+        """Whether a file with such entries is of this format, by its name or by them."""
+        return True
+
+    def looks(self, files: InputFiles) -> str:
+        entries = _entries(files)
+        return self.reason if entries and self.applies(_file_name(files), entries) else ""
+
+    def read(self, files: InputFiles, options: Options) -> Raw:
+        """One of the experiments of a file."""
+        entries, asked = _entries(files), options.experiment
+        files.need(entries, "a file with the key 'data' and [images, labels] in it")
+        count = len(entries)
+        if not -count <= asked < count:
+            raise DataError(
+                f"The file has {count} experiments, so experiment={asked} is not there.\nSay 0 to {count - 1}."
+            )
+        name = _file_name(files)
+        raw = Raw(*entries[asked], method=self.method or method_in(name, files.folder.name), **_SPACE)
+        if count > 1 and asked == LAST:
+            raw.guesses.append(f"experiment {count - 1}, the last of {count}, as is usual (experiment=N for another)")
+        raw.facts = {"experiments": count, "experiment": asked % count, **_accuracies(files.content(name))}
+        return raw
+
+    def write(self, image_set: ImageSet, path: Path) -> list[Path]:
+        """One experiment, without accuracies."""
+        pair = [floats(image_set), image_set.labels.clone()]
+        return [save_torch(path, {"data": [pair], "accs_all_exps": {}})]
 
 
-_ONE, _STEPS = ("experiment",), ("step",)
+class _Variant(DC):
+    """Files that only their makers write."""
 
-for _entry in (
-    Format(
-        "dm-continual",
-        "DM's class-incremental files: 'data' is a list over steps",
-        _recogniser(_is_continual, "'data' has one [images, labels] a step of new classes"),
-        read_steps,
-        rank=30,
-        takes=_STEPS,
-    ),
-    Format(
-        "datadam",
-        "DataDAM: res_DataDAM_*.pt, syn_data_*.pt",
-        _recogniser(_is_datadam, "the name is one of DataDAM's"),
-        read_datadam,
-        rank=31,
-        takes=_ONE,
-    ),
-    Format(
-        "cafe",
-        "CAFE: res_*.pt with int32 labels",
-        _recogniser(_is_cafe, "the key 'data' with int32 labels"),
-        read_cafe,
-        rank=32,
-        family="mtt",
-        takes=_ONE,
-    ),
-    Format(
-        "dc",
-        "DC, DSA, DM, IDM and DC-Bench: res_<METHOD>_<DATASET>_<MODEL>_<n>ipc.pt",
-        _recogniser(_always, "the key 'data' with [images, labels] an experiment"),
-        read_experiments,
-        rank=33,
-        takes=_ONE,
-    ),
-):
-    register(_entry)
+    write = Format.write
+
+
+@FORMATS.register("cafe")
+class CAFE(_Variant):
+    """CAFE: res_*.pt with int32 labels; its code is for CIFAR-10"""
+
+    rank, family, method, reason = 32, "mtt", "cafe", "the key 'data' with int32 labels"
+
+    def applies(self, name: str, entries: list[Any]) -> bool:
+        return getattr(entries[0][1], "dtype", None) == torch.int32 or method_in(name) == "cafe"
+
+
+@FORMATS.register("datadam")
+class DataDAM(_Variant):
+    """DataDAM: res_DataDAM_*.pt, syn_data_*.pt"""
+
+    rank, method, reason = 31, "datadam", "the name is one of DataDAM's"
+
+    def applies(self, name: str, entries: list[Any]) -> bool:
+        return name.startswith("syn_data_") or method_in(name) == "datadam"
+
+    def read(self, files: InputFiles, options: Options) -> Raw:
+        """The pair itself, or the last of the snapshots; whitened or not, by a switch of its code."""
+        return replace(super().read(files, options), space="")
+
+
+@FORMATS.register("dm-continual")
+class DMContinual(_Variant):
+    """DM's class-incremental files: 'data' is a list over steps"""
+
+    rank, takes, reason = 30, ("step",), "'data' has one [images, labels] a step of new classes"
+
+    def applies(self, name: str, entries: list[Any]) -> bool:
+        """A name that says so, or several entries of which no two share a class."""
+        return name.startswith("cl_") or (len(entries) > 1 and _disjoint(entries, SIZE_BUDGET))
+
+    def read(self, files: InputFiles, options: Options) -> Raw:
+        """All steps joined, or one; where a step repeats the classes before it, the last counts."""
+        entries, step, last = _entries(files), options.step, len(_entries(files)) - 1
+        files.need(entries, "a continual file with the key 'data' and [images, labels] a step in it")
+        raw = Raw(method=method_in(_file_name(files)), facts={"steps": len(entries)}, **_SPACE)
+        if step is not None:
+            if not 0 <= step <= last:
+                raise DataError(f"{files.path} has the steps 0 to {last}, not {step}.")
+            raw.images, raw.labels = entries[step]
+            raw.facts["step"] = step
+        elif _disjoint(entries, options.max_bytes):
+            raw.guesses.append(f"all {len(entries)} steps joined, in their order (step=N for one)")
+            raw.images = torch.cat([to_tensor(images, "images", options.max_bytes) for images, _ in entries])
+            raw.labels = torch.cat([to_tensor(labels, "labels", options.max_bytes) for _, labels in entries])
+        else:
+            raw.guesses.append(f"step {last}: later steps repeat the classes of earlier ones")
+            raw.images, raw.labels = entries[-1]
+        return raw

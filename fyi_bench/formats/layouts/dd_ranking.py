@@ -2,25 +2,34 @@
 
 from __future__ import annotations
 
-from fyi_bench.formats.base import Format, Options, Raw, register
-from fyi_bench.formats.layouts._shared import method_in, need, scalar
-from fyi_bench.formats.source import FOLDER, Source
+from pathlib import Path
 
-_IMAGES, _LABELS, _LR = "images.pt", "labels.pt", "lr.pt"
+from distill.image_set import ImageSet
+from fyi_bench.formats.arrays import scalar
+from fyi_bench.formats.base import FORMATS, Format, Options, Raw
+from fyi_bench.formats.export import WITH_ZCA, save_parts
+from fyi_bench.formats.input_files import FOLDER, InputFiles
+from fyi_bench.formats.origin import method_in
 
-
-def recognise(source: Source) -> str:
-    named = source.kind == FOLDER or source.name in (_IMAGES, _LABELS)
-    return f"the file {_IMAGES}" if named and source.has(_IMAGES) else ""
-
-
-def read(source: Source, options: Options) -> Raw:
-    """Images, and labels where they are there; hard ones are class-major in this layout."""
-    need(source.has(_IMAGES), source, f"a folder with {_IMAGES}")
-    raw = Raw(source.content(_IMAGES), method=method_in(source.folder.name) or method_in(source.folder.parent.name))
-    raw.labels = source.content(_LABELS) if source.has(_LABELS) else None
-    raw.lr = scalar(source.content(_LR)) if source.has(_LR) else None
-    return raw
+_IMAGES, _LABELS, _LR = _PARTS = "images.pt", "labels.pt", "lr.pt"
 
 
-register(Format("dd-ranking", "DD-Ranking: images.pt, labels.pt, lr.pt in a folder", recognise, read, 25, "mtt"))
+@FORMATS.register("dd-ranking")
+class DDRanking(Format):
+    """DD-Ranking: images.pt, labels.pt, lr.pt in a folder"""
+
+    rank, family, spaces, soft = 25, "mtt", WITH_ZCA, True
+
+    def looks(self, files: InputFiles) -> str:
+        named = files.kind == FOLDER or files.name in (_IMAGES, _LABELS)
+        return f"the file {_IMAGES}" if named and files.has(_IMAGES) else ""
+
+    def read(self, files: InputFiles, options: Options) -> Raw:
+        """Images, and labels where they are there; hard ones are class-major in this layout."""
+        files.need(files.has(_IMAGES), f"a folder with {_IMAGES}")
+        images, labels, lr = (files.content(name) if files.has(name) else None for name in _PARTS)
+        return Raw(images, labels, lr=scalar(lr), method=method_in(files.folder.name, files.folder.parent.name))
+
+    def write(self, image_set: ImageSet, path: Path) -> list[Path]:
+        """The three files in a folder."""
+        return save_parts(image_set, *(path / name for name in _PARTS))

@@ -14,12 +14,13 @@ import torch
 import torch.nn.functional as F
 
 from fyi_bench.errors import DataError
-from fyi_bench.formats.base import Format, Options, Raw, register
-from fyi_bench.formats.layouts._shared import is_array, need
-from fyi_bench.formats.pixels import prepare, to_tensor
-from fyi_bench.formats.source import FOLDER, Source
+from fyi_bench.formats.arrays import dims, to_tensor
+from fyi_bench.formats.base import FORMATS, Format, Options, Raw
+from fyi_bench.formats.input_files import FOLDER, InputFiles
+from fyi_bench.formats.layouts.mtt import newest
+from fyi_bench.formats.pixels import prepare
 
-_BASES = re.compile(r"images_(best|\d+)\.pt")
+_FILE = re.compile(r"(?:images|styles|weights)_(best|\d+)\.pt")
 _KEY = re.compile(r"(?:module\.)?(\d+)\.(.+)")
 _KERNEL = 3
 _BACK, _SHIFT = re.compile(r"dec|trans|up|back|out"), re.compile(r"shift|bias|beta")
@@ -43,44 +44,13 @@ class Hallucinator:
         return F.conv_transpose2d(hidden, self.back_weight, self.back_bias)
 
 
-def _files(source: Source) -> tuple[str, str] | None:
-    """Names of the bases and of the hallucinators, or None where there are none."""
-    if source.kind == FOLDER:
-        found = sorted(m[1] for name in source.names if (m := _BASES.fullmatch(name)))
-        tags = sorted(found, key=lambda tag: (tag == "best", int(tag) if tag != "best" else 0), reverse=True)
-    else:
-        named = re.fullmatch(r"(?:images|styles|weights)_(best|\d+)\.pt", source.name)
-        tags = [named[1]] if named else []
-    for tag in tags:
-        styles = next((name for name in (f"weights_{tag}.pt", f"styles_{tag}.pt") if source.has(name)), "")
-        if styles and source.has(f"images_{tag}.pt"):
-            return f"images_{tag}.pt", styles
-    return None
-
-
-def recognise(source: Source) -> str:
-    found = _files(source)
-    return f"bases {found[0]} and hallucinators {found[1]}" if found else ""
-
-
-@torch.no_grad()
-def read(source: Source, options: Options) -> Raw:
-    """The decoded set: the five images of a base one after the other, bases class by class."""
-    found = _files(source)
-    need(found is not None, source, "a folder with images_<it|best>.pt and weights_<it|best>.pt or styles_<it>.pt")
-    pixels = prepare(source.content(found[0]), options.max_bytes)
-    bases = pixels.images.float()
-    state = source.content(found[1])
-    need(isinstance(state, dict), source, f"complete: {found[1]} holds no weights", "Copy that file again.")
-    models = hallucinators(state, tuple(bases.shape[1:]), options)
-    decoded = torch.stack([torch.cat([model(x) for x in bases.split(_CHUNK)]) for model in models], dim=1)
-    raw = Raw(decoded.flatten(0, 1), method="haba")
-    raw.guesses.append(f"{len(bases)} bases decoded by {len(models)} hallucinators: {len(raw.images)} images")
-    stored = sum(t.nbytes for t in state.values() if isinstance(t, torch.Tensor))
-    raw.facts |= {"bases": len(bases), "hallucinators": len(models), "stored_bytes": bases.nbytes + stored}
-    if pixels.per_class:
-        raw.labels = torch.arange(len(bases) // pixels.per_class).repeat_interleave(pixels.per_class * len(models))
-    return raw
+def _names(files: InputFiles) -> tuple[str, str] | None:
+    """Names of the bases and of the hallucinators, the best or latest of a folder; None where there are none."""
+    there = files.names if files.kind == FOLDER else [files.name]
+    tags = {match[1] for name in there if (match := _FILE.fullmatch(name))}
+    pairs = {tag: [(f"images_{tag}.pt", f"{what}_{tag}.pt") for what in ("weights", "styles")] for tag in tags}
+    whole = {tag: next((pair for pair in both if files.has(*pair)), None) for tag, both in pairs.items()}
+    return whole.get(newest([tag for tag, pair in whole.items() if pair]))
 
 
 def hallucinators(state: dict, shape: tuple[int, ...], options: Options) -> list[Hallucinator]:
@@ -88,12 +58,11 @@ def hallucinators(state: dict, shape: tuple[int, ...], options: Options) -> list
     groups: dict[int, dict[str, torch.Tensor]] = {}
     for key, value in state.items():
         match = _KEY.fullmatch(str(key))
-        if match and is_array(value):
+        if match and dims(value) >= 0:
             groups.setdefault(int(match[1]), {})[match[2]] = to_tensor(value, f"weights '{key}'", options.max_bytes)
-    models = [_model(groups[number], shape) for number in sorted(groups)]
-    if not models:
+    if not groups:
         raise DataError(f"No hallucinators in the file (keys {', '.join(map(str, list(state)[:4]))}).\nName another.")
-    return models
+    return [_model(groups[number], shape) for number in sorted(groups)]
 
 
 def _model(parts: dict[str, torch.Tensor], shape: tuple[int, ...]) -> Hallucinator:
@@ -110,9 +79,35 @@ def _model(parts: dict[str, torch.Tensor], shape: tuple[int, ...]) -> Hallucinat
     forth, back = sorted(kernels, key=lambda name: bool(_BACK.search(name.lower())))
     scale, shift = sorted(planes, key=lambda name: bool(_SHIFT.search(name.lower())))
     bias = {name: parts.get(name.removesuffix("weight") + "bias") for name in kernels}
-    middle = [parts[name].float().reshape(-1, *inner) for name in (scale, shift)]
-    weights = parts[forth].float(), bias[forth], *middle, parts[back].float(), bias[back]
+    middle = [parts[name].reshape(-1, *inner) for name in (scale, shift)]
+    weights = parts[forth], bias[forth], *middle, parts[back], bias[back]
     return Hallucinator(*(t if t is None else t.float() for t in weights))
 
 
-register(Format("haba", "HaBa: images_*.pt (bases) and weights_best.pt or styles_*.pt", recognise, read, 15, "mtt"))
+@FORMATS.register("haba")
+class HaBa(Format):
+    """HaBa: images_*.pt (bases) and weights_best.pt or styles_*.pt"""
+
+    rank, family = 15, "mtt"
+
+    def looks(self, files: InputFiles) -> str:
+        names = _names(files)
+        return f"bases {names[0]} and hallucinators {names[1]}" if names else ""
+
+    @torch.no_grad()
+    def read(self, files: InputFiles, options: Options) -> Raw:
+        """The decoded set: the five images of a base one after the other, bases class by class."""
+        names = _names(files)
+        files.need(names, "a folder with images_<it|best>.pt and weights_<it|best>.pt or styles_<it>.pt")
+        pixels = prepare(files.content(names[0]), options.max_bytes)
+        bases, state = pixels.images.float(), files.content(names[1])
+        files.need(isinstance(state, dict), f"complete: {names[1]} holds no weights", "Copy that file again.")
+        models = hallucinators(state, tuple(bases.shape[1:]), options)
+        decoded = torch.stack([torch.cat([model(x) for x in bases.split(_CHUNK)]) for model in models], dim=1)
+        raw = Raw(decoded.flatten(0, 1), method="haba")
+        raw.guesses.append(f"{len(bases)} bases decoded by {len(models)} hallucinators: {len(raw.images)} images")
+        stored = sum(t.nbytes for t in state.values() if isinstance(t, torch.Tensor))
+        raw.facts = {"bases": len(bases), "hallucinators": len(models), "stored_bytes": bases.nbytes + stored}
+        if pixels.per_class:
+            raw.labels = torch.arange(len(bases) // pixels.per_class).repeat_interleave(pixels.per_class * len(models))
+        return raw

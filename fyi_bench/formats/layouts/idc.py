@@ -6,52 +6,31 @@ ImageNet-100 is split into folders …_phase0, …_phase1 …; its classes are t
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from distill.decode import DECODERS
-from fyi_bench.formats.base import Format, Options, Raw, register
-from fyi_bench.formats.layouts._shared import is_pair, method_in, need
-from fyi_bench.formats.pixels import to_tensor
-from fyi_bench.formats.source import FOLDER, Source
+from distill.image_set import ImageSet
+from fyi_bench.files import write_json
+from fyi_bench.formats.arrays import is_pair, to_tensor
+from fyi_bench.formats.base import FORMATS, Format, Options, Raw
+from fyi_bench.formats.export import floats, save_torch
+from fyi_bench.formats.input_files import FOLDER, InputFiles
+from fyi_bench.formats.origin import method_in
 
 _FILE, _NOTES = "data.pt", "args.txt"
 _PHASE = re.compile(r".*_phase(\d+)")
 _FACTOR = re.compile(r"(?<![a-z])factor(\d+)")
 
 
-def _phases(source: Source) -> list[str]:
+def _phases(files: InputFiles) -> list[str]:
     """Names of the files of the phases below a folder, relative to it, in order."""
-    if source.kind != FOLDER:
+    if files.kind != FOLDER:
         return []
-    found = [(m, f) for f in source.path.iterdir() if (m := _PHASE.fullmatch(f.name)) and (f / _FILE).is_file()]
+    found = [(m, f) for f in files.path.iterdir() if (m := _PHASE.fullmatch(f.name)) and (f / _FILE).is_file()]
     return [f"{folder.name}/{_FILE}" for _, folder in sorted((int(m[1]), folder) for m, folder in found)]
-
-
-def recognise(source: Source) -> str:
-    named = (source.kind == FOLDER and source.has(_FILE)) or source.name == _FILE
-    if named and is_pair(source.content(_FILE)):
-        return f"{_FILE} with [images, labels]"
-    return "folders …_phase<k> with data.pt" if _phases(source) else ""
-
-
-def read(source: Source, options: Options) -> Raw:
-    """The images as stored; tiles stay packed, with their number in the set."""
-    names = _phases(source) or [_FILE if source.kind == FOLDER else source.name]
-    need(all(map(source.has, names)), source, f"a folder with {_FILE}")
-    pairs = [source.content(name) for name in names]
-    need(all(map(is_pair, pairs)), source, f"{_FILE} with a list [images, labels]")
-    notes = source.json_beside(_NOTES)
-    raw = Raw(space="pixel", space_reason="IDC keeps unnormalised pixels", dataset=str(notes.get("dataset", "")))
-    raw.images, raw.labels = pairs[0] if len(pairs) == 1 else _joined(pairs, raw, options)
-    raw.method = "dream" if "dream" in map(method_in, _folders(source)) else "idc"
-    raw.factor = _factor(source, notes, options, raw)
-    if notes.get("decode_type") in DECODERS:
-        raw.decode_type = notes["decode_type"]
-    if len(pairs) == 1 and _PHASE.fullmatch(source.folder.name):
-        raw.warnings.append(f"{source.folder.name} is one of several phases: name the folder above for all classes")
-    return raw
 
 
 def _joined(pairs: list[Any], raw: Raw, options: Options) -> tuple[torch.Tensor, torch.Tensor]:
@@ -65,24 +44,58 @@ def _joined(pairs: list[Any], raw: Raw, options: Options) -> tuple[torch.Tensor,
     return torch.cat(images), torch.cat(labels)
 
 
-def _folders(source: Source) -> list[str]:
-    return [source.folder.name, *(parent.name for parent in list(source.folder.resolve().parents)[:3])]
-
-
-def _factor(source: Source, notes: dict[str, Any], options: Options, raw: Raw) -> int:
-    if options.factor is not None:
-        return options.factor
-    if isinstance(notes.get("factor"), int):
-        raw.guesses.append(f"factor {notes['factor']}: stands in {_NOTES}")
-        return notes["factor"]
-    inner = [name.split("/")[0] for name in _phases(source)[:1]]
-    found = next((m for name in (*inner, *_folders(source)) if (m := _FACTOR.search(name))), None)
-    if found:
+def _guess_factor(raw: Raw, noted: Any, names: list[str]) -> None:
+    found = next((m for name in names if (m := _FACTOR.search(name))), None)
+    if isinstance(noted, int):
+        raw.factor = noted
+        raw.guesses.append(f"factor {noted}: stands in {_NOTES}")
+    elif found:
+        raw.factor = int(found[1])
         raw.guesses.append(f"factor {found[1]}: stands in the folder's name")
-        return int(found[1])
-    raw.warnings.append("how many tiles an image holds is not in the file: taken as 1 (else state factor=2 …)")
-    return 1
+    else:
+        raw.warnings.append("how many tiles an image holds is not in the file: taken as 1 (else state factor=2 …)")
 
 
-register(Format("idc", "IDC: data.pt with [images, labels], args.txt beside it", recognise, read, 34, "mtt"))
-register(Format("dream", "DREAM: as idc", lambda source: "", read, 34, "mtt"))
+@FORMATS.register("idc")
+class IDC(Format):
+    """IDC: data.pt with [images, labels], args.txt beside it"""
+
+    rank, family, suffix, spaces, tiles = 34, "mtt", ".pt", ("pixel",), True
+
+    def looks(self, files: InputFiles) -> str:
+        named = (files.kind == FOLDER and files.has(_FILE)) or files.name == _FILE
+        if named and is_pair(files.content(_FILE)):
+            return f"{_FILE} with [images, labels]"
+        return "folders …_phase<k> with data.pt" if _phases(files) else ""
+
+    def read(self, files: InputFiles, options: Options) -> Raw:
+        """The images as stored; tiles stay packed, with their number in the set."""
+        names = _phases(files) or [_FILE if files.kind == FOLDER else files.name]
+        files.need(files.has(*names), f"a folder with {_FILE}")
+        pairs = [files.content(name) for name in names]
+        files.need(all(map(is_pair, pairs)), f"{_FILE} with a list [images, labels]")
+        notes = files.json_beside(_NOTES)
+        raw = Raw(space="pixel", space_reason="IDC keeps unnormalised pixels", dataset=str(notes.get("dataset", "")))
+        raw.images, raw.labels = pairs[0] if len(pairs) == 1 else _joined(pairs, raw, options)
+        raw.method = "dream" if "dream" in map(method_in, files.folders) else "idc"
+        if options.factor is None:
+            _guess_factor(raw, notes.get("factor"), [*names[0].split("/")[:-1], *files.folders])
+        if notes.get("decode_type") in DECODERS:
+            raw.decode_type = notes["decode_type"]
+        if len(pairs) == 1 and _PHASE.fullmatch(files.folder.name):
+            raw.warnings.append(f"{files.folder.name} is one of several phases: name the folder above for all classes")
+        return raw
+
+    def write(self, image_set: ImageSet, path: Path) -> list[Path]:
+        """The pair, and notes beside it that say how many tiles an image holds."""
+        s = image_set
+        facts = {"factor": s.factor, "decode_type": s.decode_type, "ipc": s.ipc, "nclass": s.num_classes}
+        pair = save_torch(path, [floats(s), s.labels.clone()])
+        return [pair, write_json(path.with_name(_NOTES), {**facts, "size": s.shape[1]})]
+
+
+@FORMATS.register("dream")
+class DREAM(IDC):
+    """DREAM: as idc"""
+
+    looks, write = Format.looks, Format.write

@@ -2,44 +2,54 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from distill.image_set import ImageSet
+from distill.spaces import PixelSpace
 from distill.tensor_file import load_tensors, read_header
 from fyi_bench.errors import DataError
-from fyi_bench.formats.base import Format, Options, Raw, register
-from fyi_bench.formats.common import DAMAGED, check_size
-from fyi_bench.formats.layouts._shared import need, one_file
+from fyi_bench.formats.base import FORMATS, Format, Options, Raw
+from fyi_bench.formats.input_files import FOLDER, InputFiles
 from fyi_bench.formats.layouts.tensors import from_mapping
-from fyi_bench.formats.source import FOLDER, Source
+from fyi_bench.formats.opening import DAMAGED, check_size
 
-_KIND = "safetensors"
-SET_FILE = "set.safetensors"  # in the folder of a run
-
-
-def _name(source: Source) -> str:
-    if source.kind == FOLDER:
-        return SET_FILE if source.has(SET_FILE) else one_file(source, r".*\.safetensors")
-    return source.name if source.kind == _KIND else ""
+_SUFFIX = ".safetensors"
+_RUN_SET = "set.safetensors"  # in the folder of a run
 
 
-def recognise(source: Source) -> str:
-    return "a .safetensors file" if _name(source) else ""
+def _name(files: InputFiles) -> str:
+    if files.kind == FOLDER:
+        return _RUN_SET if files.has(_RUN_SET) else files.only(rf".*\{_SUFFIX}")
+    return files.name if files.kind == "safetensors" else ""
 
 
-def read(source: Source, options: Options) -> Raw:
-    """The set with all its facts, checksums compared; a file of others has its facts guessed."""
-    name = _name(source)
-    need(bool(name), source, "a .safetensors file, nor a folder with one")
-    path = source.used(source.folder / name)
-    check_size(path, path.stat().st_size, options.max_bytes)
-    header, _, _ = read_header(path)
-    try:
-        if "fyi_bench" in header.get("__metadata__", {}):
-            return Raw(finished=ImageSet.load(path))
-        return from_mapping(source, load_tensors(path)[0])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:  # changed bytes in its description
-        raise DataError(f"The description in {path} is damaged ({type(error).__name__}).\n{DAMAGED}") from error
+@FORMATS.register("fyi-bench")
+class Own(Format):
+    """this project's sets, and .safetensors of others with images and labels"""
 
+    rank, suffix, tiles, soft = 1, _SUFFIX, True, True
 
-register(
-    Format("fyi-bench", "this project's sets, and .safetensors of others with images and labels", recognise, read, 1)
-)
+    def looks(self, files: InputFiles) -> str:
+        return "a .safetensors file" if _name(files) else ""
+
+    def read(self, files: InputFiles, options: Options) -> Raw:
+        """The set with all its facts, checksums compared; a file of others has its facts guessed."""
+        name = _name(files)
+        files.need(name, "a .safetensors file, nor a folder with one")
+        path = files.used(files.folder / name)
+        check_size(path, path.stat().st_size, options.max_bytes)
+        header, _, _ = read_header(path)
+        try:
+            if "fyi_bench" in header.get("__metadata__", {}):
+                return Raw(finished=ImageSet.load(path))
+            return from_mapping(files, load_tensors(path)[0])
+        except (KeyError, TypeError, ValueError, AttributeError) as error:  # changed bytes in its description
+            raise DataError(f"The description in {path} is damaged ({type(error).__name__}).\n{DAMAGED}") from error
+
+    def write(self, image_set: ImageSet, path: Path) -> list[Path]:
+        """The file, and a preview where the pixels can be computed here."""
+        try:
+            image_set.batch(slice(0, 1), PixelSpace())
+        except DataError:  # whitened by a matrix that is not on this machine: the set is kept all the same
+            return [image_set.save(path, preview=False)]
+        return [image_set.save(path), path.with_name("preview.png")]

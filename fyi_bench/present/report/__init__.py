@@ -54,5 +54,5 @@ def report_html(
     notes: sentences for the top. A set that is gone or damaged is said on the page and is no error.
     """
     sections = [section_of(record, f"r{number}", store, makers) for number, record in enumerate(records, 1)]
-    papers = [] if store is None else paper_tables(store, records)
+    papers = [] if store is None else paper_tables(store)
     return render("report.html.j2", title=title, sections=sections, notes=list(notes), papers=papers)

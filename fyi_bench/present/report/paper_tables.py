@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fyi_bench.present.report.page import TableView
-from fyi_bench.present.tables import LAYOUTS, layout, table, words
-from fyi_bench.present.tables.model import Table
+from fyi_bench.present.tables import LAYOUTS, Table, words
+from fyi_bench.present.tables.build import table_of
+from fyi_bench.present.tables.results import groups_of
 
 if TYPE_CHECKING:
     from fyi_bench.store.store import Store
@@ -28,28 +29,22 @@ class PaperTable:
     notes: Sequence[str]
 
 
-def paper_tables(store: Store, records: Iterable[Mapping[str, Any]]) -> list[PaperTable]:
+def paper_tables(store: Store) -> list[PaperTable]:
     """Every table that has a number of ours, cut to the rows and columns that have one."""
-    known = {(arm["method"], record["dataset"], arm["ipc"]) for record in records for arm in record["arms"]}
-    made = (table(name, store) for name in LAYOUTS if _touched(name, known))
-    return [_view(one) for one in made if any(cell.ours is not None for cell in one.existing())]
-
-
-def _touched(name: str, known: set[tuple]) -> bool:
-    """Whether some record is of a row and column of the table: reading a store's cells takes a while."""
-    plan = layout(name)
-    return any((row.method, column.dataset, column.ipc) in known for row in plan.rows for column in plan.columns)
+    groups = groups_of(store)
+    tables = (table_of(name, groups) for name in LAYOUTS.usable()[0])
+    return [_view(one) for one in tables if one.filled()]
 
 
 def _view(whole: Table) -> PaperTable:
-    filled = [cell for cell in whole.existing() if cell.ours is not None]
+    filled = whole.filled()
     cut = replace(
         whole,
-        rows=[row for row in whole.rows if any(cell.row == row for cell in filled)],
-        columns=[column for column in whole.columns if any(cell.column == column for cell in filled)],
+        rows=[row for row in whole.rows if any(entry.row == row for entry in filled)],
+        columns=[column for column in whole.columns if any(entry.column == column for entry in filled)],
     )
-    views = [TableView(CAPTION, words.header(columns), words.grid(cut, columns)) for columns in words.blocks(cut)]
+    views = [TableView(CAPTION, header, rows) for header, rows in words.grids(cut)]
     details = TableView("Every number of ours.", words.DETAILS, words.details(cut))
-    command = f"fyi-bench table {whole.name} --protocol {whole.protocol.split('+')[0]}"
-    command += "".join(f" --set {change}" for change in whole.protocol.split("+")[1:])
+    base, *changes = whole.protocol.split("+")
+    command = f"fyi-bench table {whole.name} --protocol {base}" + "".join(f" --set {change}" for change in changes)
     return PaperTable(f"Table {whole.name}: {whole.title}", words.subtitle(whole), command, views, details, whole.notes)

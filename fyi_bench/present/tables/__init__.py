@@ -1,24 +1,19 @@
 """The tables of the FYI paper with our numbers beside the published ones, and what is still to run.
 
-table('1', store).to('markdown'); missing('1', 'quick', store) gives the commands that fill the holes.
+table('1', store).to('markdown'); missing('1', 'quick', store) gives the commands that fill the holes. A table more is
+a function giving its `Layout`, registered in `LAYOUTS`, from outside as an entry point of the group `fyi_bench.tables`.
 """
 
-from __future__ import annotations
-
-from fyi_bench.present.missing import Missing
-from fyi_bench.present.tables.build import missing, same_architecture, table
-from fyi_bench.present.tables.forms import FORMS
-from fyi_bench.present.tables.layouts import LAYOUTS, layout
-from fyi_bench.present.tables.model import VERDICT_RULE, Cell, Column, Ours, Row, Table
+from fyi_bench.present.tables.build import FORMS, VERDICT_RULE, Entry, Table, missing, same_architecture, table
+from fyi_bench.present.tables.layouts import LAYOUTS, Column, Layout, Row, layout
 
 __all__ = [
     "FORMS",
     "LAYOUTS",
     "VERDICT_RULE",
-    "Cell",
     "Column",
-    "Missing",
-    "Ours",
+    "Entry",
+    "Layout",
     "Row",
     "Table",
     "layout",

@@ -1,39 +1,123 @@
-"""A table from its layout and a store: every place filled, or a hole with the command that fills it."""
+"""A table from its layout and a store: every entry filled, or a hole with the command that fills it."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from distill.methods import METHODS
+from downstream.protocol import procedure
+from downstream.protocol import protocol as protocol_of
 from fyi_bench.present.missing import Missing
-from fyi_bench.present.tables.layouts import Layout, layout
-from fyi_bench.present.tables.model import PAPER, VERDICT_RULE, Cell, Column, Ours, Row, Table
-from fyi_bench.present.tables.results import (
-    Group,
-    best,
-    groups_of,
-    nas_numbers,
-    notes_on_data,
-    ours_of,
-    paired,
-    recipe_differences,
-)
-from fyi_bench.present.tables.words import place_words
-from fyi_bench.present.words import is_number
+from fyi_bench.present.published import Published
+from fyi_bench.present.tables.groups import PAPER, Group, Ours, Search
+from fyi_bench.present.tables.layouts import LAYOUTS, Column, Layout, Row, layout
+from fyi_bench.present.tables.results import best, groups_of
+from fyi_bench.present.words import HOLE, is_number
+from fyi_bench.registry import Registry
 
 if TYPE_CHECKING:
-    from fyi_bench.present.published import Published
     from fyi_bench.store.store import Store
 
+ROUNDING = 0.001  # published accuracies have one decimal in percent: 0.1 points
+VERDICT_RULE = (
+    "within: |ours − published| is at most √(our std² + published std²), the spread of single runs, and at least 0.1 "
+    "points are allowed for rounding; above, below: farther away. Other protocols than “paper” are not compared."
+)
 Estimate = Callable[[Missing], float | None]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What stands at one row and column of a table.
+
+    asked: the paper has a number here, readable or not. difference: ours with the flip minus ours without, {mean, low,
+    high, pairs}; published_difference: the same of the published numbers.
+    """
+
+    row: Row
+    column: Column
+    asked: bool = False
+    published: Published | None = None
+    ours: Ours | None = None
+    difference: Mapping[str, Any] | None = None
+    published_difference: float | None = None
+
+    @property
+    def label(self) -> str:
+        """'DM + FYI, CIFAR-10 10 IPC'."""
+        return f"{self.row.label}, {self.column.title}"
+
+    @property
+    def gap(self) -> float | None:
+        """Ours minus published, or None where one of them is missing."""
+        return None if self.ours is None or self.published is None else self.ours.mean - self.published.value
+
+    @property
+    def verdict(self) -> str:
+        """The word of `VERDICT_RULE`, or why there is none."""
+        if self.ours is None:
+            return "not run"
+        if self.ours.protocol != PAPER:
+            return f"not compared: {self.ours.protocol} ≠ {PAPER}"
+        if self.gap is None or not is_number(self.gap):
+            return "nothing published" if self.published is None else HOLE
+        allowed = math.hypot(self.ours.std, self.published.std or 0.0)
+        if self.published.unit == "fraction":
+            allowed = max(allowed, ROUNDING)
+        if abs(self.gap) <= allowed + 1e-12:
+            return "within"
+        return "above" if self.gap > 0 else "below"
+
+    @property
+    def exists(self) -> bool:
+        """Whether something belongs here; a hole of the paper that nobody filled is left empty."""
+        return self.asked or self.ours is not None
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table with our numbers beside the published ones. missing: commands for the holes."""
+
+    name: str
+    title: str
+    protocol: str
+    rows: Sequence[Row]
+    columns: Sequence[Column]
+    entries: Mapping[tuple[Row, Column], Entry]
+    missing: Sequence[Missing] = ()
+    notes: Sequence[str] = ()
+
+    def entry(self, row: Row, column: Column) -> Entry:
+        """What stands at a row and column; an empty one where neither the paper nor we have a number."""
+        return self.entries.get((row, column)) or Entry(row, column)
+
+    def existing(self) -> list[Entry]:
+        """Entries that have something to say, row by row."""
+        return [one for row in self.rows for column in self.columns if (one := self.entry(row, column)).exists]
+
+    def filled(self) -> list[Entry]:
+        """Entries with a number of ours, row by row."""
+        return [one for one in self.existing() if one.ours is not None]
+
+    def to(self, form: str) -> str:
+        """The table as text: 'text', 'markdown', 'latex', 'csv' or 'html'. UnknownNameError for another word."""
+        return FORMS.get(form)(self)
+
+
+# form -> function(table) giving text; those of fyi-bench are in forms.py
+FORMS: Registry[Callable[[Table], str]] = Registry(
+    "form of a table", package="fyi_bench.present.tables", group="fyi_bench.table_forms"
+)
 
 
 def table(
     name: str, store: Store, protocol: str | None = None, estimate: Estimate | None = None, otherwise: str = PAPER
 ) -> Table:
-    """Table '1', '2', '3', '4', 'A' or 'B' of the paper with the numbers of a store beside the published ones.
+    """A table of the paper, '1' to '4', 'A' or 'B', with the numbers of a store's runs beside the published ones.
 
     protocol: whose numbers to show, `paper`, `quick` or one with changes (`quick+epochs=20`); None takes 'paper' where
     the store has any for this table, else the one it has most of. Numbers of other protocols are counted in a note and
@@ -41,26 +125,43 @@ def table(
     command that fills a hole.
     Raises UnknownNameError for another table, StoreError for a damaged record.
     """
-    from downstream.protocol import procedure
+    return table_of(name, groups_of(store), protocol, estimate, otherwise)
 
+
+def table_of(
+    name: str,
+    groups: Sequence[Group],
+    protocol: str | None = None,
+    estimate: Estimate | None = None,
+    otherwise: str = PAPER,
+) -> Table:
+    """`table` of results that were read before."""
+    name = name if name in LAYOUTS else name.upper()  # the paper's in either case
     plan = layout(name)
-    if any(column.metric != "accuracy" for column in plan.columns):
-        chosen, cells, notes = _search_cells(plan, store, protocol, otherwise)
-    else:
-        chosen, cells, notes = _accuracy_cells(plan, store, protocol, otherwise)
+    at = {(row, column): _of(groups, row, column) for row in plan.rows for column in plan.columns}
+    there = {id(group): group for found in at.values() for group in found}.values()
+    chosen = procedure(protocol or _most_used([group.protocol for group in there], otherwise))
+    taken = {
+        (row, column): best(
+            group for group in found
+            if group.protocol == chosen and not group.changes() and group.number(column.metric) is not None
+        )
+        for (row, column), found in at.items()
+    }  # fmt: skip
+    entries = {
+        (row, column): _entry(plan, row, column, group, taken.get((_plain(plan, row), column)))
+        for (row, column), group in taken.items()
+    }
     # one procedure, however often it was repeated; the commands repeat it as often as was asked for
     asked = next((name for name in (protocol, otherwise) if name and procedure(name) == chosen), chosen)
-    holes = _missing(plan, cells, asked, estimate)
-    rules = [VERDICT_RULE] if plan.published else []
-    return Table(name.upper(), plan.title, chosen, plan.rows, plan.columns, cells, holes, [*plan.notes, *notes, *rules])
+    notes = [*plan.notes, *_left_out(at, chosen), *([VERDICT_RULE] if plan.published else [])]
+    holes = _missing(plan, entries, asked, estimate)
+    return Table(name, plan.title, chosen, plan.rows, plan.columns, entries, holes, notes)
 
 
 def missing(name: str, protocol: str, store: Store | None = None, estimate: Estimate | None = None) -> list[Missing]:
-    """The commands that fill the holes of a table, each with the cells it fills; without a store, all of them."""
-    plan = layout(name)
-    if store is not None:
-        return list(table(name, store, protocol, estimate).missing)
-    return _missing(plan, {}, protocol, estimate)
+    """The commands that fill the holes of a table, each with the entries it fills; without a store, all of them."""
+    return list(table_of(name, groups_of(store) if store is not None else (), protocol, estimate).missing)
 
 
 def same_architecture(published: str, ours: str) -> bool:
@@ -68,44 +169,13 @@ def same_architecture(published: str, ours: str) -> bool:
     return ours == published or (ours == "convnet" and published.removeprefix("convnet").isdigit())
 
 
-def _accuracy_cells(
-    plan: Layout, store: Store, protocol: str | None, otherwise: str
-) -> tuple[str, dict[tuple[Row, Column], Cell], list[str]]:
-    from downstream.protocol import procedure
-
-    at = {key: [] for row in plan.rows for column in plan.columns for key in [(row, column)]}
-    for group in groups_of(store):
-        for row, column in at:
-            if _belongs(group, row, column):
-                at[row, column].append(group)
-    chosen = procedure(protocol or _most_used([group.protocol for found in at.values() for group in found], otherwise))
-    notes = _left_out(at, chosen)
-    taken = {key: best(_as_recipe(found, chosen)) for key, found in at.items()}
-    on_data = notes_on_data(store)
-    plain = {(row.method, column): taken[row, column] for row, column in taken if row.flip == "none"}
-    cells = {}
-    for (row, column), group in taken.items():
-        base = plain.get((row.method, column))
-        cells[row, column] = Cell(
-            row,
-            column,
-            plan.asks(row, column),
-            plan.published.get((row, column)),
-            None if group is None else ours_of(group, on_data),
-            paired(group, base) if group is not None and base is not None and row.flip != "none" else None,
-            _published_difference(plan.published, row, column),
-        )
-    return chosen, cells, notes
-
-
-def _belongs(group: Group, row: Row, column: Column) -> bool:
-    place = group.place
-    here = (place.method, place.flip, place.dataset, place.ipc) == (row.method, row.flip, column.dataset, column.ipc)
-    return here and same_architecture(column.arch, place.arch)
-
-
-def _as_recipe(groups: Sequence[Group], protocol: str) -> list[Group]:
-    return [group for group in groups if group.protocol == protocol and not recipe_differences(group)]
+def _of(groups: Sequence[Group], row: Row, column: Column) -> list[Group]:
+    key = row.method, row.flip, column.dataset, column.ipc
+    return [
+        group for group in groups
+        if tuple(group.made[name] for name in ("method", "flip", "dataset", "ipc")) == key
+        and column.measurable and same_architecture(column.arch, group.arch)
+    ]  # fmt: skip
 
 
 def _most_used(protocols: Sequence[str], otherwise: str) -> str:
@@ -115,92 +185,62 @@ def _most_used(protocols: Sequence[str], otherwise: str) -> str:
     return PAPER if PAPER in counts else min(counts, key=lambda name: (-counts[name], name))
 
 
+def _plain(plan: Layout, row: Row) -> Row | None:
+    """The row without the flip, for one that has it."""
+    plain = (one for one in plan.rows if (one.method, one.flip) == (row.method, "none"))
+    return next(plain, None) if row.flip != "none" else None
+
+
+def _entry(plan: Layout, row: Row, column: Column, group: Group | None, plain: Group | None) -> Entry:
+    ours = group and group.number(column.metric)
+    difference = group.minus(plain, column.metric) if group is not None and plain is not None else None
+    published = plan.published.get((row, column))
+    change = plan.published_difference(row, column)
+    return Entry(row, column, plan.asks(row, column), published, ours, difference, change)
+
+
 def _left_out(at: Mapping[tuple[Row, Column], Sequence[Group]], protocol: str) -> list[str]:
     """What the store has for this table and the table does not show, and why."""
-    others = Counter(group.protocol for found in at.values() for group in found if group.protocol != protocol)
+    there = {id(group): group for found in at.values() for group in found}.values()
+    others = Counter(group.protocol for group in there if group.protocol != protocol)
     notes = [
         f"Not shown: {count} result{'s' if count > 1 else ''} of the protocol {name} (--protocol {name})."
         for name, count in sorted(others.items())
     ]
     for (row, column), found in at.items():
-        for group in found:
-            changed = recipe_differences(group) if group.protocol == protocol else []
+        for group in (one for one in found if one.protocol == protocol):
+            changed = group.changes()
             if changed:
                 notes.append(f"Not shown: {row.label}, {column.label}, made with {'; '.join(changed)}.")
+            elif isinstance(group, Search) and not group.names:
+                why = "the search is not finished" if group.real else "no real side is there to hold the search against"
+                notes.append(f"Not shown: {row.label}, {column.label}, {why}.")
     return notes
 
 
-def _published_difference(numbers: Mapping[tuple[Row, Column], Published], row: Row, column: Column) -> float | None:
-    base = next((n for (r, c), n in numbers.items() if (r.method, r.flip, c) == (row.method, "none", column)), None)
-    here = numbers.get((row, column))
-    if row.flip == "none" or not column.measurable or base is None or here is None:
-        return None
-    return here.value - base.value
-
-
-def _search_cells(
-    plan: Layout, store: Store, protocol: str | None, otherwise: str
-) -> tuple[str, dict[tuple[Row, Column], Cell], list[str]]:
-    found = nas_numbers(store, plan.columns[0].dataset)
-    chosen = protocol or _most_used([key[3] for key in found], otherwise)
-    cells = {}
-    for row in plan.rows:
-        for column in plan.columns:
-            at = found.get((row.method, row.flip, column.ipc, chosen), [])
-            ours = _search_number(*at[-1], column.metric) if at else None
-            difference = _search_difference(at[-1][0], column.metric) if at and row.flip != "none" else None
-            number = plan.published.get((row, column))
-            change = _published_difference(plan.published, row, column)
-            cells[row, column] = Cell(row, column, plan.asks(row, column), number, ours, difference, change)
-    others = Counter(key[3] for key in found if key[3] != chosen)
-    return chosen, cells, [f"Not shown: results of the protocol {name} (--protocol {name})." for name in sorted(others)]
-
-
-def _search_number(record: Mapping[str, Any], arm: Mapping[str, Any], metric: str) -> Ours | None:
-    """A rank correlation of a search, with its interval; costs are not compared."""
-    entry = arm.get(metric)
-    if not isinstance(entry, Mapping) or entry.get("value") is None:
-        return None
-    protocol = record["protocol"]
-    differs = [] if protocol["name"] == PAPER else [f"protocol {protocol['name']} ≠ {PAPER}"]
-    if isinstance(arm["space"], int) and arm["space"] < 720:
-        differs.append(f"{arm['space']} of 720 architectures")
-    note = (record.get("data") or {}).get("note")
-    differs += [f"data: {note}"] if note else []
-    return Ours(
-        {(0, 0): entry["value"]}, entry["value"], 0.0, protocol["name"], protocol["version"], 1, entry["low"],
-        entry["high"], differs=tuple(differs),
-    )  # fmt: skip
-
-
-def _search_difference(record: Mapping[str, Any], metric: str) -> Mapping[str, Any] | None:
-    """The paired difference a search records for this metric, where it does and it is defined."""
-    found = record.get("differences", {}).get(metric)
-    return found if found is not None and is_number(found["mean"]) else None
-
-
 def _missing(
-    plan: Layout, cells: Mapping[tuple[Row, Column], Cell], protocol: str, estimate: Estimate | None
+    plan: Layout, entries: Mapping[tuple[Row, Column], Entry], protocol: str, estimate: Estimate | None
 ) -> list[Missing]:
     """One command a (method, data set, images a class): with FYI it fills the row without it as well."""
-    commands: dict[tuple, list[tuple[Row, Column]]] = defaultdict(list)
-    for row in plan.rows:
-        for column in plan.columns:
-            cell = cells.get((row, column))
-            if plan.fillable(row, column) and (cell is None or cell.ours is None):
-                commands[row.method, row.flip, column.dataset, column.ipc].append((row, column))
+    commands: dict[tuple, list[Entry]] = defaultdict(list)
+    for (row, column), entry in entries.items():
+        if plan.fillable(row, column) and entry.ours is None:
+            commands[row.method, row.flip, column.dataset, column.ipc].append(entry)
     found = []
     for (method, flip, dataset, ipc), holes in _merged(commands).items():
-        search = any(column.metric != "accuracy" for _, column in holes)
-        names = tuple(dict.fromkeys(_asked_name(column.arch) for _, column in holes))
-        labels = tuple(place_words(row, column) for row, column in holes)
+        search = any(entry.column.metric != "accuracy" for entry in holes)
+        names = tuple(dict.fromkeys(_asked_name(entry.column.arch) for entry in holes))
         names = () if search or names == (_default_arch(protocol),) else names
-        plan_of = Missing("nas" if search else "distill", method, flip, dataset, ipc, names, protocol, labels)
-        found.append(plan_of if estimate is None else replace(plan_of, seconds=estimate(plan_of)))
-    return [_with_reason(one) for one in found]
+        fills = tuple(entry.label for entry in holes)
+        one = Missing("nas" if search else "distill", method, flip, dataset, ipc, names, protocol, fills)
+        if method not in METHODS:
+            found.append(replace(one, reason=f"the method {method} is not built in"))
+        else:
+            found.append(one if estimate is None else replace(one, seconds=estimate(one)))
+    return found
 
 
-def _merged(commands: Mapping[tuple, list]) -> dict[tuple, list]:
+def _merged(commands: Mapping[tuple, list[Entry]]) -> dict[tuple, list[Entry]]:
     """The plain method is run by the command of any of its flips, so its holes go there."""
     merged = dict(commands)
     for method, flip, dataset, ipc in list(merged):
@@ -212,21 +252,10 @@ def _merged(commands: Mapping[tuple, list]) -> dict[tuple, list]:
 
 def _default_arch(protocol: str) -> str:
     """The architecture a protocol evaluates on when none is named."""
-    from downstream.protocol import protocol as protocol_of
-
     base, *changes = protocol.split("+")
-    return (
-        protocol_of(base, "accuracy")
-        .with_overrides(dict(c.split("=", 1) for c in changes if "eval_model" in c))
-        .eval_model
-    )
+    own = dict(change.split("=", 1) for change in changes if change.startswith("eval_model="))
+    return protocol_of(base, "accuracy").with_overrides(own).eval_model
 
 
 def _asked_name(arch: str) -> str:
     return "convnet" if arch.removeprefix("convnet").isdigit() else arch
-
-
-def _with_reason(one: Missing) -> Missing:
-    from distill.methods import METHODS
-
-    return one if one.method in METHODS else replace(one, reason=f"the method {one.method} is not built in")

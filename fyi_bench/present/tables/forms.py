@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 from fyi_bench.present.missing import Missing
 from fyi_bench.present.tables import words
-from fyi_bench.present.tables.model import Cell, Column, Table
+from fyi_bench.present.tables.build import FORMS, Entry, Table
+from fyi_bench.present.tables.layouts import Column
 from fyi_bench.present.words import text_table
-from fyi_bench.registry import Registry
-
-# form -> function(table) giving text
-FORMS: Registry[Callable[[Table], str]] = Registry("form of a table", group="fyi_bench.table_forms")
 
 _CSV = (
     "table", "row", "method", "flip", "dataset", "ipc", "arch", "metric", "protocol", "protocol_version", "ours",
@@ -29,14 +26,13 @@ _CSV = (
 def text(table: Table) -> str:
     """For a terminal: the grid in parts, then how many holes there are and the commands for them."""
     lines = [f"Table {table.name} · {table.title}", words.subtitle(table)]
-    for columns in words.blocks(table):
-        lines += ["", *text_table(words.header(columns), words.grid(table, columns))]
-    for cell in table.existing():
-        if cell.ours is not None:
-            place, differs = words.place_words(cell.row, cell.column), "; ".join(cell.ours.differs)
-            lines += ["", f"{place}: {cell.verdict}", *([f"  {differs}"] if differs else [])]
+    for header, rows in words.grids(table):
+        lines += ["", *text_table(header, rows)]
+    for entry in table.filled():
+        differs = "; ".join(entry.ours.differs)
+        lines += ["", f"{entry.label}: {entry.verdict}", *([f"  {differs}"] if differs else [])]
     if table.missing:
-        lines += ["", f"{sum(len(one.cells) for one in table.missing)} holes; commands that fill them:"]
+        lines += ["", f"{sum(len(one.fills) for one in table.missing)} holes; commands that fill them:"]
         lines += [f"  {command}   ({time})" for command, _, time in words.holes(table)]
     return "\n".join([*lines, "", *table.notes]).rstrip()
 
@@ -45,8 +41,8 @@ def text(table: Table) -> str:
 def markdown(table: Table) -> str:
     """The paper's grid, the details of every number of ours, the holes with their commands, and the notes."""
     lines = [f"## Table {table.name}: {table.title}", "", words.subtitle(table), ""]
-    for columns in words.blocks(table):
-        lines += [*_markdown_table(words.header(columns), words.grid(table, columns)), ""]
+    for header, grid in words.grids(table):
+        lines += [*_markdown_table(header, grid), ""]
     lines.pop()
     details = words.details(table)
     if details:
@@ -61,12 +57,12 @@ def markdown(table: Table) -> str:
 @FORMS.register("csv")
 def comma_separated(table: Table) -> str:
     """A line a place that the paper or we have a number for; accuracies as fractions, unrounded."""
-    commands = {label: one for one in table.missing for label in one.cells}
+    commands = {label: one for one in table.missing for label in one.fills}
     file = io.StringIO()
     writer = csv.DictWriter(file, _CSV, lineterminator="\n")
     writer.writeheader()
-    for cell in table.existing():
-        writer.writerow(_facts(table, cell, commands.get(words.place_words(cell.row, cell.column))))
+    for entry in table.existing():
+        writer.writerow(_facts(table, entry, commands.get(entry.label)))
     return file.getvalue()
 
 
@@ -88,10 +84,9 @@ def html(table: Table) -> str:
     from fyi_bench.present.report.page import TableView, render
 
     caption = "Ours, and in brackets the published number."
-    views = [TableView(caption, words.header(columns), words.grid(table, columns)) for columns in words.blocks(table)]
+    views = [TableView(caption, header, rows) for header, rows in words.grids(table)]
     details = words.details(table)
-    if details:
-        views.append(TableView("Every number of ours.", words.DETAILS, details))
+    views += [TableView("Every number of ours.", words.DETAILS, details)] if details else []
     return render(
         "table.html.j2",
         title=f"Table {table.name}: {table.title}",
@@ -102,16 +97,16 @@ def html(table: Table) -> str:
     )
 
 
-def _facts(table: Table, cell: Cell, fills: Missing | None) -> Mapping[str, Any]:
-    row, column, ours, published = cell.row, cell.column, cell.ours, cell.published
-    difference = cell.difference or {}
+def _facts(table: Table, entry: Entry, fills: Missing | None) -> Mapping[str, Any]:
+    row, column, ours, published = entry.row, entry.column, entry.ours, entry.published
     facts = {
         "table": table.name, "row": row.label, "method": row.method, "flip": row.flip, "dataset": column.dataset,
         "ipc": "full" if column.ipc is None else column.ipc, "arch": column.arch, "metric": column.metric,
-        "gap": cell.gap, "verdict": cell.verdict, "published_difference": cell.published_difference,
-        "difference": difference.get("mean"), "difference_low": difference.get("low"),
-        "difference_high": difference.get("high"), "difference_pairs": difference.get("pairs"),
+        "gap": entry.gap, "verdict": entry.verdict, "published_difference": entry.published_difference,
     }  # fmt: skip
+    if entry.difference is not None:
+        facts |= {f"difference_{name}": entry.difference[name] for name in ("low", "high", "pairs")}
+        facts["difference"] = entry.difference["mean"]
     if ours is not None:
         facts |= {
             "protocol": ours.protocol, "protocol_version": ours.version, "ours": ours.mean, "ours_std": ours.std,
@@ -119,7 +114,7 @@ def _facts(table: Table, cell: Cell, fills: Missing | None) -> Mapping[str, Any]
             "expected_values": ours.expected, "differs": "; ".join(ours.differs),
         }  # fmt: skip
     if published is not None:
-        facts |= {"published": published.value, "published_std": published.std, "source": words.source_words(cell)}
+        facts |= {"published": published.value, "published_std": published.std, "source": words.source_words(entry)}
     if fills is not None:
         facts |= {"fills": fills.command, "fills_seconds": fills.seconds}
     return facts

@@ -1,4 +1,4 @@
-"""The words of a cell and the rows of a table, shared by every form."""
+"""A table in words: its entries and rows, shared by every form and by the report."""
 
 from __future__ import annotations
 
@@ -6,8 +6,18 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from fyi_bench.present.missing import Missing
-from fyi_bench.present.tables.model import Cell, Column, Row, Table
-from fyi_bench.present.words import HOLE, count_words, has_interval, is_number, percent, seconds_words, signed_points
+from fyi_bench.present.tables.build import Entry, Table
+from fyi_bench.present.tables.layouts import Column
+from fyi_bench.present.words import (
+    HOLE,
+    MINUS,
+    count_words,
+    has_interval,
+    is_number,
+    percent,
+    seconds_words,
+    signed_points,
+)
 
 DETAILS = ("row", "column", "ours", "published", "gap", "verdict", "flip − none, ours", "published", "what differs",
            "source")  # fmt: skip
@@ -16,61 +26,62 @@ MOST_COLUMNS = 5
 INDENT = "\u2003"
 
 
-def number(cell: Cell, value: float | None, signed: bool = False) -> str:
-    """A value of the cell's metric for people: percent for accuracies, three decimals for correlations."""
-    if cell.column.metric == "accuracy":
+def number(entry: Entry, value: float | None, signed: bool = False) -> str:
+    """A value of the entry's metric for people: percent for accuracies, three decimals for correlations."""
+    if entry.column.metric == "accuracy":
         return signed_points(value) if signed else percent(value)
     if not is_number(value):
         return HOLE
-    if cell.column.metric.startswith("spearman"):
-        return f"{value:+.3f}".replace("-", "−") if signed else f"{value:.3f}"
+    if entry.column.metric.startswith("spearman"):
+        return f"{value:+.3f}".replace("-", MINUS) if signed else f"{value:.3f}"
     return f"{value:,.0f}"
 
 
-def ours_words(cell: Cell) -> str:
+def ours_words(entry: Entry) -> str:
     """'46.0 ± 0.8', a correlation with its interval, or a hole."""
-    ours = cell.ours
+    ours = entry.ours
     if ours is None:
         return HOLE
     if ours.low is not None:
-        return f"{number(cell, ours.mean)} [{number(cell, ours.low)}, {number(cell, ours.high)}]"
-    return number(cell, ours.mean) + (f" ± {number(cell, ours.std)}" if len(ours.values) > 1 else "")
+        return f"{number(entry, ours.mean)} [{number(entry, ours.low)}, {number(entry, ours.high)}]"
+    return number(entry, ours.mean) + (f" ± {number(entry, ours.std)}" if len(ours.values) > 1 else "")
 
 
-def published_words(cell: Cell) -> str:
+def published_words(entry: Entry) -> str:
     """'44.9 ± 0.5' as published, or a hole."""
-    if cell.published is None:
+    if entry.published is None:
         return HOLE
-    std = cell.published.std
-    return number(cell, cell.published.value) + (f" ± {number(cell, std)}" if std is not None else "")
+    std = entry.published.std
+    return number(entry, entry.published.value) + (f" ± {number(entry, std)}" if std is not None else "")
 
 
-def difference_words(cell: Cell) -> str:
+def difference_words(entry: Entry) -> str:
     """Ours with the flip minus ours without, '+1.2 [−0.3, +2.7]', or a hole."""
-    found = cell.difference
+    found = entry.difference
     if found is None:
         return HOLE
-    mean = number(cell, found["mean"], signed=True)
+    mean = number(entry, found["mean"], signed=True)
     if not has_interval(found):
         return mean
-    return f"{mean} [{number(cell, found['low'], True)}, {number(cell, found['high'], True)}]"
+    return f"{mean} [{number(entry, found['low'], True)}, {number(entry, found['high'], True)}]"
 
 
-def place_words(row: Row, column: Column) -> str:
-    """'DM + FYI, CIFAR-10 10 IPC'."""
-    return f"{row.label}, {column.title}"
+def source_words(entry: Entry) -> str:
+    """Where the published number stands, with its note."""
+    if entry.published is None:
+        return ""
+    return entry.published.source + (f" ({entry.published.note})" if entry.published.note else "")
 
 
 def subtitle(table: Table) -> str:
     """Which protocol, and how much of the table is filled."""
-    places = table.existing()
-    count = sum(cell.ours is not None for cell in places)
-    return f"Ours by the protocol “{table.protocol}” ({count} of {len(places)} places); published numbers in brackets."
+    filled, places = len(table.filled()), len(table.existing())
+    return f"Ours by the protocol “{table.protocol}” ({filled} of {places} places); published numbers in brackets."
 
 
-def header(columns: Sequence[Column]) -> list[str]:
-    """Headings of a grid of these columns; the first cell is empty."""
-    return ["", *(column.title for column in columns)]
+def grids(table: Table) -> list[tuple[list[str], list[list[str]]]]:
+    """(header, rows) of each part of the table that fits a page, as the paper prints it."""
+    return [(["", *(column.title for column in part)], grid(table, part)) for part in _parts(table)]
 
 
 def grid(table: Table, columns: Sequence[Column]) -> list[list[str]]:
@@ -80,68 +91,64 @@ def grid(table: Table, columns: Sequence[Column]) -> list[list[str]]:
     """
     rows = []
     for row in table.rows:
-        cells = [table.cell(row, column) for column in columns]
-        if not any(cell.exists for cell in cells):
+        entries = [table.entry(row, column) for column in columns]
+        if not any(entry.exists for entry in entries):
             continue
-        rows.append([row.label, *map(_pair, cells)])
+        rows.append([row.label, *map(_pair, entries)])
         if row.flip != "none":
-            rows.append([f"{INDENT}{row.flip} − none", *map(_difference_pair, cells)])
+            rows.append([f"{INDENT}{row.flip} − none", *map(_difference_pair, entries)])
     return rows
 
 
-def blocks(table: Table) -> list[list[Column]]:
-    """The columns in parts that fit a page: those of one heading together, or all where they are few."""
+def details(table: Table) -> list[list[str]]:
+    """A row for every number of ours, under the header `DETAILS`."""
+    return [_detail(entry) for entry in table.filled()]
+
+
+def holes(table: Table) -> list[list[str]]:
+    """A row for every command that fills holes, under the header `HOLES`."""
+    return [[one.command, "; ".join(one.fills), _time(one)] for one in table.missing]
+
+
+def _parts(table: Table) -> list[list[Column]]:
+    """The columns in parts: those of one heading together, or all where they are few."""
     if len(table.columns) <= MOST_COLUMNS:
         return [list(table.columns)]
     return [list(found) for _, found in groupby(table.columns, key=lambda column: column.heading)]
 
 
-def details(table: Table) -> list[list[str]]:
-    """A row for every number of ours, under the header `DETAILS`."""
-    return [_detail(cell) for cell in table.existing() if cell.ours is not None]
-
-
-def holes(table: Table) -> list[list[str]]:
-    """A row for every command that fills holes, under the header `HOLES`."""
-    return [[one.command, "; ".join(one.cells), time_words(one)] for one in table.missing]
-
-
-def time_words(one: Missing) -> str:
-    """The estimate, or why there is none."""
+def _time(one: Missing) -> str:
     return one.reason or ("not estimated" if one.seconds is None else f"about {seconds_words(one.seconds)}")
 
 
-def source_words(cell: Cell) -> str:
-    """Where the published number stands, with its note."""
-    if cell.published is None:
+def _pair(entry: Entry) -> str:
+    if not entry.exists:
         return ""
-    return cell.published.source + (f" ({cell.published.note})" if cell.published.note else "")
+    return ours_words(entry) if entry.published is None else f"{ours_words(entry)} ({published_words(entry)})"
 
 
-def _pair(cell: Cell) -> str:
-    if not cell.exists:
+def _difference_pair(entry: Entry) -> str:
+    if not entry.exists or not entry.column.measurable:
         return ""
-    return ours_words(cell) if cell.published is None else f"{ours_words(cell)} ({published_words(cell)})"
+    published = entry.published_difference
+    return difference_words(entry) + ("" if published is None else f" ({number(entry, published, True)})")
 
 
-def _difference_pair(cell: Cell) -> str:
-    if not cell.exists or not cell.column.measurable:
-        return ""
-    published = cell.published_difference
-    return difference_words(cell) + ("" if published is None else f" ({number(cell, published, True)})")
-
-
-def _detail(cell: Cell) -> list[str]:
-    pairs = count_words(cell.difference["pairs"], "pair") if cell.difference is not None else ""
+def _detail(entry: Entry) -> list[str]:
+    difference, change = "", ""
+    if entry.row.flip != "none":
+        pairs = count_words(entry.difference["pairs"], "pair") if entry.difference is not None else ""
+        difference = ", ".join(filter(None, (difference_words(entry), pairs)))
+        change = number(entry, entry.published_difference, True)
     return [
-        cell.row.label,
-        cell.column.title,
-        ours_words(cell),
-        published_words(cell),
-        number(cell, cell.gap, True),
-        cell.verdict,
-        ", ".join(filter(None, (difference_words(cell), pairs))) if cell.row.flip != "none" else "",
-        number(cell, cell.published_difference, True) if cell.row.flip != "none" else "",
-        "; ".join(cell.ours.differs) or "nothing known",
-        source_words(cell),
+        entry.row.label,
+        entry.column.title,
+        ours_words(entry),
+        published_words(entry),
+        number(entry, entry.gap, True),
+        entry.verdict,
+        difference,
+        change,
+        "; ".join(entry.ours.differs) or "nothing known",
+        source_words(entry),
     ]

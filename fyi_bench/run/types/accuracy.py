@@ -50,6 +50,7 @@ def accuracy_cell(
         "protocol_version": protocol.version,
         "file": image_set.get("file"),
         "images": images,
+        **({"data_note": data.note} if data.note else {}),
     }
     return RunSpec("accuracy", inputs, notes)
 

@@ -86,6 +86,7 @@ def train_cell(
         "images": source.images,
         "parameters": parameters(point, *sizes),
         "flops": flops(point, *sizes),
+        **({"data_note": data.note} if data.note else {}),
     }
     return RunSpec("train", inputs, notes)
 

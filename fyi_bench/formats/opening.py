@@ -1,13 +1,15 @@
-"""Files of `torch.save`, opened so that nothing in them can run and nothing can fill the memory.
+"""Files of tensors (.pt, .npz, .npy), opened so that nothing in them can run and nothing can fill the memory.
 
-Three fences: the zip directory is checked against a size budget before anything is unpacked; the pickle inside is
-read as text (`pickle_scan`); then torch's restricted reader loads it, with plain stand-ins for the few NumPy names
-that published files hold (accuracies as NumPy numbers), so that none of NumPy's own unpickling runs either.
+What `torch.save` wrote passes three fences: the zip directory is checked against a size budget before anything is
+unpacked; the pickle inside is read as text (`pickle_scan`); then torch's restricted reader loads it, with plain
+stand-ins for the few NumPy names that published files hold (accuracies as NumPy numbers), so that none of NumPy's
+own unpickling runs either. NumPy's files are read without pickles, their headers checked first.
 """
 
 from __future__ import annotations
 
 import io
+import math
 import mmap
 import re
 import zipfile
@@ -19,14 +21,90 @@ import numpy as np
 import torch
 
 from fyi_bench.errors import DataError
-from fyi_bench.formats.common import DAMAGED, check_size, first_line
 from fyi_bench.formats.pickle_scan import Scan, Suspicious, scan
 
+# Bytes a file may unpack to. The largest published sets have several experiments of 10,000 images of 64 px: 2.5 GB.
+SIZE_BUDGET = 8 * 2**30
+DAMAGED = "It is truncated or damaged: copy or download it again."
 LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how files of torch before 1.6 begin
 _LEGACY_PICKLES = 5  # magic number, version, facts about the machine, the object, the keys of its storages
 _MAX_PICKLE = 64 * 2**20
 _MAX_ENTRIES = 100_000
 _PART = 2**20
+_BROKEN = (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, OSError, RuntimeError, SyntaxError)
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+
+
+def check_size(path: Path, nbytes: int, budget: int) -> None:
+    """DataError where `nbytes`, declared by a file that is not yet read, are more than the budget."""
+    if nbytes > budget:
+        raise DataError(
+            f"{path} declares {size_text(nbytes)}; at most {size_text(budget)} are read.\n"
+            "A condensed set is far smaller: check the file, or raise max_bytes if it is what you want."
+        )
+
+
+def size_text(nbytes: int) -> str:
+    """Bytes for people: '12 bytes', '3.1 MiB', '8.0 GiB'."""
+    for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if nbytes >= size:
+            return f"{nbytes / size:,.1f} {unit}"
+    return f"{nbytes} bytes"
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's text, shortened, without a full stop."""
+    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")[:200]
+
+
+def load_npy(path: Path, budget: int) -> np.ndarray:
+    """The array of a .npy file. Raises DataError for a damaged or too large one, or one of Python objects."""
+    try:
+        with open(path, "rb") as handle:
+            return _array(path, handle, path.stat().st_size, budget)
+    except _BROKEN as error:
+        raise DataError(f"{path} is not a readable .npy file ({first_line(error)}).\n{DAMAGED}") from error
+
+
+def load_npz(path: Path, budget: int) -> dict[str, np.ndarray]:
+    """Name -> array of a .npz file; the budget is for all of them. Raises DataError as `load_npy`."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = [entry for entry in archive.infolist() if entry.filename.endswith(".npy")]
+            check_size(path, sum(entry.file_size for entry in entries), budget)
+            arrays = {}
+            for entry in entries:
+                with archive.open(entry) as handle:
+                    arrays[entry.filename.removesuffix(".npy")] = _array(path, handle, entry.file_size, budget)
+            return arrays
+    except _BROKEN as error:
+        raise DataError(f"{path} is not a readable .npz file ({first_line(error)}).\n{DAMAGED}") from error
+
+
+def _array(path: Path, handle: BinaryIO, available: int, budget: int) -> np.ndarray:
+    version = np.lib.format.read_magic(handle)
+    if version not in _HEADERS:
+        raise ValueError(f"version {version} of the format is not known")
+    try:
+        shape, fortran, dtype = _HEADERS[version](handle)
+    except Exception as error:  # NumPy parses it with Python's own tokenizer, whose errors are of many kinds
+        raise ValueError("its header is damaged") from error
+    if dtype.hasobject or dtype.names is not None:
+        raise DataError(
+            f"{path} holds Python objects, which could run a program when they are read, so it was not opened.\n"
+            "If you trust its maker, save plain arrays where it was made: np.savez('set.npz', images=…, labels=…)."
+        )
+    nbytes = math.prod(shape) * dtype.itemsize
+    check_size(path, nbytes, budget)
+    if nbytes > available:
+        raise ValueError(f"it declares {nbytes:,} bytes and has {available:,}")
+    data = handle.read(nbytes)
+    if len(data) != nbytes:
+        raise ValueError(f"{len(data):,} of {nbytes:,} bytes are there")
+    if handle.read(1):  # at the end of a zip entry this also compares its checksum
+        raise ValueError("there is more data than it declares")
+    array = np.frombuffer(bytearray(data), dtype=dtype).reshape(shape, order="F" if fortran else "C")
+    return array.astype(dtype.newbyteorder("="), copy=False)
 
 
 def load_torch(path: Path, budget: int) -> Any:
@@ -103,23 +181,19 @@ def _check_legacy(path: Path, budget: int) -> None:
 
 def _scanned(path: Path, stream: BinaryIO | mmap.mmap, pickles: int) -> Scan:
     """What the pickles at the stream's place hold; DataError where it is more than tensors and numbers."""
-    whole = Scan()
     try:
-        for _ in range(pickles):
-            part = scan(stream)
-            whole.names |= part.names
-            whole.storages += part.storages
+        parts = [scan(stream) for _ in range(pickles)]
     except Suspicious as error:
-        raise refused(path, str(error)) from error
+        raise _refused(path, str(error)) from error
     except (ValueError, KeyError, IndexError, OverflowError) as error:
         raise DataError(f"{path} is not whole ({first_line(error)}).\n{DAMAGED}") from error
+    whole = Scan(set().union(*(part.names for part in parts)), [s for part in parts for s in part.storages])
     if whole.foreign:
-        raise refused(path, f"'{whole.foreign[0]}'")
+        raise _refused(path, f"'{whole.foreign[0]}'")
     return whole
 
 
-def refused(path: Path, what: str) -> DataError:
-    """The error for a file that is not opened because it could run a program."""
+def _refused(path: Path, what: str) -> DataError:
     return DataError(
         f"{path} asks for {what}: that is no image data and could run a program, so the file was not opened.\n"
         "If you trust its maker, load it where it was made and save plain tensors: "

@@ -11,27 +11,28 @@ from typing import Any
 
 from fyi_bench.errors import DataError
 from fyi_bench.files import sha256_file
-from fyi_bench.formats.array_file import load_npy, load_npz
-from fyi_bench.formats.common import DAMAGED, check_size, first_line
-from fyi_bench.formats.torch_file import LEGACY_MAGIC, load_torch
+from fyi_bench.formats.opening import DAMAGED, LEGACY_MAGIC, check_size, first_line, load_npy, load_npz, load_torch
 
 FOLDER, UNKNOWN = "folder", "unknown"
 _HEAD = 512
+_LISTED = 100  # files whose digests are kept in the provenance
+_LARGEST_NOTE = 2**20
+_LOADERS: dict[str, Callable[[Path, int], Any]] = {"torch": load_torch, "npz": load_npz, "npy": load_npy}
 _PLAIN_KINDS = ((b"\x93NUMPY", "npy"), (b"PAR1", "parquet"), (LEGACY_MAGIC, "torch"))
 _PICTURE = "it is one picture.\nName the folder with one sub-folder of pictures a class."
 _ARCHIVE = "it is an archive, and archives are not unpacked for you.\nUnpack it and name the set inside."
-# how a file begins -> why it is not read, and what to do
-_REFUSED = (
-    (b"\x89PNG", _PICTURE), (b"\xff\xd8\xff", _PICTURE), (b"RIFF", _PICTURE), (b"GIF8", _PICTURE),
-    (b"\x1f\x8b", _ARCHIVE), (b"BZh", _ARCHIVE), (b"\xfd7zXZ", _ARCHIVE), (b"7z\xbc\xaf", _ARCHIVE),
-    (b"Rar!", _ARCHIVE),
-    (b"version https://git-lfs", "it is a pointer of git-lfs, not the file itself.\nRun `git lfs pull` where it is."),
-)  # fmt: skip
+_POINTER = "it is a pointer of git-lfs, not the file itself.\nRun `git lfs pull` where it is."
+# how a file begins that is not read -> why, and what to do
+_REFUSED = {
+    (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8"): _PICTURE,
+    (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!"): _ARCHIVE,
+    (b"version https://git-lfs",): _POINTER,
+}
 _HTML = re.compile(rb"\s*<(!doctype html|html|head|\?xml|!--)", re.IGNORECASE)
 _PICKLE = re.compile(rb"\x80[\x02-\x05]|\(?(c[\w.]+\n[\w.]+\n|[ldtI]p?\d*\n)")
 
 
-class Source:
+class InputFiles:
     """One file or folder to import, and its neighbours; nothing is read before it is asked for.
 
     path: what was named. folder: it, or the folder it is in. kind: 'folder', 'torch', 'npz', 'npy', 'parquet',
@@ -44,7 +45,7 @@ class Source:
         self.kind = _kind(self.path)
         self.folder = self.path if self.kind == FOLDER else self.path.parent
         self._contents: dict[Path, Any] = {}
-        self.read_files: list[Path] = []
+        self._read: list[Path] = []
 
     @property
     def name(self) -> str:
@@ -59,9 +60,24 @@ class Source:
         except OSError as error:
             raise DataError(f"{self.folder} cannot be read: {error.strerror}.\nCheck its permissions.") from error
 
-    def has(self, name: str) -> bool:
-        """Whether the folder holds this file."""
-        return bool(name) and (self.folder / name).is_file()
+    @property
+    def folders(self) -> list[str]:
+        """Names of the folder and of the three above it, the inner ones first."""
+        return [self.folder.name, *(parent.name for parent in list(self.folder.resolve().parents)[:3])]
+
+    def has(self, *names: str) -> bool:
+        """Whether the folder holds all these files."""
+        return all(name and (self.folder / name).is_file() for name in names)
+
+    def only(self, pattern: str) -> str:
+        """The name of the file that was named, or of the only one in the folder, if it matches the pattern; else ''."""
+        matching = [n for n in (self.names if self.kind == FOLDER else [self.name]) if re.fullmatch(pattern, n)]
+        return matching[0] if len(matching) == 1 else ""
+
+    def need(self, condition: Any, what: str, hint: str = "Name another format, or none.") -> None:
+        """DataError saying that this is not what the format that was named needs, unless the condition holds."""
+        if not condition:
+            raise DataError(f"{self.path} is not {what}.\n{hint}")
 
     def content(self, name: str = "") -> Any:
         """Parsed content of a file of the folder (default: the one that was named), read once.
@@ -75,12 +91,12 @@ class Source:
                 raise DataError(f"{path} holds no tensors (kind of file: {kind}).\nName another file or format.")
             check_size(path, path.stat().st_size, self.budget)
             self._contents[path] = _LOADERS[kind](path, self.budget)
-            self.read_files.append(path)
+            self.used(path)
         return self._contents[path]
 
     def used(self, path: Path) -> Path:
         """Note a file that was read by other means; returns it."""
-        self.read_files.append(path)
+        self._read.append(path)
         return path
 
     def head(self) -> bytes:
@@ -89,13 +105,13 @@ class Source:
 
     def facts(self) -> dict[str, Any]:
         """Names and sha256 of the files that were read, for provenance (the first 100 of a folder of pictures)."""
-        files = self.read_files[:100]
-        return {"files": {path.name: sha256_file(path) for path in files}, "file_count": len(self.read_files)}
+        listed = {path.name: sha256_file(path) for path in self._read[:_LISTED]}
+        return {"files": listed, "file_count": len(self._read)}
 
     def json_beside(self, name: str) -> dict[str, Any]:
         """A small JSON file of the folder as a dictionary; empty where it is absent or no such thing."""
         path = self.folder / name
-        if not path.is_file() or path.stat().st_size > 2**20:
+        if not path.is_file() or path.stat().st_size > _LARGEST_NOTE:
             return {}
         try:
             value = json.loads(path.read_text(encoding="utf-8"))
@@ -104,33 +120,25 @@ class Source:
         return value if isinstance(value, dict) else {}
 
 
-_LOADERS: dict[str, Callable[[Path, int], Any]] = {"torch": load_torch, "npz": load_npz, "npy": load_npy}
-
-
 def _kind(path: Path) -> str:
     if path.is_dir():
         return FOLDER
     head = _head(path)
-    for start, reason in _REFUSED:
-        if head.startswith(start):
-            raise DataError(f"{path} cannot be imported: {reason}")
-    if head[257:262] == b"ustar":
-        raise DataError(f"{path} cannot be imported: {_ARCHIVE}")
+    refused = next((why for starts, why in _REFUSED.items() if head.startswith(starts)), "")
+    if refused or head[257:262] == b"ustar":
+        raise DataError(f"{path} cannot be imported: {refused or _ARCHIVE}")
     if _HTML.match(head):
         raise DataError(
             f"{path} is a web page that was saved under the name of a set, often a notice about a quota or a login.\n"
             "Download the file itself again, in a browser if need be."
         )
-    plain = next((kind for start, kind in _PLAIN_KINDS if head.startswith(start)), "")
-    if plain:
-        return plain
     if head.startswith(b"PK"):
         return _zip_kind(path)
-    if len(head) > 8 and head[8:9] == b"{":
+    if plain := next((kind for start, kind in _PLAIN_KINDS if head.startswith(start)), ""):
+        return plain
+    if head[8:9] == b"{":
         return "safetensors"
-    if _PICKLE.match(head):
-        return "pickle"
-    return UNKNOWN
+    return "pickle" if _PICKLE.match(head) else UNKNOWN
 
 
 def _head(path: Path) -> bytes:
@@ -153,9 +161,8 @@ def _zip_kind(path: Path) -> str:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise DataError(
-            f"{path} is not whole: {first_line(error)} ({path.stat().st_size:,} bytes).\n{DAMAGED}"
-        ) from error
+        size = f"{path.stat().st_size:,} bytes"
+        raise DataError(f"{path} is not whole: {first_line(error)} ({size}).\n{DAMAGED}") from error
     if any(name.endswith("/data.pkl") for name in names):
         return "torch"
     if names and all(name.endswith(".npy") for name in names):

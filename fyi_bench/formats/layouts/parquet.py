@@ -1,0 +1,110 @@
+"""Hugging Face parquet files: columns img or image, and label."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distill.image_set import ImageSet
+from fyi_bench.data.parquet import IMAGE_COLUMNS, read_shard
+from fyi_bench.data.pictures import decode_images
+from fyi_bench.errors import DataError
+from fyi_bench.files import atomic_write
+from fyi_bench.formats.base import FORMATS, Format, Options, Raw
+from fyi_bench.formats.export import png
+from fyi_bench.formats.input_files import FOLDER, InputFiles
+from fyi_bench.formats.opening import DAMAGED, check_size, first_line
+from fyi_bench.formats.origin import method_in
+from fyi_bench.formats.picture_headers import check_headers
+
+_BATCH = 64
+
+
+def _shards(files: InputFiles) -> list[Path]:
+    if files.kind == FOLDER:
+        found = [files.path / name for name in files.names if name.endswith(".parquet")]
+        return [path for path in found if path.name.startswith("train")] or found
+    return [files.path] if files.kind == "parquet" else []
+
+
+def _check(path: Path, budget: int) -> None:
+    """Unpack in small batches, so that a column that repeats one large value is noticed before it fills the memory."""
+    import pyarrow.parquet as parquet
+    from pyarrow import ArrowException
+
+    total = 0
+    try:
+        file = parquet.ParquetFile(path)
+        columns = [name for name in IMAGE_COLUMNS if name in file.schema_arrow.names]
+        sizes = [file.metadata.row_group(i).total_byte_size for i in range(file.num_row_groups)]
+        check_size(path, sum(sizes), budget)
+        rows = min(_BATCH, max(1, budget // max([1, *sizes])))  # no value is larger than its row group
+        for batch in file.iter_batches(rows, columns=columns):
+            total += sum(_value_bytes(column) for column in batch.columns)
+            check_size(path, total, budget)
+    except (ArrowException, OSError, ValueError) as error:
+        raise DataError(f"{path} is not a readable parquet file ({first_line(error)}).\n{DAMAGED}") from error
+
+
+def _value_bytes(column: Any) -> int:
+    """Bytes of all values of an arrow column, each counted as often as it stands there."""
+    import pyarrow as arrow
+    import pyarrow.compute as compute
+
+    if arrow.types.is_struct(column.type):
+        return sum(_value_bytes(part) for part in column.flatten())
+    if arrow.types.is_dictionary(column.type):
+        lengths = compute.binary_length(column.dictionary).take(column.indices)
+        return compute.sum(lengths).as_py() or 0
+    return column.nbytes
+
+
+@FORMATS.register("parquet")
+class Parquet(Format):
+    """Hugging Face parquet: columns img or image, and label"""
+
+    rank, suffix, spaces, bytes_only = 2, ".parquet", ("pixel",), True
+
+    def looks(self, files: InputFiles) -> str:
+        shards = _shards(files)
+        return f"{len(shards)} parquet file{'s' * (len(shards) > 1)}" if shards else ""
+
+    def read(self, files: InputFiles, options: Options) -> Raw:
+        """All rows of the file, or of the train files of a folder, as uint8."""
+        shards = _shards(files)
+        files.need(shards, "a .parquet file, nor a folder with some")
+        blobs, labels, rows, names = [], [], [], ()
+        for path in map(files.used, shards):
+            _check(path, options.max_bytes)
+            shard, shard_labels, names = read_shard(path)
+            blobs, labels = blobs + shard, labels + shard_labels
+            rows += [f"row {i} of {path}" for i in range(len(shard))]
+        files.need(blobs, "a parquet file with rows")
+        channels = check_headers(blobs, rows, options.max_bytes)
+        return Raw(
+            decode_images(blobs, rows.__getitem__, channels, hint="All rows must be squares of one size."),
+            torch.tensor(labels),
+            space="pixel",
+            space_reason="encoded pictures",
+            class_names=names,
+            num_classes=len(names) or None,
+            method=method_in(files.name),
+        )
+
+    def write(self, image_set: ImageSet, path: Path) -> list[Path]:
+        """Columns `image` {bytes, path} and `label`, with the schema metadata `datasets` reads."""
+        import pyarrow as arrow
+        import pyarrow.parquet as parquet
+
+        rows = [{"bytes": png(levels), "path": f"{i:06d}.png"} for i, levels in enumerate(image_set.images)]
+        names = {"names": list(image_set.class_names), "_type": "ClassLabel"} if image_set.class_names else None
+        features = {"image": {"_type": "Image"}, "label": names or {"dtype": "int64", "_type": "Value"}}
+        schema = arrow.schema(
+            [("image", arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])), ("label", arrow.int64())],
+            metadata={"huggingface": json.dumps({"info": {"features": features}})},
+        )
+        table = arrow.table([arrow.array(rows, schema.field("image").type), image_set.labels.tolist()], schema=schema)
+        return [atomic_write(path, lambda temporary: parquet.write_table(table, temporary))]

@@ -1,0 +1,239 @@
+"""Results that go into one number, and what they say: accuracies of networks, searches over the 720 ConvNets."""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from distill.methods import METHODS
+from distill.recipes import declared, recipe
+from downstream import nas
+from downstream.protocol import protocol
+from fyi_bench.data.entry import DATASETS, find_entry
+from fyi_bench.errors import FyiBenchError
+from fyi_bench.present.words import is_number
+from fyi_bench.stats import mean_std, paired_difference, paired_rank_difference, rank_report
+from search_space import space720
+
+PAPER = "paper"
+SPACE = "space720"  # stands as the architecture of a search
+Result = tuple[int, int, str]  # seed of the set, seed of the network, architecture
+
+
+@dataclass(frozen=True)
+class Ours:
+    """Our number, all its values measured by one protocol from one setting.
+
+    values: by (seed of the set, seed of the network), fractions for accuracies. expected: values the protocol asks for.
+    low, high: 95 % interval where the metric has one. differs: what is not as published, in words.
+    """
+
+    values: Mapping[tuple[int, int], float]
+    mean: float
+    std: float
+    protocol: str
+    version: int
+    expected: int
+    low: float | None = None
+    high: float | None = None
+    differs: tuple[str, ...] = ()
+
+
+@dataclass
+class Group:
+    """Results of one method and flip, measured in one way.
+
+    made, tested: inputs of one of its sets, and of one run that tested it. setup: digest of what has to be equal where
+    two groups are compared. note: what is missing of the data. values: accuracies, None of networks that diverged.
+    """
+
+    made: Mapping[str, Any]
+    tested: Mapping[str, Any]
+    arch: str
+    protocol: str
+    version: int
+    setup: str
+    note: str
+    values: dict[Result, float | None] = field(default_factory=dict)
+
+    def number(self, metric: str) -> Ours | None:
+        """The group as one number, None where it is not enough for one."""
+        raise NotImplementedError
+
+    def minus(self, plain: Group, metric: str) -> dict[str, Any] | None:
+        """{mean, low, high, pairs} of this group's metric minus that of `plain`; None where nothing can be paired."""
+        raise NotImplementedError
+
+    @property
+    def precision(self) -> str:
+        """Precision of set and networks; 'mixed' where they differ."""
+        return self.made["precision"] if self.made["precision"] == self.tested["precision"] else "mixed"
+
+    def changes(self) -> list[str]:
+        """Settings of the set that are not those of the protocol's recipe, as 'lr_img 0.5, not 1'."""
+        made, base = self.made, self.protocol.split("+")[0]
+        try:
+            plain = json.loads(json.dumps(dict(recipe(made["method"], made["dataset"], made["ipc"], base).values)))
+        except FyiBenchError:
+            return []
+        changed = ((key, value) for key, value in made["config"].items() if key in plain and plain[key] != value)
+        return [f"{key} {_short(value)}, not {_short(plain[key])}" for key, value in changed]
+
+    def _differs(self, few: str) -> list[str]:
+        """What is not as published, in words; few: of how much was measured."""
+        return [
+            *([] if self.protocol == PAPER else [f"protocol {self.protocol} ≠ {PAPER}"]),
+            *filter(None, [few]),
+            *([f"data: {self.note}"] if self.note else []),
+            *([] if self.precision == "fp32" else [f"precision {self.precision}"]),
+        ]
+
+    def _comparable(self, other: Group) -> bool:
+        return (self.setup, self.protocol) == (other.setup, other.protocol)
+
+
+class Accuracies(Group):
+    """Test accuracies of networks of one architecture."""
+
+    def number(self, metric: str) -> Ours:
+        """Mean and population deviation over networks and sets."""
+        mean, std = mean_std(list(self.values.values()))
+        expected, count = self._expected(), len(self.values)
+        differs = self._differs(f"{count} of {expected} networks" if count < expected else "")
+        if self.protocol == PAPER and self.made["method"] in METHODS:
+            differs += filter(None, [declared(self.made["method"]).published_pick])
+        values = {key[:2]: value for key, value in sorted(self.values.items())}
+        return Ours(values, mean, std, self.protocol, self.version, expected, differs=tuple(differs))
+
+    def minus(self, plain: Group, metric: str) -> dict[str, Any] | None:
+        """The paired difference over equal seeds.
+
+        With several sets a pair is a set (its networks averaged, as they are not independent), else a network.
+        """
+        keys = sorted(self.values.keys() & plain.values.keys())
+        if not keys or not self._comparable(plain):
+            return None
+        sets = [key[0] for key in keys]
+        groups = sets if len(set(sets)) > 1 else None
+        return paired_difference([self.values[k] for k in keys], [plain.values[k] for k in keys], groups=groups)
+
+    def _expected(self) -> int:
+        """Networks times sets that the protocol asks for; 0 where the protocol is not known here."""
+        try:
+            asked = protocol(self.protocol.split("+")[0], "accuracy", self.made["method"])
+        except FyiBenchError:
+            return 0
+        return asked.nets * asked.sets
+
+
+@dataclass
+class RealSide:
+    """Accuracies after training on real images: seed -> architecture -> accuracy, None where it diverged.
+
+    protocol, images (None: all): how it was trained. stored: a ranking that comes with the package, of which a search
+    takes the architectures there are. words: what of it is not the protocol's way.
+    """
+
+    protocol: str
+    images: int | None
+    runs: dict[int, dict[str, float | None]] = field(default_factory=dict)
+    stored: bool = False
+    words: str = ""
+
+    @property
+    def seed(self) -> int:
+        """The seed that most architectures have."""
+        return min(self.runs, key=lambda seed: (-len(self.runs[seed]), seed))
+
+    @property
+    def scores(self) -> dict[str, float | None]:
+        """Accuracies with that seed."""
+        return self.runs[self.seed]
+
+
+@dataclass
+class Search(Group):
+    """Accuracies of the architectures of the space, to be ranked and held against a real side.
+
+    An architecture counts with the mean of its networks that did not diverge. Only a sub-space that is complete is
+    ranked: of a search under way the cheap architectures are there first, which are no sample of the space.
+    """
+
+    real: RealSide | None = None
+
+    def number(self, metric: str) -> Ours | None:
+        """A rank correlation with its interval over architectures."""
+        if not self.names:
+            return None
+        found = self._report[metric]
+        if found["value"] is None:
+            return None
+        differs = [*self._differs(f"{len(self.names)} of 720 architectures" if len(self.names) < 720 else "")]
+        differs += [self.real.words] if self.real.words else []
+        return Ours(
+            {(0, 0): found["value"]}, found["value"], 0.0, self.protocol, self.version, 1, found["low"], found["high"],
+            tuple(differs),
+        )  # fmt: skip
+
+    def minus(self, plain: Group, metric: str) -> dict[str, Any] | None:
+        """The difference of both correlations with the real side, paired over architectures."""
+        names = [name for name in self.names if name in plain.names] if isinstance(plain, Search) else []
+        if not names or not self._comparable(plain) or self.real != plain.real:
+            return None
+        sides = [self.real.scores[name] for name in names], self.scores(names), plain.scores(names)
+        found = paired_rank_difference(*sides, self.real.seed)[metric]
+        return found if is_number(found["mean"]) else None
+
+    def scores(self, names: Sequence[str]) -> list[float | None]:
+        """Accuracy of each architecture over the networks whose seeds have all architectures that are ranked."""
+        runs = [run for run in self._runs.values() if run.keys() >= set(self.names)]
+        kept = [[run[name] for run in runs if run[name] is not None] for name in names]
+        return [sum(values) / len(values) if values else None for values in kept]
+
+    @functools.cached_property
+    def names(self) -> list[str]:
+        """The architectures that are ranked, in the order in which a search trains them; none while it is under way."""
+        if self.real is None:
+            return []
+        real = self.real.scores.keys()
+        covered = max((run.keys() & real for run in self._runs.values()), key=len)
+
+        def space(count: int) -> dict[str, space720.Point]:
+            points = {nas.architecture_name(point): point for point in space720.subset(count)}
+            return {name: points[name] for name in points if name in real or not self.real.stored}
+
+        # sub-spaces are nested: the largest that is complete
+        counts = range(1, len(space720.SPACE) + 1)
+        count = bisect.bisect_left(counts, True, key=lambda count: not space(count).keys() <= covered)
+        found = space(count) if count else {}
+        if 2 * len(found) < len(covered):
+            return []
+        return [nas.architecture_name(point) for point in nas.cheap_first(found.values(), *self._sizes())]
+
+    def _sizes(self) -> tuple[int, int, int]:
+        """Channels, pixels a side and classes of the images; the size of most for a data set that is not known here."""
+        name, classes = self.made["dataset"], len(self.made["classes"])
+        if name.partition(":")[0] not in DATASETS:
+            return 3, 32, classes
+        entry = find_entry(name)
+        return entry.channels, entry.size or 32, entry.num_classes or classes
+
+    @functools.cached_property
+    def _report(self) -> dict[str, Any]:
+        return rank_report([self.real.scores[name] for name in self.names], self.scores(self.names), self.real.seed)
+
+    @functools.cached_property
+    def _runs(self) -> dict[tuple[int, int], dict[str, float | None]]:
+        """Architecture -> accuracy, for the seeds of each set and network."""
+        found: dict[tuple[int, int], dict[str, float | None]] = {}
+        for (of_set, of_network, name), value in sorted(self.values.items(), key=lambda item: item[0]):
+            found.setdefault((of_set, of_network), {})[name] = value
+        return found
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
