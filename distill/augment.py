@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from distill.augment_ops import COLUMNS, OPERATIONS, AugmentStrength, Size
+from distill.captured import upload
 from fyi_bench.errors import UsageError
 from fyi_bench.registry import pick
 
@@ -108,8 +109,9 @@ class Draw:
         return Draw(self.stages, self.codes, self.values.expand(-1, -1, n, -1))
 
     def to(self, device: torch.device | str) -> Draw:
-        """The same draws on a device; applying them there needs no host, so a CUDA graph can hold the call."""
-        return Draw(self.stages, self.codes.to(device), self.values.to(device))
+        """These draws on a device; applying them there needs no host, so a CUDA graph can hold the call."""
+        device = torch.device(device)
+        return Draw(self.stages, upload(self.codes, device), upload(self.values, device))
 
 
 def _table(name: str, numbers: Any) -> Tensor:
@@ -195,6 +197,22 @@ class Augmentation:
         """
         return self.draw(generator, 1, size, siamese=True, groups=classes)
 
+    def draw_ahead(
+        self, streams: Sequence[torch.Generator], counts: Sequence[int], size: int | Size, device: torch.device
+    ) -> list[Draw]:
+        """The draws of several steps, on the device: of step k, what `draw(streams[k], counts[k], size)` gives.
+
+        Equal counts are drawn and uploaded together, which costs the host a fraction of the time.
+        """
+        places: dict[int, list[int]] = {}
+        for place, count in enumerate(counts):
+            places.setdefault(count, []).append(place)
+        found: dict[int, Draw] = {}
+        for count, where in places.items():
+            together = self.draw([streams[k] for k in where], count, size, groups=len(where)).to(device)
+            found |= {place: together.select(slice(group, group + 1)) for group, place in enumerate(where)}
+        return [found[place] for place in range(len(counts))]
+
     def apply(self, x: Tensor, draw: Draw, counts: Sequence[int] | None = None) -> Tensor:
         """x [N, ch, H, W], group after group, augmented by a draw; same shape, type and device.
 
@@ -221,7 +239,7 @@ def _per_image(x: Tensor, codes: Tensor, values: Tensor, counts: Sequence[int] |
     if counts is not None:
         if rows != 1 or len(counts) != groups or sum(counts) != len(x):
             raise UsageError(f"The counts {list(counts)} do not fit {len(x)} images and a draw for {groups} groups.")
-        owner = torch.repeat_interleave(torch.tensor(counts)).to(codes.device, non_blocking=True)
+        owner = upload(torch.repeat_interleave(torch.tensor(counts)), codes.device)
         return codes[owner], values[owner, 0]
     if len(x) % groups or rows not in (1, len(x) // groups):
         raise UsageError(f"{len(x)} images for a draw of {groups} groups with {rows} rows each.")
@@ -237,22 +255,22 @@ def _chosen_on_host(
     """Each operation on the images that chose it; the codes are known here, so no device is waited for."""
     runs, sizes = codes.unique_consecutive(return_counts=True)
     if len(runs) == 1:
-        return OPERATIONS.get(names[int(runs)]).apply(x, values.to(x.device, non_blocking=True), strength)
+        return OPERATIONS.get(names[int(runs)]).apply(x, upload(values, x.device), strength)
     # on a CPU a few calls more cost less than moving every image twice
     in_order = x.device.type == "cpu" and len(codes) >= _LONG_RUN * len(runs)
     if not in_order:
         order = codes.argsort(stable=True)
         back = torch.empty_like(order).scatter_(0, order, torch.arange(len(order)))
         runs, sizes = codes[order].unique_consecutive(return_counts=True)
-        x, values = x.index_select(0, order.to(x.device, non_blocking=True)), values[order]
-    pieces, draws = x.split(sizes.tolist()), values.to(x.device, non_blocking=True).split(sizes.tolist())
+        x, values = x.index_select(0, upload(order, x.device)), values[order]
+    pieces, draws = x.split(sizes.tolist()), upload(values, x.device).split(sizes.tolist())
     changed = torch.cat(
         [
             OPERATIONS.get(names[code]).apply(piece, row, strength)
             for code, piece, row in zip(runs.tolist(), pieces, draws, strict=True)
         ]
     )
-    return changed if in_order else changed.index_select(0, back.to(x.device, non_blocking=True))
+    return changed if in_order else changed.index_select(0, upload(back, x.device))
 
 
 def _chosen_on_device(

@@ -19,8 +19,6 @@ from weakref import WeakSet
 
 import torch
 
-from distill.augment import Augmentation, Draw
-
 Function = Callable[..., Any]
 Shapes = tuple[tuple[torch.Size, torch.dtype], ...]
 
@@ -135,31 +133,3 @@ def upload(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
-
-
-def upload_draw(draw: Draw, device: torch.device) -> Draw:
-    """A draw where the images are, so that applying it needs no host; on a CPU the same draw."""
-    return Draw(draw.stages, upload(draw.codes, device), upload(draw.values, device))
-
-
-def draw_ahead(
-    augmentation: Augmentation,
-    streams: Sequence[torch.Generator],
-    counts: Sequence[int],
-    size: int,
-    device: torch.device,
-) -> list[Draw]:
-    """The draw of each of several steps, where the images are: `counts[k]` images with draws of their own.
-
-    Each is what `augmentation.draw(streams[k], counts[k], size)` gives; equal counts are drawn and uploaded together,
-    which costs the host a fraction of the time.
-    """
-    places: dict[int, list[int]] = {}
-    for place, count in enumerate(counts):
-        places.setdefault(count, []).append(place)
-    found: dict[int, Draw] = {}
-    for count, where in places.items():
-        draw = augmentation.draw([streams[k] for k in where], count, size, groups=len(where))
-        together = upload_draw(draw, device)
-        found |= {place: together.select(slice(group, group + 1)) for group, place in enumerate(where)}
-    return [found[place] for place in range(len(counts))]

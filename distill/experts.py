@@ -19,7 +19,7 @@ import torch
 
 import search_space
 from distill.augment import Augmentation, Draw
-from distill.captured import Captured, draw_ahead, recordings, upload
+from distill.captured import Captured, recordings, upload
 from distill.contracts import Checkpointer, Deadline
 from distill.expert_file import Trajectory
 from distill.gsam import GSAM
@@ -182,7 +182,7 @@ class _Training:
         batches = upload(order, p.device).split(self.config.batch)
         streams = [p.stream("expert augment", epoch, number) for number in range(len(batches))]
         counts = [len(index) for index in batches]
-        return _Epoch(epoch, batches, draw_ahead(self.augmentation, streams, counts, p.shape[-1], p.device))
+        return _Epoch(epoch, batches, self.augmentation.draw_ahead(streams, counts, p.shape[-1], p.device))
 
     def _step_on(self, index: torch.Tensor, codes: torch.Tensor, values: torch.Tensor) -> torch.Tensor:
         """Move the weights, in place, by one augmented batch of these images; returns the loss."""

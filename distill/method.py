@@ -17,7 +17,7 @@ from torch import nn
 
 import search_space
 from distill.augment import Augmentation, Draw
-from distill.captured import Captured, upload, upload_draw
+from distill.captured import Captured, upload
 from distill.contracts import Context
 from distill.initial import initial_images
 from distill.methods import METHODS
@@ -234,8 +234,7 @@ class RecordedMethod(Method):
         (`real_rows` [C, k], the draw's codes and values, `flip_draw`.)
         """
         p = self.problem
-        draw = self.augmentation.draw_classes(ctx.stream("augment"), p.num_classes, p.shape[-1])
-        draw = upload_draw(draw, p.device)
+        draw = self.augmentation.draw_classes(ctx.stream("augment"), p.num_classes, p.shape[-1]).to(p.device)
         return ctx.real_rows(count), draw.codes, draw.values, ctx.flip_draw(ctx.per_class.shape[:2])
 
     def drawn(self, codes: torch.Tensor, values: torch.Tensor) -> Draw:

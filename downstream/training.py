@@ -20,7 +20,7 @@ from torch import nn
 
 import search_space
 from distill.augment import Augmentation, Draw
-from distill.captured import Captured, draw_ahead, recordings, upload
+from distill.captured import Captured, recordings, upload
 from distill.contracts import Deadline
 from distill.cutmix import draw_cutmix, mixed_loss, paste
 from distill.decode import decoded
@@ -152,8 +152,7 @@ class _Training:
         epochs = range(first, min(first + math.ceil(STEPS_AHEAD / steps), self._protocol.epochs_for(self._count)))
         orders = [torch.randperm(self._count, generator=rng.stream(self._seed, "shuffle", epoch)) for epoch in epochs]
         batches = [order.split(self._protocol.batch) for order in upload(torch.stack(orders), self._device)]
-        draws = draw_ahead(
-            self._augmentation,
+        draws = self._augmentation.draw_ahead(
             [rng.stream(self._seed, "augment", epoch, number) for epoch in epochs for number in range(steps)],
             [len(index) for epoch in batches for index in epoch],
             self._images.source.shape[-1],

@@ -10,8 +10,9 @@ from distill.engine import distill
 from distill.fyi import FLIPS
 from distill.method import METHODS
 from fyi_bench.errors import BudgetExhausted
+from plain_method import NAME, plain_method  # noqa: F401  a method of a plug-in, one of all here
 
-ALL = METHODS.names()
+ALL = [*METHODS.names(), NAME]
 ARMS = [(method, flip) for method in ALL for flip in ("none", "fyi")]
 
 

@@ -21,8 +21,10 @@ from distill.gsam import GSAM
 from distill.method import METHODS
 from downstream.protocol import protocol
 from downstream.training import correct, new_network, train_together
+from plain_method import NAME, plain_method  # noqa: F401  a method of a plug-in, one of all here
 
 CUDA = torch.device("cuda")
+ALL = [*METHODS.names(), NAME]
 SELECTED = ("random", "herding", "kcenter", "kmeans")
 
 
@@ -92,15 +94,15 @@ def problems(method: str, **changes):
 
 
 @pytest.mark.parametrize("flip", ["none", "fyi"])
-@pytest.mark.parametrize("method", METHODS.names())
+@pytest.mark.parametrize("method", ALL)
 def test_a_method_makes_the_same_images_there(gpu, method, flip):
     here, there = problems(method)
     plain, found = (distill(p, method, tiny.config(method, WARM_UP + 4), flip) for p in (here, there))
     torch.testing.assert_close(found.images, plain.images, rtol=1e-6, atol=1e-6)
-    assert bool(gpu.recorded) == (method not in SELECTED)
+    assert bool(gpu.recorded) == (method not in (*SELECTED, NAME))
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS.names() if name not in SELECTED])
+@pytest.mark.parametrize("method", [name for name in ALL if name not in SELECTED])
 def test_only_the_guard_waits_for_the_device(gpu, method):
     waits = []
     for rounds in (1, 2):

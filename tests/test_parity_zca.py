@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import DATA
 
 from distill.zca import Whitening, whitening_matrix
 from golden import golden, golden_json, relative_error
@@ -27,24 +26,13 @@ def test_stored_rows_give_the_stored_whitened_pixels() -> None:
     assert relative_error(found, data["test_zca"].reshape(len(found), -1)[:, ROWS]) < 1e-12
 
 
-def images_of_files(names: list[str]) -> torch.Tensor:
-    """The fitted images as PNG files below the data folder; the test is skipped where they are not."""
-    from PIL import Image
-
-    paths = [DATA / "cifar10" / name for name in names]
-    missing = sum(not path.is_file() for path in paths)
-    if missing:
-        pytest.skip(
-            f"{missing} of the {len(names)} fitted images are not in {DATA / 'cifar10'}:"
-            " the case names them by PNG file, and the parquet files carry no names"
-        )
-    return torch.from_numpy(np.stack([np.asarray(Image.open(path)) for path in paths])).permute(0, 3, 1, 2)
-
-
 @pytest.mark.slow
-def test_fit_to_the_same_images() -> None:
+def test_fit_to_the_same_images(data_root) -> None:
+    from fyi_bench.data import load_dataset
+
     data = golden(CASE)
-    images = images_of_files(golden_json("case08_files")["fit_files"])
+    train = load_dataset("cifar10", data_root, test=False, download=False).train
+    images = train.images[golden_json("case08_files")["fit_rows"]]
     whitening = Whitening(*whitening_matrix(images))
     assert relative_error(whitening.mean, data["mean_vector"]) < 1e-12
     assert relative_error(whitening.matrix[ROWS], data["T_rows"]) < 1e-7

@@ -76,6 +76,7 @@ LOSS_FALLS: dict[str, dict[str, Any]] = {
     "dc": {"lr_img": 1.0, "batch_real": 12, "init": "noise"},
     "dsa": {"lr_img": 1.0, "batch_real": 12, "init": "noise"},
     "dm": {"lr_img": 1.0, "batch_real": 12, "init": "noise"},
+    "plain": {"lr_img": 1.0, "batch_real": 12, "init": "noise"},
     "idc": {"lr_img": 0.2, "batch_real": 12, "init": "noise", "aug_match": "none"},
     "cafe": {"batch_real": 12},
     "cafe-dsa": {"batch_real": 12},

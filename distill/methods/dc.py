@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from distill.captured import Captured, upload, upload_draw
+from distill.captured import Captured, upload
 from distill.class_gradients import class_gradients
 from distill.contracts import Context
 from distill.matching import GRADIENT_METRICS, MATRIX_METRICS
@@ -140,7 +140,7 @@ class DC(RecordedMethod):
         order = torch.randperm(len(ctx.labels), generator=ctx.stream("inner order", epoch))
         for number, index in enumerate(upload(order, device).split(self.config.batch_train)):
             shown, generator = len(index) * ctx.flip.multiplier, ctx.stream("inner augment", epoch, number)
-            draw = upload_draw(self.augmentation.draw(generator, shown, size, siamese=False), device)
+            draw = self.augmentation.draw(generator, shown, size, siamese=False).to(device)
             self._learn(index, draw.codes, draw.values, ctx.flip_draw(index.shape, "inner", epoch, number))
 
     def _network_step(self, ctx: Context, index, codes, values, chosen) -> torch.Tensor:

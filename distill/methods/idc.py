@@ -33,7 +33,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from distill.augment import Augmentation, Draw
-from distill.captured import Captured, upload, upload_draw
+from distill.captured import Captured, upload
 from distill.class_gradients import class_gradients
 from distill.contracts import Context
 from distill.cutmix import draw_cutmix, mixed_loss, paste
@@ -294,7 +294,7 @@ class IDC(RecordedMethod):
         size, device = self.problem.shape[-1], self.problem.device
         for number, (rows, y) in enumerate(islice(batches, -(-c.n_data // c.batch_train))):
             draw = self.net_augmentation.draw(ctx.stream("network augment", number), len(rows), size, siamese=False)
-            draw = upload_draw(draw, device)
+            draw = draw.to(device)
             mix = draw_cutmix(
                 ctx.stream("cutmix", number), len(rows), (size, size), c.mix_p if self.mixes else 0.0, c.beta
             )

@@ -25,7 +25,7 @@ from typing import ClassVar
 import torch
 
 from distill.augment import Draw
-from distill.captured import draw_ahead, upload
+from distill.captured import upload
 from distill.contracts import Context
 from distill.expert_file import Trajectory
 from distill.experts import ExpertConfig
@@ -140,7 +140,7 @@ class MTT(Method):
             indices.append(pieces.pop())
         counts = [len(index) * ctx.flip.multiplier for index in indices]
         streams = [ctx.stream("student augment", step) for step in steps]
-        draws = draw_ahead(self.augmentation, streams, counts, self.problem.shape[-1], ctx.images.device)
+        draws = self.augmentation.draw_ahead(streams, counts, self.problem.shape[-1], ctx.images.device)
         view, batches = self._view(ctx.flip), []
         for step, index, draw in zip(steps, indices, draws, strict=True):
             chosen = ctx.flip_draw(index.shape, "student", step)
