@@ -123,6 +123,9 @@ class Settings:
         if self.devices and device == "cpu":
             raise UsageError("--devices names GPUs, and the work is on the CPU.\nLeave it out, or give --device cuda.")
         devices = (self.devices or _gpus()) if device == "cuda" else ()
+        for name in devices:
+            if name not in _gpus():
+                raise UsageError(f"--devices {name} is not here.\nThere are {', '.join(_gpus())}.")
         return replace(
             self,
             device=device,

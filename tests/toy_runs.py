@@ -43,7 +43,8 @@ class Toy(RunType):
     def compute(self, run: RunDir, worker: Worker) -> None:
         cell = run.spec
         first = cell.inputs["number"] not in computed(worker.store)
-        append_line(worker.store.root / "computed.jsonl", {"number": cell.inputs["number"], "pid": os.getpid()})
+        gpu = {"gpu": sys.modules["torch"].cuda.chosen} if "gpu" in cell.inputs else {}
+        append_line(worker.store.root / "computed.jsonl", {"number": cell.inputs["number"], "pid": os.getpid(), **gpu})
         until = time.monotonic() + cell.notes["seconds"] + first * cell.notes["at_first"]
         while time.monotonic() < until:
             time.sleep(0.01)
@@ -89,10 +90,11 @@ TROUBLES = {
 }
 
 
-def computed(store: Store) -> list[int]:
-    """Numbers in the order in which they were computed."""
+def computed(store: Store, whole: bool = False) -> list:
+    """Numbers in the order in which they were computed; `whole`: all that was noted of each."""
     path = store.root / "computed.jsonl"
-    return [json.loads(line)["number"] for line in path.read_text().splitlines()] if path.exists() else []
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    return rows if whole else [row["number"] for row in rows]
 
 
 def toy_path(folder: Path) -> str:
