@@ -108,7 +108,7 @@ def load(path: Annotated[Path, Option("A condensed set.", argument="SET")], **re
     return load_set(path, **reading).image_set
 
 
-def _inspect_lines(report: Mapping[str, Any]) -> list[str]:
+def _inspect_lines(report: dict[str, Any]) -> list[str]:
     from fyi_bench.formats.inspection import format_report
 
     return [format_report(report)]
