@@ -121,7 +121,7 @@ def inspect(
     path: SetArgument,
     *,
     unequalness: Annotated[bool, Option("Also measure the symmetry score.")] = False,
-    networks: Annotated[int | None, Option("Random networks of the score; default: 20.", advanced=True)] = None,
+    networks: Annotated[int, Option("Random networks of the score.", advanced=True)] = 20,
     seed: Annotated[int, Option("Of these networks.", advanced=True)] = 0,
     duplicates: Annotated[bool, Option("Look for pairs of equal images.", advanced=True)] = True,
     **reading: Any,
