@@ -35,7 +35,7 @@ _IPCS: dict[str, dict[str, tuple[int, ...]]] = {
     "nas": {"cifar10": (5,)},
 }
 # a GPU does a whole search of FYI's Table B, of six networks: there steps are recorded first, which must pay
-_GPU_IPCS = {"nas": {"cifar10": (50,)}}
+_GPU_IPCS: dict[str, dict[str, tuple[int, ...]]] = {"nas": {"cifar10": (50,)}}
 _GPU_CHANGES: dict[str, dict[str, Any]] = {"nas": {"epochs": 300}}
 # on a CPU matching is timed without the inner epochs of DC and DSA (they are the job `retrain`), and trajectories are
 # short: the plain twin keeps every step's graph
@@ -94,8 +94,9 @@ class Case:
 def cases(device: str, quick: bool = False) -> list[Case]:
     """The cases of a whole run on a device, or of a short one, in the order of the table."""
     gpu = device == "cuda"
-    ipcs = {**_IPCS, **_GPU_IPCS} if gpu else _IPCS
-    changes, few = (_GPU_CHANGES, {}) if gpu else (_CPU_CHANGES, _CPU_CLASSES)
+    ipcs = _IPCS | _GPU_IPCS if gpu else _IPCS
+    changes = _GPU_CHANGES if gpu else _CPU_CHANGES
+    few: dict[str, dict[str, int]] = {} if gpu else _CPU_CLASSES
     return [
         Case(job, dataset, ipc, few.get(job, CLASSES)[dataset], _MODELS.get(job, CONVNET), changes=changes.get(job, {}))
         for dataset in CLASSES

@@ -147,7 +147,7 @@ def powers(found: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         return math.log(high[key] / low[key]) / math.log(high["value"] / low["value"])
 
     return [
-        {"axis": axis, "job": job, **{key: power(*line[-2:], key) for key in ("seconds", "work_mib")}}
+        {"axis": axis, "job": job, **{key: power(line[-2], line[-1], key) for key in ("seconds", "work_mib")}}
         for (axis, job), line in _lines(found).items()
         if len(line) > 1
     ]

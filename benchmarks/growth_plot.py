@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fyi_bench.present.figures.style import FYI, GREEN, VANILLA, VIOLET, Drawing, draw, frame, logarithmic
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _COLUMN, _HEIGHT = 2.0, 4.9
 _LINES = {
@@ -23,7 +27,7 @@ def growth_drawing(record: Mapping[str, Any]) -> Drawing:
     axes_names = list(dict.fromkeys(point["axis"] for point in record["points"]))
     size = (_COLUMN * len(axes_names) + 1.2, _HEIGHT)
 
-    def paint(figure) -> None:
+    def paint(figure: Figure) -> None:
         bottom, top = frame(figure, TITLE, _caption(record))
         grid = figure.subplots(2, len(axes_names), squeeze=False, sharey="row")
         figure.subplots_adjust(
@@ -41,7 +45,7 @@ def growth_drawing(record: Mapping[str, Any]) -> Drawing:
     return draw("growth", size, paint)
 
 
-def _paint_lines(axes, points: list[Mapping[str, Any]], key: str) -> None:
+def _paint_lines(axes: Axes, points: list[Mapping[str, Any]], key: str) -> None:
     values = sorted({point["value"] for point in points})
     for job, (color, marker, dash) in _LINES.items():
         mine = [p for p in points if p["job"] == job]

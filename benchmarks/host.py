@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 from unittest.mock import patch
 
@@ -39,11 +39,11 @@ class NoDevice:
     """Runs a step once, for the shapes of its results."""
 
     @staticmethod
-    def warm_up(function, inputs):
+    def warm_up(function: Callable[..., Any], inputs: Sequence[Any]) -> Any:
         return function(*inputs)
 
     @staticmethod
-    def record(function, inputs):
+    def record(function: Callable[..., Any], inputs: Sequence[Any]) -> Callable[..., Any]:
         outputs = function(*inputs)
         return lambda *given: outputs
 
@@ -98,7 +98,7 @@ def main(request: Request, stop: Deadline, say: Say) -> dict[str, Any]:
         images = ImageSet(torch.zeros(shape, dtype=torch.uint8), labels, PixelSpace(), case.classes)
         watch = Watch(WARM.get(case.job, captured.WARM_UP + 2), WHOLE.get(case.job, 1))
         with no_device(), contextlib.suppress(Ended):
-            WORKLOADS.get(case.job).prepare(case, images, SPACE, Setup("meta")).ours(watch)
+            WORKLOADS.get(case.job).prepare(Setup(case, images, SPACE, "meta")).ours(watch)
         row = {"job": case.job, "dataset": case.dataset, "ipc": case.ipc, "host_ms": 1e3 * watch.seconds,
                "goal_ms": 1e3 * goal.goal_s / goal.units}  # fmt: skip
         say(f"{case.title}: {row['host_ms']:.2f}; {row['goal_ms']:.2f}")

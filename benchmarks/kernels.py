@@ -115,7 +115,7 @@ def fused(compiled: bool = False) -> Iterator[str]:
     torch.set_num_threads(1)
     way = "torch.compile (contiguous)" if compiled else "this (channels-last)"
     yield f"PyTorch's modules (contiguous) / {way}: 32 images, one thread, processor time, median of 5"
-    cases = [("instance", nn.ReLU, *maps) for maps in _MAPS]
+    cases: list[tuple[str, type[nn.Module], int, int]] = [("instance", nn.ReLU, *maps) for maps in _MAPS]
     cases += [("batch", nn.ReLU, 128, 16), ("layer", nn.ReLU, 128, 16), ("instance", nn.Sigmoid, 128, 16)]
     for norm, act, width, size in cases:
         module = nn.Sequential(_NORMS[norm](width, size), act(), AveragePool2x2())
@@ -125,8 +125,9 @@ def fused(compiled: bool = False) -> Iterator[str]:
             torch._functorch.config.donated_buffer = False  # its reuse of memory forbids asking for second derivatives
             function, given = torch.compile(module, dynamic=False), maps
         else:
-            norm_layer, how = module[0], plan(maps, *module)
-            function = partial(norm_act_pool, weight=norm_layer.weight, bias=norm_layer.bias, how=how)
+            how, (weight, bias) = plan(maps, *module), module.parameters()
+            assert how is not None
+            function = partial(norm_act_pool, weight=weight, bias=bias, how=how)
             given = maps.contiguous(memory_format=torch.channels_last)
         rivals = (module, maps.requires_grad_(True)), (function, given.requires_grad_(True))
         found = [f"{word} {_of_order(order, module, *rivals)}" for order, word in enumerate(_ORDERS)]
@@ -177,7 +178,7 @@ def _match(gradient: str, steps: int, width: int, images: int) -> tuple[float, f
     target = start + 0.01 * torch.randn(len(start), generator=rng.stream(0, "target"))
     batches = [StudentBatch(torch.arange(images), lambda picked: (picked, labels))] * steps
     before, began = peak_memory_mib(), time.perf_counter()
-    GRADIENTS.get(gradient)(network, batches, shown, torch.tensor(0.01), start, target)
+    GRADIENTS[gradient](network, batches, shown, torch.tensor(0.01), start, target)
     return peak_memory_mib() - before, time.perf_counter() - began
 
 

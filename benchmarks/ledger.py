@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections import defaultdict
 from collections.abc import Iterable
@@ -46,11 +47,16 @@ class Ledger:
                 append_line(self.folder / FILE, {"key": key, "void": True})
 
 
+@functools.cache
+def _own_digest() -> str:
+    return tree_digest([Path(__file__).parent])
+
+
 def key_of(case: Case, machine: Machine, sides: Iterable[str], **more: Any) -> str:
     """Digest of everything that may change how long the case takes: every packaged file and this folder among it."""
     here = environment(machine.device)
     facts = {name: here[name] for name in ("versions", "device_name", "cores", "source_digest")}
-    facts["benchmarks"] = tree_digest([Path(__file__).parent])
+    facts["benchmarks"] = _own_digest()
     return digest_of(
         {"case": case.describe(), "device": machine.device, "threads": machine.threads, "sides": list(sides),
          "real": str(machine.data_root), "native": os.environ.get(native.SWITCH, "1") != "0", **facts, **more}

@@ -98,7 +98,7 @@ class Process:
         environment |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(spec["threads"]))
         environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
         self._errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115
-        self._running = subprocess.Popen(
+        self._running: subprocess.Popen[str] = subprocess.Popen(
             [sys.executable, "-m", "benchmarks.side", json.dumps(spec)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=self._errors, text=True, env=environment, start_new_session=True,
         )  # fmt: skip
@@ -106,13 +106,13 @@ class Process:
     def send(self, units: int) -> None:
         """Tell it to do so many units; `answer` waits for the end."""
         try:
-            self._running.stdin.write(f"{units}\n")
-            self._running.stdin.flush()
+            print(units, file=self._running.stdin, flush=True)
         except BrokenPipeError:
             raise self._failed() from None
 
     def answer(self) -> dict[str, Any]:
         """What it says when it is done: seconds of one unit, peak memory in MiB."""
+        assert self._running.stdout is not None
         line = self._running.stdout.readline()
         if not line:
             raise self._failed()
@@ -143,10 +143,12 @@ class Crew:
         for member in self._members:
             member.send(-(-units // len(self._members)))
         answers = [member.answer() for member in self._members]
-        together = {key: sum(a[key] for a in answers) for key in ("peak_mib", "before_mib") if key in answers[0]}
-        together["seconds"] = max(a["seconds"] for a in answers) / len(answers)
-        together["cpu_seconds"] = sum(a["cpu_seconds"] for a in answers) / len(answers)
-        return {**answers[0], **together}
+        return {
+            **answers[0],
+            "seconds": max(a["seconds"] for a in answers) / len(answers),
+            "cpu_seconds": sum(a["cpu_seconds"] for a in answers) / len(answers),
+            **{key: sum(a[key] for a in answers) for key in ("peak_mib", "before_mib") if key in answers[0]},
+        }
 
 
 @contextmanager

@@ -69,11 +69,12 @@ def prepared(spec: dict[str, Any]) -> tuple[Callable[[Pacer], Any], dict[str, An
 
     case = Case(**spec["case"])
     images, space, name = real_images(case, Path(spec["data_root"]) if spec["data_root"] else None)
-    setup = Setup(spec["device"], spec["precision"])
     workload = WORKLOADS.get(case.job)
-    sides = workload.prepare(case, images, space, setup)
+    sides = workload.prepare(Setup(case, images, space, spec["device"], spec["precision"]))
     facts = {"unit": workload.unit, "flops": sides.flops, "data": name}
-    return {OURS: sides.ours, TWIN: sides.twin}[spec["side"]], facts
+    way = sides.ours if spec["side"] == OURS else sides.twin
+    assert way is not None
+    return way, facts
 
 
 def main(spec: dict[str, Any]) -> None:

@@ -9,18 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks.case import Case
 from benchmarks.twins import idc, matching, training, trajectory
-from distill.contracts import Deadline
-from distill.expert_file import Trajectory
-from distill.experts import train_expert
+from distill.engine import Deadline, distill
+from distill.experts import Trajectory, train_expert
 from distill.image_set import ImageSet
-from distill.method import METHODS
+from distill.method import METHODS, MethodConfig
+from distill.methods.mtt import MTTConfig
 from distill.problem import Problem
 from distill.recipes import recipe
 from distill.spaces import NormalizedSpace, PixelSpace
@@ -33,9 +34,6 @@ from fyi_bench.registry import Registry
 from search_space import architectures
 from search_space.space720 import flops, subset
 
-if TYPE_CHECKING:
-    from distill.method import MethodConfig
-
 FORWARD, FIRST, SECOND, SECOND_WITH_WEIGHTS = 1.0, 3.0, 7.0, 9.0
 ENDLESS = 100_000  # iterations, epochs: a side runs until it is told to stop
 NETWORKS = 6  # of the 720 in one unit of `nas`
@@ -44,19 +42,61 @@ PEAK_WIDTH, PEAK_SIZE = 128, 16  # the middle convolution of the ConvNet
 _EXPERT_EPOCHS = 200
 _DRIFT = 0.01  # how far an expert goes from its start, a weight: only the cost of a student's step is asked for
 
+Way = Callable[[Deadline], list[Tensor]]
+
 
 @dataclass(frozen=True)
 class Setup:
-    """Where and how a side works. seed: of every draw."""
+    """A case with its real images, and where and how a side works.
 
+    space: in which networks see the images. units: of work to do at most. seed: of every draw.
+    """
+
+    case: Case
+    images: ImageSet
+    space: NormalizedSpace
     device: str = "cpu"
     precision: str = "fp32"
     dtype: torch.dtype = torch.float32
     units: int = ENDLESS
     seed: int = 0
 
+    def problem(self, pixels: bool = False) -> Problem:
+        """What is to be condensed; pixels: for methods that work on them and have the space as inner statistics."""
+        return Problem(
+            real=self.images,
+            space=PixelSpace() if pixels else self.space,
+            ipc=self.case.ipc,
+            seed=self.seed,
+            classes=tuple(range(self.case.classes)),
+            device=torch.device(self.device),
+            dtype=self.dtype,
+            precision=self.precision,
+            statistics=self.space if pixels else None,
+        )
 
-Way = Callable[[Deadline], list[Tensor]]
+    def config(self, method: str, **fixed: Any) -> MethodConfig:
+        """The published recipe with the case's changes."""
+        case = self.case
+        values = dict(recipe(method, case.dataset, case.ipc, "paper").values)
+        values |= {**fixed, "model": case.model, "zca": False, "iterations": self.units, **case.changes}
+        return METHODS.get(method).Config.from_values(values)
+
+    def mtt_config(self, **fixed: Any) -> MTTConfig:
+        """That of MTT."""
+        config = self.config("mtt", **fixed)
+        assert isinstance(config, MTTConfig)
+        return config
+
+    def forward_flops(self) -> int:
+        """Of one image through the case's network."""
+        return architectures.forward_flops(self.case.model, 3, self.case.size, self.case.classes)
+
+    def small_set(self) -> ImageSet:
+        """Random real images, as many as a condensed set has, in the space networks see."""
+        drawn = self.images.select(self.problem().draw_rows(self.case.ipc, "bench set").flatten())
+        seen = drawn.batch(slice(None), self.space, self.dtype)
+        return replace(drawn, images=seen, space=self.space, num_classes=self.case.classes, class_names=())
 
 
 @dataclass(frozen=True)
@@ -76,80 +116,56 @@ class Workload:
     """unit: what one measured time is of."""
 
     unit: str
-    prepare: Callable[[Case, ImageSet, NormalizedSpace, Setup], Sides]
+    prepare: Callable[[Setup], Sides]
 
 
 WORKLOADS: Registry[Workload] = Registry("job of the benchmark", base=Workload)
 
 
-def problem_of(case: Case, images: ImageSet, space: NormalizedSpace, setup: Setup, pixels: bool = False) -> Problem:
-    """The case's problem; for methods that work on pixels with `space` as their inner statistics."""
-    return Problem(
-        real=images,
-        space=PixelSpace() if pixels else space,
-        ipc=case.ipc,
-        seed=setup.seed,
-        classes=tuple(range(case.classes)),
-        device=torch.device(setup.device),
-        dtype=setup.dtype,
-        precision=setup.precision,
-        statistics=space if pixels else None,
-    )
+def _register(unit: str, *names: str, **fixed: Any) -> Callable[[Callable[..., Sides]], Callable[..., Sides]]:
+    """Register a function that prepares the sides under these names."""
 
+    def register(prepare: Callable[..., Sides]) -> Callable[..., Sides]:
+        for name in names:
+            WORKLOADS.register(name, Workload(unit, partial(prepare, **fixed)))
+        return prepare
 
-def config_of(case: Case, method: str, units: int, **fixed: Any) -> MethodConfig:
-    """The published recipe with the case's changes."""
-    values = dict(recipe(method, case.dataset, case.ipc, "paper").values)
-    values |= {**fixed, "model": case.model, "zca": False, "iterations": units, **case.changes}
-    return METHODS.get(method).Config.from_values(values)
-
-
-def forward_flops(case: Case) -> int:
-    """Of one image through the case's network."""
-    return architectures.forward_flops(case.model, 3, case.size, case.classes)
+    return register
 
 
 def _engine(problem: Problem, method: str, config: MethodConfig) -> Way:
-    from distill.engine import distill
-
     return lambda stop: [distill(problem, method, config, stop=stop).images]
 
 
-def _matching(method: str, twin: Callable[..., Tensor]) -> Callable[..., Sides]:
-    def prepare(case: Case, images: ImageSet, space: NormalizedSpace, setup: Setup) -> Sides:
-        pixels = METHODS.get(method).space_kind == "pixel"
-        problem, config = problem_of(case, images, space, setup, pixels), config_of(case, method, setup.units)
-        forward, first, second = METHODS.get(method)(config, problem).passes(1)
-        work = forward_flops(case) * (forward * FORWARD + first * FIRST + second * SECOND)
-        return Sides(_engine(problem, method, config), lambda stop: [twin(problem, config, stop)], work)
-
-    return prepare
-
-
-WORKLOADS.register("dc", Workload("iteration", _matching("dc", matching.dc)))
-WORKLOADS.register("dsa", Workload("iteration", _matching("dsa", lambda *given: matching.dc(*given, method="dsa"))))
-WORKLOADS.register("dm", Workload("iteration", _matching("dm", matching.dm)))
-WORKLOADS.register("idc", Workload("iteration", _matching("idc", idc.idc)))
+@_register("iteration", "dc", method="dc", twin=matching.dc)
+@_register("iteration", "dsa", method="dsa", twin=partial(matching.dc, method="dsa"))
+@_register("iteration", "dm", method="dm", twin=matching.dm)
+@_register("iteration", "idc", method="idc", twin=idc.idc)
+def _matching(setup: Setup, method: str, twin: Callable[..., Tensor]) -> Sides:
+    kind = METHODS.get(method)
+    problem, config = setup.problem(pixels=kind.space_kind == "pixel"), setup.config(method)
+    forward, first, second = kind(config, problem).passes(1)
+    work = setup.forward_flops() * (forward * FORWARD + first * FIRST + second * SECOND)
+    return Sides(_engine(problem, method, config), lambda stop: [twin(problem, config, stop)], work)
 
 
-def _student(gradient: str) -> Callable[..., Sides]:
-    def prepare(case: Case, images: ImageSet, space: NormalizedSpace, setup: Setup) -> Sides:
-        # one stretch of one expert; a student's step costs the same wherever it starts
-        config = config_of(
-            case, "mtt", setup.units, gradient=gradient, expert_epochs=1, max_start_epoch=1, expert_train_epochs=1,
-            experts=1,
-        )  # fmt: skip
-        plain = problem_of(case, images, space, setup)
-        path = _expert_path(plain, case.model)
-        problem = replace(plain, experts=lambda: [Trajectory(path)])
-        shown = config.syn_steps * min(config.batch_syn or case.classes * case.ipc, case.classes * case.ipc)
-        return Sides(
-            _engine(problem, "mtt", config),
-            lambda stop: [trajectory.mtt(problem, config, stop)[0]],
-            forward_flops(case) * shown * SECOND_WITH_WEIGHTS,
-        )
-
-    return prepare
+@_register("iteration", "mtt", gradient="adjoint")
+@_register("iteration", "mtt-unroll", gradient="unroll")
+def _student(setup: Setup, gradient: str) -> Sides:
+    # one stretch of one expert; a student's step costs the same wherever it starts
+    config = setup.mtt_config(
+        gradient=gradient, expert_epochs=1, max_start_epoch=1, expert_train_epochs=1, experts=1
+    )  # fmt: skip
+    plain = setup.problem()
+    path = _expert_path(plain, setup.case.model)
+    problem = replace(plain, experts=lambda: [Trajectory(path)])
+    images = setup.case.classes * setup.case.ipc
+    shown = config.syn_steps * min(config.batch_syn or images, images)
+    return Sides(
+        _engine(problem, "mtt", config),
+        lambda stop: [trajectory.mtt(problem, config, stop)[0]],
+        setup.forward_flops() * shown * SECOND_WITH_WEIGHTS,
+    )
 
 
 def _expert_path(problem: Problem, model: str) -> Tensor:
@@ -159,65 +175,51 @@ def _expert_path(problem: Problem, model: str) -> Tensor:
     return torch.stack([start, start + _DRIFT * step.to(start)])
 
 
-WORKLOADS.register("mtt", Workload("iteration", _student("adjoint")))
-WORKLOADS.register("mtt-unroll", Workload("iteration", _student("unroll")))
-
-
-def _expert(case: Case, images: ImageSet, space: NormalizedSpace, setup: Setup) -> Sides:
-    c = config_of(case, "mtt", setup.units).expert_config
-    problem = problem_of(case, images, space, setup)
-    batch = min(c.batch, len(images))
-    epochs = max(1, setup.units // -(-len(images) // batch))
+@_register("step", "expert")
+def _expert(setup: Setup) -> Sides:
+    problem, config, count = setup.problem(), setup.mtt_config().expert_config, len(setup.images)
+    batch = min(config.batch, count)
+    epochs = max(1, setup.units // -(-count // batch))
     # only the weights of the first and the last epochs are kept, so that no endless run asks for endless memory
-    config = replace(c, epochs=min(epochs, _EXPERT_EPOCHS), batch=batch)
-    return Sides(
-        lambda stop: [_rows(train_expert(problem, config, stop=stop).trajectory)],
-        lambda stop: [trajectory.expert(problem, config, stop)],
-        forward_flops(case) * batch * FIRST,
-    )
-
-
-def _rows(path: Trajectory) -> Tensor:
-    return torch.stack([path.at(epoch) for epoch in range(path.epochs + 1)])
-
-
-WORKLOADS.register("expert", Workload("step", _expert))
-
-
-def _retraining(case: Case, images: ImageSet, space: NormalizedSpace, setup: Setup) -> Sides:
-    train_set, device = _small_set(case, images, space, setup), torch.device(setup.device)
-    how = protocol("paper", "accuracy").for_network(case.model)
-    how = replace(how, epochs=setup.units, extra_epoch=False, lr_from_set=False)
+    config = replace(config, epochs=min(epochs, _EXPERT_EPOCHS), batch=batch)
 
     def ours(stop: Deadline) -> list[Tensor]:
-        network = new_network(case.model, train_set, setup.seed)
+        path = train_expert(problem, config, stop=stop).trajectory
+        return [torch.stack([path.at(epoch) for epoch in range(path.epochs + 1)])]
+
+    twin = partial(trajectory.expert, problem, config)
+    return Sides(ours, lambda stop: [twin(stop)], setup.forward_flops() * batch * FIRST)
+
+
+@_register("epoch", "retrain", "retrain-vgg11", "retrain-resnet18")
+def _retraining(setup: Setup) -> Sides:
+    model, train_set, device = setup.case.model, setup.small_set(), torch.device(setup.device)
+    how = replace(
+        protocol("paper", "accuracy").for_network(model), epochs=setup.units, extra_epoch=False, lr_from_set=False
+    )
+
+    def ours(stop: Deadline) -> list[Tensor]:
+        network = new_network(model, train_set, setup.seed)
         train(network, train_set, how, setup.seed, device=device, precision=setup.precision, stop=stop)
         return [p.detach() for p in network.parameters()]
 
     def twin(stop: Deadline) -> list[Tensor]:
-        network = training.retrain(case.model, train_set, how, setup.seed, device, stop)
+        network = training.retrain(model, train_set, how, setup.seed, device, stop)
         return [p.detach() for p in network.parameters()]
 
-    return Sides(ours, twin, forward_flops(case) * len(train_set) * FIRST)
+    return Sides(ours, twin, setup.forward_flops() * len(train_set) * FIRST)
 
 
-for _name in ("retrain", "retrain-vgg11", "retrain-resnet18"):
-    WORKLOADS.register(_name, Workload("epoch", _retraining))
-
-
-def _search(case: Case, images: ImageSet, space: NormalizedSpace, setup: Setup) -> Sides:
-    train_set, device = _small_set(case, images, space, setup), torch.device(setup.device)
+@_register(f"{NETWORKS} networks", "nas")
+def _search(setup: Setup) -> Sides:
+    case, train_set, device = setup.case, setup.small_set(), torch.device(setup.device)
     points = subset(case.changes.get("networks", NETWORKS))
     epochs = case.changes.get("epochs", 1)
     how = replace(protocol("paper", "nas"), epochs=epochs, extra_epoch=False)
+    one = partial(train_architecture, space=setup.space, device=device, precision=setup.precision)
 
     def ours() -> list[Tensor]:
-        found = [
-            train_architecture(
-                point, train_set, train_set, how, 0, space=space, device=device, precision=setup.precision
-            ).accuracy
-            for point in points
-        ]
+        found = [one(point, train_set, train_set, how, 0).accuracy for point in points]
         return [torch.tensor(found, dtype=torch.float64)]
 
     def twin() -> list[Tensor]:
@@ -228,10 +230,8 @@ def _search(case: Case, images: ImageSet, space: NormalizedSpace, setup: Setup) 
     return Sides(_again(ours, setup.units), _again(twin, setup.units), work)
 
 
-WORKLOADS.register("nas", Workload(f"{NETWORKS} networks", _search))
-
-
-def _convolution(case: Case, images: ImageSet, space: NormalizedSpace, setup: Setup) -> Sides:
+@_register("convolution", "peak")
+def _convolution(setup: Setup) -> Sides:
     """The machine's own speed: forward passes of the ConvNet's middle convolution."""
     batch = PEAK_BATCH[setup.device]
     dtype = torch.bfloat16 if setup.precision == "bf16" else setup.dtype
@@ -246,29 +246,13 @@ def _convolution(case: Case, images: ImageSet, space: NormalizedSpace, setup: Se
     return Sides(_again(ours, setup.units), None, 2 * batch * 9 * PEAK_WIDTH**2 * PEAK_SIZE**2)
 
 
-WORKLOADS.register("peak", Workload("convolution", _convolution))
-
-
 def _again(unit: Callable[[], list[Tensor]], units: int) -> Way:
+    """A loop of the unit, which gives what the last one gave."""
+
     def way(stop: Deadline) -> list[Tensor]:
         found: list[Tensor] = []
-        for _ in range(units):
-            if stop.requested():
-                stop.check()
+        for _ in matching.asked(stop, units):
             found = unit()
         return found
 
     return way
-
-
-def _small_set(case: Case, images: ImageSet, space: NormalizedSpace, setup: Setup) -> ImageSet:
-    """Random real images, as many as a condensed set has, in the space networks see."""
-    problem = problem_of(case, images, space, setup)
-    drawn = images.select(problem.draw_rows(case.ipc, "bench set").flatten())
-    return replace(
-        drawn,
-        images=drawn.batch(slice(None), space, setup.dtype),
-        space=space,
-        num_classes=case.classes,
-        class_names=(),
-    )

@@ -93,7 +93,8 @@ def stub() -> str:
 
 def _stub_of(function: Callable[..., Any]) -> str:
     signature = signatures.signature(function)
-    arguments, named = [], False
+    arguments: list[str] = []
+    named = False
     for each in signature.parameters.values():
         if each.kind is each.KEYWORD_ONLY and not named:
             arguments, named = [*arguments, "*"], True

@@ -65,7 +65,7 @@ def inspect(
     path: str | PathLike[str] | Any,
     *,
     unequalness: bool = False,
-    networks: int | None = None,
+    networks: int = 20,
     seed: int = 0,
     duplicates: bool = True,
     format: str | None = None,
@@ -86,7 +86,7 @@ def inspect(
 
     path: A condensed set: our file, or any public format.
     unequalness: Also measure the symmetry score.
-    networks: Random networks of the score; default: 20.
+    networks: Random networks of the score.
     seed: Of these networks.
     duplicates: Look for pairs of equal images.
     format: Layout; guessed from the content where not given.

@@ -66,8 +66,9 @@ def gather(words: Sequence[str], parameters: Sequence[Parameter]) -> list[str]:
         if not word.startswith("-") or word == "-" or word[1:2].isdigit():
             (groups[-1][1] if inside else arguments).append(word)
             continue
-        inside = each is not None and each.several
-        if inside:
+        inside = False
+        if each is not None and each.several:
+            inside = True
             groups.append((each, [value] if equals else []))
         elif each is None or each.type is bool or equals or not rest:
             options.append(word)

@@ -98,7 +98,7 @@ def store_ls(store: StoreFolder = None) -> Iterator[str]:
     from fyi_bench.store.store import Store
 
     opened = Store(store)
-    rows = [("state", "kind", "digest", "what", "KiB")]
+    rows: list[tuple[object, ...]] = [("state", "kind", "digest", "what", "KiB")]
     for run in opened.ls():
         i = run.inputs
         what = " ".join(str(i[key]) for key in ("dataset", "method", "flip", "ipc", "step", "seed") if key in i)
@@ -137,7 +137,7 @@ def data_list(data_root: Root = None) -> Iterator[str]:
     """Data sets: classes, size, counts, and where each was found."""
     from fyi_bench.data import list_datasets
 
-    rows = [("name", "classes", "size", "train", "test", "state", "where")]
+    rows: list[tuple[object, ...]] = [("name", "classes", "size", "train", "test", "state", "where")]
     for row in list_datasets(data_root):
         numbers = ("" if n is None else n for n in (row.classes, row.size, row.train, row.test))
         rows.append((row.name, *numbers, row.state if row.found else f"not here: {row.state}", row.found))

@@ -117,7 +117,7 @@ def of_function(function: Callable[..., Any]) -> list[Parameter]:
     hints = typing.get_type_hints(types.SimpleNamespace(__annotations__=asked), function.__globals__, None, True)
     found = []
     for name, parameter in inspect.signature(function).parameters.items():
-        hint = hints.get(name)
+        hint: Any = hints.get(name)
         option = next((each for each in getattr(hint, "__metadata__", ()) if isinstance(each, Option)), None)
         if option is not None:
             default = MISSING if parameter.default is inspect.Parameter.empty else parameter.default

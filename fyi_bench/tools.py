@@ -108,7 +108,7 @@ def load(path: Annotated[Path, Option("A condensed set.", argument="SET")], **re
     return load_set(path, **reading).image_set
 
 
-def _inspect_lines(report: Mapping[str, Any]) -> list[str]:
+def _inspect_lines(report: dict[str, Any]) -> list[str]:
     from fyi_bench.formats.inspection import format_report
 
     return [format_report(report)]
@@ -121,7 +121,7 @@ def inspect(
     path: SetArgument,
     *,
     unequalness: Annotated[bool, Option("Also measure the symmetry score.")] = False,
-    networks: Annotated[int | None, Option("Random networks of the score; default: 20.", advanced=True)] = None,
+    networks: Annotated[int, Option("Random networks of the score.", advanced=True)] = 20,
     seed: Annotated[int, Option("Of these networks.", advanced=True)] = 0,
     duplicates: Annotated[bool, Option("Look for pairs of equal images.", advanced=True)] = True,
     **reading: Any,

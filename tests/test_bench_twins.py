@@ -41,8 +41,7 @@ UNITS = {"dc": 2, "expert": 9, "retrain": 5, "retrain-vgg11": 2, "retrain-resnet
 def sides(name: str, dtype=torch.float64):
     case = CASES[name]
     images = real_set(classes=case.classes, size=case.size)
-    setup = Setup(dtype=dtype, units=UNITS.get(name, 3), seed=1)
-    return WORKLOADS.get(case.job).prepare(case, images, SPACE, setup)
+    return WORKLOADS.get(case.job).prepare(Setup(case, images, SPACE, dtype=dtype, units=UNITS.get(name, 3), seed=1))
 
 
 @pytest.mark.parametrize("name", CASES)

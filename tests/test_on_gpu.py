@@ -152,8 +152,9 @@ def test_an_epoch_waits_once(gpu):
 def test_the_benchmark_runs_there(gpu, name):
     case, found = CASES[name], []
     for device in ("cuda", "cpu"):
-        setup = Setup(device, dtype=torch.float64, units=UNITS.get(name, 3), seed=1)
-        sides = WORKLOADS.get(case.job).prepare(case, tiny.real_set(case.classes, size=case.size), tiny.SPACE, setup)
+        images = tiny.real_set(case.classes, size=case.size)
+        setup = Setup(case, images, tiny.SPACE, device, dtype=torch.float64, units=UNITS.get(name, 3), seed=1)
+        sides = WORKLOADS.get(case.job).prepare(setup)
         found.append([t.cpu() for t in (sides.ours if device == "cuda" else sides.twin)(Never())])
         if device == "cuda":
             sides.twin(Never())

@@ -71,8 +71,9 @@ def _warped(x: Tensor, matrix: list[list[Tensor]]) -> Tensor:
 
 
 def _positions(n: int, height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    ranges = (torch.arange(side, device=device) for side in (n, height, width))
-    return torch.meshgrid(*ranges, indexing="ij")
+    image, row, column = (torch.arange(side, device=device) for side in (n, height, width))
+    image, row, column = torch.meshgrid(image, row, column, indexing="ij")
+    return image, row, column
 
 
 _OPERATIONS: dict[str, Callable[[Tensor, Tensor, AugmentStrength], Tensor]] = {

@@ -6,14 +6,13 @@ from itertools import islice
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.twins.augment import augment
-from benchmarks.twins.matching import fresh_network, real_images
+from benchmarks.twins.matching import PlainRun, asked, class_loss
 from distill.augment import Augmentation
 from distill.contracts import Deadline
 from distill.cutmix import draw_cutmix
-from distill.method import METHODS
 from distill.methods.idc import IDCConfig
 from distill.problem import Problem
 
@@ -22,26 +21,22 @@ _CONVOLUTION = 4  # dimensions of the gradients that are matched
 
 def idc(problem: Problem, config: IDCConfig, stop: Deadline) -> Tensor:
     """The stored images after IDC (Kim et al., 2022), squared distances of gradients, one decode factor."""
-    images = METHODS.get("idc")(config, problem).initial_images().detach().requires_grad_(True)
-    optimiser = torch.optim.SGD([images], lr=config.lr_img, momentum=config.momentum_img)
-    everything = problem.normalisation.encode(real_images(problem))
-    for iteration in range(config.iterations):
-        if stop.requested():
-            stop.check()
+    run = PlainRun("idc", problem, config)
+    real = problem.normalisation.encode(run.real)
+    for iteration in asked(stop, config.iterations):
         with torch.no_grad():
-            images.clamp_(0, 1)
-        network = fresh_network(problem, config.model, iteration)
-        inner = torch.optim.SGD(
-            network.parameters(), lr=config.lr_net, momentum=config.momentum_net, weight_decay=config.wd_net
-        )
+            run.images.clamp_(0, 1)
+        network = run.network(iteration)
+        inner = run.inner(network)
         for match in range(config.inner_loop):
-            _round(problem, config, network, images, optimiser, everything, (iteration, match))
+            _round(run, network, real, (iteration, match))
             if match < config.inner_loop - 1:
-                _train(problem, config, network, inner, (iteration, match))
-    return images.detach()
+                _train(run, network, inner, (iteration, match))
+    return run.images.detach()
 
 
-def _round(problem, config, network, images, optimiser, everything, keys) -> None:
+def _round(run: PlainRun, network: nn.Module, everything: Tensor, keys: tuple[int, int]) -> None:
+    problem, config = run.problem, run.config
     augmentation = Augmentation(config.aug_match, dispatcher=config.dispatcher)
     classes, weights = problem.num_classes, list(network.parameters())
     draw = augmentation.draw_classes(problem.stream("augment", *keys), classes, problem.shape[-1])
@@ -49,20 +44,18 @@ def _round(problem, config, network, images, optimiser, everything, keys) -> Non
     shown = problem.ipc * config.factor**2
     order = torch.rand((classes, shown), generator=problem.stream("used", *keys), dtype=torch.float64).argsort(1)
     for c in range(classes):
-        decoded = _decode(images[c * problem.ipc : (c + 1) * problem.ipc], config.factor)
+        decoded = _decode(run.images[c * problem.ipc : (c + 1) * problem.ipc], config.factor)
         if shown > config.batch_syn_max:
-            decoded = decoded[order[c, : config.batch_syn_max].to(images.device)]
+            decoded = decoded[order[c, : config.batch_syn_max].to(run.images.device)]
         synthetic = augment(problem.normalisation.encode(decoded), draw, c, augmentation.strength)
         real = augment(everything[rows[c]], draw, c, augmentation.strength)
-        labels = torch.full((len(real),), c, dtype=torch.int64, device=images.device)
-        wanted = torch.autograd.grad(F.cross_entropy(network(real), labels), weights)
-        label = torch.full((len(synthetic),), c, dtype=torch.int64, device=images.device)
-        found = torch.autograd.grad(F.cross_entropy(network(synthetic), label), weights, create_graph=True)
+        wanted = torch.autograd.grad(class_loss(network, real, c), weights)
+        found = torch.autograd.grad(class_loss(network, synthetic, c), weights, create_graph=True)
         pairs = zip(found, (g.detach() for g in wanted), strict=True)
-        loss = sum((a - b).square().sum() for a, b in pairs if a.ndim == _CONVOLUTION)
-        optimiser.zero_grad(set_to_none=False)
+        loss = sum(((a - b).square().sum() for a, b in pairs if a.ndim == _CONVOLUTION), start=run.zero())
+        run.optimiser.zero_grad(set_to_none=False)
         loss.backward()
-        optimiser.step()
+        run.optimiser.step()
 
 
 def _decode(images: Tensor, factor: int) -> Tensor:
@@ -76,16 +69,16 @@ def _decode(images: Tensor, factor: int) -> Tensor:
     return torch.cat([F.interpolate(t, size=(height, width), mode="bilinear", align_corners=False) for t in tiles])
 
 
-def _train(problem, config, network, optimiser, keys) -> None:
+def _train(run: PlainRun, network: nn.Module, optimiser: torch.optim.SGD, keys: tuple[int, int]) -> None:
+    problem, config = run.problem, run.config
     augmentation = Augmentation(config.aug_net, dispatcher=config.dispatcher)
     batches = problem.shuffled(config.batch_train, "network order", *keys)
     for number, (rows, y) in enumerate(islice(batches, -(-config.n_data // config.batch_train))):
         x = problem.normalisation.encode(problem.images_at(rows))
         generator = problem.stream("network augment", number, *keys)
         x = augment(x, augmentation.draw(generator, len(x), x.shape[-1]), 0, augmentation.strength)
-        mix = draw_cutmix(
-            problem.stream("cutmix", number, *keys), len(x), tuple(x.shape[-2:]), config.mix_p, config.beta
-        )
+        size = (x.shape[-2], x.shape[-1])
+        mix = draw_cutmix(problem.stream("cutmix", number, *keys), len(x), size, config.mix_p, config.beta)
         top, bottom, left, right = mix.boxes[0].tolist()
         share, other = float(mix.ratios[0]), mix.permutation.to(x.device)
         mixed = x.clone()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.twins.augment import augment
 from benchmarks.twins.network import PlainConvNet, plain_network
-from distill.contracts import Deadline
+from distill.engine import Deadline
 from distill.method import METHODS
 from distill.methods.dc import DCConfig
 from distill.methods.dm import DMConfig
@@ -18,6 +22,7 @@ from distill.problem import Problem
 def fresh_network(problem: Problem, model: str, *keys: int | str) -> PlainConvNet:
     """The network a method draws for these keys."""
     network = plain_network(model, problem.shape, problem.num_classes, problem.stream("network", *keys))
+    assert isinstance(network, PlainConvNet)
     return network.to(device=problem.device, dtype=problem.dtype).train()
 
 
@@ -26,51 +31,80 @@ def real_images(problem: Problem) -> Tensor:
     return problem.images_at(torch.arange(len(problem.real)))
 
 
-def dc(problem: Problem, config: DCConfig, stop: Deadline, method: str = "dc") -> Tensor:
-    """The images after DC, or DSA where the recipe augments (Zhao et al., 2021, Algorithm 1)."""
-    start = METHODS.get(method)(config, problem)
-    images = start.initial_images().detach().requires_grad_(True)
-    labels = torch.arange(problem.num_classes, device=problem.device).repeat_interleave(problem.ipc)
-    optimiser = torch.optim.SGD([images], lr=config.lr_img, momentum=config.momentum_img)
-    everything = real_images(problem)
-    for iteration in range(config.iterations):
+def asked(stop: Deadline, count: int) -> Iterator[int]:
+    """Numbers up to `count`; before each, `stop` may end the loop."""
+    for number in range(count):
         if stop.requested():
             stop.check()
-        network = fresh_network(problem, config.model, iteration)
-        inner = torch.optim.SGD(
-            network.parameters(), lr=config.lr_net, momentum=config.momentum_net, weight_decay=config.wd_net
-        )
+        yield number
+
+
+class PlainRun:
+    """What the plain ways share: the images with their optimiser, real images, batches of one class after another."""
+
+    def __init__(self, method: str, problem: Problem, config: Any):
+        self.problem, self.config = problem, config
+        self.start = METHODS.get(method)(config, problem)
+        self.images = self.start.initial_images().detach().requires_grad_(True)
+        self.optimiser = torch.optim.SGD([self.images], lr=config.lr_img, momentum=config.momentum_img)
+
+    @cached_property
+    def real(self) -> Tensor:
+        """All real images."""
+        return real_images(self.problem)
+
+    def network(self, *keys: int | str) -> PlainConvNet:
+        """A fresh one."""
+        return fresh_network(self.problem, self.config.model, *keys)
+
+    def inner(self, network: nn.Module) -> torch.optim.SGD:
+        """The optimiser of a network that is trained between two matches."""
+        c = self.config
+        return torch.optim.SGD(network.parameters(), lr=c.lr_net, momentum=c.momentum_net, weight_decay=c.wd_net)
+
+    def pairs(self, *keys: int) -> Iterator[tuple[int, Tensor, Tensor]]:
+        """(class, its real images, its synthetic ones), augmented by the same draw in calls of their own."""
+        problem, augmentation = self.problem, self.start.augmentation
+        draw = augmentation.draw_classes(problem.stream("augment", *keys), problem.num_classes, problem.shape[-1])
+        rows = problem.draw_rows(self.config.batch_real, "real", *keys)
+        for c in range(problem.num_classes):
+            real = augment(self.real[rows[c]], draw, c, augmentation.strength)
+            synthetic = self.images[c * problem.ipc : (c + 1) * problem.ipc]
+            yield c, real, augment(synthetic, draw, c, augmentation.strength)
+
+    def zero(self) -> Tensor:
+        """Where a sum of losses begins."""
+        return torch.zeros((), dtype=self.problem.dtype, device=self.problem.device)
+
+    def step(self, loss: Tensor) -> None:
+        """Move the images against the gradient of the loss."""
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.optimiser.step()
+
+
+def dc(problem: Problem, config: DCConfig, stop: Deadline, method: str = "dc") -> Tensor:
+    """The images after DC, or DSA where the recipe augments (Zhao et al., 2021, Algorithm 1)."""
+    run = PlainRun(method, problem, config)
+    for iteration in asked(stop, config.iterations):
+        network = run.network(iteration)
+        inner, weights = run.inner(network), list(network.parameters())
         for match in range(config.outer_loop):
-            loss = _gradient_loss(problem, config, start.augmentation, network, images, everything, iteration, match)
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
+            loss = run.zero()
+            for c, real, synthetic in run.pairs(iteration, match):
+                wanted = [g.detach().clone() for g in torch.autograd.grad(class_loss(network, real, c), weights)]
+                found = torch.autograd.grad(class_loss(network, synthetic, c), weights, create_graph=True)
+                loss = loss + sum(_layer_distance(a, b) for a, b in zip(found, wanted, strict=True))
+            run.step(loss)
             if match == config.outer_loop - 1:
                 break
             for epoch in range(config.inner_loop):
-                keys = (epoch, iteration, match)
-                _train_epoch(problem, config, start.augmentation, network, inner, images.detach(), labels, keys)
-    return images.detach()
+                _train_epoch(run, network, inner, (epoch, iteration, match))
+    return run.images.detach()
 
 
-def _gradient_loss(problem, config, augmentation, network, images, everything, iteration, match) -> Tensor:
-    weights = list(network.parameters())
-    draw = augmentation.draw_classes(
-        problem.stream("augment", iteration, match), problem.num_classes, problem.shape[-1]
-    )
-    rows = problem.draw_rows(config.batch_real, "real", iteration, match)
-    loss = torch.zeros((), dtype=problem.dtype, device=problem.device)
-    for c in range(problem.num_classes):
-        real = augment(everything[rows[c]], draw, c, augmentation.strength)
-        synthetic = augment(images[c * problem.ipc : (c + 1) * problem.ipc], draw, c, augmentation.strength)
-        wanted = torch.autograd.grad(_class_loss(network, real, c), weights)
-        wanted = [g.detach().clone() for g in wanted]
-        found = torch.autograd.grad(_class_loss(network, synthetic, c), weights, create_graph=True)
-        loss = loss + sum(_layer_distance(a, b) for a, b in zip(found, wanted, strict=True))
-    return loss
-
-
-def _class_loss(network: PlainConvNet, images: Tensor, c: int) -> Tensor:
+def class_loss(network: nn.Module, images: Tensor, c: int) -> Tensor:
+    """Cross-entropy of images of one class."""
     labels = torch.full((len(images),), c, dtype=torch.int64, device=images.device)
     return F.cross_entropy(network(images), labels)
 
@@ -83,12 +117,14 @@ def _layer_distance(a: Tensor, b: Tensor) -> Tensor | float:
     return (1 - (a * b).sum(1) / (a.norm(dim=1) * b.norm(dim=1) + 1e-6)).sum()
 
 
-def _train_epoch(problem, config, augmentation, network, optimiser, images, labels, keys) -> None:
-    epoch, iteration, match = keys
-    order = torch.randperm(len(labels), generator=problem.stream("inner order", epoch, iteration, match))
-    for number, index in enumerate(order.split(config.batch_train)):
+def _train_epoch(run: PlainRun, network: nn.Module, optimiser: torch.optim.SGD, keys: tuple[int, int, int]) -> None:
+    problem, augmentation, images = run.problem, run.start.augmentation, run.images.detach()
+    labels = torch.arange(problem.num_classes, device=problem.device).repeat_interleave(problem.ipc)
+    epoch, *when = keys
+    order = torch.randperm(len(labels), generator=problem.stream("inner order", epoch, *when))
+    for number, index in enumerate(order.split(run.config.batch_train)):
         index = index.to(images.device)
-        generator = problem.stream("inner augment", epoch, number, iteration, match)
+        generator = problem.stream("inner augment", epoch, number, *when)
         x = images[index]
         x = augment(x, augmentation.draw(generator, len(x), x.shape[-1]), 0, augmentation.strength)
         optimiser.zero_grad()
@@ -98,25 +134,12 @@ def _train_epoch(problem, config, augmentation, network, optimiser, images, labe
 
 def dm(problem: Problem, config: DMConfig, stop: Deadline) -> Tensor:
     """The images after DM (Zhao and Bilen, 2023, Algorithm 1)."""
-    start = METHODS.get("dm")(config, problem)
-    images = start.initial_images().detach().requires_grad_(True)
-    optimiser = torch.optim.SGD([images], lr=config.lr_img, momentum=config.momentum_img)
-    everything, augmentation = real_images(problem), start.augmentation
-    for iteration in range(config.iterations):
-        if stop.requested():
-            stop.check()
-        network = fresh_network(problem, config.model, iteration).requires_grad_(False)
-        draw = augmentation.draw_classes(
-            problem.stream("augment", iteration, 0), problem.num_classes, problem.shape[-1]
-        )
-        rows = problem.draw_rows(config.batch_real, "real", iteration, 0)
-        loss = torch.zeros((), dtype=problem.dtype, device=problem.device)
-        for c in range(problem.num_classes):
-            real = augment(everything[rows[c]], draw, c, augmentation.strength)
-            synthetic = augment(images[c * problem.ipc : (c + 1) * problem.ipc], draw, c, augmentation.strength)
+    run = PlainRun("dm", problem, config)
+    for iteration in asked(stop, config.iterations):
+        network = run.network(iteration).requires_grad_(False)
+        loss = run.zero()
+        for _, real, synthetic in run.pairs(iteration, 0):
             wanted = network.embed(real).detach().mean(0)
             loss = loss + (wanted - network.embed(synthetic).mean(0)).square().sum()
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-    return images.detach()
+        run.step(loss)
+    return run.images.detach()

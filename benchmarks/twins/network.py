@@ -69,6 +69,6 @@ def one_by_one(network: nn.Module) -> nn.Module:
     """The network with torch's own convolutions, whose modules run one after another: each has a hook to see it run."""
     for module in network.modules():
         if isinstance(module, Convolution):
-            module.__class__ = nn.Conv2d
+            module.__class__ = nn.Conv2d  # type: ignore[assignment]
         module.register_forward_hook(lambda module, inputs, output: None)
     return network

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.twins.augment import augment
+from benchmarks.twins.matching import asked
 from benchmarks.twins.network import plain_network
 from distill.augment import Augmentation
 from distill.contracts import Deadline
@@ -39,9 +40,7 @@ def retrain(
     network = network.to(device=device, dtype=images.dtype).train()
     augmentation = Augmentation(protocol.eval_augment, dispatcher=protocol.eval_dispatcher)
     optimiser = _sgd(network, protocol, protocol.lr)
-    for epoch in range(protocol.epochs_for(len(train_set))):
-        if stop.requested():
-            stop.check()
+    for epoch in asked(stop, protocol.epochs_for(len(train_set))):
         order = torch.randperm(len(labels), generator=rng.stream(seed, "shuffle", epoch))
         for number, index in enumerate(order.split(protocol.batch)):
             index = index.to(device)

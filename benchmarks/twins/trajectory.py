@@ -6,49 +6,45 @@ import math
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from benchmarks.twins.augment import augment
-from benchmarks.twins.matching import fresh_network, real_images
+from benchmarks.twins.matching import PlainRun, asked, real_images
 from benchmarks.twins.network import plain_network
 from distill.augment import Augmentation
 from distill.contracts import Deadline
 from distill.experts import ExpertConfig
-from distill.method import METHODS
 from distill.methods.mtt import MTTConfig
 from distill.problem import Problem
 
 
 def mtt(problem: Problem, config: MTTConfig, stop: Deadline) -> tuple[Tensor, Tensor]:
     """(images, step size) after MTT (Cazenavette et al., 2022, Algorithm 1)."""
-    start = METHODS.get("mtt")(config, problem)
-    images = start.initial_images().detach().requires_grad_(True)
+    assert problem.experts is not None
+    run = PlainRun("mtt", problem, config)
     lr = torch.tensor(config.lr_teacher, dtype=problem.dtype, device=problem.device, requires_grad=True)
-    optimiser = torch.optim.SGD([images], lr=config.lr_img, momentum=config.momentum_img)
     lr_optimiser = torch.optim.SGD([lr], lr=config.lr_lr, momentum=config.momentum_lr)
-    network, experts = fresh_network(problem, config.model, "student shell"), problem.experts()
-    for iteration in range(config.iterations):
-        if stop.requested():
-            stop.check()
-        turn, place = divmod(iteration, len(experts))
+    network, experts = run.network("student shell"), problem.experts()
+    for iteration in asked(stop, config.iterations):
+        turn, position = divmod(iteration, len(experts))
         order = torch.randperm(len(experts), generator=problem.stream("experts", turn))
         epoch = int(torch.randint(config.max_start_epoch, (), generator=problem.stream("start epoch", iteration, 0)))
-        expert = experts[int(order[place])]
+        expert = experts[int(order[position])]
         begin, target = (expert.at(e).to(problem.device, problem.dtype) for e in (epoch, epoch + config.expert_epochs))
-        loss = _student_loss(problem, config, start.augmentation, network, images, lr, (begin, target), iteration)
-        optimiser.zero_grad()
+        end = _student(run, network, lr, begin, iteration)
         lr_optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
+        run.step((end - target).square().sum() / (begin - target).square().sum())
         lr_optimiser.step()
-    return images.detach(), lr.detach()
+    return run.images.detach(), lr.detach()
 
 
-def _student_loss(problem, config, augmentation, network, images, lr, ends, iteration) -> Tensor:
-    begin, target = ends
+def _student(run: PlainRun, network: nn.Module, lr: Tensor, begin: Tensor, iteration: int) -> Tensor:
+    """The weights where a student ends that starts at `begin`."""
+    problem, config, augmentation = run.problem, run.config, run.start.augmentation
     labels = torch.arange(problem.num_classes, device=problem.device).repeat_interleave(problem.ipc)
     named = dict(network.named_parameters())
-    sizes, pieces, rounds = [p.numel() for p in named.values()], [], 0
+    sizes, rounds = [p.numel() for p in named.values()], 0
+    pieces: list[Tensor] = []
     weights = begin.clone().requires_grad_(True)
     for step in range(config.syn_steps):
         if not pieces:
@@ -56,14 +52,14 @@ def _student_loss(problem, config, augmentation, network, images, lr, ends, iter
             pieces, rounds = list(order.split(min(config.batch_syn or len(labels), len(labels)))), rounds + 1
         index = pieces.pop().to(problem.device)
         generator = problem.stream("student augment", step, iteration, 0)
-        x = images[index]
+        x = run.images[index]
         x = augment(x, augmentation.draw(generator, len(x), x.shape[-1]), 0, augmentation.strength)
         parts = zip(named, weights.split(sizes), strict=True)
         values = {name: part.view_as(named[name]) for name, part in parts}
         logits = torch.func.functional_call(network, values, (x,))
         gradient = torch.autograd.grad(F.cross_entropy(logits, labels[index]), weights, create_graph=True)[0]
         weights = weights - lr * gradient
-    return (weights - target).square().sum() / (begin - target).square().sum()
+    return weights
 
 
 def expert(problem: Problem, config: ExpertConfig, stop: Deadline) -> Tensor:
@@ -91,5 +87,5 @@ def expert(problem: Problem, config: ExpertConfig, stop: Deadline) -> Tensor:
     return torch.stack(kept)
 
 
-def _flat(network: torch.nn.Module) -> Tensor:
+def _flat(network: nn.Module) -> Tensor:
     return torch.cat([p.detach().flatten() for p in network.parameters()]).cpu()
