@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fyi_bench.config import Settings
 from fyi_bench.session import Session
-from fyi_bench.store.answers import save_answer
+from fyi_bench.store.commands import save_record
 
 if TYPE_CHECKING:
     from distill.image_set import ImageSet
@@ -42,7 +42,7 @@ def distill(
 
     session = session or Session(Settings(**settings))
     record = distill_job(session, method, flip_name(fyi, flip), ipc, only, architectures)
-    save_answer(session.store, record)
+    save_record(session.store, record)
     return record
 
 
@@ -62,7 +62,7 @@ def continual(
 
     session = session or Session(Settings(**{"dataset": CONTINUAL_DATASET, **settings}))
     record = continual_job(session, method, flip_name(fyi, flip), ipc, steps, only)
-    save_answer(session.store, record)
+    save_record(session.store, record)
     return record
 
 
@@ -86,7 +86,7 @@ def nas(
     session = session or Session(Settings(**settings))
     asked = Question(method, flip_name(fyi, flip), set_paths=tuple(map(Path, sets)), **(question or {}))
     record = nas_job(session, asked)
-    save_answer(session.store, record)
+    save_record(session.store, record)
     return record
 
 
@@ -107,7 +107,7 @@ def evaluate(
 
     session = session or Session(Settings(**settings))
     record = (robust_job if robust else evaluate_job)(session, path, architectures)
-    save_answer(session.store, record)
+    save_record(session.store, record)
     return record
 
 
@@ -127,7 +127,7 @@ def cross_arch(
 
     session = session or Session(Settings(**settings))
     record = distill_job(session, method, flip_name(fyi, flip), ipc, only, architectures, task="cross-arch")
-    save_answer(session.store, record)
+    save_record(session.store, record)
     return record
 
 

@@ -112,20 +112,22 @@ def store_merge(
     folder: Annotated[Path, Option("Another store.", argument="DIR")], store: StoreFolder = None
 ) -> Iterator[str]:
     """Bring finished runs of another machine's store into this one."""
+    from fyi_bench.store.merge import merge
     from fyi_bench.store.store import Store
 
-    yield from Store(store).merge(folder).lines()
+    yield from merge(Store(store), folder).lines()
 
 
 @tool("store verify", examples=("fyi-bench store verify",))
 def store_verify(store: StoreFolder = None) -> Iterator[str]:
     """Check every record and file of the store against its checksum."""
+    from fyi_bench.store.merge import verify
     from fyi_bench.store.store import Store
 
-    problems = Store(store).verify()
-    yield from map(str, problems)
-    if problems:
-        raise StoreError(f"{len(problems)} file(s) are not what their records say.\nSee the lines above.")
+    faults = verify(Store(store))
+    yield from map(str, faults)
+    if faults:
+        raise StoreError(f"{len(faults)} file(s) are not what their records say.\nSee the lines above.")
     yield "Everything is whole."
 
 

@@ -14,7 +14,8 @@ from fyi_bench.errors import UsageError, unknown_name_message
 from fyi_bench.run.deadline import Budget, Deadline
 from fyi_bench.run.executor import announce, compute
 from fyi_bench.run.plan import Plan
-from fyi_bench.store.store import RunSpec, Store
+from fyi_bench.store.spec import RunSpec
+from fyi_bench.store.store import Store
 
 if TYPE_CHECKING:
     from distill.recipes import Recipe

@@ -15,9 +15,11 @@ from pathlib import Path
 
 from fyi_bench.errors import FyiBenchError
 from fyi_bench.files import write_bytes
-from fyi_bench.jsonl import append_line
 from fyi_bench.run.deadline import Deadline, Interruption
-from fyi_bench.store.store import RunSpec, Store
+from fyi_bench.store.jsonl import append_line
+from fyi_bench.store.merge import merge
+from fyi_bench.store.spec import RunSpec
+from fyi_bench.store.store import Store
 
 CELL = RunSpec("toy", {"seed": 3, "steps": 5})
 LOOP = RunSpec("toy", {"seed": 4, "steps": 40})
@@ -97,8 +99,8 @@ def kill_merges(folder: Path) -> None:
     """The same for a merge over an unfinished run; what was cut is merged again or worked on, in turns."""
     plain_job(Store(folder / "uncut"))
 
-    def merge(store: Store) -> None:
-        store.merge(folder / "uncut")
+    def bring(store: Store) -> None:
+        merge(store, folder / "uncut")
 
     at, results = 0, {}
     while True:
@@ -107,9 +109,9 @@ def kill_merges(folder: Path) -> None:
         with store.run(CELL) as run:
             run.append("rows.jsonl", {"step": 0, "value": 0})
             write_bytes(run.path("out/draft.bin"), b"draft")
-        if _in_child(lambda at=at, store=store: (Killer(at), merge(store))) == 0:
+        if _in_child(lambda at=at, store=store: (Killer(at), bring(store))) == 0:
             break
-        again = (merge, plain_job)[at % 2]
+        again = (bring, plain_job)[at % 2]
         results[f"cut{at}"] = _in_child(lambda again=again, store=store: again(store))
     print(json.dumps({"results": results, "cuts": at - 1}))
 
@@ -176,7 +178,7 @@ def interruptible(folder: Path) -> None:
     """Forty slow steps with their state in rows; a stop ends it with the error's exit code."""
     stop = Deadline()
     try:
-        with Interruption(stop), Store(folder).run(LOOP, budget=stop) as run:
+        with Interruption(stop), Store(folder).run(LOOP, stop) as run:
             for step in range(len(run.rows("rows.jsonl")), LOOP.inputs["steps"]):
                 print("step", flush=True)
                 run.append("rows.jsonl", {"step": step})

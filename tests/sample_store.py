@@ -15,7 +15,8 @@ from fyi_bench.data.real import RealDataset
 from fyi_bench.run.types.accuracy import accuracy_cell
 from fyi_bench.run.types.architecture import real_source, set_source, train_cell
 from fyi_bench.run.types.distill import distill_cell
-from fyi_bench.store.store import RunSpec, Store
+from fyi_bench.store.spec import RunSpec
+from fyi_bench.store.store import Store
 from search_space import space720
 
 SEEDS_A_SET = 1000  # as `fyi-bench distill` draws the networks of a set

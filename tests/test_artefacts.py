@@ -18,7 +18,9 @@ from fyi_bench.run.plan import Plan
 from fyi_bench.run.queue import Queue, connect
 from fyi_bench.run.worker import Worker
 from fyi_bench.session import Session
-from fyi_bench.store.store import RunSpec, Store
+from fyi_bench.store.merge import verify
+from fyi_bench.store.spec import RunSpec
+from fyi_bench.store.store import Store
 
 NEEDED = RunSpec("toy", {"number": 7}, {"seconds": 0.0, "at_first": 0.0})
 
@@ -61,7 +63,7 @@ def test_two_machines_without_a_common_folder_finish_a_sweep_together(tmp_path, 
     assert len(compute(Session(settings), "sums", plan)) == 3
     for run in runs:
         assert finished.record(run)["value"] == 49.0 + run.inputs["number"]
-    assert finished.verify() == []
+    assert verify(finished) == []
     assert (finished.root / "needing").is_dir()
 
 

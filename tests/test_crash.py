@@ -14,10 +14,12 @@ import pytest
 
 from fyi_bench.errors import StoreError
 from fyi_bench.files import sha256_file, write_bytes
-from fyi_bench.jsonl import append_line, read_lines
 from fyi_bench.run.deadline import Budget
+from fyi_bench.store.jsonl import append_line, read_lines
+from fyi_bench.store.merge import verify
 from fyi_bench.store.run_dir import DONE, RECORD
-from fyi_bench.store.store import RunSpec, Store
+from fyi_bench.store.spec import RunSpec
+from fyi_bench.store.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 CELL = RunSpec("toy", {"seed": 3, "steps": 5})  # that of crash_jobs
@@ -51,7 +53,7 @@ def test_killed_at_any_file_operation_and_run_again_gives_the_same_bytes(job, ar
         store = Store(tmp_path / f"cut{cut}")
         assert sha256_file(store.artefact("toy", CELL.digest, artefact)) == expected
         assert store.get(CELL.digest)["value"] == uncut.get(CELL.digest)["value"]
-        assert store.verify() == []
+        assert verify(store) == []
         left = {path.name for path in store.folder(CELL).iterdir()}
         assert left - {"out", "rows.jsonl", artefact} == {"config.json", "lock", "record.json", "done"}
 

@@ -18,7 +18,7 @@ from fyi_bench.run.executor import announce, compute, default_url, execute
 from fyi_bench.run.plan import Plan
 from fyi_bench.run.queue import MAX_FAILURES, Counts, Queue, connect
 from fyi_bench.session import Session
-from fyi_bench.store.store import RunSpec
+from fyi_bench.store.spec import RunSpec
 
 
 @pytest.fixture(autouse=True)

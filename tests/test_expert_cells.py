@@ -19,7 +19,8 @@ from fyi_bench.run.types.distill import distill_cell
 from fyi_bench.run.types.expert import TRAJECTORY_FILE, Expert, expert_cells, prerequisites
 from fyi_bench.run.worker import SET_FILE, Worker, ensure
 from fyi_bench.session import Session
-from fyi_bench.store.store import RunSpec, Store
+from fyi_bench.store.spec import RunSpec
+from fyi_bench.store.store import Store
 from fyi_bench.tasks.experts import experts_job
 
 SMALL = {

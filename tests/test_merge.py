@@ -11,8 +11,10 @@ import torch
 from distill.tensor_file import save_tensors
 from fyi_bench.errors import StoreError
 from fyi_bench.files import sha256_file, write_bytes
+from fyi_bench.store.merge import merge, verify
 from fyi_bench.store.run_dir import CONFIG, DONE, RECORD
-from fyi_bench.store.store import RunSpec, Store
+from fyi_bench.store.spec import RunSpec
+from fyi_bench.store.store import Store
 
 CELL = RunSpec("distill", {"seed": 0})
 OTHER = RunSpec("evaluate", {"seed": 0})
@@ -56,15 +58,15 @@ def test_finished_runs_are_copied_whole_and_once(ours, theirs):
     finish(theirs)
     finish(theirs, OTHER, value=float("nan"))
     finish(ours, RunSpec("distill", {"seed": 9}))
-    report = ours.merge(theirs.root)
+    report = merge(ours, theirs.root)
     assert summary(report) == {"copied": [NAME, f"evaluate/{OTHER.digest}"]}
     assert report.lines() == ["2 finished runs brought in"]
     assert content(ours) == content(theirs)
     assert len(ours.ls()) == 3
-    assert ours.verify() == []
+    assert verify(ours) == []
     with ours.run(CELL) as run:
         assert run.record["value"] == 0.5
-    again = ours.merge(theirs.root)
+    again = merge(ours, theirs.root)
     assert summary(again) == {"same": [NAME, f"evaluate/{OTHER.digest}"]}
 
 
@@ -72,7 +74,7 @@ def test_results_that_differ_are_reported_and_ours_is_kept(ours, theirs):
     finish(ours, value=0.5)
     finish(theirs, value=0.6)
     before = content(ours)
-    report = ours.merge(theirs.root)
+    report = merge(ours, theirs.root)
     assert summary(report) == {"conflicts": [NAME]}
     assert f"{NAME}: both stores have a result and they differ" in report.lines()[1]
     assert content(ours) == before
@@ -83,7 +85,7 @@ def test_cost_and_circumstances_are_no_conflict(ours, theirs):
         with store.run(RunSpec("distill", {"seed": 0}, {"device": device})) as run:
             save_tensors(run.path("set.safetensors"), {"images": torch.ones(3)}, {"wall_s": wall})
             run.finish({"value": 0.5, "wall_s": wall, "environment": {"device_name": device}})
-    assert summary(ours.merge(theirs.root)) == {"same": [NAME]}
+    assert summary(merge(ours, theirs.root)) == {"same": [NAME]}
 
 
 def test_sets_with_other_tensors_are_a_conflict_even_with_equal_values(ours, theirs):
@@ -91,13 +93,13 @@ def test_sets_with_other_tensors_are_a_conflict_even_with_equal_values(ours, the
         with store.run(CELL) as run:
             save_tensors(run.path("set.safetensors"), {"images": torch.full((3,), pixel)}, {})
             run.finish({"value": 0.5})
-    assert summary(ours.merge(theirs.root)) == {"conflicts": [NAME]}
+    assert summary(merge(ours, theirs.root)) == {"conflicts": [NAME]}
 
 
 def test_a_finished_run_replaces_an_unfinished_one(ours, theirs):
     advance(ours, 3)
     finish(theirs)
-    assert summary(ours.merge(theirs.root)) == {"copied": [NAME]}
+    assert summary(merge(ours, theirs.root)) == {"copied": [NAME]}
     assert content(ours) == content(theirs)
 
 
@@ -105,22 +107,22 @@ def test_the_further_checkpoint_wins(ours, theirs):
     advance(ours, 3)
     for step in (4, 8):
         advance(theirs, step)
-    assert summary(theirs.merge(ours.root)) == {"older": [NAME]}
-    assert summary(ours.merge(theirs.root)) == {"advanced": [NAME]}
+    assert summary(merge(theirs, ours.root)) == {"older": [NAME]}
+    assert summary(merge(ours, theirs.root)) == {"advanced": [NAME]}
     with ours.run(CELL) as run:
         step, tensors, meta = run.load()
         assert (step, tensors["x"].tolist(), meta) == (8, [8.0, 8.0], {"at": 8})
         assert [row["step"] for row in run.rows("rows.jsonl")] == [4, 8]
-    assert summary(ours.merge(theirs.root)) == {"older": [NAME]}
+    assert summary(merge(ours, theirs.root)) == {"older": [NAME]}
     finish(ours)
-    assert summary(ours.merge(theirs.root)) == {"older": [NAME]}
+    assert summary(merge(ours, theirs.root)) == {"older": [NAME]}
 
 
 def test_an_unfinished_run_is_begun_here_from_theirs(ours, theirs):
     advance(theirs, 4)
     with theirs.run(CELL) as run:
         run.mark_diverged({"message": "no longer finite", "step": 5})
-    assert summary(ours.merge(theirs.root)) == {"advanced": [NAME]}
+    assert summary(merge(ours, theirs.root)) == {"advanced": [NAME]}
     assert [(info.state, info.step) for info in ours.ls()] == [("diverged", 4)]
 
 
@@ -128,11 +130,11 @@ def test_only_whole_checkpoints_are_brought_in(ours, theirs):
     for step in (4, 8):
         advance(theirs, step)
     (theirs.folder(CELL) / "ckpt-8.safetensors").write_bytes(b"half")
-    assert summary(ours.merge(theirs.root)) == {"advanced": [NAME]}
+    assert summary(merge(ours, theirs.root)) == {"advanced": [NAME]}
     assert [path.name for path in ours.folder(CELL).glob("ckpt-*")] == ["ckpt-4.safetensors"]
     shutil.rmtree(ours.root)
     (theirs.folder(CELL) / "ckpt-4.safetensors").write_bytes(b"half")
-    assert summary(ours.merge(theirs.root)) == {"damaged": [f"{NAME}: none of its checkpoints is whole"]}
+    assert summary(merge(ours, theirs.root)) == {"damaged": [f"{NAME}: none of its checkpoints is whole"]}
     assert not ours.root.exists()
 
 
@@ -144,7 +146,7 @@ def test_a_run_being_worked_on_here_is_left_for_later(ours, theirs):
         import threading
 
         reports = []
-        worker = threading.Thread(target=lambda: reports.append(ours.merge(theirs.root)))
+        worker = threading.Thread(target=lambda: reports.append(merge(ours, theirs.root)))
         worker.start()
         worker.join()
     assert summary(reports[0]) == {"busy": [NAME]}
@@ -155,9 +157,9 @@ def test_a_damaged_run_here_is_mended_by_a_whole_copy(ours, theirs):
     finish(ours)
     finish(theirs)
     (ours.folder(CELL) / "sub" / "a.bin").write_bytes(b"abd")
-    assert "a.bin does not match its checksum" in str(ours.verify()[0])
-    assert summary(ours.merge(theirs.root)) == {"mended": [NAME]}
-    assert ours.verify() == []
+    assert "a.bin does not match its checksum" in str(verify(ours)[0])
+    assert summary(merge(ours, theirs.root)) == {"mended": [NAME]}
+    assert verify(ours) == []
 
 
 def damage_artefact(folder):
@@ -224,11 +226,11 @@ def test_every_damage_is_named_and_never_brought_in(ours, theirs, damage, text):
     finish(theirs)
     finish(theirs, OTHER)
     damage(theirs.folder(CELL))
-    [problem] = theirs.verify()
+    [problem] = verify(theirs)
     assert problem.folder == theirs.folder(CELL)
     assert text in problem.what
     assert str(theirs.folder(CELL)) in problem.remedy
-    report = ours.merge(theirs.root)
+    report = merge(ours, theirs.root)
     assert report.copied == [f"evaluate/{OTHER.digest}"]
     assert report.damaged[0].startswith(f"{NAME}: ")
     assert text in report.damaged[0]
@@ -237,18 +239,18 @@ def test_every_damage_is_named_and_never_brought_in(ours, theirs, damage, text):
 
 def test_verify_names_a_damaged_checkpoint_and_what_happens(ours):
     advance(ours, 4)
-    assert ours.verify() == []
+    assert verify(ours) == []
     (ours.folder(CELL) / "ckpt-4.safetensors").write_bytes(b"half")
-    [problem] = ours.verify()
+    [problem] = verify(ours)
     assert "ckpt-4.safetensors" in problem.what
     assert "starts again" in problem.remedy
 
 
 def test_a_merge_cut_short_completes_itself(ours, theirs):
     finish(theirs)
-    ours.merge(theirs.root)
+    merge(ours, theirs.root)
     (ours.folder(CELL) / DONE).unlink()  # the last thing it copies
-    assert summary(ours.merge(theirs.root)) == {"copied": [NAME]}
+    assert summary(merge(ours, theirs.root)) == {"copied": [NAME]}
     (ours.folder(CELL) / DONE).unlink()
     with ours.run(CELL) as run:
         assert run.record["value"] == 0.5
@@ -256,7 +258,7 @@ def test_a_merge_cut_short_completes_itself(ours, theirs):
 
 def test_a_store_that_is_not_there_or_is_this_one_is_refused(ours, tmp_path):
     with pytest.raises(StoreError, match="There is no store"):
-        ours.merge(tmp_path / "nowhere")
+        merge(ours, tmp_path / "nowhere")
     finish(ours)
     with pytest.raises(StoreError, match="is this very store"):
-        ours.merge(ours.root / ".." / "ours")
+        merge(ours, ours.root / ".." / "ours")

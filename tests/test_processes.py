@@ -25,7 +25,9 @@ from fyi_bench.run.progress import Progress
 from fyi_bench.run.queue import Queue, connect
 from fyi_bench.run.worker import Worker, ensure
 from fyi_bench.session import Session
-from fyi_bench.store.store import Busy, RunDir, RunSpec, Store
+from fyi_bench.store.run_dir import RunDir
+from fyi_bench.store.spec import RunSpec
+from fyi_bench.store.store import Busy, Store
 
 
 @pytest.fixture(autouse=True)

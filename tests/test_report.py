@@ -15,7 +15,8 @@ from fyi_bench.files import write_json, write_text
 from fyi_bench.present.figures.mosaic import mosaic, png_of
 from fyi_bench.present.report import report_html, report_of_store
 from fyi_bench.present.report.images import mosaics
-from fyi_bench.store.store import RunSpec, Store
+from fyi_bench.store.spec import RunSpec
+from fyi_bench.store.store import Store
 from sample_records import (
     continual_record,
     distill_arm,
@@ -245,12 +246,12 @@ def test_values_that_are_no_numbers_do_not_break_the_page(tmp_path):
 
 def test_the_papers_tables_are_there_where_the_store_has_numbers_for_them(tmp_path):
     from fyi_bench.present.report import report_of_store
-    from fyi_bench.store.answers import save_answer
+    from fyi_bench.store.commands import save_record
     from fyi_bench.store.store import Store
     from sample_store import fill
 
     store = Store(tmp_path)
-    save_answer(store, distill_record())
+    save_record(store, distill_record())
     assert "Beside the published numbers" not in report_of_store(store).read_text(encoding="utf-8")
     fill(store, "dm", "none", {0: [0.48, 0.49]})
     fill(store, "dm", "fyi", {0: [0.50, 0.51]})

@@ -11,7 +11,8 @@ import torch
 from fyi_bench.errors import StoreError
 from fyi_bench.files import write_bytes
 from fyi_bench.store.run_dir import CONFIG, differing_keys
-from fyi_bench.store.store import RunSpec, Store
+from fyi_bench.store.spec import RunSpec
+from fyi_bench.store.store import Store
 
 INPUTS = {"method": "dm", "config": {"lr_img": 1.0, "iterations": 20}, "seed": 0, "numerics": {"engine": 1}}
 CELL = RunSpec("distill", INPUTS, {"device": "cpu"})

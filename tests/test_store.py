@@ -18,8 +18,10 @@ from fyi_bench.files import write_bytes
 from fyi_bench.run.deadline import Budget, Deadline
 from fyi_bench.store import lock as lock_module
 from fyi_bench.store.lock import FolderLock
+from fyi_bench.store.merge import verify
 from fyi_bench.store.run_dir import CONFIG, DONE, RECORD
-from fyi_bench.store.store import RunSpec, Store
+from fyi_bench.store.spec import RunSpec
+from fyi_bench.store.store import Store
 
 INPUTS = {"method": "dm", "config": {"lr_img": 1.0, "iterations": 20}, "seed": 0, "numerics": {"engine": 1}}
 CELL = RunSpec("distill", INPUTS, {"device": "cpu"})
@@ -330,7 +332,7 @@ def test_paths_with_spaces_other_letters_and_great_length(tmp_path):
         store = Store(tmp_path / name)
         finish(store, value=1)
         assert store.get(CELL.digest)["value"] == 1
-        assert store.verify() == []
+        assert verify(store) == []
 
 
 def test_nothing_depends_on_the_wall_clock(store, monkeypatch):

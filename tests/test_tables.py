@@ -28,6 +28,7 @@ from fyi_bench.present.tables import (
     table,
 )
 from fyi_bench.stats import paired_rank_difference, rank_report
+from fyi_bench.store.merge import merge
 from fyi_bench.store.store import Store
 from sample_records import record
 from sample_store import fill, search, tiny_dataset
@@ -231,7 +232,7 @@ def test_a_store_from_another_machine_has_the_same_tables(store, tmp_path):
     fill(store, "dm", "none", {0: [0.48, 0.49]}, ipc=50)
     search(store, ARMS, REAL)
     other = Store(tmp_path / "other")
-    other.merge(store.root)
+    merge(other, store.root)
     for name in ("1", "B"):
         assert table(name, other).to("csv") == table(name, store).to("csv")
 

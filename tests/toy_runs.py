@@ -19,13 +19,15 @@ from pathlib import Path
 import pytest
 
 from fyi_bench.errors import DataError, DivergenceError
-from fyi_bench.jsonl import append_line
 from fyi_bench.run.deadline import Deadline
 from fyi_bench.run.drain import Habits, drain
 from fyi_bench.run.queue import Queue, connect
 from fyi_bench.run.run_type import RUN_TYPES, Need, RunType
 from fyi_bench.run.worker import Worker
-from fyi_bench.store.store import RunDir, RunSpec, Store
+from fyi_bench.store.jsonl import append_line
+from fyi_bench.store.run_dir import RunDir
+from fyi_bench.store.spec import RunSpec
+from fyi_bench.store.store import Store
 
 HERE = Path(__file__).parent
 

@@ -93,10 +93,10 @@ def evaluate(
 
 def report_record(session: Any, record: dict[str, Any], json_file: Path | None, show: Callable[[dict], str]) -> Path:
     """Print the result, save the record, say where everything is and how to repeat it."""
-    from fyi_bench.store.answers import save_answer
+    from fyi_bench.store.commands import save_record
 
     record["command"] = " ".join(["fyi-bench", *sys.argv[1:]])
-    place = save_answer(session.store, record, json_file)
+    place = save_record(session.store, record, json_file)
     typer.echo("")
     typer.echo(show(record))
     typer.echo(f"record   {place}")

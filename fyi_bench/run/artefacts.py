@@ -1,7 +1,7 @@
 """Finished runs that travel between machines without a shared folder, through an Optuna artifact store.
 
 A run folder is packed into one zip named by kind and digest, so that putting it twice changes nothing; what arrives is
-checked against its record by `Store.merge` before it counts. Places: a folder, `s3://bucket/prefix` (needs boto3),
+checked against its record before it counts. Places: a folder, `s3://bucket/prefix` (needs boto3),
 `gs://bucket/prefix` (needs google-cloud-storage).
 """
 
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from fyi_bench.errors import StoreError, UnknownNameError, UsageError
 from fyi_bench.files import write_bytes
+from fyi_bench.store.merge import merge
 from fyi_bench.store.run_dir import DONE, LOCK
 from fyi_bench.store.store import Store
 
@@ -74,7 +75,7 @@ class Artefacts:
             ) from None
         with tempfile.TemporaryDirectory(prefix="fyi-bench-") as folder:
             unpack(packed, Path(folder) / kind / digest)
-            report = store.merge(folder)
+            report = merge(store, folder)
         if not done.exists():
             raise StoreError(
                 f"The {kind} run {digest} in {self.place} is not whole: {'; '.join(report.lines())}.\nRemove it there."

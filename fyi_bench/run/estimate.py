@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fyi_bench.run.run_type import run_type
-from fyi_bench.store.store import RunSpec
+from fyi_bench.store.spec import RunSpec
 
 if TYPE_CHECKING:
     import torch

@@ -30,7 +30,8 @@ from fyi_bench.run.run_type import run_type
 from fyi_bench.run.runtime import prepare, release_memory
 from fyi_bench.run.storage import sqlite_url
 from fyi_bench.run.worker import Worker
-from fyi_bench.store.store import RunSpec, Store
+from fyi_bench.store.spec import RunSpec
+from fyi_bench.store.store import Store
 
 if TYPE_CHECKING:
     from fyi_bench.session import Session

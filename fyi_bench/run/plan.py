@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from fyi_bench.files import digest_of
-from fyi_bench.store.store import RunSpec
+from fyi_bench.store.spec import RunSpec
 
 Records = Mapping[str, Mapping[str, Any]]  # digest of a finished run -> its record
 

@@ -27,7 +27,8 @@ from fyi_bench.run.holder import is_gone, this_process, worker_words
 from fyi_bench.run.run_type import run_type
 from fyi_bench.run.storage import Patient, open_storage, quiet_optuna, shown
 from fyi_bench.store.run_dir import DIVERGED
-from fyi_bench.store.store import RunSpec, Store
+from fyi_bench.store.spec import RunSpec
+from fyi_bench.store.store import Store
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial

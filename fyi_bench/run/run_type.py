@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from fyi_bench.run.estimate import Passes
     from fyi_bench.run.worker import Worker
     from fyi_bench.store.run_dir import RunDir
-    from fyi_bench.store.store import RunSpec
+    from fyi_bench.store.spec import RunSpec
 
 Need = tuple[str, str]  # type and digest of a run
 

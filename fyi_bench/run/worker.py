@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from fyi_bench.errors import DataError, DivergenceError
 from fyi_bench.run.run_type import run_type
-from fyi_bench.store.store import RunSpec, Store, run_digest
+from fyi_bench.store.spec import RunSpec, run_digest
+from fyi_bench.store.store import Store
 
 if TYPE_CHECKING:
     from distill.image_set import ImageSet

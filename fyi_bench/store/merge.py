@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from fyi_bench.errors import DataError, StoreError
 from fyi_bench.files import atomic_write, sha256_file
@@ -21,16 +20,14 @@ from fyi_bench.store.run_dir import (
     broken_artefacts,
     final_record,
     read_config,
-    run_digest,
     sweep,
 )
-
-if TYPE_CHECKING:
-    from fyi_bench.store.store import Store
+from fyi_bench.store.spec import run_digest
+from fyi_bench.store.store import Store
 
 
 @dataclass(frozen=True)
-class Problem:
+class Fault:
     """Something in a run folder that is not whole: what, and what to do about it."""
 
     folder: Path
@@ -75,30 +72,40 @@ class MergeReport:
         return lines + [f"left out {reason}" for reason in self.damaged]
 
 
-def problems_of(folder: Path) -> list[Problem]:
+def faults_of(folder: Path) -> list[Fault]:
     """Everything in one run folder that is not whole."""
     anew = f"Remove {folder} and run its command again, or merge a whole copy."
     try:
-        found = _config_problems(folder)
+        found = _config_faults(folder)
         record = final_record(folder)
         broken = broken_artefacts(folder, record) if record else []
     except StoreError as error:
-        return [Problem(folder, str(error).splitlines()[0], anew)]
+        return [Fault(folder, str(error).splitlines()[0], anew)]
     found += broken
     if record:
-        return [Problem(folder, what, anew) for what in found]
+        return [Fault(folder, what, anew) for what in found]
     steps = checkpoint_steps(folder)
-    return [Problem(folder, what, anew) for what in found] + [
-        Problem(folder, str(error).splitlines()[0], "Remove it; the run goes on from an older one or starts again.")
+    return [Fault(folder, what, anew) for what in found] + [
+        Fault(folder, str(error).splitlines()[0], "Remove it; the run goes on from an older one or starts again.")
         for step in steps
         if (error := _checkpoint_error(folder, step)) is not None
     ]
 
 
-def merge(ours: Store, theirs: Store) -> MergeReport:
-    """Bring runs of `theirs` into `ours`; see `Store.merge`."""
+def verify(store: Store) -> list[Fault]:
+    """Check every config, record, artefact and checkpoint of a store; a Fault for each that is not whole."""
+    return [fault for folder in store.run_dirs() for fault in faults_of(folder)]
+
+
+def merge(ours: Store, other: str | Path) -> MergeReport:
+    """Bring the finished runs, and further checkpoints of unfinished ones, from another store into ours.
+
+    Artefacts are checked against their records on the way. Where both stores have a finished run of one digest with
+    different results, ours stays and the report names it.
+    """
+    theirs = Store(other, ours.say)
     if not theirs.root.is_dir():
-        raise StoreError(f"There is no store {theirs.root}.\nName the folder that holds its kinds (distill, …).")
+        raise StoreError(f"There is no store {theirs.root}.\nName the folder that holds its types (distill, …).")
     if ours.root.exists() and ours.root.samefile(theirs.root):
         raise StoreError(f"{theirs.root} is this very store.\nName another one.")
     report = MergeReport()
@@ -108,26 +115,26 @@ def merge(ours: Store, theirs: Store) -> MergeReport:
         try:
             outcome = _merge_finished if info.state == "done" else _merge_unfinished
             getattr(report, outcome(source, target)).append(name)
-        except _SourceDamaged as error:
+        except _TheirsDamaged as error:
             report.damaged.append(f"{name}: {error}")
     return report
 
 
-class _SourceDamaged(Exception):
+class _TheirsDamaged(Exception):
     """The other store's run cannot be trusted."""
 
 
 def _merge_finished(source: Path, target: Path) -> str:
     """Bring in one finished run; returns the list of the report it belongs to."""
-    problems = problems_of(source)
-    if problems:
-        raise _SourceDamaged(problems[0].what)
+    faults = faults_of(source)
+    if faults:
+        raise _TheirsDamaged(faults[0].what)
     lock = FolderLock(target)
     if not lock.try_acquire():
         return "busy"
     try:
         finished_here = (target / DONE).exists()
-        if finished_here and not problems_of(target):
+        if finished_here and not faults_of(target):
             return "same" if _equal_runs(source, target) else "conflicts"
         _replace(source, target)
     finally:
@@ -155,16 +162,16 @@ def _replace(source: Path, target: Path) -> None:
 def _merge_unfinished(source: Path, target: Path) -> str:
     """Bring in artefacts and checkpoints of an unfinished run that is further than ours."""
     try:
-        wrong = _config_problems(source)
+        wrong = _config_faults(source)
     except StoreError as error:
         wrong = [str(error).splitlines()[0]]
     if wrong:
-        raise _SourceDamaged(wrong[0])
+        raise _TheirsDamaged(wrong[0])
     if (target / DONE).exists() or _progress(source) <= _progress(target):
         return "older"
     whole = [step for step in checkpoint_steps(source) if _checkpoint_error(source, step) is None]
     if checkpoint_steps(source) and not whole:
-        raise _SourceDamaged("none of its checkpoints is whole")
+        raise _TheirsDamaged("none of its checkpoints is whole")
     lock = FolderLock(target)
     if not lock.try_acquire():
         return "busy"
@@ -208,7 +215,7 @@ def _tensor_digests(path: Path) -> dict[str, str]:
     return load_tensors(path)[1].get("sha256", {"": sha256_file(path)})
 
 
-def _config_problems(folder: Path) -> list[str]:
+def _config_faults(folder: Path) -> list[str]:
     config = read_config(folder)
     expected = run_digest(folder.parent.name, config["inputs"])
     return [] if expected == folder.name else [f"{CONFIG} was edited: its digest is {expected}"]
@@ -231,6 +238,6 @@ def _copy(source: Path, target: Path, sha256: str | None = None) -> None:
     def write(temporary: Path) -> None:
         shutil.copyfile(source, temporary)
         if sha256 is not None and sha256_file(temporary) != sha256:
-            raise _SourceDamaged(f"{source.name} does not match its checksum")
+            raise _TheirsDamaged(f"{source.name} does not match its checksum")
 
     atomic_write(target, write)

@@ -20,22 +20,22 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fyi_bench.errors import StoreError
-from fyi_bench.files import digest_of, sha256_file, write_json, write_text
-from fyi_bench.jsonl import append_line, read_lines
+from fyi_bench.files import sha256_file, write_json, write_text
 from fyi_bench.store.checkpoint import Checkpoints, checkpoint_steps
+from fyi_bench.store.jsonl import append_line, read_lines
 from fyi_bench.store.record import SCHEMA, environment, peak_memory_mib, plain, read_record
 
 if TYPE_CHECKING:
     import torch
 
-    from fyi_bench.store.store import RunSpec
+    from fyi_bench.store.spec import RunSpec
 
 CONFIG, LOCK, RECORD, DONE, DIVERGED = "config.json", "lock", "record.json", "done", "diverged.json"
 _RESERVED = frozenset((CONFIG, LOCK, RECORD, DONE, DIVERGED))
 
 
-class DeadlineLike(Protocol):
-    """What a run asks of a budget or a stop: may it go on, and how long a save took."""
+class Watch(Protocol):
+    """What a run asks of a deadline: may it go on; and what it tells: how long a save took."""
 
     def check(self) -> None: ...
 
@@ -48,9 +48,9 @@ class RunDir:
     Serves as the `checkpointer` of the engine: `save` and `load` are short for save_checkpoint and load_checkpoint.
     """
 
-    def __init__(self, folder: Path, spec: RunSpec, say: Callable[[str], None], budget: DeadlineLike | None = None):
+    def __init__(self, folder: Path, spec: RunSpec, say: Callable[[str], None], stop: Watch | None = None):
         self.folder, self.spec = folder, spec
-        self._say, self._budget = say, budget
+        self._say, self._stop = say, stop
         self._checkpoints = Checkpoints(folder, spec.digest, say)
         self._open = False
         self._began, self._earlier_s = time.monotonic(), 0.0
@@ -98,8 +98,8 @@ class RunDir:
         self._require_open()
         began = time.monotonic()
         self._checkpoints.save(step, tensors, {"user": meta or {}, "wall_s": self.wall_s()})
-        if self._budget is not None:
-            self._budget.note_save(time.monotonic() - began)
+        if self._stop is not None:
+            self._stop.note_save(time.monotonic() - began)
 
     def load_checkpoint(self) -> tuple[int, dict[str, torch.Tensor], dict[str, Any]] | None:
         """(step, tensors on the CPU, meta) of the newest whole checkpoint, or None; a damaged one is reported."""
@@ -229,11 +229,6 @@ class RunDir:
 
 
 # what can be told from a folder alone ----------------------------------------------------------------------------
-
-
-def run_digest(kind: str, inputs: dict[str, Any]) -> str:
-    """16 hex digits over kind and inputs, the same on any machine and for any order of keys."""
-    return digest_of({"kind": kind, "inputs": inputs})
 
 
 def read_config(folder: Path) -> dict[str, Any]:

@@ -6,73 +6,25 @@ with the same run take turns, and the second reads what the first wrote.
 
 from __future__ import annotations
 
-import json
 import logging
-import math
 import os
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from fyi_bench.errors import DivergenceError, StoreError, UsageError
+from fyi_bench.errors import DivergenceError, StoreError
 from fyi_bench.store.checkpoint import checkpoint_steps
 from fyi_bench.store.lock import FolderLock
 from fyi_bench.store.record import read_record
-from fyi_bench.store.run_dir import (
-    DIVERGED,
-    DONE,
-    DeadlineLike,
-    RunDir,
-    check_artefact_name,
-    final_record,
-    read_config,
-    run_digest,
-)
-
-if TYPE_CHECKING:
-    from fyi_bench.store.merge import MergeReport, Problem
+from fyi_bench.store.run_dir import DIVERGED, DONE, RunDir, Watch, check_artefact_name, final_record, read_config
+from fyi_bench.store.spec import KIND, RunSpec
 
 ENVIRONMENT_VARIABLE, DEFAULT_ROOT = "FYI_BENCH_STORE", "runs"
 
-_KIND = re.compile(r"[a-z0-9][a-z0-9_-]{0,63}")
 _DIGEST = re.compile(r"[0-9a-f]{16}")
-
-
-@dataclass(frozen=True)
-class RunSpec:
-    """One unit of work, before it is computed.
-
-    kind: the folder it is filed under, such as "distill" or "evaluate".
-    inputs: everything that can change the number, as JSON values: config (precision among it), data digest, seeds,
-        the numerics version of each component. They make the digest.
-    notes: recorded and not keyed: paths, device, threads, library versions, source digest.
-
-    Both are copied, so that a later change of the caller's dictionaries cannot change the digest.
-    Raises UsageError for a number that is not finite, TypeError for a value JSON cannot hold.
-    """
-
-    kind: str
-    inputs: dict[str, Any]
-    notes: dict[str, Any] = field(default_factory=dict, compare=False)
-
-    def __post_init__(self) -> None:
-        if not _KIND.fullmatch(self.kind):
-            raise ValueError(f"'{self.kind}' cannot be the type of a run: use a-z, 0-9, - and _")
-        for name in ("inputs", "notes"):
-            value = getattr(self, name)
-            _check_json(value, name)
-            object.__setattr__(self, name, json.loads(json.dumps(value)))
-
-    @property
-    def digest(self) -> str:
-        """16 hex digits over kind and inputs, the same on any machine and for any order of keys."""
-        return run_digest(self.kind, self.inputs)
-
-    def __hash__(self) -> int:
-        return hash(self.digest)
 
 
 @dataclass(frozen=True)
@@ -140,27 +92,27 @@ class Store:
     def run(
         self,
         spec: RunSpec,
-        budget: DeadlineLike | None = None,
+        stop: Watch | None = None,
         on_wait: Callable[[str], None] | None = None,
         wait: bool = True,
     ) -> Iterator[RunDir]:
         """Open a run's folder, alone: `with store.run(spec) as run:`.
 
         A finished one is opened for reading at once, without the lock or permission to write. If another process
-        is at it, `on_wait(line)` is called once and this waits; `budget.check()` may end the wait by raising. With
+        is at it, `on_wait(line)` is called once and this waits; `stop.check()` may end the wait by raising. With
         `wait` False that is a Busy error at once.
         A DivergenceError that leaves the block is kept as the state of the run.
         Raises StoreError where the folder cannot be written, or holds another run's config.
         """
         folder = self.folder(spec)
-        run = RunDir(folder, spec, self.say, budget)
+        run = RunDir(folder, spec, self.say, stop)
         if run.done:
             run.check_config()
             yield run
             return
         lock = FolderLock(folder)
         if wait:
-            lock.acquire(check=budget.check if budget is not None else None, on_wait=on_wait)
+            lock.acquire(check=stop.check if stop is not None else None, on_wait=on_wait)
         elif not lock.try_acquire():
             raise Busy(f"{lock.owner()} works on the same job in {folder}.")
         try:
@@ -176,7 +128,7 @@ class Store:
 
     def get(self, digest: str) -> dict[str, Any] | None:
         """The record of the finished run with this digest, or None. Raises StoreError for a damaged one."""
-        for folder in self._run_folders():
+        for folder in self.run_dirs():
             if folder.name == digest:
                 return final_record(folder)
         return None
@@ -193,28 +145,13 @@ class Store:
 
     def ls(self) -> list[RunInfo]:
         """All runs, by kind and digest."""
-        return [_info(folder) for folder in self._run_folders()]
+        return [_info(folder) for folder in self.run_dirs()]
 
-    def verify(self) -> list[Problem]:
-        """Check every config, record, artefact and checkpoint; one Problem for each that is not whole."""
-        from fyi_bench.store.merge import problems_of
-
-        return [problem for folder in self._run_folders() for problem in problems_of(folder)]
-
-    def merge(self, other: str | Path) -> MergeReport:
-        """Bring the finished runs, and further checkpoints of unfinished ones, from another store into this one.
-
-        Artefacts are checked against their records on the way. Where both stores have a finished run of one digest
-        with different results, ours stays and the report names it.
-        """
-        from fyi_bench.store.merge import merge
-
-        return merge(self, Store(other, self.say))
-
-    def _run_folders(self) -> list[Path]:
+    def run_dirs(self) -> list[Path]:
+        """Folders of all runs, by type and digest."""
         if not self.root.is_dir():
             return []
-        kinds = [entry for entry in sorted(self.root.iterdir()) if entry.is_dir() and _KIND.fullmatch(entry.name)]
+        kinds = [entry for entry in sorted(self.root.iterdir()) if entry.is_dir() and KIND.fullmatch(entry.name)]
         return [
             folder for kind in kinds for folder in sorted(kind.iterdir()) if _DIGEST.fullmatch(folder.name)
             if folder.is_dir()
@@ -240,18 +177,3 @@ def _state(folder: Path) -> tuple[str, str]:
     if (folder / DIVERGED).exists():
         return "diverged", str(read_record(folder / DIVERGED).get("message", "")).split("\n")[0]
     return "partial", ""
-
-
-def _check_json(value: Any, where: str) -> None:
-    if isinstance(value, dict):
-        for key, entry in value.items():
-            if not isinstance(key, str):
-                raise TypeError(f"{where} has the key {key!r}, which is not a string")
-            _check_json(entry, f"{where}.{key}")
-    elif isinstance(value, list | tuple):
-        for position, entry in enumerate(value):
-            _check_json(entry, f"{where}[{position}]")
-    elif isinstance(value, float) and not math.isfinite(value):
-        raise UsageError(f"{where.removeprefix('inputs.')} is {value}.\nGive a finite number.")
-    elif not isinstance(value, str | int | float | bool | None):
-        raise TypeError(f"{where} is a {type(value).__name__}, which is no JSON value")

@@ -17,11 +17,11 @@ from fyi_bench.files import write_json
 from fyi_bench.registry import Registry
 from fyi_bench.run.executor import execute, records_of
 from fyi_bench.run.plan import Plan, Records
-from fyi_bench.store.answers import save_answer
+from fyi_bench.store.commands import save_record
 
 if TYPE_CHECKING:
     from fyi_bench.session import Session
-    from fyi_bench.store.store import RunSpec
+    from fyi_bench.store.spec import RunSpec
 
 O = TypeVar("O")  # noqa: E741  the task's Options
 Record = dict[str, Any]
@@ -128,12 +128,12 @@ def perform(task: Task[O], session: Session, options: O, command: str = "", json
             session.say(task.words(so_far))
         raise
     for part, part_plan in plan.details if isinstance(plan, PlanOfParts) else ():
-        save_answer(session.store, part.answer(part_plan, found))
+        save_record(session.store, part.answer(part_plan, found))
     record = task.answer(session, options, plan, found)
     if command:
         record["command"] = command
     if task.keeps:
-        save_answer(session.store, record, json_file)
+        save_record(session.store, record, json_file)
         for word, path in task.files(session, options, plan, found).items():
             session.say(f"{word.ljust(8)} {path}")
     elif json_file is not None:

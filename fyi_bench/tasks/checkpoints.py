@@ -16,7 +16,7 @@ from fyi_bench.run.types.expert import prerequisites
 from fyi_bench.run.types.trail import raw_name, set_name, trail_cell
 from fyi_bench.run.types.unequalness import unequalness_cell
 from fyi_bench.store.record import build_record
-from fyi_bench.store.store import RunSpec
+from fyi_bench.store.spec import RunSpec
 from fyi_bench.tasks.common import Arm, digest_of_cells, flip_difference, summary
 
 if TYPE_CHECKING:

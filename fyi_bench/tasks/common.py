@@ -12,7 +12,7 @@ from distill.recipes import Recipe
 from fyi_bench.files import digest_of
 from fyi_bench.session import Session
 from fyi_bench.stats import mean_std, paired_difference
-from fyi_bench.store.store import RunSpec
+from fyi_bench.store.spec import RunSpec
 
 FLOOR = "random"  # the coreset that every comparison is held against
 

@@ -10,7 +10,7 @@ from fyi_bench.run.types.distill import distill_cell
 from fyi_bench.run.types.expert import prerequisites
 from fyi_bench.session import Session
 from fyi_bench.store.record import build_record
-from fyi_bench.store.store import RunSpec
+from fyi_bench.store.spec import RunSpec
 from fyi_bench.tasks.common import Arm, arms_of, digest_of_cells, flip_difference, recipes_of, summary
 
 NETWORK_SEEDS_PER_ORDER = 1000  # network k of order o is drawn with seed 1000·o + k

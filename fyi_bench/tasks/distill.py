@@ -12,7 +12,7 @@ from fyi_bench.run.types.unequalness import unequalness_cell
 from fyi_bench.run.worker import SET_FILE
 from fyi_bench.session import Session
 from fyi_bench.store.record import build_record
-from fyi_bench.store.store import RunSpec
+from fyi_bench.store.spec import RunSpec
 from fyi_bench.tasks.checkpoints import NETWORKS_OF_A_SET, checkpoint_job
 from fyi_bench.tasks.common import Arm, arms_of, digest_of_cells, flip_difference, recipes_of, summary
 

@@ -9,7 +9,7 @@ from typing import Any
 from fyi_bench.config import parse_overrides
 from fyi_bench.present.missing import Missing
 from fyi_bench.session import Session
-from fyi_bench.store.answers import save_answer
+from fyi_bench.store.commands import save_record
 from fyi_bench.tasks.continual import continual_job
 from fyi_bench.tasks.distill import distill_job
 from fyi_bench.tasks.nas import Question, nas_job
@@ -24,7 +24,7 @@ def fill(session: Session, holes: Iterable[Missing], say: Callable[[str], None])
             continue
         record = _JOBS[hole.task](_session_of(session, hole), hole)
         record["command"] = hole.command
-        save_answer(session.store, record)
+        save_record(session.store, record)
 
 
 def _session_of(session: Session, hole: Missing) -> Session:

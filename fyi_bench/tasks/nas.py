@@ -22,7 +22,7 @@ from fyi_bench.run.queue import connect
 from fyi_bench.run.types.architecture import Source, real_source, set_cell, set_source, train_cell
 from fyi_bench.run.types.distill import distill_cell
 from fyi_bench.session import Session
-from fyi_bench.store.store import RunSpec
+from fyi_bench.store.spec import RunSpec
 from fyi_bench.tasks.common import FLOOR, Arm, arms_of, digest_of_cells, recipes_of
 from fyi_bench.tasks.distill import EVALUATION_SEEDS_PER_SET, images_of
 from fyi_bench.tasks.nas_answer import Side, build_answer

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from fyi_bench.stats import HEADLINE, misjudged, paired_rank_difference, rank_report
 from fyi_bench.store.record import build_record
-from fyi_bench.store.store import RunSpec, Store
+from fyi_bench.store.spec import RunSpec
+from fyi_bench.store.store import Store
 from fyi_bench.tasks.common import Arm
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from fyi_bench.run.types.robust import TEST, VALIDATION, Subject, robust_cell
 from fyi_bench.session import Session
 from fyi_bench.stats import mean_interval
 from fyi_bench.store.record import build_record
-from fyi_bench.store.store import RunSpec
+from fyi_bench.store.spec import RunSpec
 from fyi_bench.tasks.common import digest_of_cells, summary
 from fyi_bench.tasks.evaluate import check_fits, own_file
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fyi_bench.data import RealDataset
     from fyi_bench.present.missing import Missing
     from fyi_bench.session import Session
-    from fyi_bench.store.store import RunSpec
+    from fyi_bench.store.spec import RunSpec
 
 
 def estimate_with(settings: Settings) -> Callable[[Missing], float | None]:

@@ -18,7 +18,8 @@ from fyi_bench.run.numerics import using
 from fyi_bench.run.run_type import RUN_TYPES, Need, RunType
 from fyi_bench.run.types.accuracy import TRAINING, protocol_of, set_needs
 from fyi_bench.run.worker import SET_FILE, Worker
-from fyi_bench.store.store import RunDir, RunSpec
+from fyi_bench.store.run_dir import RunDir
+from fyi_bench.store.spec import RunSpec
 
 if TYPE_CHECKING:
     from distill.image_set import ImageSet

@@ -12,7 +12,8 @@ from fyi_bench.run.numerics import using
 from fyi_bench.run.run_type import RUN_TYPES, Need, RunType
 from fyi_bench.run.types.expert import expert_digests, trajectories
 from fyi_bench.run.worker import LAST_GOOD_FILE, SET_FILE, Worker
-from fyi_bench.store.store import RunDir, RunSpec
+from fyi_bench.store.run_dir import RunDir
+from fyi_bench.store.spec import RunSpec
 
 if TYPE_CHECKING:
     from distill.method import Method

@@ -10,7 +10,8 @@ from fyi_bench.run.estimate import Passes
 from fyi_bench.run.numerics import using
 from fyi_bench.run.run_type import RUN_TYPES, RunType
 from fyi_bench.run.worker import Worker, ensure
-from fyi_bench.store.store import RunDir, RunSpec
+from fyi_bench.store.run_dir import RunDir
+from fyi_bench.store.spec import RunSpec
 
 if TYPE_CHECKING:
     from distill.expert_file import Trajectory

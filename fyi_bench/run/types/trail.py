@@ -14,7 +14,8 @@ from fyi_bench.errors import DivergenceError
 from fyi_bench.run.run_type import RUN_TYPES
 from fyi_bench.run.types.distill import Distill, problem_of
 from fyi_bench.run.worker import Worker
-from fyi_bench.store.store import RunDir, RunSpec
+from fyi_bench.store.run_dir import RunDir
+from fyi_bench.store.spec import RunSpec
 
 if TYPE_CHECKING:
     from distill.image_set import ImageSet
