@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from fyi_bench.errors import UnknownNameError
 from fyi_bench.present.faithful import correlation
-from fyi_bench.present.figures.style import FYI, GOLD, GREEN, ROSE, SOFT, VANILLA, VIOLET, Drawing, draw, frame
+from fyi_bench.present.figures import style
 from fyi_bench.present.words import arm_title, count_words, is_number, protocol_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Record = Mapping[str, Any]
 PANEL = (3.2, 3.1)
 TITLE = "Accuracy on real images against accuracy on the proxy, %"
-_COLORS, _MARKERS = (VANILLA, FYI, GREEN, ROSE, VIOLET, GOLD), "osD^vP"
+_COLORS, _MARKERS = (style.VANILLA, style.FYI, style.GREEN, style.ROSE, style.VIOLET, style.GOLD), "osD^vP"
 _LEGEND_INCHES = 1.25
 _MARGIN = 2.0  # percentage points around the dots
 
@@ -41,35 +42,30 @@ def nas_figure(record: Record, folder: str | Path, factor: str | None = None) ->
 
 def nas_drawing(
     record: Record, factor: str | None = None, name: str = "nas", bare: bool = False, columns: int = 2
-) -> Drawing:
+) -> style.Drawing:
     """A panel an arm, and one of the real ranking against itself where it was made twice.
 
     factor: what the colours tell (width, depth, norm, act or pool); by default the factor that the arm with the flip,
-    or the first one, misjudges most. bare: without title and caption; columns of
-    panels. Raises UnknownNameError for another factor.
+    or the first one, misjudges most. bare: without title and caption. columns: of panels, at most.
+    Raises UnknownNameError for another factor.
     """
-    levels = levels_of(record, factor)
-    panels = panels_of(record)
-    columns = min(columns, len(panels))
-    rows = -(-len(panels) // columns)
-    size = (PANEL[0] * columns + _LEGEND_INCHES, PANEL[1] * rows + 0.6)
+    levels, shown = levels_of(record, factor), panels_of(record)
+    columns = min(columns, len(shown))
+    size = (PANEL[0] * columns + _LEGEND_INCHES, PANEL[1] * -(-len(shown) // columns) + 0.6)
+    room = style.Room(0.62 / size[0], 1 - (_LEGEND_INCHES + 0.1) / size[0], 0.22 / size[1], 0.42, 0.16)
 
-    def paint(figure) -> None:
-        bottom, top = frame(figure) if bare else frame(figure, TITLE, nas_caption(record))
-        grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
-        figure.subplots_adjust(0.62 / size[0], bottom, 1 - (_LEGEND_INCHES + 0.1) / size[0], top - 0.22 / size[1],
-                               hspace=0.42, wspace=0.16)  # fmt: skip
-        for axes, panel in zip(grid.flat, panels, strict=False):
-            paint_panel(axes, panel, levels.values_of)
-        for axes in grid.flat[len(panels) :]:
-            axes.set_visible(False)
-        for axes in grid[:, 0]:
-            axes.set_ylabel("accuracy after real images")
-        handles, labels = grid.flat[0].get_legend_handles_labels()
+    def paint(figure: Figure) -> None:
+        head = ("", "") if bare else (TITLE, nas_caption(record))
+        axes = style.panels(figure, len(shown), columns, room, head, sharey=True)
+        for one, panel in zip(axes, shown, strict=True):
+            paint_panel(one, panel, levels.values_of)
+        for one in axes[::columns]:
+            one.set_ylabel("accuracy after real images")
+        handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="center left", bbox_to_anchor=(1 - _LEGEND_INCHES / size[0], 0.55),
                       title=levels.factor)  # fmt: skip
 
-    return draw(name, size, paint)
+    return style.draw(name, size, paint)
 
 
 @dataclass(frozen=True)
@@ -125,7 +121,7 @@ def paint_panel(axes: Axes, panel: Panel, levels: Sequence[Any]) -> None:
     agreement = f"Spearman {correlation(panel.spearman)}" if is_number(panel.spearman) else "no correlation defined"
     axes.set_title(panel.title)
     axes.annotate(agreement, (1.0, 1.0), xycoords="axes fraction", xytext=(0, 5), textcoords="offset points",
-                  ha="right", fontsize=8.5, color=SOFT)  # fmt: skip
+                  ha="right", fontsize=8.5, color=style.SOFT)  # fmt: skip
 
 
 def nas_caption(record: Record) -> str:
