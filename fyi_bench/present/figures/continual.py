@@ -137,4 +137,4 @@ def _needs(protocol: str) -> list[Missing]:
     ]
 
 
-FIGURES.register("E", PaperFigure("E", "Continual learning, DM and DSA, 5 and 10 steps", _figure_e, _needs))
+FIGURES.register("E", PaperFigure("Continual learning, DM and DSA, 5 and 10 steps", _figure_e, _needs))

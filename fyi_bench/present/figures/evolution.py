@@ -212,7 +212,7 @@ def _register(name: str, title: str, quantity: _Quantity, settings: Sequence[Set
     def needs(protocol: str) -> list[Missing]:
         return [one for setting in settings for one in quantity.needs(setting, protocol)]
 
-    FIGURES.register(name, PaperFigure(name, title, partial(_drawing, name, quantity, settings), needs))
+    FIGURES.register(name, PaperFigure(title, partial(_drawing, name, quantity, settings), needs))
 
 
 _register("5", "Unequalness while condensing", SCORE, MAIN)

@@ -206,4 +206,4 @@ for _title, _figure in {
          for how in ("as they are", "mirrored at random") for name, distance in _TWO.items()],
     ),
 }.items():  # fmt: skip
-    FIGURES.register(_figure.name, PaperFigure(_figure.name, _title, _figure.make))
+    FIGURES.register(_figure.name, PaperFigure(_title, _figure.make))

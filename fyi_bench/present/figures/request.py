@@ -76,7 +76,6 @@ class PaperFigure:
     needs(protocol): commands whose results it is drawn from; none for a figure that measures real data itself.
     """
 
-    name: str
     title: str
     make: Callable[[Request], Drawing]
     needs: Callable[[str], Sequence[Missing]] = lambda protocol: ()
@@ -118,7 +117,7 @@ def _refuse(name: str, title: str, reason: str, instead: str) -> None:
     def make(request: Request) -> Drawing:
         raise DataError(f"Figure {name} of the paper ({title.lower()}) cannot be made: {reason}.\n{instead}")
 
-    FIGURES.register(name, PaperFigure(name, title, make))
+    FIGURES.register(name, PaperFigure(title, make))
 
 
 _refuse(
