@@ -24,7 +24,7 @@ from distill.contracts import Deadline
 from distill.decode import decoded
 from distill.engine import distill
 from distill.image_set import ImageSet, concatenate
-from distill.method import config_of
+from distill.methods import config_of
 from distill.problem import Problem
 from distill.recipes import recipe
 from distill.spaces import PixelSpace, Space
