@@ -99,7 +99,8 @@ class TensorImages(torch.utils.data.Dataset):
         self.images, self.source, self.space = image_set.images, image_set, space
         if image_set.images.is_floating_point():
             self.images = image_set.to_space(space).images
-        self.targets = image_set.hard_labels.tolist()
+        self.targets: list[int] = image_set.hard_labels.tolist()
+        self.classes = list(image_set.class_names)
 
     def __len__(self) -> int:
         return len(self.targets)
