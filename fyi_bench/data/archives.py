@@ -43,7 +43,7 @@ class CifarBatches(DataFiles):
     names: str = "meta"
 
     def files(self, split: Split) -> list[Path]:
-        paths = [self.where / name for name in (*(self.train if split == "train" else self.test), self.names)]
+        paths = [self.folder / name for name in (*(self.train if split == "train" else self.test), self.names)]
         for path in paths:
             if not path.is_file():
                 raise DataError(f"{path} is absent.\n{_AGAIN}")
@@ -57,10 +57,10 @@ class CifarBatches(DataFiles):
         # a subclass that knows only this split's files, so that the other split is not opened, even to check it
         only = {"train_list": known.train_list, "test_list": []} if split == "train" else {"train_list": []}
         try:
-            loaded = type(self.dataset, (known,), only)(self.where.parent, train=split == "train")
+            loaded = type(self.dataset, (known,), only)(self.folder.parent, train=split == "train")
         except RuntimeError as error:
             raise DataError(
-                f"A file of the {split} split in {self.where} is not the published one.\n{_AGAIN}"
+                f"A file of the {split} split in {self.folder} is not the published one.\n{_AGAIN}"
             ) from error
         images = torch.from_numpy(np.ascontiguousarray(loaded.data.transpose(0, 3, 1, 2)))
         names = tuple(loaded.classes)
@@ -80,7 +80,7 @@ class MatFiles(DataFiles):
         return (folder / "train_32x32.mat").is_file()
 
     def files(self, split: Split) -> list[Path]:
-        path = self.where / f"{split}_32x32.mat"
+        path = self.folder / f"{split}_32x32.mat"
         if not path.is_file():
             raise DataError(f"{path} is absent, and it holds the {split} set.\nCopy it there.")
         return [path]
@@ -118,9 +118,9 @@ class IdxFiles(DataFiles):
     def files(self, split: Split) -> list[Path]:
         found = []
         for name in (f"{_STEMS[split]}-images-idx3-ubyte", f"{_STEMS[split]}-labels-idx1-ubyte"):
-            path = _existing(self.where, name)
+            path = _existing(self.folder, name)
             if path is None:
-                raise DataError(f"{self.where} has no {name}[.gz], which holds the {split} set.\nCopy it there.")
+                raise DataError(f"{self.folder} has no {name}[.gz], which holds the {split} set.\nCopy it there.")
             found.append(path)
         return found
 

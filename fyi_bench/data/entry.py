@@ -42,6 +42,13 @@ class DataFiles:
     where: Path | None = field(default=None, kw_only=True)
 
     @property
+    def folder(self) -> Path:
+        """The folder they were found in; ValueError before they were."""
+        if self.where is None:
+            raise ValueError(f"{self} was not found yet")
+        return self.where
+
+    @property
     def looks_like(self) -> str:
         """How messages describe what is looked for."""
         return f"{self.folders[0]}/"

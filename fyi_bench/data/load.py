@@ -41,7 +41,7 @@ def load_dataset(name: str, root: str | Path | None = None, test: bool = True, *
         counts = f"{held_out.num_classes} classes in the test files, {train.num_classes} in the train files"
         raise DataError(f"{entry.name}: {counts}.\nThey belong to different sets: copy both again.")
     mean, std = _constants(entry, facts["measured"])
-    sums = {"train": facts.get("sha256", {}), "test": test_facts.get("sha256", {})}
+    sums: dict[Split, Any] = {"train": facts.get("sha256", {}), "test": test_facts.get("sha256", {})}
     return RealDataset(entry.name, train, held_out, mean, std, _note(entry, train, held_out), place(files), sums)
 
 

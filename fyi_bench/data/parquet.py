@@ -51,10 +51,10 @@ class ParquetFiles(DataFiles):
 
     def files(self, split: Split) -> list[Path]:
         for prefix in _PREFIXES[split]:
-            if found := sorted(self.where.glob(f"{prefix}-*.parquet")):
+            if found := sorted(self.folder.glob(f"{prefix}-*.parquet")):
                 return found
         names = " or ".join(f"{prefix}-*.parquet" for prefix in _PREFIXES[split])
-        raise DataError(f"{self.where} has no {split} images ({names}).\nCopy those files into it.")
+        raise DataError(f"{self.folder} has no {split} images ({names}).\nCopy those files into it.")
 
     def options(self) -> dict[str, Any]:
         return {**super().options(), "channels": self.channels}
@@ -62,7 +62,7 @@ class ParquetFiles(DataFiles):
     def read(self, split: Split) -> Decoded:
         blobs, rows, labels, names = read_shards(self.files(split))
         if not blobs:
-            raise DataError(f"The {split} files in {self.where} hold no images.\n{_AGAIN}")
+            raise DataError(f"The {split} files in {self.folder} hold no images.\n{_AGAIN}")
         images = decode_images(blobs, rows.__getitem__, self.channels, hint="All rows must be squares of one size.")
         found = torch.tensor(labels, dtype=torch.int64)
         return Decoded(images, found, len(names) or int(found.max()) + 1, names)
@@ -70,7 +70,10 @@ class ParquetFiles(DataFiles):
 
 def read_shards(paths: Sequence[Path]) -> tuple[list[bytes], list[str], list[int], tuple[str, ...]]:
     """(encoded images, what messages call each, labels, class names) of the files of one set, in their order."""
-    blobs, rows, labels, names = [], [], [], ()
+    blobs: list[bytes] = []
+    rows: list[str] = []
+    labels: list[int] = []
+    names: tuple[str, ...] = ()
     for path in paths:
         shard, shard_labels, shard_names = read_shard(path)
         if blobs and shard_names != names:
@@ -98,7 +101,7 @@ def read_shard(path: Path) -> tuple[list[bytes], list[int], tuple[str, ...]]:
         cause = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
         raise DataError(f"{path} is not a readable parquet file ({cause}).\n{_AGAIN}") from error
     values, labels = table[image].to_pylist(), table[label].to_pylist()
-    blobs = [value.get("bytes") if isinstance(value, dict) else value for value in values]
+    blobs: list[Any] = [value.get("bytes") if isinstance(value, dict) else value for value in values]
     for i, (blob, number) in enumerate(zip(blobs, labels, strict=True)):
         if not isinstance(blob, bytes):
             raise DataError(

@@ -63,13 +63,13 @@ class PictureFolder(DataFiles):
         return Decoded(images, torch.tensor(labels, dtype=torch.int64), len(self._class_folders()), self._names())
 
     def _class_folders(self) -> list[str]:
-        found = [name for name, _ in self.classes] or subfolders(self.where / "train")
+        found = [name for name, _ in self.classes] or subfolders(self.folder / "train")
         if not found:
-            raise DataError(f"{self.where / 'train'} has no sub-folders.\nIt needs one folder of pictures a class.")
+            raise DataError(f"{self.folder / 'train'} has no sub-folders.\nIt needs one folder of pictures a class.")
         return found
 
     def _names(self) -> tuple[str, ...]:
-        words, table = self.where / self.words, dict(self.classes)
+        words, table = self.folder / self.words, dict(self.classes)
         if self.words and words.is_file():
             lines = (line.split("\t", 1) for line in words.read_text(encoding="utf-8", errors="replace").splitlines())
             table |= {parts[0]: parts[1].split(",")[0].strip() for parts in lines if len(parts) == 2}
@@ -78,8 +78,8 @@ class PictureFolder(DataFiles):
     def _listing(self, split: Split) -> list[tuple[Path, int]]:
         """(picture, label) of the split, class after class; DataError for classes without pictures."""
         classes = self._class_folders()
-        folder = self.where / "train" if split == "train" else self._test_folder()
-        listed = bool(self.annotations) and (self.where / self.annotations).is_file()
+        folder = self.folder / "train" if split == "train" else self._test_folder()
+        listed = bool(self.annotations) and (self.folder / self.annotations).is_file()
         if split == "test" and listed and not any((folder / name).is_dir() for name in classes):
             listing = self._annotated(classes)
         else:
@@ -101,17 +101,17 @@ class PictureFolder(DataFiles):
         return listing
 
     def _test_folder(self) -> Path:
-        found = next((self.where / name for name in self.test_names if (self.where / name).is_dir()), None)
+        found = next((self.folder / name for name in self.test_names if (self.folder / name).is_dir()), None)
         if found is None:
             names = " or ".join(f"{name}/" for name in self.test_names[:2])
             raise DataError(
-                f"{self.where} has train/ but no {names}.\nPut the held-out pictures there, a folder a class."
+                f"{self.folder} has train/ but no {names}.\nPut the held-out pictures there, a folder a class."
             )
         return found
 
     def _annotated(self, classes: list[str]) -> list[tuple[Path, int]]:
         """Rows of `val_annotations.txt`: picture, class folder, and a box that is not used."""
-        path, labels = self.where / self.annotations, {name: label for label, name in enumerate(classes)}
+        path, labels = self.folder / self.annotations, {name: label for label, name in enumerate(classes)}
         listing = []
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
             parts = line.split("\t")
@@ -190,14 +190,14 @@ def _decode(blob: bytes | Path, name: str, channels: int, resize: int | None) ->
 
     try:
         with Image.open(blob if isinstance(blob, Path) else io.BytesIO(blob)) as picture:
-            picture = picture.convert(_MODES[channels])
-            if resize is not None:
-                scale = resize / min(picture.size)
-                width, height = (max(resize, round(length * scale)) for length in picture.size)
-                left, top = (width - resize) // 2, (height - resize) // 2
-                larger = picture.resize((width, height), Image.Resampling.BILINEAR)
-                picture = larger.crop((left, top, left + resize, top + resize))
-            return np.asarray(picture, dtype=np.uint8).reshape(picture.height, picture.width, channels)
+            image = picture.convert(_MODES[channels])
+        if resize is not None:
+            scale = resize / min(image.size)
+            width, height = (max(resize, round(length * scale)) for length in image.size)
+            left, top = (width - resize) // 2, (height - resize) // 2
+            larger = image.resize((width, height), Image.Resampling.BILINEAR)
+            image = larger.crop((left, top, left + resize, top + resize))
+        return np.asarray(image, dtype=np.uint8).reshape(image.height, image.width, channels)
     except Exception as error:  # Pillow's decoders raise whatever the damaged bytes led them to
         cause = "not in a known format" if isinstance(error, UnidentifiedImageError) else error
         raise DataError(f"{name} is not an image that can be decoded ({cause}).\nReplace or remove it.") from error

@@ -16,7 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 import torch
@@ -103,7 +103,7 @@ def load_npz(path: Path, budget: int) -> dict[str, np.ndarray]:
         raise DataError(f"{path} is not a readable .npz file ({first_line(error)}).\n{DAMAGED}") from error
 
 
-def _array(path: Path, handle: BinaryIO, available: int, budget: int) -> np.ndarray:
+def _array(path: Path, handle: IO[bytes], available: int, budget: int) -> np.ndarray:
     version = np.lib.format.read_magic(handle)
     if version not in _HEADERS:
         raise ValueError(f"version {version} of the format is not known")
@@ -257,7 +257,7 @@ def numpy_empty(kind: type, shape: tuple, code: bytes) -> NumpyArray:
     return NumpyArray()
 
 
-_STAND_INS = [
+_STAND_INS: list[Any] = [
     (NumpyType, "numpy.dtype"),
     (NumpyArray, "numpy.ndarray"),
     *((numpy_number, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),

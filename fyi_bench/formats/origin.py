@@ -60,15 +60,13 @@ def guessed(hint: str, path: Path, shape: tuple[int, ...], classes: int | None) 
     origin = Origin()
     parts = [path.name, *(parent.name for parent in list(path.resolve().parents)[:_LEVELS])]
     for where, text in [("the file", hint), *(("the name", part) for part in parts)]:
-        entry = _named(text)
-        problem = _misfit(entry, shape, classes) if entry else ""
-        if entry and not problem:
+        if entry := _named(text):
+            if problem := _misfit(entry, shape, classes):
+                origin.warnings.append(f"{where} '{text}' says {entry.name}, but {problem}: not believed")
+                break
             origin.entry = entry
             origin.notes.append(f"data set {entry.name}: {where} '{text}' says so")
             return origin
-        if problem:
-            origin.warnings.append(f"{where} '{text}' says {entry.name}, but {problem}: not believed")
-            break
     return _by_shape(origin, shape, classes)
 
 

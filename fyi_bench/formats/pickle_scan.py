@@ -88,7 +88,7 @@ def scan(stream: Any) -> Scan:
         if name in _GET and argument not in memo:
             raise Suspicious("a reference to nothing")
         if name == "GLOBAL":
-            argument = ".".join(argument.split(" ", 1))
+            argument = ".".join(str(argument).split(" ", 1))
             found.names.add(argument)
         entry = memo[argument] if name in _GET else (name, argument)
         recent = [*recent[-8:], entry]

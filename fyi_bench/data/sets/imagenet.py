@@ -57,7 +57,7 @@ def _subset(name: str, listed: str) -> DatasetEntry:
 def _named_folder(argument: str) -> DatasetEntry:
     found = folder_at(argument)
     size = f"@{found.resize}" if found.resize else ""
-    return DatasetEntry(f"imagefolder:{found.where.name}{size}", fixed=found)
+    return DatasetEntry(f"imagefolder:{found.folder.name}{size}", fixed=found)
 
 
 for _entry in (

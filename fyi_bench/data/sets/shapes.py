@@ -83,6 +83,9 @@ class Shapes(DataFiles):
 
 
 for _name, _classes in CLASSES.items():
-    _counts = {split: count * len(_classes) for split, count in PER_CLASS[_name].items()}
-    _facts = {"num_classes": len(_classes), "size": SIDE, **_counts}
-    DATASETS.register(_name, DatasetEntry(_name, (), {"dc": STATISTICS[_name]}, fixed=Shapes(name=_name), **_facts))
+    _train, _test = (count * len(_classes) for count in PER_CLASS[_name].values())
+    _constants = {"dc": STATISTICS[_name]}
+    DATASETS.register(
+        _name,
+        DatasetEntry(_name, (), _constants, len(_classes), SIDE, 3, _train, _test, fixed=Shapes(name=_name)),
+    )

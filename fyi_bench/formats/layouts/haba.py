@@ -81,8 +81,9 @@ class HaBa(Format):
     @torch.no_grad()
     def read(self, files: InputFiles, options: Options) -> Raw:
         """The decoded set: the five images of a base one after the other, bases class by class."""
-        names = _names(files)
-        files.need(names, "a folder with images_<it|best>.pt and weights_<it|best>.pt or styles_<it>.pt")
+        names = files.need(
+            _names(files), "a folder with images_<it|best>.pt and weights_<it|best>.pt or styles_<it>.pt"
+        )
         pixels = prepare(files.content(names[0]), options.max_bytes)
         bases, state = pixels.images.float(), files.content(names[1])
         files.need(isinstance(state, dict), f"complete: {names[1]} holds no weights", "Copy that file again.")

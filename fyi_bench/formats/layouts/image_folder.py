@@ -13,7 +13,7 @@ import torch
 
 from distill.image_set import ImageSet
 from fyi_bench.data.entry import DATASETS, DatasetEntry
-from fyi_bench.data.pictures import decode_images, pictures_in, subfolders
+from fyi_bench.data.pictures import PictureFolder, decode_images, pictures_in, subfolders
 from fyi_bench.errors import DataError, StoreError, UsageError
 from fyi_bench.formats.base import FORMATS, Format, Options, Raw
 from fyi_bench.formats.export import png
@@ -34,13 +34,14 @@ def _order(folders: Sequence[str], dataset: str | None) -> tuple[dict[str, int],
     """(folder -> label, class names, how it was decided)."""
     if all(name.isdigit() for name in folders):
         return {name: int(name) for name in folders}, (), "labels: the numbers that the folders are called by"
-    numbered = [_NUMBERED.fullmatch(name) for name in folders]
-    if all(numbered):
+    numbered = [match for name in folders if (match := _NUMBERED.fullmatch(name))]
+    if len(numbered) == len(folders):
         labels = {match[0]: int(match[1]) for match in numbered}
         whole = sorted(labels.values()) == list(range(len(labels)))
         names = tuple(match[2] for match in sorted(numbered, key=lambda m: int(m[1]))) if whole else ()
         return labels, names, "labels: the numbers at the beginning of the folders' names"
-    for entry in [DATASETS.get(dataset)] if dataset in DATASETS else DATASETS.usable()[0].values():
+    known, _ = DATASETS.usable()
+    for entry in [known[dataset]] if dataset in known else known.values():
         table = _known_names(entry)
         if set(folders) <= set(table) and (dataset or len(folders) == entry.num_classes):
             return {n: table[n] for n in folders}, entry.class_names, f"labels: the order of {entry.name}'s classes"
@@ -49,8 +50,8 @@ def _order(folders: Sequence[str], dataset: str | None) -> tuple[dict[str, int],
 
 def _known_names(entry: DatasetEntry) -> dict[str, int]:
     """Names and folder names of a data set's classes -> label."""
-    listed = next((layout.classes for layout in entry.layouts if getattr(layout, "classes", ())), ())
-    pairs = [(name, i) for i, both in enumerate(listed) for name in both]
+    listed = [layout.classes for layout in entry.layouts if isinstance(layout, PictureFolder) and layout.classes]
+    pairs = [(name, i) for classes in listed[:1] for i, both in enumerate(classes) for name in both]
     return dict(pairs) | {name: i for i, name in enumerate(entry.class_names)}
 
 
@@ -76,8 +77,7 @@ class ImageFolder(Format):
 
     def read(self, files: InputFiles, options: Options) -> Raw:
         """All pictures as uint8, classes by the names of their folders."""
-        folders = _classes(files)
-        files.need(folders, "a folder with one sub-folder of pictures a class")
+        folders = files.need(_classes(files), "a folder with one sub-folder of pictures a class")
         if split := next((name for name in folders if name in _SPLITS), ""):
             raise DataError(f"{files.path} holds whole data sets ({', '.join(folders)}).\nName {files.path / split}.")
         labels, names, note = _order(folders, options.dataset)

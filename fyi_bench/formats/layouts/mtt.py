@@ -20,6 +20,7 @@ from fyi_bench.formats.input_files import FOLDER, InputFiles
 from fyi_bench.formats.origin import method_in
 
 _IMAGES = re.compile(r"(?P<ema>ema_)?images_(?P<undone>zca_)?(?P<tag>best|\d+)(_(?P<part>\d))?\.pt")
+_WANTED = "one of the files images_<it|best>.pt or labels_<it|best>.pt, nor a folder of them"
 
 
 @dataclass(frozen=True)
@@ -80,8 +81,7 @@ class MTT(Format):
 
     def read(self, files: InputFiles, options: Options) -> Raw:
         """Images and labels of a pair of files, the parts of split ones joined."""
-        pair = find_pair(files)
-        files.need(pair, "one of the files images_<it|best>.pt or labels_<it|best>.pt, nor a folder of them")
+        pair = files.need(find_pair(files), _WANTED)
         absent = [name for name in (*pair.images, *pair.labels) if not files.has(name)]
         files.need(not absent, f"complete: {', '.join(absent)} is missing", "Copy that file beside it.")
         raw = Raw(method=self.method or method_in(files.folder.name) or "mtt", facts={"saved": pair.tag})
@@ -121,7 +121,7 @@ class DATM(MTT):
 
     def read(self, files: InputFiles, options: Options) -> Raw:
         """The pair as in MTT's files; labels are logits, the learned step size is beside them."""
-        raw, pair = super().read(files, options), find_pair(files)
+        raw, pair = super().read(files, options), files.need(find_pair(files), _WANTED)
         raw.label_kind = "logits"
         raw.lr = scalar(files.content(pair.lr)) if files.has(pair.lr) else None
         return raw

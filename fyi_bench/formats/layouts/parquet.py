@@ -73,8 +73,7 @@ class Parquet(Format):
 
     def read(self, files: InputFiles, options: Options) -> Raw:
         """All rows of the file, or of the train files of a folder, as uint8."""
-        shards = _shards(files)
-        files.need(shards, "a .parquet file, nor a folder with some")
+        shards = files.need(_shards(files), "a .parquet file, nor a folder with some")
         for path in map(files.used, shards):
             _check(path, options.max_bytes)
         blobs, rows, labels, names = read_shards(shards)
