@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fyi_bench.present.figures.mosaic import as_pictures, mosaic
 from fyi_bench.present.figures.request import FIGURES, PaperFigure, Request, lacking
 from fyi_bench.present.figures.sets import paired_sets
 from fyi_bench.present.figures.style import SOFT, Drawing, draw, frame
+from fyi_bench.present.images import as_pictures, mosaic
 from fyi_bench.present.missing import Missing
 from fyi_bench.present.words import arm_title, count_words
 
