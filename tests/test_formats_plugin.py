@@ -34,7 +34,7 @@ class Bag(Format):
         return [path]
 '''
 
-DATASET = '''
+DATASET = """
 from dataclasses import dataclass
 
 import torch
@@ -60,7 +60,7 @@ class Dots(DataFiles):
 
 
 entry = DatasetEntry("dots", (Dots(("dots",)),), num_classes=2, size=8, channels=1)
-'''
+"""
 
 
 @pytest.fixture
