@@ -52,7 +52,7 @@ bench: $(STAMP)
 # the picture of a report in the docs, by headless Chromium; REPORT=…/report.html ARGS="--scheme dark --width 390"
 REPORT ?= runs/reports/report.html
 screenshot: $(STAMP)
-	$(BIN)/python -m fyi_bench.present.report.screenshot $(REPORT) docs/report.png --height 2400 $(ARGS)
+	$(BIN)/python tests/screenshot.py $(REPORT) docs/report.png --height 2400 $(ARGS)
 
 format: $(STAMP)
 	$(BIN)/ruff check --fix .

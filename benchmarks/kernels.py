@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from search_space.space720 import Point
 
 _PLAIN_CONVOLUTION = ([1, 1], [1, 1], [1, 1])  # stride, padding, dilation
+_CONVOLUTIONS = ((1, 128, 8), (1, 128, 16), (10, 128, 16), (32, 128, 16), (256, 128, 16), (50, 256, 32))
 _MAPS = ((32, 32), (128, 32), (128, 16), (128, 8))  # width, pixels
 _NORMS: dict[str, Callable[[int, int], nn.Module]] = {
     "instance": lambda width, size: nn.GroupNorm(width, width),
@@ -71,12 +72,12 @@ def winograd() -> Iterator[str]:
     """3x3 convolutions by minimal filtering: forward, gradients, and the rounding of both ways."""
     yield f"PyTorch's fp32 convolution / this, {torch.get_num_threads()} threads, median of 9 interleaved pairs;"
     yield "root mean square errors of both forward passes against float64, of the result's root mean square"
-    for sizes in ((1, 128, 8), (1, 128, 16), (10, 128, 16), (32, 128, 16), (256, 128, 16), (50, 256, 32)):
-        yield _convolutions(*sizes)
+    for images, channels, size in _CONVOLUTIONS:
+        yield _convolution(images, channels, size)
 
 
 @torch.no_grad()
-def _convolutions(images: int, channels: int, size: int) -> str:
+def _convolution(images: int, channels: int, size: int) -> str:
     x, grad = (channels_last(_normal(images, channels, size, size, key=key)) for key in range(2))
     x, weight = x.relu(), _normal(channels, channels, 3, 3)  # as in a network
     tile = tile_for(x, weight, _PLAIN_CONVOLUTION)

@@ -20,7 +20,8 @@ from benchmarks.twins import idc, matching, training, trajectory
 from distill.engine import Deadline, distill
 from distill.experts import Trajectory, train_expert
 from distill.image_set import ImageSet
-from distill.method import METHODS, MethodConfig
+from distill.method import MethodConfig
+from distill.methods import METHODS
 from distill.methods.mtt import MTTConfig
 from distill.problem import Problem
 from distill.recipes import recipe

@@ -18,7 +18,8 @@ from distill.captured import recordings
 from distill.contracts import Checkpointer, Context, Deadline
 from distill.fyi import FLIPS, Flip
 from distill.image_set import ImageSet
-from distill.method import METHODS, Method, MethodConfig
+from distill.method import Method, MethodConfig
+from distill.methods import METHODS
 from distill.problem import Problem
 from fyi_bench.errors import DivergenceError
 

@@ -96,7 +96,7 @@ class ImageSet:
         return _convert(self.images[index], self.space, space or self.space, dtype)
 
     def to_space(self, space: Space) -> ImageSet:
-        """The same pictures with float images in another space."""
+        """The set with its images, as floats, in another space."""
         return replace(self, images=_convert(self.images, self.space, space, torch.float32), space=space)
 
     def pixels(self) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The contract of a distillation method, and the registry that finds methods by name.
+"""The contract of a distillation method.
 
 A method declares its configuration and how to compute its loss for one matching step. It never loops over
 iterations, flips, checkpoints or logs: the engine does, the same way for all.
@@ -20,9 +20,8 @@ from distill.augment import Augmentation, Draw
 from distill.captured import Captured, upload
 from distill.contracts import Context
 from distill.initial import initial_images
-from distill.methods import METHODS
 from distill.problem import Problem
-from fyi_bench.errors import UsageError, unknown_name_message
+from fyi_bench.errors import UsageError
 
 # images of some classes that go through a network together. On a CPU groups of 256 took 0.85 to 0.9 of the time of
 # groups of 64, where memory allows them
@@ -42,7 +41,7 @@ class MethodConfig:
     dispatcher: str
 
     @classmethod
-    def from_values(cls, values: dict[str, Any]) -> MethodConfig:
+    def from_values(cls, values: Mapping[str, Any]) -> MethodConfig:
         """The config of a recipe's values; keys of other concerns (evaluation …) are left out."""
         names = {f.name for f in fields(cls)}
         missing = sorted(names - set(values))
@@ -244,15 +243,3 @@ class RecordedMethod(Method):
 
 def _values(module: nn.Module) -> list[torch.Tensor]:
     return [*module.parameters(), *module.buffers()]
-
-
-def config_of(method: str, values: dict[str, Any]) -> MethodConfig:
-    """The named method's config from a recipe's values; unknown names are answered with suggestions."""
-    return METHODS.get(method).Config.from_values(values)
-
-
-def check_keys(kind: str, given: dict[str, Any], known: set[str]) -> None:
-    """Raise UsageError with a suggestion for the first key that is not known."""
-    for key in given:
-        if key not in known:
-            raise UsageError(unknown_name_message(kind, key, known))

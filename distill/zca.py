@@ -141,8 +141,11 @@ def matrix_folder() -> Path:
 class Images(Protocol):
     """Images in a space, as an ImageSet is."""
 
-    images: torch.Tensor
-    space: Space
+    @property
+    def images(self) -> torch.Tensor: ...
+
+    @property
+    def space(self) -> Space: ...
 
     @property
     def shape(self) -> tuple[int, int, int]: ...

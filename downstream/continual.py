@@ -24,7 +24,7 @@ from distill.contracts import Deadline
 from distill.decode import decoded
 from distill.engine import distill
 from distill.image_set import ImageSet, concatenate
-from distill.method import config_of
+from distill.methods import config_of
 from distill.problem import Problem
 from distill.recipes import recipe
 from distill.spaces import PixelSpace, Space
@@ -99,7 +99,8 @@ class TensorImages(torch.utils.data.Dataset):
         self.images, self.source, self.space = image_set.images, image_set, space
         if image_set.images.is_floating_point():
             self.images = image_set.to_space(space).images
-        self.targets = image_set.hard_labels.tolist()
+        self.targets: list[int] = image_set.hard_labels.tolist()
+        self.classes = list(image_set.class_names)
 
     def __len__(self) -> int:
         return len(self.targets)

@@ -201,7 +201,7 @@ class Registry(Generic[T]):
         points: dict[str, list[EntryPoint]] = {}
         for point in entry_points(group=self._group) if self._group else ():
             points.setdefault(point.name, []).append(point)
-        return points
+        return {name: sorted(found, key=lambda point: str(_owner(point))) for name, found in points.items()}
 
     def _is_other(self, name: str, point: EntryPoint) -> bool:
         """Whether the point is another thing than what is registered under this name already."""

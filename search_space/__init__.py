@@ -6,8 +6,7 @@ search space can be listed without importing torch.
 
 from typing import Any
 
-# Bump when the numbers a network produces change (initialisation, structure, rounding): results are keyed by it.
-NUMERICS_VERSION = 2
+from search_space.names import NUMERICS_VERSION as NUMERICS_VERSION
 
 _LAZY = ("ARCHITECTURES", "Architecture", "build", "cost", "describe", "renew")
 

@@ -20,7 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fyi_bench.errors import UsageError
 from fyi_bench.registry import Registry
-from search_space import NUMERICS_VERSION, names, zoo
+from search_space import names, zoo
 from search_space.convnet import ConvNet, ConvNetConfig, count_flops
 from search_space.init import Move, construct, default_generator_from, initialise
 from search_space.network import padded_size
@@ -54,7 +54,9 @@ class Cost(NamedTuple):
     flops: int
 
 
-ARCHITECTURES: Registry[Maker] = Registry("architecture", group="fyi_bench.architectures", numerics=NUMERICS_VERSION)
+ARCHITECTURES: Registry[Maker] = Registry(
+    "architecture", group="fyi_bench.architectures", numerics=names.NUMERICS_VERSION
+)
 
 
 def build(name: str, channels: int, size: int, classes: int, generator: torch.Generator) -> nn.Module:

@@ -103,7 +103,7 @@ class _Backward(torch.autograd.Function):
 
 
 def convolve_with_graph(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    """The same as `convolve`, differentiable twice."""
+    """`convolve`, differentiable twice."""
     return _Forward.apply(x, weight, bias, geometry)
 
 

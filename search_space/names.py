@@ -11,6 +11,9 @@ from typing import Any
 
 from fyi_bench.errors import UnknownNameError, UsageError
 
+# raised when the numbers a network produces change (initialisation, structure, rounding): results are keyed by it
+NUMERICS_VERSION = 2
+
 FACTORS = ("width", "depth", "norm", "act", "pool")
 
 _NUMBERS = {"w": "width", "d": "depth"}

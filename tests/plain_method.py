@@ -52,11 +52,11 @@ class Plain(Method):
 @contextlib.contextmanager
 def registered() -> Iterator[str]:
     """Inside, the method is there under its name."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(METHODS, "_entries", dict(METHODS._entries))
-        patch.setattr(METHODS, "_owners", dict(METHODS._owners))
-        METHODS.register(NAME, Plain)
+    METHODS.register(NAME, Plain)
+    try:
         yield NAME
+    finally:
+        del METHODS._entries[NAME], METHODS._owners[NAME]
 
 
 @pytest.fixture(autouse=True, scope="module")

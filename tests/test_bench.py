@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import growth, run
+from benchmarks import growth, host, kernels, run
 from benchmarks.__main__ import parser, run_parts
 from benchmarks.case import PEAK, Case, cases, real_images
 from benchmarks.goals import CPU, H200
@@ -24,6 +24,8 @@ from benchmarks.startup import show
 from benchmarks.twins.network import plain_network
 from fyi_bench.errors import BudgetExhausted, UnknownNameError, UsageError
 from fyi_bench.run.deadline import Budget, Deadline
+from search_space.native import library
+from search_space.winograd import SOURCE
 
 HERE = Machine("cpu", 1, Path("nowhere"))
 TINY = Case("retrain", ipc=1, classes=2, model="convnet-w8", size=8)
@@ -228,6 +230,7 @@ def test_a_run_measures_every_side_and_is_not_repeated(tmp_path, monkeypatch):
     asked = request(tmp_path, repeats=2, precisions=("fp32",), machine=Machine("cpu", 2, tmp_path))
     said = []
     record = run.main(asked, Deadline(), said.append)
+    assert record["failed"] == {}
     rows = [(row["job"], row["rounds"], row["data"], row["workers"]) for row in record["rows"]]
     assert rows == [("retrain", 2, "shapes10", 1), ("retrain", 2, "shapes10", 2)]
     assert set(record["rows"][0]["against"]) == {"default", "tuned"}
@@ -265,6 +268,45 @@ def test_fresh_measures_again(tmp_path):
     ledger.add("k", TINY, {"ours fp32": side(1.0)})
     ledger.void(["k", "never measured"])
     assert ledger.rounds("k") == Ledger(tmp_path).rounds("k") == []
+
+
+# single operations and the host's share ------------------------------------------------------------------------------
+
+
+def _once(plain, ours, *how) -> float:
+    plain()
+    ours()
+    return 2.0
+
+
+@pytest.mark.skipif(library(SOURCE) is None, reason="no C++ compiler")
+def test_single_operations_are_compared(tmp_path, monkeypatch):
+    monkeypatch.setattr(kernels, "_ratio", _once)
+    monkeypatch.setattr(kernels, "_CONVOLUTIONS", ((2, 16, 8),))
+    monkeypatch.setattr(kernels, "_MAPS", ((16, 8),))
+    said: list[str] = []
+    record = kernels.main(request(tmp_path, only=("winograd", "pooling")), Deadline(), said.append)
+    assert said[3].startswith("    2 images, 16 maps of 8 px, tiles of 4: forward 2.0, gradient by the input 2.0")
+    assert record["lines"]["pooling"][1] == "    16 maps of  8 px: 2.0"
+    with pytest.raises(UnknownNameError, match="kernel"):
+        kernels.main(request(tmp_path, only=("winograt",)), Deadline(), said.append)
+
+
+def test_the_ways_through_a_trajectory_have_their_memory_measured():
+    for gradient in ("adjoint", "unroll", "tesla"):
+        mib, seconds = kernels._match(gradient, steps=2, width=8, images=10)
+        assert mib >= 0
+        assert seconds > 0
+
+
+def test_the_hosts_share_is_measured_without_a_device(tmp_path, monkeypatch):
+    monkeypatch.setattr(host, "IMAGES", 600)
+    monkeypatch.setattr(host, "SECONDS", 0.0)
+    said: list[str] = []
+    record = host.main(request(tmp_path, only=("dm",)), Deadline(), said.append)
+    assert [(row["job"], row["ipc"]) for row in record["rows"]] == [("dm", 50)]
+    assert record["rows"][0]["host_ms"] > 0
+    assert said[1].endswith("; 3.00")
 
 
 # start-up and growth -----------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from distill.captured import WARM_UP, Captured
 from distill.engine import distill
 from distill.experts import ExpertConfig, train_expert
 from distill.gsam import GSAM
-from distill.method import METHODS
+from distill.methods import METHODS
 from downstream import training
 from downstream.protocol import protocol
 from downstream.training import new_network, train_together

@@ -13,7 +13,7 @@ import tiny
 from distill import coresets
 from distill.coresets import FEATURES, FeatureTraining, chosen_rows, herding, k_center, k_means, kmeans_rows, lloyd
 from distill.engine import distill
-from distill.method import METHODS
+from distill.methods import METHODS
 from fyi_bench import rng
 from fyi_bench.errors import UnknownNameError, UsageError
 

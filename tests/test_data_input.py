@@ -11,7 +11,7 @@ import pytest
 
 from data_files import NAMES10, isolate, pixels, png, write_cifar10, write_folder, write_idx, write_mnist, write_parquet
 from fyi_bench.data import get, load_dataset
-from fyi_bench.data.idx import read_idx
+from fyi_bench.data.archives import read_idx
 from fyi_bench.errors import DataError, UnknownNameError
 
 

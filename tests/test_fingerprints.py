@@ -19,7 +19,7 @@ from distill.cutmix import cutmix
 from distill.decode import decode
 from distill.engine import distill
 from distill.fyi import FLIPS
-from distill.method import METHODS
+from distill.methods import METHODS
 from downstream.protocol import protocol
 from downstream.training import new_network, train
 from fyi_bench import rng

@@ -12,7 +12,8 @@ import tiny
 from distill.contracts import Context
 from distill.engine import distill
 from distill.fyi import FLIPS
-from distill.method import METHODS, Method
+from distill.method import Method
+from distill.methods import METHODS
 from distill.methods.cafe import WATCHED, Watch, layer_weights, squeezed
 from distill.problem import Problem
 from distill.recipes import recipe

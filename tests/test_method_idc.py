@@ -14,7 +14,7 @@ from distill.cutmix import cutmix
 from distill.decode import decode
 from distill.engine import distill
 from distill.fyi import FLIPS
-from distill.method import METHODS
+from distill.methods import METHODS
 from distill.methods.idc import IDC, IDCConfig
 from distill.problem import Problem
 from distill.recipes import recipe

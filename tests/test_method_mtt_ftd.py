@@ -14,7 +14,7 @@ from distill import trajectory
 from distill.contracts import Context
 from distill.engine import distill
 from distill.fyi import FLIPS
-from distill.method import METHODS
+from distill.methods import METHODS
 from distill.trajectory import GRADIENTS, FlatNetwork, StudentBatch, trajectory_distance, unrolled_loss
 from fyi_bench import rng
 from fyi_bench.errors import UnknownNameError, UsageError

@@ -8,7 +8,7 @@ import torch
 import tiny
 from distill.engine import distill
 from distill.fyi import FLIPS
-from distill.method import METHODS
+from distill.methods import METHODS
 from fyi_bench.errors import BudgetExhausted
 from plain_method import NAME, plain_method  # noqa: F401  a method of a plug-in, one of all here
 

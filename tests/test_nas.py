@@ -323,12 +323,12 @@ def test_shifts_of_ranks_are_those_of_a_plain_count():
 
 
 def test_the_plot_has_a_panel_a_proxy(record):
-    from fyi_bench.present.figures.nas import levels_of, nas_drawing, panels_of
+    from fyi_bench.present.figures.nas import factor_of, nas_drawing, panels_of
 
     assert [panel.title for panel in panels_of(record)] == ["real, another seed", "dm", "dm+fyi", "random"]
     drawing = nas_drawing(record, "act")
     assert all(f">{word}<" in drawing.svg for word in ("dm+fyi", "relu", "sigmoid", "accuracy after real images"))
     assert drawing.png == nas_drawing(record, "act").png
-    assert levels_of(record).factor in space720.LEVELS
+    assert factor_of(record) in space720.LEVELS
     with pytest.raises(UnknownNameError, match="Did you mean 'norm'"):
         nas_drawing(record, "norms")

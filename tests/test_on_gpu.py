@@ -18,7 +18,7 @@ from distill.captured import WARM_UP, Captured, upload
 from distill.engine import GUARD_EVERY, distill
 from distill.experts import ExpertConfig, train_expert
 from distill.gsam import GSAM
-from distill.method import METHODS
+from distill.methods import METHODS
 from downstream.protocol import protocol
 from downstream.training import correct, new_network, train_together
 from plain_method import NAME, plain_method  # noqa: F401  a method of a plug-in, one of all here

@@ -9,7 +9,8 @@ from distill.contracts import Context
 from distill.fyi import FLIPS
 from distill.image_set import ImageSet
 from distill.matching import class_mean_distance, discrimination_loss, spatial_attention
-from distill.method import METHODS, Method, config_of
+from distill.method import Method
+from distill.methods import METHODS, config_of
 from distill.problem import Problem
 from distill.recipes import recipe
 from distill.spaces import NormalizedSpace, PixelSpace

@@ -11,7 +11,7 @@ from distill.decode import decode
 from distill.fyi import FLIPS
 from distill.image_set import ImageSet
 from distill.matching import tensors_distance
-from distill.method import METHODS, config_of
+from distill.methods import METHODS, config_of
 from distill.methods.idc import VECTORS_AND_CLASSIFIER, gradients, mean_features
 from distill.problem import Problem
 from distill.recipes import recipe

@@ -92,6 +92,7 @@ def test_no_match_is_an_empty_list():
         ({"metric": "acuracy"}, "Did you mean 'accuracy'"),
         ({"table": "9"}, "Unknown table of published numbers"),
         ({"flip": "vertical"}, "Unknown flip"),
+        ({"methods": "dm"}, "Did you mean 'method'"),
     ],
 )
 def test_unknown_names_are_answered_with_the_nearest(wanted, says):

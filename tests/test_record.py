@@ -20,7 +20,7 @@ from fyi_bench.errors import StoreError
 from fyi_bench.files import SOURCES, write_json
 from fyi_bench.registry import PACKAGES
 from fyi_bench.store import record as module
-from fyi_bench.store.merge import verify
+from fyi_bench.store.merge import merge, verify
 from fyi_bench.store.record import (
     COMMON_KEYS,
     SCHEMA,
@@ -256,5 +256,5 @@ def test_stores_of_every_earlier_version_open(folder, tmp_path):
         record = store.get(digest)
         assert record["schema"] == SCHEMA
         assert {key: record[key] for key in values} == restore_numbers(values)
-    report = Store(tmp_path / "new").merge(store.root)
+    report = merge(Store(tmp_path / "new"), store.root)
     assert len(report.copied) == list(expected["states"].values()).count("done")

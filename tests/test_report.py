@@ -12,9 +12,8 @@ import pytest
 
 from fyi_bench.errors import StoreError
 from fyi_bench.files import write_json, write_text
-from fyi_bench.present.figures.mosaic import mosaic, png_of
+from fyi_bench.present.images import mosaic, mosaics, png_of
 from fyi_bench.present.report import report_html, report_of_store
-from fyi_bench.present.report.images import mosaics
 from fyi_bench.store.spec import RunSpec
 from fyi_bench.store.store import Store
 from sample_records import (

@@ -9,8 +9,7 @@ from torch import nn
 from torch.nn import functional
 
 from fyi_bench.data import load_dataset, statistics, verify
-from fyi_bench.data.drawing import BODIES, ENDS, SIDE, Draws
-from fyi_bench.data.scenes import render
+from fyi_bench.data.scenes import BODIES, ENDS, SIDE, Draws, render
 from fyi_bench.data.sets.shapes import CLASSES, PER_CLASS, STATISTICS, draw_shapes
 from fyi_bench.rng import numpy_stream, stream
 

@@ -10,7 +10,7 @@ import torch
 from distill.expert_file import Trajectory
 from distill.experts import ExpertConfig, train_expert
 from distill.image_set import ImageSet
-from distill.method import METHODS
+from distill.methods import METHODS
 from distill.problem import Problem
 from distill.recipes import recipe
 from distill.spaces import NormalizedSpace, PixelSpace

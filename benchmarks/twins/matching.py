@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from benchmarks.twins.augment import augment
 from benchmarks.twins.network import PlainConvNet, plain_network
 from distill.engine import Deadline
-from distill.method import METHODS
+from distill.methods import METHODS
 from distill.methods.dc import DCConfig
 from distill.methods.dm import DMConfig
 from distill.problem import Problem

@@ -34,7 +34,8 @@ from torch import nn
 from distill.augment import Draw
 from distill.contracts import Context
 from distill.matching import class_mean_distance, discrimination_loss
-from distill.method import METHODS, MethodConfig, RecordedMethod
+from distill.method import MethodConfig, RecordedMethod
+from distill.methods import METHODS
 from distill.methods.dc import DC
 from fyi_bench.errors import UsageError
 
@@ -187,7 +188,7 @@ class Watch:
         return max(self.values) - min(self.values) if len(self.values) == WATCHED else unknown
 
     def full_spread(self, value: float) -> float:
-        """The same, 0 before there are 10."""
+        """Difference of the largest and the smallest of the last ones with this one, 0 before there are 10."""
         return self.spread(value, unknown=0.0)
 
 

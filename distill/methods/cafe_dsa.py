@@ -14,7 +14,7 @@ Run:    fyi-bench distill --method cafe-dsa --dataset cifar10 --ipc 10
 
 from __future__ import annotations
 
-from distill.method import METHODS
+from distill.methods import METHODS
 from distill.methods.cafe import CAFE
 
 

@@ -24,7 +24,8 @@ from torch import nn
 from distill.augment import Draw
 from distill.contracts import Context
 from distill.matching import class_mean_distance, spatial_attention
-from distill.method import METHODS, MethodConfig, RecordedMethod
+from distill.method import MethodConfig, RecordedMethod
+from distill.methods import METHODS
 from fyi_bench.errors import UsageError
 
 SCALE = 100.0  # both terms, in the published code

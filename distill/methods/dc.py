@@ -27,7 +27,8 @@ from distill.captured import Captured, upload
 from distill.class_gradients import class_gradients
 from distill.contracts import Context
 from distill.matching import GRADIENT_METRICS, MATRIX_METRICS
-from distill.method import METHODS, MethodConfig, RecordedMethod
+from distill.method import MethodConfig, RecordedMethod
+from distill.methods import METHODS
 from fyi_bench.registry import pick
 
 NORM_STATISTICS_IMAGES = 16  # real images a class that set batch-norm statistics before each matching

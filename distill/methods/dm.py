@@ -22,7 +22,8 @@ from torch import nn
 
 from distill.contracts import Context
 from distill.matching import distribution_distance
-from distill.method import METHODS, MethodConfig, RecordedMethod
+from distill.method import MethodConfig, RecordedMethod
+from distill.methods import METHODS
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ Run:    fyi-bench distill --method dsa --dataset cifar10 --ipc 10 --fyi
 
 from __future__ import annotations
 
-from distill.method import METHODS
+from distill.methods import METHODS
 from distill.methods.dc import DC
 
 

@@ -22,7 +22,7 @@ import torch
 from distill.contracts import Context
 from distill.experts import ExpertConfig
 from distill.gsam import GSAM
-from distill.method import METHODS
+from distill.methods import METHODS
 from distill.methods.mtt import MTT, MTTConfig
 
 

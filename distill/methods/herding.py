@@ -16,7 +16,7 @@ from __future__ import annotations
 import torch
 
 from distill import coresets
-from distill.method import METHODS
+from distill.methods import METHODS
 from distill.methods._coreset import FeatureCoreset
 
 

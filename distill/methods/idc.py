@@ -40,7 +40,8 @@ from distill.cutmix import draw_cutmix, mixed_loss, paste
 from distill.decode import decode, decoded_count
 from distill.initial import initial_images
 from distill.matching import TENSOR_METRICS, tensors_distance
-from distill.method import METHODS, MethodConfig, RecordedMethod
+from distill.method import MethodConfig, RecordedMethod
+from distill.methods import METHODS
 from distill.problem import Problem
 from fyi_bench.errors import UsageError
 from fyi_bench.registry import pick

@@ -30,7 +30,8 @@ from distill.contracts import Context
 from distill.expert_file import Trajectory
 from distill.experts import ExpertConfig
 from distill.fyi import Flip
-from distill.method import METHODS, Method, MethodConfig
+from distill.method import Method, MethodConfig
+from distill.methods import METHODS
 from distill.problem import Problem
 from distill.trajectory import GRADIENTS, FlatNetwork, StudentBatch, unrolled_loss
 from fyi_bench.errors import UsageError

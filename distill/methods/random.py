@@ -15,7 +15,8 @@ from __future__ import annotations
 import torch
 
 from distill.contracts import Context
-from distill.method import METHODS, Method
+from distill.method import Method
+from distill.methods import METHODS
 
 
 class Coreset(Method):

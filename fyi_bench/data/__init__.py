@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from fyi_bench.data.entry import DATASETS, DatasetEntry, Decoded, Source
+from fyi_bench.data.entry import DATASETS, DataFiles, DatasetEntry, Decoded
 from fyi_bench.data.load import load_dataset
 from fyi_bench.data.manage import DatasetRow, VerifyReport, get, list_datasets, verify
 from fyi_bench.data.real import RealDataset, describe, statistics
 
 __all__ = [
     "DATASETS",
+    "DataFiles",
     "DatasetEntry",
     "DatasetRow",
     "Decoded",
     "RealDataset",
-    "Source",
     "VerifyReport",
     "describe",
     "get",

@@ -1,4 +1,4 @@
-"""Data in the layouts torchvision downloads: CIFAR's python batches, SVHN's .mat files; and the download itself.
+"""Data in the layouts torchvision downloads: CIFAR's batches, SVHN's .mat files, MNIST's idx files; the download.
 
 CIFAR's batches are pickles. They are opened by torchvision only, after it has compared each with the published
 md5; a file that differs is refused before it is opened, so no foreign pickle is ever run.
@@ -7,10 +7,14 @@ md5; a file that differs is refused before it is opened, so no foreign pickle is
 from __future__ import annotations
 
 import contextlib
+import gzip
+import math
 import socket
+import struct
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,60 +22,45 @@ from typing import Any
 import numpy as np
 import torch
 
-from fyi_bench.data.entry import Decoded, Source, Split, places
+from fyi_bench.data.entry import DataFiles, Decoded, Split
 from fyi_bench.errors import DataError
 
+BOTH_SPLITS = ({"train": True}, {"train": False})
+_STEMS: dict[Split, str] = {"train": "train", "test": "t10k"}
+_LIMIT = 4 * 2**30  # bytes; an idx header that promises more is not believed
+_COPY = "Copy or download the file again."
 _AGAIN = "Copy the file again, or remove it and run `fyi-bench data get`."
 
 
 @dataclass(frozen=True)
-class CifarLayout:
-    """torchvision's folder of CIFAR batches; `dataset` is the name of its class."""
+class CifarBatches(DataFiles):
+    """torchvision's folder of CIFAR batches; `dataset` is the name of its class, `names` the file of class names."""
 
-    dataset: str
-    folder: str
-    batches: dict[Split, tuple[str, ...]]
-    names_file: str
-
-    @property
-    def looks_like(self) -> str:
-        return f"{self.folder}/"
-
-    def find(self, root: Path) -> Source | None:
-        found = places(root, (self.folder,))
-        return CifarSource(found[0], self) if found else None
-
-
-@dataclass(frozen=True)
-class CifarSource:
-    """One folder of CIFAR batches."""
-
-    where: Path
-    layout: CifarLayout
-    complete: bool = True
+    layout = "torchvision"
+    dataset: str = ""
+    train: tuple[str, ...] = ("train",)
+    test: tuple[str, ...] = ("test",)
+    names: str = "meta"
 
     def files(self, split: Split) -> list[Path]:
-        paths = [self.where / name for name in (*self.layout.batches[split], self.layout.names_file)]
+        paths = [self.folder / name for name in (*(self.train if split == "train" else self.test), self.names)]
         for path in paths:
             if not path.is_file():
                 raise DataError(f"{path} is absent.\n{_AGAIN}")
         return paths
 
-    def options(self) -> dict[str, Any]:
-        return {"layout": "torchvision"}
-
     def read(self, split: Split) -> Decoded:
         from search_space.torchvision_compat import torchvision
 
         self.files(split)
-        known = getattr(torchvision.datasets, self.layout.dataset)
+        known = getattr(torchvision.datasets, self.dataset)
         # a subclass that knows only this split's files, so that the other split is not opened, even to check it
         only = {"train_list": known.train_list, "test_list": []} if split == "train" else {"train_list": []}
         try:
-            loaded = type(self.layout.dataset, (known,), only)(self.where.parent, train=split == "train")
+            loaded = type(self.dataset, (known,), only)(self.folder.parent, train=split == "train")
         except RuntimeError as error:
             raise DataError(
-                f"A file of the {split} split in {self.where} is not the published one.\n{_AGAIN}"
+                f"A file of the {split} split in {self.folder} is not the published one.\n{_AGAIN}"
             ) from error
         images = torch.from_numpy(np.ascontiguousarray(loaded.data.transpose(0, 3, 1, 2)))
         names = tuple(loaded.classes)
@@ -79,37 +68,22 @@ class CifarSource:
 
 
 @dataclass(frozen=True)
-class MatLayout:
+class MatFiles(DataFiles):
     """SVHN: `train_32x32.mat` and `test_32x32.mat`."""
 
-    folders: tuple[str, ...]
+    layout, looks_like = "mat", "train_32x32.mat"
 
-    @property
-    def looks_like(self) -> str:
-        return "train_32x32.mat"
+    def places(self, root: Path) -> list[Path]:
+        return [root, *super().places(root)]
 
-    def find(self, root: Path) -> Source | None:
-        for folder in (root, *places(root, self.folders)):
-            if (folder / "train_32x32.mat").is_file():
-                return MatSource(folder)
-        return None
-
-
-@dataclass(frozen=True)
-class MatSource:
-    """The .mat files in one folder."""
-
-    where: Path
-    complete: bool = True
+    def lie_in(self, folder: Path) -> bool:
+        return (folder / "train_32x32.mat").is_file()
 
     def files(self, split: Split) -> list[Path]:
-        path = self.where / f"{split}_32x32.mat"
+        path = self.folder / f"{split}_32x32.mat"
         if not path.is_file():
             raise DataError(f"{path} is absent, and it holds the {split} set.\nCopy it there.")
         return [path]
-
-    def options(self) -> dict[str, Any]:
-        return {"layout": "mat"}
 
     def read(self, split: Split) -> Decoded:
         from scipy.io import loadmat
@@ -128,7 +102,68 @@ class MatSource:
         return Decoded(torch.from_numpy(pixels), digits, 10)
 
 
-def downloader(dataset: str, archive: str, *splits: dict[str, Any]) -> Callable[[Path], None]:
+@dataclass(frozen=True)
+class IdxFiles(DataFiles):
+    """`<root>/<folder>/train-images-idx3-ubyte[.gz]` and its three sisters: MNIST and Fashion-MNIST."""
+
+    layout = "idx"
+
+    @property
+    def looks_like(self) -> str:
+        return f"{self.folders[0]}/train-images-idx3-ubyte[.gz]"
+
+    def lie_in(self, folder: Path) -> bool:
+        return _existing(folder, "train-images-idx3-ubyte") is not None
+
+    def files(self, split: Split) -> list[Path]:
+        found = []
+        for name in (f"{_STEMS[split]}-images-idx3-ubyte", f"{_STEMS[split]}-labels-idx1-ubyte"):
+            path = _existing(self.folder, name)
+            if path is None:
+                raise DataError(f"{self.folder} has no {name}[.gz], which holds the {split} set.\nCopy it there.")
+            found.append(path)
+        return found
+
+    def read(self, split: Split) -> Decoded:
+        images_path, labels_path = self.files(split)
+        images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
+        if len(images) != len(labels):
+            raise DataError(f"{images_path} has {len(images)} images, {labels_path} {len(labels)} labels.\n{_COPY}")
+        if images.size == 0:
+            raise DataError(f"{images_path} holds no images.\n{_COPY}")
+        found = torch.from_numpy(labels.astype(np.int64))
+        return Decoded(torch.from_numpy(images).unsqueeze(1), found, int(labels.max()) + 1)
+
+
+def read_idx(path: Path, dimensions: int) -> np.ndarray:
+    """uint8 array of an idx file with this many dimensions; DataError for a wrong magic number or length."""
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rb") as handle:
+            head = handle.read(4 + 4 * dimensions)
+            if len(head) < 4 + 4 * dimensions or head[:4] != bytes([0, 0, 8, dimensions]):
+                raise DataError(
+                    f"{path} does not begin like an idx file of {dimensions}-dimensional bytes "
+                    f"(0x{head[:4].hex()}, not 0x000008{dimensions:02x}).\n{_COPY}"
+                )
+            shape = struct.unpack(f">{dimensions}I", head[4:])
+            wanted = math.prod(shape)
+            if wanted > _LIMIT:
+                raise DataError(f"{path} promises {wanted:,} bytes, more than any known set.\n{_COPY}")
+            data = handle.read(wanted + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path} cannot be read ({error}).\n{_COPY}") from error
+    if len(data) != wanted:
+        relation = "more than" if len(data) > wanted else f"{len(data):,} of"
+        raise DataError(f"{path} holds {relation} the {wanted:,} bytes its header promises.\n{_COPY}")
+    return np.frombuffer(bytearray(data), dtype=np.uint8).reshape(shape)
+
+
+def _existing(folder: Path, name: str) -> Path | None:
+    return next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
+
+
+def downloader(dataset: str, archive: str, splits: Sequence[dict[str, Any]] = BOTH_SPLITS) -> Callable[[Path], None]:
     """A function that lets torchvision's class `dataset` download into a folder, once for each set of arguments.
 
     Two processes that ask at once: one downloads, the other waits and finds the files. With the `archive` already

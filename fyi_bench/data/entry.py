@@ -1,16 +1,15 @@
-"""What a data set is to the harness: an entry with facts about it and the layouts it may have on disk.
+"""What a data set is to the harness: an entry with facts about it, and the ways its files may lie on disk.
 
-Adding one is one file in `fyi_bench/data/sets` (or an entry point of the group `fyi_bench.datasets`) that registers
-a `DatasetEntry`. A layout looks into a folder and returns a `Source` if the data is there; a source reads one
-split at a time, so that training never opens the test files.
+Adding one is one registration: a file in `fyi_bench/data/sets`, or an entry point of the group `fyi_bench.datasets`
+that names a `DatasetEntry`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -31,46 +30,77 @@ class Decoded:
     class_names: tuple[str, ...] = ()
 
 
-class Source(Protocol):
-    """Data found in one place. `complete` is False when parts of the train split are known to be absent."""
+@dataclass(frozen=True)
+class DataFiles:
+    """A way the files of a data set may lie on disk, in one of these folders; `where` is the one they were found in.
 
-    where: Path | None
-    complete: bool
+    One split is read at a time, so that training never opens the test files.
+    """
+
+    layout: ClassVar[str] = ""  # names it in the key of cached images
+    folders: tuple[str, ...] = ()
+    where: Path | None = field(default=None, kw_only=True)
+
+    @property
+    def folder(self) -> Path:
+        """The folder they were found in; ValueError before they were."""
+        if self.where is None:
+            raise ValueError(f"{self} was not found yet")
+        return self.where
+
+    @property
+    def looks_like(self) -> str:
+        """How messages describe what is looked for."""
+        return f"{self.folders[0]}/"
+
+    @property
+    def complete(self) -> bool:
+        """False when parts of the train split are known to be absent."""
+        return True
+
+    def find(self, root: Path) -> DataFiles | None:
+        """The files below this folder, or None."""
+        return next((replace(self, where=folder) for folder in self.places(root) if self.lie_in(folder)), None)
+
+    def places(self, root: Path) -> list[Path]:
+        """Folders that may hold the data: `root/name` for each name, and `root` where it is itself called so."""
+        below, parts = [root / name for name in self.folders], root.resolve().parts
+        own = [root for name in self.folders if parts[-len(Path(name).parts) :] == Path(name).parts]
+        return [folder for folder in (*below, *own) if folder.is_dir()]
+
+    def lie_in(self, folder: Path) -> bool:
+        """Whether an existing folder of the right name holds them."""
+        return True
 
     def files(self, split: Split) -> list[Path]:
         """The files this split is read from; DataError when the split is not there. Opens none of them."""
+        return []
 
     def options(self) -> dict[str, Any]:
         """Whatever else decides the pixels (a resize, a generator's version); JSON-able."""
+        return {"layout": self.layout}
 
     def read(self, split: Split) -> Decoded:
         """Decode the split; DataError naming the file that is wrong."""
-
-
-class Layout(Protocol):
-    """A way data may lie on disk; `looks_like` is how messages describe it."""
-
-    looks_like: str
-
-    def find(self, root: Path) -> Source | None:
-        """The source below this folder, or None."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class DatasetEntry:
     """A data set by name.
 
-    layouts: tried in order in each folder; a complete source wins over an incomplete one.
+    layouts: tried in order in each folder; complete files win over incomplete ones.
     statistics: channel constants by family (`dc`, and `mtt` where it differs); empty = measured on the train images.
     num_classes, size (side in pixels), train, test (published numbers of images): None where they depend on the files.
-    fixed: the source where nothing is searched: generated data, or a folder that was named.
+    fixed: the files where nothing is searched: generated data, or a folder that was named.
+    mirrored: every image counts once as it is and once mirrored, in both splits.
     download: fetches the data into a folder; `obtain` says what to do where there is no download.
     packed: glob of archives that users unpack themselves.
     at: makes the entry for `name:ARGUMENT` (as in `imagefolder:PATH`).
     """
 
     name: str
-    layouts: tuple[Layout, ...] = ()
+    layouts: tuple[DataFiles, ...] = ()
     statistics: Mapping[str, Statistics] = field(default_factory=dict)
     num_classes: int | None = None
     size: int | None = None
@@ -78,7 +108,8 @@ class DatasetEntry:
     train: int | None = None
     test: int | None = None
     class_names: tuple[str, ...] = ()
-    fixed: Source | None = None
+    fixed: DataFiles | None = None
+    mirrored: bool = False
     download: Callable[[Path], None] | None = None
     obtain: str = ""
     packed: str = ""
@@ -88,12 +119,6 @@ class DatasetEntry:
 DATASETS: Registry[DatasetEntry] = Registry(
     "data set", package="fyi_bench.data.sets", group="fyi_bench.datasets", base=DatasetEntry
 )
-
-
-def register(entry: DatasetEntry) -> DatasetEntry:
-    """Make an entry known by its name."""
-    DATASETS.register(entry.name, entry)
-    return entry
 
 
 def find_entry(name: str) -> DatasetEntry:
@@ -107,11 +132,3 @@ def find_entry(name: str) -> DatasetEntry:
     if not argument:
         raise DataError(f"'{head}' needs a path, as in '{head}:PATH'.\n{entry.obtain}")
     return entry.at(argument)
-
-
-def places(root: Path, names: tuple[str, ...]) -> list[Path]:
-    """Folders that may hold the data: `root/name` for each name, and `root` where it is itself called so."""
-    below = [root / name for name in names]
-    parts = root.resolve().parts
-    own = [root for name in names if parts[-len(Path(name).parts) :] == Path(name).parts]
-    return [folder for folder in (*below, *own) if folder.is_dir()]

@@ -13,8 +13,8 @@ import torch
 
 from distill.image_set import ImageSet
 from distill.spaces import PixelSpace
-from fyi_bench.data.cache import cache_folder, cached, fingerprint
-from fyi_bench.data.entry import DatasetEntry, Decoded, Source, Split, Statistics, find_entry
+from fyi_bench.data.cache import Contents, cache_folder, cached, fingerprint
+from fyi_bench.data.entry import DataFiles, DatasetEntry, Decoded, Split, Statistics, find_entry
 from fyi_bench.data.real import RealDataset, pixel_statistics
 from fyi_bench.errors import DataError
 
@@ -34,16 +34,20 @@ def load_dataset(name: str, root: str | Path | None = None, test: bool = True, *
     in a class. Images that are merely fewer than published are told in `.note`.
     """
     entry = find_entry(name)
-    source = locate(entry, root, download=download)
-    train, facts = _split(entry, source, "train")
-    held_out, test_facts = _split(entry, source, "test") if test else (None, {})
+    files = locate(entry, root, download=download)
+    train, facts = _split(entry, files, "train")
+    held_out, test_facts = _split(entry, files, "test") if test else (None, {})
     if held_out is not None and held_out.num_classes != train.num_classes:
         counts = f"{held_out.num_classes} classes in the test files, {train.num_classes} in the train files"
         raise DataError(f"{entry.name}: {counts}.\nThey belong to different sets: copy both again.")
     mean, std = _constants(entry, facts["measured"])
-    sums = {"train": facts.get("sha256", {}), "test": test_facts.get("sha256", {})}
-    where = str(source.where) if source.where else "built in"
-    return RealDataset(entry.name, train, held_out, mean, std, _note(entry, train, held_out), where, sums)
+    sums: dict[Split, Any] = {"train": facts.get("sha256", {}), "test": test_facts.get("sha256", {})}
+    return RealDataset(entry.name, train, held_out, mean, std, _note(entry, train, held_out), place(files), sums)
+
+
+def place(files: DataFiles) -> str:
+    """The folder of the files, or "built in"."""
+    return str(files.where) if files.where else "built in"
 
 
 def search_roots(root: str | Path | None) -> list[Path]:
@@ -59,31 +63,28 @@ def search_roots(root: str | Path | None) -> list[Path]:
     return [folder]
 
 
-def find_source(entry: DatasetEntry, roots: list[Path]) -> Source | None:
-    """The first complete source in these folders, else the first incomplete one, else None."""
-    found = [s for root in roots if root.is_dir() for layout in entry.layouts if (s := layout.find(root))]
-    return next((s for s in found if s.complete), found[0] if found else None)
+def find_files(entry: DatasetEntry, roots: list[Path]) -> DataFiles | None:
+    """The first complete files in these folders, else the first incomplete ones, else None."""
+    found = [f for root in roots if root.is_dir() for layout in entry.layouts if (f := layout.find(root))]
+    return next((f for f in found if f.complete), found[0] if found else None)
 
 
-def locate(entry: DatasetEntry, root: str | Path | None, download: bool = True) -> Source:
+def locate(entry: DatasetEntry, root: str | Path | None, download: bool = True) -> DataFiles:
     """Where the data of an entry is, downloading it if need be; DataError with what was looked for and where."""
     if entry.fixed is not None:
         return entry.fixed
-    roots = search_roots(root)
-    source = find_source(entry, roots)
-    if source is not None:
-        return source
-    reason = ""
-    if entry.download is not None and download:
+    roots, reason = search_roots(root), ""
+    files = find_files(entry, roots)
+    if files is None and entry.download is not None and download:
         _log.warning("%s is not in %s: downloading it", entry.name, " or ".join(map(str, roots)))
         try:
             entry.download(roots[-1])
-            source = find_source(entry, roots)
+            files = find_files(entry, roots)
         except DataError as error:
             reason = f" {str(error).splitlines()[0].rstrip('.')}."
-    if source is None:
+    if files is None:
         raise DataError(_not_found(entry, roots, reason))
-    return source
+    return files
 
 
 def _not_found(entry: DatasetEntry, roots: list[Path], reason: str) -> str:
@@ -98,29 +99,34 @@ def _not_found(entry: DatasetEntry, roots: list[Path], reason: str) -> str:
     )
 
 
-def _split(entry: DatasetEntry, source: Source, split: Split) -> tuple[ImageSet, Mapping[str, Any]]:
+def _split(entry: DatasetEntry, files: DataFiles, split: Split) -> tuple[ImageSet, Mapping[str, Any]]:
     """One split as an ImageSet, and the metadata of its cache file."""
 
-    def decode() -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        if source.where is not None:
-            _log.info("decoding the %s images of %s in %s, once", split, entry.name, source.where)
-        decoded = check_decoded(entry, source.read(split), f"The {split} split of {entry.name} ({source.where})")
+    def decode() -> Contents:
+        if files.where is not None:
+            _log.info("decoding the %s images of %s in %s, once", split, entry.name, files.where)
+        decoded = check_decoded(entry, files.read(split), f"The {split} split of {entry.name} ({files.where})")
+        images, labels = decoded.images, decoded.labels
+        if entry.mirrored:
+            images, labels = torch.cat([images, images.flip(-1)]), labels.repeat(2)
         facts = {"num_classes": decoded.num_classes, "class_names": list(decoded.class_names)}
-        facts["measured"] = [list(values) for values in pixel_statistics(decoded.images)]
-        return {"images": decoded.images, "labels": decoded.labels}, facts
+        facts["measured"] = [list(values) for values in pixel_statistics(images)]
+        return {"images": images, "labels": labels}, facts
 
-    key: dict[str, Any] = {"decoder": DECODER, "name": entry.name, "split": split, "options": source.options()}
-    if source.where is not None:
-        key["source"] = fingerprint(source.files(split), source.where)
+    options = files.options() | ({"mirrored": True} if entry.mirrored else {})
+    key: dict[str, Any] = {"decoder": DECODER, "name": entry.name, "split": split, "options": options}
+    if files.where is not None:
+        key["source"] = fingerprint(files.files(split), files.where)
     tensors, facts = cached(f"{entry.name}-{split}", key, decode)
-    provenance = {"data": entry.name, "split": split}
-    names = tuple(facts["class_names"])
-    return (
-        ImageSet(
-            tensors["images"], tensors["labels"], PixelSpace(), facts["num_classes"], names, provenance=provenance
-        ),
-        facts,
+    images = ImageSet(
+        tensors["images"],
+        tensors["labels"],
+        PixelSpace(),
+        facts["num_classes"],
+        tuple(facts["class_names"]),
+        provenance={"data": entry.name, "split": split},
     )
+    return images, facts
 
 
 def check_decoded(entry: DatasetEntry, decoded: Decoded, what: str) -> Decoded:
@@ -136,8 +142,8 @@ def check_decoded(entry: DatasetEntry, decoded: Decoded, what: str) -> Decoded:
         raise DataError(f"{what} has images of {sizes}.\n{other}")
     classes = len(decoded.class_names) or max(decoded.num_classes, entry.num_classes or 0)
     counts = torch.bincount(decoded.labels, minlength=classes)
-    if entry.num_classes and max(classes, len(counts)) > entry.num_classes:
-        raise DataError(f"{what} has {max(classes, len(counts))} classes, not {entry.num_classes}.\n{other}")
+    if entry.num_classes and len(counts) > entry.num_classes:
+        raise DataError(f"{what} has {len(counts)} classes, not {entry.num_classes}.\n{other}")
     if len(counts) > classes:
         raise DataError(
             f"{what} has the label {len(counts) - 1}, but names only {classes} classes.\nCopy the files again."

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from fyi_bench.data.entry import DATASETS, DatasetEntry, Source, find_entry
-from fyi_bench.data.load import find_source, load_dataset, locate, search_roots
-from fyi_bench.data.real import RealDataset, pixel_statistics
+from fyi_bench.data.entry import DATASETS, find_entry
+from fyi_bench.data.load import find_files, load_dataset, locate, place, search_roots
+from fyi_bench.data.real import RealDataset, image_digests, pixel_statistics
 
 # ImageNet's constants are used for its subsets too, so only a gross difference (other data, other scale) is a problem.
 _MEAN_TOLERANCE = 0.1
+_AS_LOADED = ("name", "where", "note", "size", "class_names", "train_digest", "test_digest", "digest", "mean", "std")
 
 
 @dataclass(frozen=True)
@@ -32,23 +30,17 @@ class DatasetRow:
 
 
 def list_datasets(root: str | Path | None = None) -> list[DatasetRow]:
-    """Every registered data set and whether it is here. Opens no image file and downloads nothing."""
-    roots = search_roots(root)
+    """Every usable data set and whether it is here. Opens no image file and downloads nothing."""
+    roots, (entries, _) = search_roots(root), DATASETS.usable()
     rows = []
-    for name in DATASETS:
-        entry = DATASETS.get(name)
-        source = entry.fixed or find_source(entry, roots)
-        found, state = _state(entry, source)
-        rows.append(
-            DatasetRow(name, entry.num_classes, entry.size, entry.channels, entry.train, entry.test, found, state)
-        )
+    for name, entry in entries.items():
+        files = entry.fixed or find_files(entry, roots)
+        state = "can be downloaded" if entry.download else entry.obtain
+        if files is not None:
+            state = "complete" if files.complete else "partial"
+        facts = (entry.num_classes, entry.size, entry.channels, entry.train, entry.test)
+        rows.append(DatasetRow(name, *facts, place(files) if files else "", state))
     return rows
-
-
-def _state(entry: DatasetEntry, source: Source | None) -> tuple[str, str]:
-    if source is None:
-        return "", "can be downloaded" if entry.download else entry.obtain
-    return _where(source), "complete" if source.complete else "partial"
 
 
 @dataclass(frozen=True)
@@ -103,23 +95,15 @@ def verify(name: str, root: str | Path | None = None) -> VerifyReport:
     """Load both splits (decoded where they are not cached) and measure them. DataError for absent or broken data."""
     data = load_dataset(name, root, download=False)
     pixel_mean, pixel_std = pixel_statistics(data.train.images)
+    known = set(image_digests(data.train.images))
     return VerifyReport(
-        name=data.name,
-        where=data.where,
-        note=data.note,
-        size=data.size,
-        class_names=data.class_names,
+        **{fact: getattr(data, fact) for fact in _AS_LOADED},
         train_counts=tuple(data.train.counts.tolist()),
         test_counts=tuple(data.test.counts.tolist()),
-        train_digest=data.train_digest,
-        test_digest=data.test_digest,
-        digest=data.digest,
         pixel_mean=pixel_mean,
         pixel_std=pixel_std,
-        mean=data.mean,
-        std=data.std,
-        shared=_shared_images(data.train.images, data.test.images),
-        problems=tuple(_problems(data, pixel_mean, pixel_std)),
+        shared=sum(image in known for image in image_digests(data.test.images)),
+        problems=tuple(_problems(data, pixel_mean)),
     )
 
 
@@ -129,19 +113,13 @@ def get(name: str, root: str | Path | None = None) -> str:
     `root` is made if need be. Raises DataError where there is no download or it fails.
     """
     entry = find_entry(name)
-    if entry.fixed is not None:
-        return _where(entry.fixed)
-    if root is not None:
+    if entry.fixed is None and root is not None:
         Path(root).expanduser().mkdir(parents=True, exist_ok=True)
-    source = find_source(entry, search_roots(root))
-    if source is not None and not source.complete and entry.download is not None:
+    files = entry.fixed or find_files(entry, search_roots(root))
+    if files is not None and not files.complete and entry.download is not None:
         entry.download(search_roots(root)[-1])
-        source = None
-    return _where(source or locate(entry, root))
-
-
-def _where(source: Source) -> str:
-    return str(source.where) if source.where else "built in"
+        files = None
+    return place(files or locate(entry, root))
 
 
 def _spread(counts: tuple[int, ...]) -> str:
@@ -154,21 +132,11 @@ def _decimals(values: tuple[float, ...]) -> str:
     return " ".join(f"{value:.4f}" for value in values)
 
 
-def _problems(data: RealDataset, pixel_mean: tuple[float, ...], pixel_std: tuple[float, ...]) -> list[str]:
+def _problems(data: RealDataset, pixel_mean: tuple[float, ...]) -> list[str]:
     found = []
     distance = max(abs(a - b) for a, b in zip(pixel_mean, data.mean))
     if distance > _MEAN_TOLERANCE:
         found.append(f"the mean of the train pixels is {distance:.3f} away from the constants of {data.name}")
-    if not bool((torch.tensor(data.std) > 0).all()):
+    if min(data.std) <= 0:
         found.append("a channel has no contrast")
     return found
-
-
-def _shared_images(train: torch.Tensor, test: torch.Tensor) -> int:
-    known = set(_image_hashes(train))
-    return sum(image in known for image in _image_hashes(test))
-
-
-def _image_hashes(images: torch.Tensor) -> list[bytes]:
-    flat = images.contiguous().reshape(len(images), -1).numpy()
-    return [hashlib.blake2b(memoryview(row), digest_size=16).digest() for row in flat]

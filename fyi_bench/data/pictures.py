@@ -1,4 +1,9 @@
-"""Encoded images (PNG, JPEG, WebP …) to one uint8 tensor, with errors that name the image at fault."""
+"""Encoded images (PNG, JPEG, WebP …), and folders of them with a sub-folder a class, as uint8 tensors.
+
+Folders are `train/<class>/…` and `test/<class>/…` (or `val/`), as torchvision's ImageFolder reads them. Classes are
+the sub-folders of `train/` in alphabetical order unless a list is given; pictures may lie deeper
+(`train/<class>/images/…`). Order is that of the names, never of the file system.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +11,141 @@ import io
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
+from fyi_bench.data.entry import DataFiles, Decoded, Split
 from fyi_bench.errors import DataError
 
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
+TEST_NAMES = ("test", "val", "valid", "validation")
 _MODES = {1: "L", 3: "RGB"}
 _CHUNK = 256
+_SAME_SIZE = "Bring all to one square size first, or ask for imagefolder:PATH@64 to have them resized and cropped."
+
+
+@dataclass(frozen=True)
+class PictureFolder(DataFiles):
+    """`<root>/<folder>/train/<class>/…` and a test split.
+
+    classes: (sub-folder, name) of each class, in order; empty = all sub-folders. resize: as in `decode_images`.
+    annotations: the list of a test split whose pictures lie in one folder, relative to the data (Tiny-ImageNet).
+    words: a file of `sub-folder<TAB>name` lines with readable class names.
+    """
+
+    layout = "folder"
+    test_names: tuple[str, ...] = TEST_NAMES
+    classes: tuple[tuple[str, str], ...] = ()
+    resize: int | None = None
+    annotations: str = ""
+    words: str = ""
+
+    @property
+    def looks_like(self) -> str:
+        return f"{self.folders[0]}/train/{self.classes[0][0] if self.classes else '<class>'}/"
+
+    def lie_in(self, folder: Path) -> bool:
+        return (folder / "train").is_dir() and all((folder / "train" / name).is_dir() for name, _ in self.classes)
+
+    def files(self, split: Split) -> list[Path]:
+        return [path for path, _ in self._listing(split)]
+
+    def options(self) -> dict[str, Any]:
+        return {**super().options(), "resize": self.resize, "classes": [name for name, _ in self.classes]}
+
+    def read(self, split: Split) -> Decoded:
+        paths, labels = zip(*self._listing(split), strict=True)
+        images = decode_images(paths, lambda i: str(paths[i]), 3, self.resize, hint=_SAME_SIZE)
+        return Decoded(images, torch.tensor(labels, dtype=torch.int64), len(self._class_folders()), self._names())
+
+    def _class_folders(self) -> list[str]:
+        found = [name for name, _ in self.classes] or subfolders(self.folder / "train")
+        if not found:
+            raise DataError(f"{self.folder / 'train'} has no sub-folders.\nIt needs one folder of pictures a class.")
+        return found
+
+    def _names(self) -> tuple[str, ...]:
+        words, table = self.folder / self.words, dict(self.classes)
+        if self.words and words.is_file():
+            lines = (line.split("\t", 1) for line in words.read_text(encoding="utf-8", errors="replace").splitlines())
+            table |= {parts[0]: parts[1].split(",")[0].strip() for parts in lines if len(parts) == 2}
+        return tuple(table.get(name, name) for name in self._class_folders())
+
+    def _listing(self, split: Split) -> list[tuple[Path, int]]:
+        """(picture, label) of the split, class after class; DataError for classes without pictures."""
+        classes = self._class_folders()
+        folder = self.folder / "train" if split == "train" else self._test_folder()
+        listed = bool(self.annotations) and (self.folder / self.annotations).is_file()
+        if split == "test" and listed and not any((folder / name).is_dir() for name in classes):
+            listing = self._annotated(classes)
+        else:
+            others = [] if self.classes else sorted(set(subfolders(folder)) - set(classes))
+            for name in others:
+                if pictures_in(folder / name):
+                    raise DataError(
+                        f"{folder} has the class {name}, which train/ has not.\nName classes alike in both."
+                    )
+            listing = [(path, label) for label, name in enumerate(classes) for path in pictures_in(folder / name)]
+        present = {label for _, label in listing}
+        empty = [name for label, name in enumerate(classes) if label not in present]
+        if empty:
+            more = f" and {len(empty) - 5} more" if len(empty) > 5 else ""
+            raise DataError(
+                f"{folder} has no pictures of the class {', '.join(empty[:5])}{more}.\n"
+                f"Add some ({', '.join(SUFFIXES[:4])} …), or remove the class everywhere."
+            )
+        return listing
+
+    def _test_folder(self) -> Path:
+        found = next((self.folder / name for name in self.test_names if (self.folder / name).is_dir()), None)
+        if found is None:
+            names = " or ".join(f"{name}/" for name in self.test_names[:2])
+            raise DataError(
+                f"{self.folder} has train/ but no {names}.\nPut the held-out pictures there, a folder a class."
+            )
+        return found
+
+    def _annotated(self, classes: list[str]) -> list[tuple[Path, int]]:
+        """Rows of `val_annotations.txt`: picture, class folder, and a box that is not used."""
+        path, labels = self.folder / self.annotations, {name: label for label, name in enumerate(classes)}
+        listing = []
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+            parts = line.split("\t")
+            if len(parts) < 2 or parts[1] not in labels:
+                raise DataError(f"Line {number} of {path} names no class of train/.\nCopy that file again.")
+            listing.append((path.parent / "images" / parts[0], labels[parts[1]]))
+        return sorted(listing, key=lambda item: (item[1], item[0]))
+
+
+def folder_at(argument: str) -> PictureFolder:
+    """The folder of `PATH` or `PATH@SIZE`; DataError where PATH is not a folder with train/."""
+    path, at, size = argument.rpartition("@")
+    if not at or not size.isdigit() or Path(argument).is_dir():
+        path, size = argument, ""
+    folder = Path(path).expanduser()
+    if not (folder / "train").is_dir():
+        what = "is not a folder" if not folder.is_dir() else "has no sub-folder train/"
+        raise DataError(f"{folder} {what}.\nIt needs train/<class>/*.png and test/<class>/*.png (or val/).")
+    folder = folder.resolve()
+    return PictureFolder((folder.name,), resize=int(size) if size else None, where=folder)
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Names of the folders in a folder, sorted, hidden ones left out."""
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_dir() and not entry.name.startswith("."))
+
+
+def pictures_in(folder: Path) -> list[Path]:
+    """Pictures in a folder and below it, sorted, hidden ones left out."""
+    found = []
+    for parent, inner, names in os.walk(folder):
+        inner[:] = [name for name in inner if not name.startswith(".")]
+        found += [Path(parent, n) for n in names if n.lower().endswith(SUFFIXES) and not n.startswith(".")]
+    return sorted(found)
 
 
 def decode_images(
@@ -59,22 +190,17 @@ def _decode(blob: bytes | Path, name: str, channels: int, resize: int | None) ->
 
     try:
         with Image.open(blob if isinstance(blob, Path) else io.BytesIO(blob)) as picture:
-            picture = picture.convert(_MODES[channels])
-            if resize is not None:
-                picture = _crop(picture, resize)
-            return np.asarray(picture, dtype=np.uint8).reshape(picture.height, picture.width, channels)
+            image = picture.convert(_MODES[channels])
+        if resize is not None:
+            scale = resize / min(image.size)
+            width, height = (max(resize, round(length * scale)) for length in image.size)
+            left, top = (width - resize) // 2, (height - resize) // 2
+            larger = image.resize((width, height), Image.Resampling.BILINEAR)
+            image = larger.crop((left, top, left + resize, top + resize))
+        return np.asarray(image, dtype=np.uint8).reshape(image.height, image.width, channels)
     except Exception as error:  # Pillow's decoders raise whatever the damaged bytes led them to
         cause = "not in a known format" if isinstance(error, UnidentifiedImageError) else error
         raise DataError(f"{name} is not an image that can be decoded ({cause}).\nReplace or remove it.") from error
-
-
-def _crop(picture, side: int):
-    from PIL import Image
-
-    scale = side / min(picture.size)
-    size = tuple(max(side, round(length * scale)) for length in picture.size)
-    left, top = (size[0] - side) // 2, (size[1] - side) // 2
-    return picture.resize(size, Image.Resampling.BILINEAR).crop((left, top, left + side, top + side))
 
 
 def _check_memory(count: int, nbytes: int, hint: str) -> None:

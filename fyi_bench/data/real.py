@@ -18,33 +18,12 @@ from fyi_bench.files import digest_of
 FAMILIES = ("dc", "mtt")
 
 
-class _TestSplit:
-    """The field `test`: reading it where the test images were not loaded is an error, not None.
-
-    A strict run asks for `load_dataset(..., test=False)`, and then nothing can reach the test set by accident.
-    """
-
-    def __get__(self, dataset: RealDataset | None, owner: type) -> ImageSet:
-        if dataset is None:
-            raise AttributeError("test")  # tells dataclass that the field has no default
-        loaded = dataset.__dict__["test"]
-        if loaded is None:
-            raise DataError(
-                f"The test images of {dataset.name} were not loaded (test=False), and something asked for them.\n"
-                "Nothing may be chosen on the test set: load with test=True only to report the last result."
-            )
-        return loaded
-
-    def __set__(self, dataset: RealDataset, value: ImageSet | None) -> None:
-        dataset.__dict__["test"] = value
-
-
 @dataclass(frozen=True, eq=False, repr=False)
 class RealDataset:
     """Real images with labels, train and test.
 
-    train, test: uint8 images [N, channels, size, size] in pixel space, int64 labels; `test` may be given as None,
-    and then reading it raises DataError.
+    train, held_out: uint8 images [N, channels, size, size] in pixel space, int64 labels; without held-out images (None)
+    reading `test` raises DataError.
     mean, std: per channel of pixels in [0, 1], the constants of the DC family; `space` normalises with them.
     note: what is missing of the published set ("25,000 of 50,000 train images"), or empty; belongs in records.
     where: the folder the data came from, or "built in".
@@ -53,7 +32,7 @@ class RealDataset:
 
     name: str
     train: ImageSet
-    test: ImageSet = _TestSplit()  # type: ignore[assignment]  # the descriptor; the field has no default
+    held_out: ImageSet | None
     mean: tuple[float, ...]
     std: tuple[float, ...]
     note: str = ""
@@ -68,7 +47,17 @@ class RealDataset:
     @property
     def has_test(self) -> bool:
         """Whether the test images were loaded."""
-        return self.__dict__["test"] is not None
+        return self.held_out is not None
+
+    @property
+    def test(self) -> ImageSet:
+        """The test images. Raises DataError where they were not loaded, so that nothing can reach them by accident."""
+        if self.held_out is None:
+            raise DataError(
+                f"The test images of {self.name} were not loaded (test=False), and something asked for them.\n"
+                "Nothing may be chosen on the test set: load with test=True only to report the last result."
+            )
+        return self.held_out
 
     @property
     def space(self) -> NormalizedSpace:
@@ -122,16 +111,14 @@ def statistics(dataset: str | RealDataset, family: str = "dc") -> Statistics:
     """
     if family not in FAMILIES:
         raise UnknownNameError("family of channel statistics", family, FAMILIES)
-    name = dataset if isinstance(dataset, str) else dataset.name
     if isinstance(dataset, RealDataset):
-        own: Statistics | None = (dataset.mean, dataset.std)
-        published = {} if family == "dc" else _published(name)
-    else:
-        own, published = None, find_entry(name).statistics
-    found = published.get(family) or own or published.get("dc")
+        own = (dataset.mean, dataset.std)
+        return own if family == "dc" else _published(dataset.name).get(family, own)
+    published = find_entry(dataset).statistics
+    found = published.get(family) or published.get("dc")
     if found is None:
         raise DataError(
-            f"There are no published channel statistics for '{name}'.\nLoad the data: they are then measured."
+            f"There are no published channel statistics for '{dataset}'.\nLoad the data: they are then measured."
         )
     return found
 
@@ -165,6 +152,12 @@ def describe(dataset: RealDataset) -> dict[str, Any]:
     return facts | {"num_classes": dataset.num_classes, "size": dataset.size, "note": dataset.note}
 
 
+def image_digests(images: torch.Tensor) -> list[bytes]:
+    """A digest of each image's own bytes: equal for images that are equal in every value."""
+    rows = images.contiguous().flatten(1).view(torch.uint8).numpy()
+    return [hashlib.blake2b(memoryview(row), digest_size=16).digest() for row in rows]
+
+
 def _sha256(tensor: torch.Tensor) -> str:
     flat = tensor.detach().cpu().contiguous().reshape(-1)
-    return hashlib.sha256(memoryview(flat.view(torch.uint8).numpy())).hexdigest()
+    return hashlib.sha256(flat.view(torch.uint8).numpy().data).hexdigest()

@@ -5,16 +5,26 @@ differ, and which end lies left says nothing about the class. The whole scene, l
 occluders included, is mirrored for half of the pictures: the distribution of each class is its own mirror image
 (bilateral equivalence holds by construction). Colours of body, ends and place lean a little towards the class, as
 they do in photographs, so that averages over few images are not blank.
+
+The pictures, and with them the digest of the data set, depend on neither processor, thread count nor library version:
+only +, -, *, /, sqrt, floor, min, max and abs of float32 arrays are used (IEEE rounds each of them correctly; no sums
+over an axis, no sin, exp or matrix product), and raw words of a counter-seeded generator.
+Coordinates are pixels, x to the right, y downward; a distance is negative inside.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from fyi_bench.data.drawing import BODIES, ENDS, REACH, SIDE, Draws, f32
-
+SIDE = 32  # pictures are SIDE x SIDE
+REACH = 8.0  # from the middle of an object to the middle of its end pieces
+END = 4.4  # radius of an end piece
+LENGTH, HEIGHT = 7.5, 4.2  # half axes of a body
+Field = Callable[[np.ndarray, np.ndarray], np.ndarray]
+f32 = np.float32
 SHIFT_X, SHIFT_Y = 2.5, 5.0  # pixels
 SCALE = (0.8, 1.08)
 HALF_TURN = 0.13  # tangent of half the largest rotation: +-14.8 degrees
@@ -26,6 +36,89 @@ NOISE = (0.01, 0.05)
 _TINTS = np.array([[1, -0.5, -0.5], [-0.5, 1, -0.5], [-0.5, -0.5, 1], [0.6, 0.6, -1], [-0.8, 0.4, 0.4]], f32)
 _AXIS = np.arange(SIDE, dtype=f32) - f32((SIDE - 1) / 2)
 _X, _Y = _AXIS[None, None, :], _AXIS[None, :, None]
+
+
+class Draws:
+    """Uniform and bell-shaped numbers for a batch of pictures, one row a picture.
+
+    Taken from raw 64-bit words, because the words of a bit generator are promised to stay the same across numpy
+    versions and the methods built on them are not.
+    """
+
+    def __init__(self, generator: np.random.Generator, rows: int):
+        self._bits, self.rows = generator.bit_generator, rows
+
+    def uniform(self, low: float = 0.0, high: float = 1.0, shape: tuple[int, ...] = (1, 1)) -> np.ndarray:
+        """float32 [rows, *shape] in [low, high): the 24 upper bits of a word each."""
+        unit = (self._words(shape) >> np.uint64(40)).astype(f32) * f32(2.0**-24)
+        return f32(low) + unit * f32(high - low)
+
+    def coin(self, probability: float = 0.5) -> np.ndarray:
+        """bool [rows, 1, 1], true with this probability."""
+        return self.uniform() < f32(probability)
+
+    def bell(self, shape: tuple[int, ...]) -> np.ndarray:
+        """float32 [rows, *shape] with mean 0 and variance 1, bounded by 3.5: the sum of four uniform bytes."""
+        words = self._words(shape).astype("<u8", copy=False)
+        octets = words.view(np.uint8).reshape(self.rows, *shape, 8)[..., :4].astype(np.int32)
+        total = octets[..., 0] + octets[..., 1] + octets[..., 2] + octets[..., 3] - 510
+        return total.astype(f32) * f32(1 / 147.8)
+
+    def _words(self, shape: tuple[int, ...]) -> np.ndarray:
+        count = self.rows * int(np.prod(shape))
+        return self._bits.random_raw(count).reshape(self.rows, *shape)
+
+
+def _bar(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.maximum(np.abs(x) - f32(LENGTH), np.abs(y) - f32(0.42 * HEIGHT))
+
+
+def _ellipse(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    u, v = x * f32(1 / LENGTH), y * f32(1 / HEIGHT)
+    return (np.sqrt(u * u + v * v) - 1) * f32(HEIGHT)
+
+
+def _diamond(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return (np.abs(x) * f32(1 / LENGTH) + np.abs(y) * f32(0.8 / HEIGHT) - 1) * f32(HEIGHT)
+
+
+def _bow_tie(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    slope = np.abs(y) - np.abs(x) * f32(HEIGHT / LENGTH) - f32(0.6)
+    return np.maximum(np.abs(x) - f32(LENGTH), slope * f32(0.87))
+
+
+def _beads(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    along = np.minimum(np.abs(x), np.abs(np.abs(x) - 5))
+    thread = np.maximum(np.abs(x) - f32(LENGTH), np.abs(y) - f32(0.5))
+    return np.minimum(np.sqrt(along * along + y * y) - f32(2.5), thread)
+
+
+def _disc(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.sqrt(x * x + y * y) - f32(0.85 * END)
+
+
+def _ring(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.abs(np.sqrt(x * x + y * y) - f32(0.8 * END)) - f32(0.22 * END)
+
+
+def _arrow(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    sides = f32(0.6) * x + f32(0.8) * np.abs(y) - f32(0.55 * END)
+    return np.maximum(sides, -x - f32(0.5 * END))
+
+
+def _fork(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    prongs = np.maximum(np.abs(x) - f32(END), np.abs(np.abs(y) - f32(0.75 * END)) - f32(0.22 * END))
+    base = np.maximum(np.abs(x + f32(0.8 * END)) - f32(0.2 * END), np.abs(y) - f32(0.9 * END))
+    return np.minimum(prongs, base)
+
+
+def _tee(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return np.maximum(np.abs(x) - f32(0.3 * END), np.abs(y) - f32(1.25 * END))
+
+
+# Bodies are symmetric under x -> -x; an end piece has its outward side at positive x.
+BODIES: dict[str, Field] = {"bar": _bar, "ellipse": _ellipse, "diamond": _diamond, "bowtie": _bow_tie, "beads": _beads}
+ENDS: dict[str, Field] = {"disc": _disc, "arrow": _arrow, "fork": _fork, "tee": _tee, "ring": _ring}
 
 
 @dataclass(frozen=True)

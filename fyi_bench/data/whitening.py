@@ -5,21 +5,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from distill.spaces import Space
+from distill.zca import ZCASpace, fit
+from fyi_bench.data.load import load_dataset
+from fyi_bench.data.real import RealDataset
 from fyi_bench.errors import DataError, FyiBenchError
-
-if TYPE_CHECKING:
-    from distill.spaces import Space
-    from distill.zca import ZCASpace
-    from fyi_bench.data import RealDataset
 
 
 def zca_space(data: RealDataset) -> ZCASpace:
     """The ZCA space of a data set's train images; nothing is computed yet."""
-    from distill.zca import ZCASpace
-
     return ZCASpace(data.name, data.train_digest, data.train.shape)
 
 
@@ -29,8 +26,6 @@ def ready(space: Space, data: Callable[[str], RealDataset]) -> Space:
     data(name) gives a real data set, of which only the train images are read. Raises DataError where that data set is
     another one than the space was made from.
     """
-    from distill.zca import ZCASpace, fit
-
     if not isinstance(space, ZCASpace) or _usable(space):
         return space
     real = data(space.dataset)
@@ -52,8 +47,6 @@ def _usable(space: ZCASpace) -> bool:
 
 
 def _main(name: str, root: str | None = None) -> None:
-    from fyi_bench.data import load_dataset
-
     data = load_dataset(name, root, test=False)
     space = zca_space(data)
     ready(space, lambda _: data)
@@ -61,8 +54,6 @@ def _main(name: str, root: str | None = None) -> None:
 
 
 if __name__ == "__main__":
-    import sys
-
     if not 2 <= len(sys.argv) <= 3:
         raise SystemExit("usage: python -m fyi_bench.data.whitening DATASET [DATA_ROOT]")
     try:

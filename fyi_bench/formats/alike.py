@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 
 from distill.image_set import ImageSet
+from fyi_bench.data.real import image_digests
 
 NEAR = 0.99  # correlation of two images from which they count as nearly the same
 EXAMPLES = 5
@@ -62,8 +62,8 @@ def find_duplicates(s: ImageSet, near: float = NEAR) -> dict[str, Any] | None:
 def _places(images: torch.Tensor) -> dict[bytes, list[int]]:
     """Digest of an image -> where it is."""
     found: dict[bytes, list[int]] = {}
-    for i, row in enumerate(images.contiguous().flatten(1).view(torch.uint8).numpy()):
-        found.setdefault(hashlib.blake2b(memoryview(row), digest_size=16).digest(), []).append(i)
+    for i, digest in enumerate(image_digests(images)):
+        found.setdefault(digest, []).append(i)
     return found
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -17,6 +17,9 @@ from fyi_bench.data.real import statistics
 from fyi_bench.errors import UsageError
 from fyi_bench.files import write_bytes
 from fyi_bench.formats.base import Format, Imported, named_format
+
+if TYPE_CHECKING:
+    from downstream.continual import TensorImages
 
 _LEVELS = 255
 _WHITENED = ("zca", "whitened")
@@ -106,7 +109,7 @@ def _expected(s: ImageSet, chosen: Format) -> Space:
 def _dataset_name(s: ImageSet) -> str:
     """The public data set a set was made from, by its provenance or by its constants and classes, or ''."""
     told = s.provenance.get("dataset")
-    entries = {name: DATASETS.get(name) for name in DATASETS}
+    entries, _ = DATASETS.usable()
     if told in entries:
         return told if entries[told].statistics else ""
     fitting = (name for name, e in entries.items() if e.statistics and e.num_classes == s.num_classes)
@@ -148,24 +151,11 @@ def png(levels: torch.Tensor) -> bytes:
     return buffer.getvalue()
 
 
-class SetDataset(torch.utils.data.Dataset):
-    """Items (float32 image [ch, H, W], int label); `targets` lists the labels, soft ones by their largest entry."""
-
-    def __init__(self, image_set: ImageSet, space: Space | None = None):
-        self.images = image_set.batch(slice(None), space)
-        self.targets: list[int] = image_set.hard_labels.tolist()
-        self.classes = list(image_set.class_names)
-
-    def __len__(self) -> int:
-        return len(self.targets)
-
-    def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
-        return self.images[index], self.targets[index]
-
-
-def to_torch_dataset(image_set: ImageSet, space: Space | None = None) -> SetDataset:
+def to_torch_dataset(image_set: ImageSet, space: Space | None = None) -> TensorImages:
     """The set as a torch dataset, in `space` (default: its own; uint8 images as floats). Tiles are enlarged.
 
-    Avalanche takes it as it is: `targets` are int.
+    Items are (float32 image [ch, H, W], int label); `targets` lists the labels, soft ones by their largest entry.
     """
-    return SetDataset(decoded(image_set), space)
+    from downstream.continual import TensorImages
+
+    return TensorImages(image_set, space or image_set.space)

@@ -7,12 +7,13 @@ import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from fyi_bench.errors import DataError
 from fyi_bench.files import sha256_file
 from fyi_bench.formats.opening import DAMAGED, LEGACY_MAGIC, check_size, first_line, load_npy, load_npz, load_torch
 
+T = TypeVar("T")
 FOLDER, UNKNOWN = "folder", "unknown"
 _HEAD = 512
 _LISTED = 100  # files whose digests are kept in the provenance
@@ -74,10 +75,11 @@ class InputFiles:
         matching = [n for n in (self.names if self.kind == FOLDER else [self.name]) if re.fullmatch(pattern, n)]
         return matching[0] if len(matching) == 1 else ""
 
-    def need(self, condition: Any, what: str, hint: str = "Name another format, or none.") -> None:
-        """DataError saying that this is not what the format that was named needs, unless the condition holds."""
-        if not condition:
+    def need(self, found: T | None, what: str, hint: str = "Name another format, or none.") -> T:
+        """What was found; where that is nothing, DataError saying that this is not what the named format needs."""
+        if not found:
             raise DataError(f"{self.path} is not {what}.\n{hint}")
+        return found
 
     def content(self, name: str = "") -> Any:
         """Parsed content of a file of the folder (default: the one that was named), read once.

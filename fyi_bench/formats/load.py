@@ -47,7 +47,7 @@ def load_set(path: str | Path, *, format: str | None = None, **facts: Any) -> Im
     raw = chosen.read(files, options)
     raw.guesses = guesses + raw.guesses
     try:
-        return _own(chosen, raw, options) if raw.finished else _assemble(files, chosen, raw, options)
+        return _own(raw.finished, chosen, raw, options) if raw.finished else _assemble(files, chosen, raw, options)
     except DataError as error:
         text = str(error)
         raise DataError(text if str(files.path) in text else f"{files.path}: {text}") from error
@@ -96,9 +96,9 @@ def _shown(value: Any, depth: int = 3) -> str:
     return f"a {type(value).__name__}"
 
 
-def _own(chosen: Format, raw: Raw, options: Options) -> Imported:
+def _own(image_set: ImageSet, chosen: Format, raw: Raw, options: Options) -> Imported:
     """A set that carries all its facts: whatever the caller states must agree with it."""
-    image_set, nothing = raw.finished, Options()
+    nothing = Options()
     for name in ("ipc", "factor", "lr"):
         said, value = getattr(options, name), getattr(image_set, name)
         if said is not None and said != value:
@@ -120,7 +120,7 @@ def _assemble(files: InputFiles, chosen: Format, raw: Raw, options: Options) -> 
     if labels is None:
         labels = class_major(count, per_class, origin.num_classes)
     num_classes = raw.num_classes or origin.num_classes or labels.classes
-    names = raw.class_names or (origin.entry.class_names if origin.name else ())
+    names = raw.class_names or (origin.entry.class_names if origin.entry and origin.sure else ())
     check_classes(labels, num_classes, names, options.ipc)
     draft = ImageSet(
         pixels.images, labels.labels, PixelSpace(), num_classes, names if len(names) == num_classes else ()

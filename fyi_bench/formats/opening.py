@@ -1,4 +1,4 @@
-"""Files of tensors (.pt, .npz, .npy), opened so that nothing in them can run and nothing can fill the memory.
+"""Files of tensors and pictures, opened so that nothing in them can run and nothing can fill the memory.
 
 What `torch.save` wrote passes three fences: the zip directory is checked against a size budget before anything is
 unpacked; the pickle inside is read as text (`pickle_scan`); then torch's restricted reader loads it, with plain
@@ -14,8 +14,9 @@ import mmap
 import re
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 import torch
@@ -31,6 +32,8 @@ _LEGACY_PICKLES = 5  # magic number, version, facts about the machine, the objec
 _MAX_PICKLE = 64 * 2**20
 _MAX_ENTRIES = 100_000
 _PART = 2**20
+_MAX_SIDE = 4096
+_GREY_MODES = {"1", "L", "LA", "I", "I;16"}
 _BROKEN = (zipfile.BadZipFile, zlib.error, ValueError, KeyError, EOFError, OSError, RuntimeError, SyntaxError)
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
@@ -57,6 +60,25 @@ def first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")[:200]
 
 
+def check_pictures(blobs: Sequence[Path | bytes], names: Sequence[object], budget: int) -> int:
+    """The number of channels of these pictures (1 if all are grey). DataError where one or all are too large."""
+    from PIL import Image
+
+    total, modes = 0, set()
+    for blob, name in zip(blobs, names, strict=True):
+        try:
+            with Image.open(blob if isinstance(blob, Path) else io.BytesIO(blob)) as picture:
+                (width, height), mode = picture.size, picture.mode
+        except Exception as error:  # Pillow raises whatever the damaged bytes led it to
+            raise DataError(f"{name} is not a picture ({first_line(error)}).\nReplace or remove it.") from error
+        if max(width, height) > _MAX_SIDE:
+            raise DataError(f"{name} is {width}x{height} pixels; up to {_MAX_SIDE} a side are read.\nCheck the file.")
+        modes.add(mode)
+        total += width * height * 3
+        check_size(Path(str(name)), total, budget)
+    return 1 if modes <= _GREY_MODES else 3
+
+
 def load_npy(path: Path, budget: int) -> np.ndarray:
     """The array of a .npy file. Raises DataError for a damaged or too large one, or one of Python objects."""
     try:
@@ -81,7 +103,7 @@ def load_npz(path: Path, budget: int) -> dict[str, np.ndarray]:
         raise DataError(f"{path} is not a readable .npz file ({first_line(error)}).\n{DAMAGED}") from error
 
 
-def _array(path: Path, handle: BinaryIO, available: int, budget: int) -> np.ndarray:
+def _array(path: Path, handle: IO[bytes], available: int, budget: int) -> np.ndarray:
     version = np.lib.format.read_magic(handle)
     if version not in _HEADERS:
         raise ValueError(f"version {version} of the format is not known")
@@ -235,7 +257,7 @@ def numpy_empty(kind: type, shape: tuple, code: bytes) -> NumpyArray:
     return NumpyArray()
 
 
-_STAND_INS = [
+_STAND_INS: list[Any] = [
     (NumpyType, "numpy.dtype"),
     (NumpyArray, "numpy.ndarray"),
     *((numpy_number, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),

@@ -60,23 +60,19 @@ def guessed(hint: str, path: Path, shape: tuple[int, ...], classes: int | None) 
     origin = Origin()
     parts = [path.name, *(parent.name for parent in list(path.resolve().parents)[:_LEVELS])]
     for where, text in [("the file", hint), *(("the name", part) for part in parts)]:
-        entry = _named(text)
-        problem = _misfit(entry, shape, classes) if entry else ""
-        if entry and not problem:
+        if entry := _named(text):
+            if problem := _misfit(entry, shape, classes):
+                origin.warnings.append(f"{where} '{text}' says {entry.name}, but {problem}: not believed")
+                break
             origin.entry = entry
             origin.notes.append(f"data set {entry.name}: {where} '{text}' says so")
             return origin
-        if problem:
-            origin.warnings.append(f"{where} '{text}' says {entry.name}, but {problem}: not believed")
-            break
     return _by_shape(origin, shape, classes)
 
 
 def _by_shape(origin: Origin, shape: tuple[int, ...], classes: int | None) -> Origin:
-    known = [DATASETS.get(name) for name in DATASETS]
-    fitting = [
-        e for e in known if e.size and not e.fixed and classes == e.num_classes and not _misfit(e, shape, classes)
-    ]
+    known = [e for e in DATASETS.usable()[0].values() if e.size and not e.fixed and e.num_classes == classes]
+    fitting = [entry for entry in known if not _misfit(entry, shape, classes)]
     fitting.sort(key=lambda entry: entry.name not in _USUAL)
     if fitting:
         origin.entry, origin.rivals = fitting[0], [entry.name for entry in fitting[1:]]
@@ -89,12 +85,11 @@ def _by_shape(origin: Origin, shape: tuple[int, ...], classes: int | None) -> Or
 
 def _named(text: str) -> DatasetEntry | None:
     """The data set whose name is in the text, the longest first (cifar100 before cifar10)."""
-    for name in sorted(DATASETS, key=len, reverse=True):
-        if DATASETS.get(name).at is not None:
-            continue
+    entries, _ = DATASETS.usable()
+    for name in sorted((n for n, entry in entries.items() if entry.at is None), key=len, reverse=True):
         pattern = _FREE_FORMS.get(name) or re.sub(r"(?<=[a-z])(?=\d)", "[-_ ]?", name)
         if re.search(rf"(?<![a-z])(?:{pattern})(?!\d)", text.lower()):
-            return DATASETS.get(name)
+            return entries[name]
     return None
 
 

@@ -39,10 +39,11 @@ _PLAIN = frozenset(
     | {"GLOBAL", "BINPERSID", "BINGET", "LONG_BINGET", "BINPUT", "LONG_BINPUT"}
 )
 _WHOLE = frozenset({"BININT", "BININT1", "BININT2", "LONG1"})
-_LITERAL = _WHOLE | {"BINUNICODE", "SHORT_BINSTRING", "NONE"}
+_TEXT = frozenset({"BINUNICODE", "SHORT_BINSTRING"})
+_KNOWN = _WHOLE | _TEXT | {"NONE", "GLOBAL"}
 _PUT = frozenset({"BINPUT", "LONG_BINPUT"})
 _GET = frozenset({"BINGET", "LONG_BINGET"})
-_OPAQUE = object()  # a memo entry that is not a literal or a name
+_OPAQUE = ("OBJECT", None)  # a memo entry that is not a literal or a name
 
 
 class Suspicious(ValueError):
@@ -75,63 +76,40 @@ def scan(stream: Any) -> Scan:
 
     Raises Suspicious, or another ValueError where the bytes are no pickle or end too early.
     """
-    reader = _Reader(Scan())
-    for opcode, argument, _ in pickletools.genops(stream):
-        reader.step(opcode.name, argument)
-    return reader.finish()
-
-
-class _Reader:
-    """Follows a pickle from left to right (it has no jumps), with what is needed to understand storages."""
-
-    def __init__(self, found: Scan):
-        self.found = found
-        self.memo: dict[int, Any] = {}
-        self.recent: list[tuple[str, Any]] = []  # the last operations, without PUTs, memo already looked up
-        self.last_was_push = False
-        self.storage_mentions = 0
-
-    def step(self, name: str, argument: Any) -> None:
+    found, memo, unclaimed = Scan(), {}, 0
+    recent: list[tuple[str, Any]] = []  # the last operations, without PUTs, memo already looked up
+    for opcode, argument, _ in pickletools.genops(stream):  # from left to right: a pickle has no jumps
+        name = opcode.name
         if name not in _PLAIN:
             raise Suspicious(f"the instruction {name}")
         if name in _PUT:
-            self.memo[argument] = self.recent[-1] if self.last_was_push else ("OBJECT", _OPAQUE)
-            return
-        entry = self._entry(name, argument)
-        self.recent = [*self.recent[-8:], entry]
-        self.last_was_push = entry[0] in _LITERAL or entry[0] == "GLOBAL"
-        if entry[0] == "GLOBAL" and entry[1] in STORAGE_NAMES:
-            self.storage_mentions += 1
-        if name == "BINPERSID":
-            self._storage()
-
-    def _entry(self, name: str, argument: Any) -> tuple[str, Any]:
-        if name in _GET:
-            if argument not in self.memo:
-                raise Suspicious("a reference to nothing")
-            return self.memo[argument]
+            memo[argument] = recent[-1] if recent and recent[-1][0] in _KNOWN else _OPAQUE
+            continue
+        if name in _GET and argument not in memo:
+            raise Suspicious("a reference to nothing")
         if name == "GLOBAL":
-            argument = ".".join(argument.split(" ", 1))
-            self.found.names.add(argument)
-        return name, argument
+            argument = ".".join(str(argument).split(" ", 1))
+            found.names.add(argument)
+        entry = memo[argument] if name in _GET else (name, argument)
+        recent = [*recent[-8:], entry]
+        unclaimed += entry[0] == "GLOBAL" and entry[1] in STORAGE_NAMES
+        if name == "BINPERSID":
+            found.storages.append(_storage(recent[:-1]))
+            unclaimed -= 1
+    if unclaimed:
+        raise Suspicious("a storage type outside a storage")
+    return found
 
-    def _storage(self) -> None:
-        """MARK, 'storage', type, key, place, elements[, None], TUPLE, BINPERSID: nothing else is a storage."""
-        before = self.recent[:-1]
-        starts = [i for i, (name, _) in enumerate(before) if name == "MARK"]
-        fields = before[starts[-1] + 1 :] if starts else []
-        kinds = [name for name, _ in fields]
-        text = {"BINUNICODE", "SHORT_BINSTRING"}
-        if (
-            len(fields) not in (6, 7) or kinds[-1] != "TUPLE" or fields[0][1] != "storage" or kinds[1] != "GLOBAL"
-            or fields[1][1] not in STORAGE_NAMES or not {kinds[0], kinds[2], kinds[3]} <= text
-            or kinds[4] not in _WHOLE or (len(fields) == 7 and kinds[5] != "NONE") or fields[4][1] < 0
-        ):  # fmt: skip
-            raise Suspicious("a storage that is not written as torch writes them")
-        self.storage_mentions -= 1
-        self.found.storages.append(Storage(fields[2][1], fields[4][1] * STORAGE_NAMES[fields[1][1]]))
 
-    def finish(self) -> Scan:
-        if self.storage_mentions:
-            raise Suspicious("a storage type outside a storage")
-        return self.found
+def _storage(before: list[tuple[str, Any]]) -> Storage:
+    """MARK, 'storage', type, key, place, elements[, None], TUPLE: nothing else is a storage."""
+    starts = [i for i, (name, _) in enumerate(before) if name == "MARK"]
+    fields = before[starts[-1] + 1 :] if starts else []
+    kinds = [name for name, _ in fields]
+    if (
+        len(fields) not in (6, 7) or kinds[-1] != "TUPLE" or fields[0][1] != "storage" or kinds[1] != "GLOBAL"
+        or fields[1][1] not in STORAGE_NAMES or not {kinds[0], kinds[2], kinds[3]} <= _TEXT
+        or kinds[4] not in _WHOLE or (len(fields) == 7 and kinds[5] != "NONE") or fields[4][1] < 0
+    ):  # fmt: skip
+        raise Suspicious("a storage that is not written as torch writes them")
+    return Storage(fields[2][1], fields[4][1] * STORAGE_NAMES[fields[1][1]])

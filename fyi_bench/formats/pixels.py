@@ -28,7 +28,8 @@ class Pixels:
 
 def prepare(value: Any, budget: int) -> Pixels:
     """Images as stored -> Pixels. Raises DataError for shapes, types and numbers that no image has."""
-    stored, notes = to_tensor(value, "images", budget), []
+    notes: list[str] = []
+    stored = to_tensor(value, "images", budget)
     images = _retyped(_arranged(stored, notes), notes).contiguous()
     if images.untyped_storage().nbytes() > images.nbytes:  # a part of a larger tensor, which would stay in memory
         images = images.clone()
@@ -85,8 +86,8 @@ def _retyped(images: torch.Tensor, notes: list[str]) -> torch.Tensor:
     if images.dtype != torch.float32:
         notes.append(f"images were stored as {type_name(images)} and are kept as float32")
         images = images.float()
-    low, high, mean = float(images.min()), float(images.max()), float(images.mean())
-    if low >= -_OVER and _DARKEST < high <= _BYTE + _OVER and mean > _DARKEST / 2:
-        notes.append(f"values reach from {low:.0f} to {high:.0f}: divided by 255")
+    darkest, brightest, mean = float(images.min()), float(images.max()), float(images.mean())
+    if darkest >= -_OVER and _DARKEST < brightest <= _BYTE + _OVER and mean > _DARKEST / 2:
+        notes.append(f"values reach from {darkest:.0f} to {brightest:.0f}: divided by 255")
         images = images / _BYTE
     return images

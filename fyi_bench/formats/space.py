@@ -111,7 +111,7 @@ class Case:
 
     def _normalised(self) -> Space:
         channels, options, entry = self.images.shape[1], self.options, self.origin.entry
-        if options.mean is not None:
+        if options.mean is not None and options.std is not None:
             return _stated_constants(channels, options.mean, options.std)
         if self.looks.like_symmetric:
             self.notes.append("mean and std 0.5: values fill [-1, 1]")
@@ -166,10 +166,10 @@ def _stated_kind(options: Options) -> str:
     """The kind of space that the options say, directly or by their constants; UsageError where they disagree."""
     if (options.mean is None) != (options.std is None):
         raise UsageError("mean and std belong together.\nState both, or neither.")
-    says = {k for k, v in (("normalized", options.mean), ("zca", options.zca), (options.space, options.space)) if v}
-    unknown = says - set(KINDS)
-    if unknown:
-        raise UnknownNameError("space", str(unknown.pop()), KINDS)
+    named = str(options.space or "")
+    if named and named not in KINDS:
+        raise UnknownNameError("space", named, KINDS)
+    says = {k for k, v in (("normalized", options.mean), ("zca", options.zca), (named, named)) if v}
     if len(says) > 1:
         raise UsageError(f"The options state two spaces, {' and '.join(sorted(says))}.\nGive one of them.")
     return says.pop() if says else ""

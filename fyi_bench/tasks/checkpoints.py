@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from distill.method import METHODS
+from distill.methods import METHODS
 from fyi_bench.run.types.accuracy import accuracy_cell
 from fyi_bench.run.types.expert import prerequisites
 from fyi_bench.run.types.trail import raw_name, set_name, trail_cell

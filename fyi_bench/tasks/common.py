@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from distill.fyi import FLIPS
-from distill.method import METHODS
+from distill.methods import METHODS
 from distill.recipes import Recipe
 from fyi_bench.files import digest_of
 from fyi_bench.session import Session

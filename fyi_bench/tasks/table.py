@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from distill.method import METHODS
+from distill.methods import METHODS
 from fyi_bench.errors import UsageError, unknown_name_message
 from fyi_bench.present.tables import missing, table
 from fyi_bench.session import Session

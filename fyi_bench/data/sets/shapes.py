@@ -8,22 +8,20 @@ Test accuracy after training on everything: ConvNet of width 128, depth 3, insta
 0.984, shapes100 0.939; one linear layer on pixels, 20 epochs: 0.451 and 0.092. Repeat with
 `pytest tests/test_shapes.py -m slow -n0` (105 s and 549 s on two cores that were also doing other work).
 
-Pixels are the same on every machine by construction (see `drawing`); `VERSION` is raised when they change.
+Pixels are the same on every machine by construction (see `scenes`); `VERSION` is raised when they change.
 """
 
 from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from fyi_bench.data.drawing import BODIES, ENDS, SIDE, Draws
-from fyi_bench.data.entry import DatasetEntry, Decoded, Split, Statistics, register
-from fyi_bench.data.scenes import ShapeClass, render
+from fyi_bench.data.entry import DATASETS, DataFiles, DatasetEntry, Decoded, Split, Statistics
+from fyi_bench.data.scenes import BODIES, ENDS, SIDE, Draws, ShapeClass, render
 from fyi_bench.rng import numpy_stream
 
 VERSION = 1
@@ -70,15 +68,10 @@ def draw_shapes(name: str, split: Split, per_class: int | None = None) -> Drawn:
 
 
 @dataclass(frozen=True)
-class ShapesSource:
-    """The generator as a source without files."""
+class Shapes(DataFiles):
+    """The generator as a data set without files."""
 
-    name: str
-    where: Path | None = None
-    complete: bool = True
-
-    def files(self, split: Split) -> list[Path]:
-        return []
+    name: str = ""
 
     def options(self) -> dict[str, Any]:
         return {"generator": self.name, "version": VERSION}
@@ -90,14 +83,9 @@ class ShapesSource:
 
 
 for _name, _classes in CLASSES.items():
-    register(
-        DatasetEntry(
-            name=_name,
-            statistics={"dc": STATISTICS[_name]},
-            num_classes=len(_classes),
-            size=SIDE,
-            train=PER_CLASS[_name]["train"] * len(_classes),
-            test=PER_CLASS[_name]["test"] * len(_classes),
-            fixed=ShapesSource(_name),
-        )
+    _train, _test = (count * len(_classes) for count in PER_CLASS[_name].values())
+    _constants = {"dc": STATISTICS[_name]}
+    DATASETS.register(
+        _name,
+        DatasetEntry(_name, (), _constants, len(_classes), SIDE, 3, _train, _test, fixed=Shapes(name=_name)),
     )

@@ -23,7 +23,7 @@ from fyi_bench.formats.opening import SIZE_BUDGET
 from fyi_bench.formats.origin import method_in
 
 _NAMES = r"(res|cl|syn_data)_.*\.pth?"
-_SPACE = {"space": "normalized", "space_reason": "files of this kind are channel-normalised"}
+_REASON = "files of this kind are channel-normalised"
 
 
 def _file_name(files: InputFiles) -> str:
@@ -77,15 +77,17 @@ class DC(Format):
 
     def read(self, files: InputFiles, options: Options) -> Raw:
         """One of the experiments of a file."""
-        entries, asked = _entries(files), options.experiment
-        files.need(entries, "a file with the key 'data' and [images, labels] in it")
+        entries = files.need(_entries(files), "a file with the key 'data' and [images, labels] in it")
+        asked = options.experiment
         count = len(entries)
         if not -count <= asked < count:
             raise DataError(
                 f"The file has {count} experiments, so experiment={asked} is not there.\nSay 0 to {count - 1}."
             )
         name = _file_name(files)
-        raw = Raw(*entries[asked], method=self.method or method_in(name, files.folder.name), **_SPACE)
+        images, labels = entries[asked]
+        method = self.method or method_in(name, files.folder.name)
+        raw = Raw(images, labels, space="normalized", space_reason=_REASON, method=method)
         if count > 1 and asked == LAST:
             raw.guesses.append(f"experiment {count - 1}, the last of {count}, as is usual (experiment=N for another)")
         raw.facts = {"experiments": count, "experiment": asked % count, **_accuracies(files.content(name))}
@@ -139,9 +141,11 @@ class DMContinual(_Variant):
 
     def read(self, files: InputFiles, options: Options) -> Raw:
         """All steps joined, or one; where a step repeats the classes before it, the last counts."""
-        entries, step, last = _entries(files), options.step, len(_entries(files)) - 1
-        files.need(entries, "a continual file with the key 'data' and [images, labels] a step in it")
-        raw = Raw(method=method_in(_file_name(files)), facts={"steps": len(entries)}, **_SPACE)
+        what = "a continual file with the key 'data' and [images, labels] a step in it"
+        entries, step = files.need(_entries(files), what), options.step
+        last = len(entries) - 1
+        raw = Raw(space="normalized", space_reason=_REASON, method=method_in(_file_name(files)))
+        raw.facts = {"steps": len(entries)}
         if step is not None:
             if not 0 <= step <= last:
                 raise DataError(f"{files.path} has the steps 0 to {last}, not {step}.")

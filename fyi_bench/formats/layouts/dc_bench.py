@@ -31,8 +31,7 @@ class DCBench(Format):
 
     def read(self, files: InputFiles, options: Options) -> Raw:
         """The pair of files; 'normalize' in their name says the space."""
-        stem = _stem(files)
-        files.need(stem, "one of a pair …_images.pt and …_labels.pt")
+        stem = files.need(_stem(files), "one of a pair …_images.pt and …_labels.pt")
         method = method_in(stem, files.folder.name, files.folder.parent.name)
         raw = Raw(files.content(stem + _IMAGES), files.content(stem + _LABELS), dataset=stem, method=method)
         if "normalize" in stem:

@@ -8,7 +8,7 @@ each base into one image, so n bases a class become 5n images.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -25,23 +25,7 @@ _KEY = re.compile(r"(?:module\.)?(\d+)\.(.+)")
 _KERNEL = 3
 _BACK, _SHIFT = re.compile(r"dec|trans|up|back|out"), re.compile(r"shift|bias|beta")
 _CHUNK = 512
-
-
-@dataclass(frozen=True)
-class Hallucinator:
-    """Weights [mid, ch, 3, 3] and biases of both convolutions; scale and shift [mid, H - 2, W - 2]."""
-
-    weight: torch.Tensor
-    bias: torch.Tensor | None
-    scale: torch.Tensor
-    shift: torch.Tensor
-    back_weight: torch.Tensor
-    back_bias: torch.Tensor | None
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Bases [N, ch, H, W] -> images of the same shape."""
-        hidden = F.conv2d(x, self.weight, self.bias) * self.scale + self.shift
-        return F.conv_transpose2d(hidden, self.back_weight, self.back_bias)
+Hallucinator = Callable[[torch.Tensor], torch.Tensor]  # bases [N, ch, H, W] -> images of the same shape
 
 
 def _names(files: InputFiles) -> tuple[str, str] | None:
@@ -77,11 +61,11 @@ def _model(parts: dict[str, torch.Tensor], shape: tuple[int, ...]) -> Hallucinat
             "Known are two 3x3 convolutions with a scale and a shift for every pixel between them."
         )
     forth, back = sorted(kernels, key=lambda name: bool(_BACK.search(name.lower())))
-    scale, shift = sorted(planes, key=lambda name: bool(_SHIFT.search(name.lower())))
-    bias = {name: parts.get(name.removesuffix("weight") + "bias") for name in kernels}
-    middle = [parts[name].reshape(-1, *inner) for name in (scale, shift)]
-    weights = parts[forth], bias[forth], *middle, parts[back], bias[back]
-    return Hallucinator(*(t if t is None else t.float() for t in weights))
+    planes.sort(key=lambda name: bool(_SHIFT.search(name.lower())))
+    parts = {name: t.float() for name, t in parts.items()}
+    into, out = (parts.get(name.removesuffix("weight") + "bias") for name in (forth, back))
+    scale, shift = (parts[name].reshape(-1, *inner) for name in planes)
+    return lambda x: F.conv_transpose2d(F.conv2d(x, parts[forth], into) * scale + shift, parts[back], out)
 
 
 @FORMATS.register("haba")
@@ -97,8 +81,9 @@ class HaBa(Format):
     @torch.no_grad()
     def read(self, files: InputFiles, options: Options) -> Raw:
         """The decoded set: the five images of a base one after the other, bases class by class."""
-        names = _names(files)
-        files.need(names, "a folder with images_<it|best>.pt and weights_<it|best>.pt or styles_<it>.pt")
+        names = files.need(
+            _names(files), "a folder with images_<it|best>.pt and weights_<it|best>.pt or styles_<it>.pt"
+        )
         pixels = prepare(files.content(names[0]), options.max_bytes)
         bases, state = pixels.images.float(), files.content(names[1])
         files.need(isinstance(state, dict), f"complete: {names[1]} holds no weights", "Copy that file again.")

@@ -6,50 +6,42 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
 from distill.image_set import ImageSet
 from fyi_bench.data.entry import DATASETS, DatasetEntry
-from fyi_bench.data.folder import SUFFIXES
-from fyi_bench.data.pictures import decode_images
+from fyi_bench.data.pictures import PictureFolder, decode_images, pictures_in, subfolders
 from fyi_bench.errors import DataError, StoreError, UsageError
 from fyi_bench.formats.base import FORMATS, Format, Options, Raw
 from fyi_bench.formats.export import png
 from fyi_bench.formats.input_files import FOLDER, InputFiles
+from fyi_bench.formats.opening import check_pictures
 from fyi_bench.formats.origin import method_in
-from fyi_bench.formats.picture_headers import check_headers
 
 _NUMBERED = re.compile(r"(\d+)[-_ ](.+)")
 _SPLITS = ("train", "test", "val", "valid", "validation")
 _UNSAFE = re.compile(r"[^\w.,' ()-]")
 
 
-def _pictures(folder: Path) -> Iterator[Path]:
-    """Pictures of a class, also in sub-folders, in no order."""
-    walked = (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
-    return (path for path in walked if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
-
-
 def _classes(files: InputFiles) -> list[str]:
-    if files.kind != FOLDER:
-        return []
-    return sorted(entry.name for entry in os.scandir(files.path) if entry.is_dir() and not entry.name.startswith("."))
+    return subfolders(files.path) if files.kind == FOLDER else []
 
 
 def _order(folders: Sequence[str], dataset: str | None) -> tuple[dict[str, int], tuple[str, ...], str]:
     """(folder -> label, class names, how it was decided)."""
     if all(name.isdigit() for name in folders):
         return {name: int(name) for name in folders}, (), "labels: the numbers that the folders are called by"
-    numbered = [_NUMBERED.fullmatch(name) for name in folders]
-    if all(numbered):
+    numbered = [match for name in folders if (match := _NUMBERED.fullmatch(name))]
+    if len(numbered) == len(folders):
         labels = {match[0]: int(match[1]) for match in numbered}
         whole = sorted(labels.values()) == list(range(len(labels)))
         names = tuple(match[2] for match in sorted(numbered, key=lambda m: int(m[1]))) if whole else ()
         return labels, names, "labels: the numbers at the beginning of the folders' names"
-    for entry in [DATASETS.get(n) for n in ([dataset] if dataset in DATASETS else DATASETS)]:
+    known, _ = DATASETS.usable()
+    for entry in [known[dataset]] if dataset in known else known.values():
         table = _known_names(entry)
         if set(folders) <= set(table) and (dataset or len(folders) == entry.num_classes):
             return {n: table[n] for n in folders}, entry.class_names, f"labels: the order of {entry.name}'s classes"
@@ -58,8 +50,8 @@ def _order(folders: Sequence[str], dataset: str | None) -> tuple[dict[str, int],
 
 def _known_names(entry: DatasetEntry) -> dict[str, int]:
     """Names and folder names of a data set's classes -> label."""
-    listed = next((layout.classes for layout in entry.layouts if getattr(layout, "classes", ())), ())
-    pairs = [(name, i) for i, both in enumerate(listed) for name in both]
+    listed = [layout.classes for layout in entry.layouts if isinstance(layout, PictureFolder) and layout.classes]
+    pairs = [(name, i) for classes in listed[:1] for i, both in enumerate(classes) for name in both]
     return dict(pairs) | {name: i for i, name in enumerate(entry.class_names)}
 
 
@@ -80,20 +72,19 @@ class ImageFolder(Format):
     rank, spaces, bytes_only = 80, ("pixel",), True
 
     def looks(self, files: InputFiles) -> str:
-        has_some = any(True for name in _classes(files) for _ in _pictures(files.path / name))
+        has_some = any(pictures_in(files.path / name) for name in _classes(files))
         return "a sub-folder of pictures a class" if has_some else ""
 
     def read(self, files: InputFiles, options: Options) -> Raw:
         """All pictures as uint8, classes by the names of their folders."""
-        folders = _classes(files)
-        files.need(folders, "a folder with one sub-folder of pictures a class")
+        folders = files.need(_classes(files), "a folder with one sub-folder of pictures a class")
         if split := next((name for name in folders if name in _SPLITS), ""):
             raise DataError(f"{files.path} holds whole data sets ({', '.join(folders)}).\nName {files.path / split}.")
         labels, names, note = _order(folders, options.dataset)
-        listing = [(path, labels[name]) for name in folders for path in sorted(_pictures(files.path / name))]
+        listing = [(path, labels[name]) for name in folders for path in pictures_in(files.path / name)]
         files.need(listing, "a folder with pictures in its sub-folders")
         paths = [files.used(path) for path, _ in listing]
-        channels = check_headers(paths, paths, options.max_bytes)
+        channels = check_pictures(paths, paths, options.max_bytes)
         hint = "All pictures must be squares of one size."
         return Raw(
             decode_images(paths, lambda i: str(paths[i]), channels, hint=hint),

@@ -62,9 +62,8 @@ class FRePo(Format):
 
     def read(self, files: InputFiles, options: Options) -> Raw:
         """Prototypes [N, H, W, ch] and centred, scaled soft labels [N, C]; the class is the largest entry."""
-        found = _prototypes(files)
-        files.need(found, f"arrays {_X} and {_Y} (.npz, or two .npy files)")
-        raw = Raw(*found, TARGETS, whitening=_FREPO_WHITENING, method="frepo")
-        if found[0].ndim == 4 and found[0].shape[3] == 3:
+        images, labels = files.need(_prototypes(files), f"arrays {_X} and {_Y} (.npz, or two .npy files)")
+        raw = Raw(images, labels, TARGETS, whitening=_FREPO_WHITENING, method="frepo")
+        if images.ndim == 4 and images.shape[3] == 3:
             raw.space, raw.space_reason = "zca", "FRePo whitens colour images"
         return raw

@@ -7,7 +7,7 @@ images_best_0.pt … images_best_4.pt.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -20,28 +20,19 @@ from fyi_bench.formats.input_files import FOLDER, InputFiles
 from fyi_bench.formats.origin import method_in
 
 _IMAGES = re.compile(r"(?P<ema>ema_)?images_(?P<undone>zca_)?(?P<tag>best|\d+)(_(?P<part>\d))?\.pt")
+_WANTED = "one of the files images_<it|best>.pt or labels_<it|best>.pt, nor a folder of them"
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Names of the files of one set. parts: suffixes of split files, or ('',)."""
+    """Names of the files of one set (several where it is split), and what they say of it."""
 
-    ema: str
-    undone: str
+    images: list[str]
+    labels: list[str]
+    lr: str
     tag: str
-    parts: tuple[str, ...] = ("",)
-
-    @property
-    def images(self) -> list[str]:
-        return [f"{self.ema}images_{self.undone}{self.tag}{part}.pt" for part in self.parts]
-
-    @property
-    def labels(self) -> list[str]:
-        return [f"{self.ema}labels_{self.tag}{part}.pt" for part in self.parts]
-
-    @property
-    def lr(self) -> str:
-        return f"lr_{self.tag}.pt"
+    ema: bool
+    undone: bool
 
 
 def newest(tags: list[str]) -> str:
@@ -59,11 +50,12 @@ def find_pair(files: InputFiles) -> Pair | None:
         chosen = _IMAGES.fullmatch(files.name.replace("labels_", "images_", 1))
     if chosen is None:
         return None
-    pair = Pair(chosen["ema"] or "", chosen["undone"] or "", chosen["tag"])
-    if chosen["part"] is None and files.has(*pair.images):
-        return pair
-    parts = tuple(f"_{i}" for i in range(10) if files.has(*replace(pair, parts=(f"_{i}",)).images))
-    return replace(pair, parts=parts) if parts else None
+    ema, tag = chosen["ema"] or "", chosen["tag"]
+    start = f"{ema}images_{chosen['undone'] or ''}{tag}"
+    parts = [""] if chosen["part"] is None and files.has(f"{start}.pt") else []
+    parts = parts or [f"_{i}" for i in range(10) if files.has(f"{start}_{i}.pt")]
+    images, labels = [f"{start}{part}.pt" for part in parts], [f"{ema}labels_{tag}{part}.pt" for part in parts]
+    return Pair(images, labels, f"lr_{tag}.pt", tag, bool(ema), bool(chosen["undone"])) if parts else None
 
 
 def _joined(files: InputFiles, names: list[str], options: Options) -> torch.Tensor:
@@ -89,16 +81,15 @@ class MTT(Format):
 
     def read(self, files: InputFiles, options: Options) -> Raw:
         """Images and labels of a pair of files, the parts of split ones joined."""
-        pair = find_pair(files)
-        files.need(pair, "one of the files images_<it|best>.pt or labels_<it|best>.pt, nor a folder of them")
+        pair = files.need(find_pair(files), _WANTED)
         absent = [name for name in (*pair.images, *pair.labels) if not files.has(name)]
         files.need(not absent, f"complete: {', '.join(absent)} is missing", "Copy that file beside it.")
         raw = Raw(method=self.method or method_in(files.folder.name) or "mtt", facts={"saved": pair.tag})
         raw.images, raw.labels = (_joined(files, names, options) for names in (pair.images, pair.labels))
         if files.kind == FOLDER:
             raw.guesses.append(f"the files …images_{pair.tag}….pt of the folder (name another for another)")
-        if len(pair.parts) > 1:
-            raw.guesses.append(f"{len(pair.parts)} parts joined, in the order of their numbers")
+        if len(pair.images) > 1:
+            raw.guesses.append(f"{len(pair.images)} parts joined, in the order of their numbers")
         if pair.undone:
             raw.space, raw.space_reason = "pixel", "images_zca_ files hold pixels, their whitening undone"
         return raw
@@ -115,7 +106,7 @@ class FTD(MTT):
     rank, method, reason, write = 21, "ftd", "ema_images_ and ema_labels_", Format.write
 
     def applies(self, files: InputFiles, pair: Pair) -> bool:
-        return bool(pair.ema)
+        return pair.ema
 
 
 @FORMATS.register("datm")
@@ -130,7 +121,7 @@ class DATM(MTT):
 
     def read(self, files: InputFiles, options: Options) -> Raw:
         """The pair as in MTT's files; labels are logits, the learned step size is beside them."""
-        raw, pair = super().read(files, options), find_pair(files)
+        raw, pair = super().read(files, options), files.need(find_pair(files), _WANTED)
         raw.label_kind = "logits"
         raw.lr = scalar(files.content(pair.lr)) if files.has(pair.lr) else None
         return raw

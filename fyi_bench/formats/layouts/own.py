@@ -34,8 +34,7 @@ class Own(Format):
 
     def read(self, files: InputFiles, options: Options) -> Raw:
         """The set with all its facts, checksums compared; a file of others has its facts guessed."""
-        name = _name(files)
-        files.need(name, "a .safetensors file, nor a folder with one")
+        name = files.need(_name(files), "a .safetensors file, nor a folder with one")
         path = files.used(files.folder / name)
         check_size(path, path.stat().st_size, options.max_bytes)
         header, _, _ = read_header(path)

@@ -9,16 +9,15 @@ from typing import Any
 import torch
 
 from distill.image_set import ImageSet
-from fyi_bench.data.parquet import IMAGE_COLUMNS, read_shard
+from fyi_bench.data.parquet import IMAGE_COLUMNS, read_shards
 from fyi_bench.data.pictures import decode_images
 from fyi_bench.errors import DataError
 from fyi_bench.files import atomic_write
 from fyi_bench.formats.base import FORMATS, Format, Options, Raw
 from fyi_bench.formats.export import png
 from fyi_bench.formats.input_files import FOLDER, InputFiles
-from fyi_bench.formats.opening import DAMAGED, check_size, first_line
+from fyi_bench.formats.opening import DAMAGED, check_pictures, check_size, first_line
 from fyi_bench.formats.origin import method_in
-from fyi_bench.formats.picture_headers import check_headers
 
 _BATCH = 64
 
@@ -74,16 +73,12 @@ class Parquet(Format):
 
     def read(self, files: InputFiles, options: Options) -> Raw:
         """All rows of the file, or of the train files of a folder, as uint8."""
-        shards = _shards(files)
-        files.need(shards, "a .parquet file, nor a folder with some")
-        blobs, labels, rows, names = [], [], [], ()
+        shards = files.need(_shards(files), "a .parquet file, nor a folder with some")
         for path in map(files.used, shards):
             _check(path, options.max_bytes)
-            shard, shard_labels, names = read_shard(path)
-            blobs, labels = blobs + shard, labels + shard_labels
-            rows += [f"row {i} of {path}" for i in range(len(shard))]
+        blobs, rows, labels, names = read_shards(shards)
         files.need(blobs, "a parquet file with rows")
-        channels = check_headers(blobs, rows, options.max_bytes)
+        channels = check_pictures(blobs, rows, options.max_bytes)
         return Raw(
             decode_images(blobs, rows.__getitem__, channels, hint="All rows must be squares of one size."),
             torch.tensor(labels),

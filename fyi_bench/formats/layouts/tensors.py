@@ -52,6 +52,6 @@ class Tensors(Format):
         content = files.content() if files.kind in _KINDS else None
         if isinstance(content, dict):
             return from_mapping(files, content)
-        files.need(is_pair(content) or dims(content) > 2, "a file of images and labels")
-        images, labels = content if is_pair(content) else (content, None)
+        images, labels = content if content is not None and is_pair(content) else (content, None)
+        files.need(dims(images) > 2, "a file of images and labels")
         return Raw(images, labels, method=method_in(files.name))

@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fyi_bench.present.figures.request import FIGURES, PaperFigure, Request, lacking
-from fyi_bench.present.figures.style import Drawing, draw, frame, label_ends, label_inches, lines_of
+from fyi_bench.present.figures.style import Drawing, Room, draw, frame, label_ends, label_inches, lines_of, panels
 from fyi_bench.present.missing import Missing
 from fyi_bench.present.words import arm_label, count_words, difference_words, protocol_words
 from fyi_bench.store.commands import command_records
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Record = Mapping[str, Any]
 SIZE, PANEL = (6.6, 4.3), (4.1, 3.0)
@@ -34,7 +35,7 @@ def continual_drawing(
     size: inches. bare: without title and caption, for a page that has its own.
     """
 
-    def paint(figure) -> None:
+    def paint(figure: Figure) -> None:
         bottom, top = frame(figure) if bare else frame(figure, TITLE, continual_caption(record))
         left, right = 0.42 / size[0], 1 - label_inches(map(arm_label, record["arms"])) / size[0]
         axes = figure.add_axes((left, bottom, right - left, top - bottom))
@@ -48,22 +49,20 @@ def continual_drawing(
 def continual_panels(records: Sequence[Record], name: str = "figure-E") -> Drawing:
     """Several `continual` records, a panel each, with one scale."""
     columns = min(2, len(records))
-    rows = -(-len(records) // columns)
+    height = PANEL[1] * -(-len(records) // columns)
+    names = label_inches(arm_label(arm) for record in records for arm in record["arms"])
+    room = Room(0.06, 1 - names / (PANEL[0] * columns), 0.25 / height, 0.42, 0.42)
 
-    def paint(figure) -> None:
-        bottom, top = frame(figure, TITLE, "\n".join(sorted({_setting(r) for r in records})))
-        grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
-        room = label_inches(arm_label(arm) for record in records for arm in record["arms"]) / (PANEL[0] * columns)
-        figure.subplots_adjust(0.06, bottom, 1 - room, top - 0.25 / (PANEL[1] * rows), hspace=0.42, wspace=0.42)
-        ends = [paint_curves(axes, record) for axes, record in zip(grid.flat, records, strict=False)]
-        grid.flat[0].set_ylim(bottom=0, top=1.05 * max(axes.dataLim.y1 for axes in grid.flat[: len(records)]))
-        for axes, record, names in zip(grid.flat, records, ends, strict=False):
-            axes.set_title(f"{_methods(record)}, {count_words(record['steps'], 'step')}")
-            label_ends(axes, names)
-        for axes in grid.flat[len(records) :]:
-            axes.set_visible(False)
+    def paint(figure: Figure) -> None:
+        caption = "\n".join(sorted(set(map(_setting, records))))
+        axes = panels(figure, len(records), columns, room, (TITLE, caption), sharey=True)
+        ends = [paint_curves(*pair) for pair in zip(axes, records, strict=True)]
+        axes[0].set_ylim(bottom=0, top=1.05 * max(one.dataLim.y1 for one in axes))
+        for one, record, found in zip(axes, records, ends, strict=True):
+            one.set_title(f"{_methods(record)}, {count_words(record['steps'], 'step')}")
+            label_ends(one, found)
 
-    return draw(name, (PANEL[0] * columns, PANEL[1] * rows + 0.4), paint)
+    return draw(name, (PANEL[0] * columns, height + 0.4), paint)
 
 
 def paint_curves(axes: Axes, record: Record) -> list[tuple[float, str, str]]:
@@ -138,4 +137,4 @@ def _needs(protocol: str) -> list[Missing]:
     ]
 
 
-FIGURES.register("E", PaperFigure("E", "Continual learning, DM and DSA, 5 and 10 steps", _figure_e, _needs))
+FIGURES.register("E", PaperFigure("Continual learning, DM and DSA, 5 and 10 steps", _figure_e, _needs))

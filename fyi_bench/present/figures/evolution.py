@@ -6,27 +6,105 @@ keyed by its iteration, so a run of 100 iterations is the beginning of one of 10
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from distill.recipes import recipe
 from fyi_bench.errors import FyiBenchError
 from fyi_bench.files import digest_of, write_json
 from fyi_bench.present.figures.grids import MIRRORED_DIGITS
 from fyi_bench.present.figures.request import FIGURES, PaperFigure, Request, lacking
 from fyi_bench.present.figures.sets import SetRun, by_iterations, paired_sets
-from fyi_bench.present.figures.style import NEUTRAL, Drawing, draw, frame, label_inches
-from fyi_bench.present.figures.training import LOSS_CAVEAT, Curve, loss_curve, paint_curves
+from fyi_bench.present.figures.style import (
+    NEUTRAL,
+    Drawing,
+    Room,
+    draw,
+    frame,
+    label_ends,
+    label_inches,
+    lines_of,
+    logarithmic,
+    panels,
+)
 from fyi_bench.present.missing import Missing
-from fyi_bench.present.words import arm_label
+from fyi_bench.present.words import arm_label, is_number
 from fyi_bench.store.record import read_record
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
     from torch import nn
 
+LOSS_CAVEAT = (
+    "Losses of arms with and without FYI are not of one size: with FYI the mean runs over twice as many images, which "
+    "lowers it by itself."
+)
+FEW_POINTS = 12  # so many are marked one by one
 NUMERICS = 1  # raise it whenever the same set would give another score or distance
 STAGES = (0.05, 0.25, 1.0)  # shares of a run's iterations at which figures 5, A and 12 look at it
 _C10, _C100 = "cifar10", "cifar100"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line: the arm it belongs to (method, flip), iterations and values; values that are no numbers are gaps."""
+
+    arm: Mapping[str, Any]
+    x: Sequence[float]
+    y: Sequence[float | str | None]
+
+    @property
+    def numbers(self) -> list[float]:
+        """The values with NaN where there is none."""
+        return [float(v) if is_number(v) else float("nan") for v in self.y]
+
+
+def loss_curve(provenance: Mapping[str, Any]) -> Curve | None:
+    """The loss curve of a set from its provenance; None where there are fewer than two points."""
+    values = provenance.get("loss_curve") or []
+    if len(values) < 2:
+        return None
+    every = provenance.get("loss_every", 1)
+    return Curve(provenance, [every * k for k in range(len(values))], values)
+
+
+def curves_drawing(
+    curves: Sequence[Curve], name: str, size: tuple[float, float], ylabel: str, title: str = "", caption: str = ""
+) -> Drawing:
+    """Lines against iteration with their names at the right; logarithmic where positive values span much."""
+
+    def paint(figure: Figure) -> None:
+        bottom, top = frame(figure, title, caption)
+        left = 0.62 / size[0]
+        right = 1 - label_inches(arm_label(curve.arm) for curve in curves) / size[0]
+        paint_curves(figure.add_axes((left, bottom, right - left, top - bottom)), curves, ylabel)
+
+    return draw(name, size, paint)
+
+
+def paint_curves(axes: Axes, curves: Sequence[Curve], ylabel: str) -> None:
+    """The lines of the curves into axes, with names at their ends."""
+    ends = []
+    for curve, line in zip(curves, lines_of(curve.arm for curve in curves), strict=True):
+        y = curve.numbers
+        marker = {"marker": line.marker, "markersize": 4.0} if len(y) <= FEW_POINTS else {}
+        axes.plot(curve.x, y, color=line.color, linestyle=line.dash, linewidth=1.5, **marker)
+        finite = [v for v in y if is_number(v)]
+        if finite:
+            ends.append((finite[-1], arm_label(curve.arm), line.color))
+    shown = [v for curve in curves for v in curve.numbers if is_number(v)]
+    if shown and min(shown) > 0 and max(shown) > 10 * min(shown):
+        logarithmic(axes.yaxis)
+    else:
+        axes.set_ylim(min(0.0, *shown, 0.0), 1.06 * max(0.0, *shown, 0.0) or 1.0)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlabel("iteration")
+    axes.set_ylabel(ylabel)
+    axes.margins(x=0.01)
+    label_ends(axes, ends)
 
 
 @dataclass(frozen=True)
@@ -52,38 +130,65 @@ ALL = tuple(
 DIGITS = (Setting("dsa", MIRRORED_DIGITS, 1), Setting("dsa", MIRRORED_DIGITS, 2))
 
 
-def loss_figure(name: str, settings: Sequence[Setting], request: Request) -> Drawing:
-    """A panel a setting: the method's own loss without and with FYI."""
-    found = []
-    for setting in settings:
-        pair = paired_sets(request.store, setting.dataset, setting.method, setting.ipc)
-        curves = [loss_curve(pair[flip].load().provenance) for flip in ("none", "fyi") if flip in pair]
-        found.append((setting, [curve for curve in curves if curve is not None], None))
-    return _panels(name, "Loss while condensing", "loss", found, LOSS_CAVEAT, request, _needs_final)
+@dataclass(frozen=True)
+class _Quantity:
+    """What is drawn against the iteration. curves(setting, request): lines of a panel and, dotted, a level beside them.
+
+    needs(setting, protocol): commands that make the sets.
+    """
+
+    title: str
+    ylabel: str
+    caption: Callable[[Request], str]
+    curves: Callable[[Setting, Request], tuple[list[Curve], float | None]]
+    needs: Callable[[Setting, str], list[Missing]]
 
 
-def score_figure(name: str, settings: Sequence[Setting], request: Request) -> Drawing:
-    """A panel a setting: unequalness of the set itself (not of the set with its copies, which is 0)."""
-    found = []
-    for setting in settings:
-        runs = by_iterations(request.store, setting.dataset, setting.method, setting.ipc)
-        found.append((setting, _curves(setting, runs, lambda run: _score(run, request)), None))
-    caption = f"eq. 5 with the distance of DM, {request.measured.networks} random networks, mean over classes"
-    return _panels(name, "Unequalness of the condensed set", "unequalness", found, caption, request, _needs_stages)
+def _drawing(name: str, quantity: _Quantity, settings: Sequence[Setting], request: Request) -> Drawing:
+    """A panel for each setting that has sets; those that have none are named in the caption."""
+    found = {setting: quantity.curves(setting, request) for setting in settings}
+    shown = {setting: curves for setting, curves in found.items() if curves[0]}
+    if not shown:
+        wanted = [one for setting in settings for one in quantity.needs(setting, request.protocol)]
+        raise lacking(f"The store {request.store.root} has no set for figure {name}", wanted)
+    absent = "; ".join(setting.title for setting in settings if setting not in shown)
+    columns = min(len(shown), 3 if len(shown) > 4 else 2)
+    size = (3.4 * columns + 0.4, 2.5 * -(-len(shown) // columns) + 0.85)
+    names = label_inches(arm_label(curve.arm) for curves, _ in shown.values() for curve in curves)
+    room = Room(0.6 / size[0], 1 - names / size[0], 0.22 / size[1], 0.55, (names + 0.6) / 2.2)
+    head = quantity.title, quantity.caption(request) + (f"\nnot run: {absent}" if absent else "")
+
+    def paint(figure: Figure) -> None:
+        axes = panels(figure, len(shown), columns, room, head)
+        for one, (setting, (curves, level)) in zip(axes, shown.items(), strict=True):
+            if level is not None:
+                one.axhline(level, color=NEUTRAL, linestyle=":", linewidth=1.2)
+            paint_curves(one, curves, quantity.ylabel)
+            one.set_title(setting.title)
+
+    return draw(f"figure-{name}", size, paint)
 
 
-def distance_figure(name: str, settings: Sequence[Setting], request: Request) -> Drawing:
-    """A panel a setting: mean ‖f(s) − f(mirror of s)‖ under a network trained on the real images."""
-    found = []
-    for setting in settings:
-        runs = by_iterations(request.store, setting.dataset, setting.method, setting.ipc)
-        if runs:
-            network, real = _trained(setting.dataset, request)
-            found.append((setting, _curves(setting, runs, lambda run, f=network: _distance(run, f)), real))
-        else:
-            found.append((setting, [], None))
-    caption = "mean Euclidean distance of features before the classifier · dotted: real images"
-    return _panels(name, "Distance of an image to its mirror image", "distance", found, caption, request, _needs_stages)
+def _losses(setting: Setting, request: Request) -> tuple[list[Curve], None]:
+    """The method's own loss without and with FYI."""
+    pair = paired_sets(request.store, setting.dataset, setting.method, setting.ipc)
+    curves = [loss_curve(pair[flip].load().provenance) for flip in ("none", "fyi") if flip in pair]
+    return [curve for curve in curves if curve is not None], None
+
+
+def _scores(setting: Setting, request: Request) -> tuple[list[Curve], None]:
+    """Unequalness of the set itself (not of the set with its copies, which is 0)."""
+    runs = by_iterations(request.store, setting.dataset, setting.method, setting.ipc)
+    return _curves(setting, runs, lambda run: _score(run, request)), None
+
+
+def _distances(setting: Setting, request: Request) -> tuple[list[Curve], float | None]:
+    """Mean ‖f(s) − f(mirror of s)‖ under a network trained on the real images, and that of real images."""
+    runs = by_iterations(request.store, setting.dataset, setting.method, setting.ipc)
+    if not runs:
+        return [], None
+    network, real = _trained(setting.dataset, request)
+    return _curves(setting, runs, lambda run: _distance(run, network)), real
 
 
 def _curves(setting: Setting, runs: dict[str, dict[int, SetRun]], value: Callable[[SetRun], float]) -> list[Curve]:
@@ -92,40 +197,6 @@ def _curves(setting: Setting, runs: dict[str, dict[int, SetRun]], value: Callabl
         for flip, points in runs.items()
         if flip in ("none", "fyi")
     ]
-
-
-Panel = tuple[Setting, list[Curve], float | None]
-
-
-def _panels(
-    name: str, title: str, ylabel: str, found: Sequence[Panel], caption: str, request: Request, needs: Callable
-) -> Drawing:
-    """The settings that have curves, a panel each; those that have none are named in the caption."""
-    shown = [panel for panel in found if panel[1]]
-    if not shown:
-        wanted = [one for setting, _, _ in found for one in needs([setting], request.protocol)]
-        raise lacking(f"The store {request.store.root} has no set for figure {name}", wanted)
-    absent = [setting.title for setting, curves, _ in found if not curves]
-    columns = min(len(shown), 3 if len(shown) > 4 else 2)
-    lines = -(-len(shown) // columns)
-    size = (3.4 * columns + 0.4, 2.5 * lines + 0.85)
-    text = caption + (f"\nnot run: {'; '.join(absent)}" if absent else "")
-
-    def paint(figure: Any) -> None:
-        bottom, top = frame(figure, title, text)
-        grid = figure.subplots(lines, columns, squeeze=False)
-        room = label_inches(arm_label(curve.arm) for _, curves, _ in shown for curve in curves)
-        figure.subplots_adjust(0.6 / size[0], bottom, 1 - room / size[0], top - 0.22 / size[1], hspace=0.55,
-                               wspace=(room + 0.6) / 2.2)  # fmt: skip
-        for axes, (setting, curves, reference) in zip(grid.flat, shown, strict=False):
-            if reference is not None:
-                axes.axhline(reference, color=NEUTRAL, linestyle=":", linewidth=1.2)
-            paint_curves(axes, curves, ylabel)
-            axes.set_title(setting.title)
-        for axes in grid.flat[len(shown) :]:
-            axes.set_visible(False)
-
-    return draw(f"figure-{name}", size, paint)
 
 
 def _score(run: SetRun, request: Request) -> float:
@@ -175,45 +246,52 @@ def _distance(run: SetRun, network: nn.Module) -> float:
     return float(mirror_distance(run.load().images.to(device), network))
 
 
-def _needs_final(settings: Sequence[Setting], protocol: str) -> list[Missing]:
-    return [
-        Missing("distill", s.method, "fyi", s.dataset, s.ipc, (), protocol, (s.title,), ("--arch", "none"))
-        for s in settings
-    ]
+def _final(setting: Setting, protocol: str) -> list[Missing]:
+    return [_set(setting, protocol)]
 
 
-def _needs_stages(settings: Sequence[Setting], protocol: str) -> list[Missing]:
+def _stages(setting: Setting, protocol: str) -> list[Missing]:
     """Runs of several lengths; the last is the whole one, as the recipe has it."""
-    found = []
-    for s in settings:
-        whole = _iterations(s, protocol)
-        for share in STAGES:
-            length = () if share == 1 or not whole else ("--set", f"iterations={max(1, round(share * whole))}")
-            options = (*length, "--arch", "none")
-            found.append(Missing("distill", s.method, "fyi", s.dataset, s.ipc, (), protocol, (s.title,), options))
-    return list(dict.fromkeys(found))
+    whole = _iterations(setting, protocol)
+    lengths = [max(1, round(share * whole)) for share in STAGES if share < 1 and whole]
+    return list(dict.fromkeys(_set(setting, protocol, length) for length in (*lengths, None)))
+
+
+def _set(setting: Setting, protocol: str, iterations: int | None = None) -> Missing:
+    options = (() if iterations is None else ("--set", f"iterations={iterations}")) + ("--arch", "none")
+    place = setting.method, "fyi", setting.dataset, setting.ipc
+    return Missing("distill", *place, (), protocol, (setting.title,), options)
 
 
 def _iterations(setting: Setting, protocol: str) -> int | None:
-    from distill.recipes import recipe
-
     try:
         return recipe(setting.method, setting.dataset, setting.ipc, protocol.split("+")[0]).values["iterations"]
     except FyiBenchError:
         return None
 
 
-def _register(name: str, title: str, make: Callable, settings: Sequence[Setting], needs: Callable) -> None:
-    FIGURES.register(
-        name,
-        PaperFigure(
-            name, title, lambda request: make(name, settings, request), lambda protocol: needs(settings, protocol)
-        ),
-    )
+LOSS = _Quantity("Loss while condensing", "loss", lambda request: LOSS_CAVEAT, _losses, _final)
+SCORE = _Quantity(
+    "Unequalness of the condensed set", "unequalness",
+    lambda request: f"eq. 5 with the distance of DM, {request.measured.networks} random networks, mean over classes",
+    _scores, _stages,
+)  # fmt: skip
+DISTANCE = _Quantity(
+    "Distance of an image to its mirror image", "distance",
+    lambda request: "mean Euclidean distance of features before the classifier · dotted: real images",
+    _distances, _stages,
+)  # fmt: skip
 
 
-_register("5", "Unequalness while condensing", score_figure, MAIN, _needs_stages)
-_register("A", "Unequalness while condensing, every method", score_figure, ALL, _needs_stages)
-_register("6", "Loss while condensing", loss_figure, MAIN, _needs_final)
-_register("B", "Loss while condensing, every method", loss_figure, ALL, _needs_final)
-_register("12", "Distance of digits to their mirror images while condensing", distance_figure, DIGITS, _needs_stages)
+def _register(name: str, title: str, quantity: _Quantity, settings: Sequence[Setting]) -> None:
+    def needs(protocol: str) -> list[Missing]:
+        return [one for setting in settings for one in quantity.needs(setting, protocol)]
+
+    FIGURES.register(name, PaperFigure(title, partial(_drawing, name, quantity, settings), needs))
+
+
+_register("5", "Unequalness while condensing", SCORE, MAIN)
+_register("A", "Unequalness while condensing, every method", SCORE, ALL)
+_register("6", "Loss while condensing", LOSS, MAIN)
+_register("B", "Loss while condensing, every method", LOSS, ALL)
+_register("12", "Distance of digits to their mirror images while condensing", DISTANCE, DIGITS)

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from fyi_bench.present.figures.mosaic import as_pictures, mosaic
 from fyi_bench.present.figures.request import FIGURES, PaperFigure, Request, lacking
-from fyi_bench.present.figures.sets import SetRun, paired_sets
+from fyi_bench.present.figures.sets import paired_sets
 from fyi_bench.present.figures.style import SOFT, Drawing, draw, frame
+from fyi_bench.present.images import as_pictures, mosaic
 from fyi_bench.present.missing import Missing
 from fyi_bench.present.words import arm_title, count_words
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
     from distill.image_set import ImageSet
 
 _TILE = 0.92  # inches of a class's picture
@@ -72,51 +75,56 @@ def grid_drawing(grid: Grid, request: Request) -> Drawing:
     rows = [row for method in grid.methods for ipc in grid.ipcs for row in _rows(grid, request, method, ipc)]
     if not rows:
         raise lacking(f"The store {request.store.root} has no set to show", grid.needs(request.protocol))
-    each = min(_MOST_EACH, max(grid.ipcs))
     names = [_class_name(rows, dataset, wanted) for dataset, wanted in grid.classes]
     size = (1.15 + _TILE * len(names) + 0.1, 0.42 + _TILE * len(rows) + 0.6)
 
-    def paint(figure) -> None:
+    def paint(figure: Figure) -> None:
         bottom, top = frame(figure, grid.title, _caption(grid, rows), below=0.05)
         panels = figure.subplots(len(rows), len(names), squeeze=False)
         figure.subplots_adjust(1.15 / size[0], bottom, 1 - 0.1 / size[0], top - 0.1 / size[1], 0.06, 0.06)
-        for line, (label, sets, _) in zip(panels, rows, strict=True):
-            line[0].annotate(label, (0, 0.5), (-8, 0), "axes fraction", "offset points", ha="right", va="center",
+        for line, row in zip(panels, rows, strict=True):
+            line[0].annotate(row.label, (0, 0.5), (-8, 0), "axes fraction", "offset points", ha="right", va="center",
                              fontweight="bold", fontsize=8.5)  # fmt: skip
             for axes, (dataset, wanted) in zip(line, grid.classes, strict=True):
                 axes.set_axis_off()
-                if dataset in sets:
-                    _show(axes, sets[dataset], wanted, each)
+                picture = _picture(row.sets.get(dataset), wanted, min(_MOST_EACH, max(grid.ipcs)))
+                if picture is not None:
+                    axes.imshow(picture, interpolation="nearest", aspect="equal")
         for axes, name in zip(panels[0], names, strict=True):
             axes.set_title(name, fontsize=7.5, color=SOFT, loc="center", fontweight="normal", pad=3)
 
     return draw(f"figure-{grid.name}", size, paint)
 
 
-Row = tuple[str, dict[str, "ImageSet"], SetRun]
+@dataclass(frozen=True)
+class _Row:
+    """Sets of one method and flip by data set. iterations: of the first."""
+
+    label: str
+    sets: Mapping[str, ImageSet]
+    iterations: int
 
 
-def _rows(grid: Grid, request: Request, method: str, ipc: int) -> list[Row]:
+def _rows(grid: Grid, request: Request, method: str, ipc: int) -> list[_Row]:
     """The rows of a method: without FYI, with it, as far as the store has them."""
     pairs = {dataset: paired_sets(request.store, dataset, method, ipc) for dataset in grid.datasets}
     found = []
     for flip in ("none", "fyi"):
         runs = {dataset: pair[flip] for dataset, pair in pairs.items() if flip in pair}
-        if not runs:
-            continue
-        label = arm_title({"method": method, "flip": flip}) + (f"\n{ipc} IPC" if len(grid.ipcs) > 1 else "")
-        sets = {dataset: as_pictures(run.load()) for dataset, run in runs.items()}
-        found.append((label, sets, next(iter(runs.values()))))
+        if runs:
+            label = arm_title({"method": method, "flip": flip}) + (f"\n{ipc} IPC" if len(grid.ipcs) > 1 else "")
+            sets = {dataset: as_pictures(run.load()) for dataset, run in runs.items()}
+            found.append(_Row(label, sets, next(iter(runs.values())).iterations))
     return found
 
 
-def _show(axes, image_set: ImageSet, wanted: str | int, each: int) -> None:
-    label = class_index(image_set, wanted)
+def _picture(image_set: ImageSet | None, wanted: str | int, each: int) -> Any:
+    """The first images of a class; None where the set has none of it."""
+    label = class_index(image_set, wanted) if image_set is not None else None
     if label is None:
-        return
+        return None
     count = min(each, len(image_set.indices_of(label)))
-    picture = mosaic(image_set, [label], count, columns=1 if count == 1 else 2)
-    axes.imshow(picture.numpy(), interpolation="nearest", aspect="equal")
+    return mosaic(image_set, [label], count, columns=1 if count == 1 else 2).numpy()
 
 
 def class_index(image_set: ImageSet, wanted: str | int) -> int | None:
@@ -131,24 +139,18 @@ def _spelled(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def _class_name(rows: Sequence[Row], dataset: str, wanted: str | int) -> str:
+def _class_name(rows: Sequence[_Row], dataset: str, wanted: str | int) -> str:
     """The name of a column; a number is replaced by the name that the sets have for it."""
-    known = [sets[dataset].class_names for _, sets, _ in rows if dataset in sets]
+    known = [row.sets[dataset].class_names for row in rows if dataset in row.sets]
     return next((names[wanted] for names in known if isinstance(wanted, int) and names), str(wanted))
 
 
-def _caption(grid: Grid, rows: Sequence[Row]) -> str:
-    made = [f"{label.splitlines()[0]}: {count_words(run.iterations, 'iteration')}" for label, _, run in rows]
+def _caption(grid: Grid, rows: Sequence[_Row]) -> str:
+    made = dict.fromkeys(f"{row.label.splitlines()[0]}: {count_words(row.iterations, 'iteration')}" for row in rows)
     note = f" · {grid.note}" if grid.note else ""
     ipcs = " and ".join(count_words(ipc, "image") for ipc in grid.ipcs)
-    return f"{', '.join(grid.datasets)} · {ipcs} per class{note} · {', '.join(dict.fromkeys(made))}"
-
-
-def _register(grid: Grid) -> None:
-    FIGURES.register(
-        grid.name, PaperFigure(grid.name, grid.title, lambda request: grid_drawing(grid, request), grid.needs)
-    )
+    return f"{', '.join(grid.datasets)} · {ipcs} per class{note} · {', '.join(made)}"
 
 
 for _grid in GRIDS:
-    _register(_grid)
+    FIGURES.register(_grid.name, PaperFigure(_grid.title, partial(grid_drawing, _grid), _grid.needs))

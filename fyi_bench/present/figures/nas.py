@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from fyi_bench.errors import UnknownNameError
 from fyi_bench.present.faithful import correlation
-from fyi_bench.present.figures.style import FYI, GOLD, GREEN, ROSE, SOFT, VANILLA, VIOLET, Drawing, draw, frame
+from fyi_bench.present.figures import style
 from fyi_bench.present.words import arm_title, count_words, is_number, protocol_words
+from search_space.space720 import LEVELS, point
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Record = Mapping[str, Any]
 PANEL = (3.2, 3.1)
 TITLE = "Accuracy on real images against accuracy on the proxy, %"
-_COLORS, _MARKERS = (VANILLA, FYI, GREEN, ROSE, VIOLET, GOLD), "osD^vP"
+_COLORS, _MARKERS = (style.VANILLA, style.FYI, style.GREEN, style.ROSE, style.VIOLET, style.GOLD), "osD^vP"
 _LEGEND_INCHES = 1.25
 _MARGIN = 2.0  # percentage points around the dots
 
@@ -28,7 +30,6 @@ class Panel:
     """One proxy: accuracies in [0, 1] or None, one an architecture, and Spearman's correlation over all of them."""
 
     title: str
-    real: Sequence[float | None]
     proxy: Sequence[float | None]
     spearman: float | None
     trained_on: str = "the proxy"
@@ -41,102 +42,78 @@ def nas_figure(record: Record, folder: str | Path, factor: str | None = None) ->
 
 def nas_drawing(
     record: Record, factor: str | None = None, name: str = "nas", bare: bool = False, columns: int = 2
-) -> Drawing:
+) -> style.Drawing:
     """A panel an arm, and one of the real ranking against itself where it was made twice.
 
     factor: what the colours tell (width, depth, norm, act or pool); by default the factor that the arm with the flip,
-    or the first one, misjudges most. bare: without title and caption; columns of
-    panels. Raises UnknownNameError for another factor.
+    or the first one, misjudges most. bare: without title and caption. columns: of panels, at most.
+    Raises UnknownNameError for another factor.
     """
-    levels = levels_of(record, factor)
-    panels = panels_of(record)
-    columns = min(columns, len(panels))
-    rows = -(-len(panels) // columns)
-    size = (PANEL[0] * columns + _LEGEND_INCHES, PANEL[1] * rows + 0.6)
+    factor, shown = factor_of(record, factor), panels_of(record)
+    columns = min(columns, len(shown))
+    size = (PANEL[0] * columns + _LEGEND_INCHES, PANEL[1] * -(-len(shown) // columns) + 0.6)
+    room = style.Room(0.62 / size[0], 1 - (_LEGEND_INCHES + 0.1) / size[0], 0.22 / size[1], 0.42, 0.16)
 
-    def paint(figure) -> None:
-        bottom, top = frame(figure) if bare else frame(figure, TITLE, nas_caption(record))
-        grid = figure.subplots(rows, columns, squeeze=False, sharey=True)
-        figure.subplots_adjust(0.62 / size[0], bottom, 1 - (_LEGEND_INCHES + 0.1) / size[0], top - 0.22 / size[1],
-                               hspace=0.42, wspace=0.16)  # fmt: skip
-        for axes, panel in zip(grid.flat, panels, strict=False):
-            paint_panel(axes, panel, levels.values_of)
-        for axes in grid.flat[len(panels) :]:
-            axes.set_visible(False)
-        for axes in grid[:, 0]:
-            axes.set_ylabel("accuracy after real images")
-        handles, labels = grid.flat[0].get_legend_handles_labels()
+    def paint(figure: Figure) -> None:
+        head = ("", "") if bare else (TITLE, nas_caption(record))
+        axes = style.panels(figure, len(shown), columns, room, head, sharey=True)
+        for one, panel in zip(axes, shown, strict=True):
+            _paint_panel(one, panel, record["architectures"], factor)
+        for one in axes[::columns]:
+            one.set_ylabel("accuracy after real images")
+        handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="center left", bbox_to_anchor=(1 - _LEGEND_INCHES / size[0], 0.55),
-                      title=levels.factor)  # fmt: skip
+                      title=factor)  # fmt: skip
 
-    return draw(name, size, paint)
-
-
-@dataclass(frozen=True)
-class Levels:
-    """What the colours tell: a factor, and its level for each architecture."""
-
-    factor: str
-    values_of: Sequence[Any]
+    return style.draw(name, size, paint)
 
 
-def levels_of(record: Record, factor: str | None = None) -> Levels:
-    """The level of `factor` of every architecture of a record."""
-    from search_space.space720 import LEVELS, point
-
+def factor_of(record: Record, factor: str | None = None) -> str:
+    """The factor that the colours tell, by default the most misjudged one."""
     if factor is None:
         flipped = [arm for arm in record["arms"] if arm["flip"] not in ("none", "unknown")]
-        factor = next(iter((flipped or record["arms"])[0]["misjudged"]))
+        return next(iter((flipped or record["arms"])[0]["misjudged"]))
     if factor not in LEVELS:
         raise UnknownNameError("factor of the search space", factor, LEVELS)
-    return Levels(factor, [getattr(point(entry["name"]), factor) for entry in record["architectures"]])
+    return factor
 
 
 def panels_of(record: Record) -> list[Panel]:
     """The panels of a record: the ceiling where there is one, then every arm."""
-    real = [entry["real"] for entry in record["architectures"]]
     again = [entry["real_again"] for entry in record["architectures"]]
-    panels = [Panel(arm_title(arm), real, arm["accuracy"], arm["spearman_all"]["value"]) for arm in record["arms"]]
+    panels = [Panel(arm_title(arm), arm["accuracy"], arm["spearman_all"]["value"]) for arm in record["arms"]]
     if any(is_number(value) for value in again):
-        found = record["ceiling"]["spearman_all"]["value"]
-        panels.insert(0, Panel("real, another seed", real, again, found, "real images, again"))
+        ceiling = record["ceiling"]["spearman_all"]["value"]
+        panels.insert(0, Panel("real, another seed", again, ceiling, "real images, again"))
     return panels
 
 
-def paint_panel(axes: Axes, panel: Panel, levels: Sequence[Any]) -> None:
-    """Dots by level; an architecture that failed on either side has none."""
-    from search_space.space720 import LEVELS
-
-    order = next(all_levels for all_levels in LEVELS.values() if set(levels) <= set(all_levels))
-    shown = [
-        (100 * proxy, 100 * real, level)
-        for real, proxy, level in zip(panel.real, panel.proxy, levels, strict=True)
-        if is_number(real) and is_number(proxy)
-    ]
-    for place, level in enumerate(order):
-        dots = [(x, y) for x, y, own in shown if own == level]
-        axes.plot([x for x, _ in dots], [y for _, y in dots], _MARKERS[place], color=_COLORS[place], label=str(level),
+def _paint_panel(axes: Axes, panel: Panel, architectures: Sequence[Record], factor: str) -> None:
+    """Dots by level of the factor; an architecture that failed on either side has none."""
+    dots: dict[Any, list[tuple[float, float]]] = {level: [] for level in LEVELS[factor]}
+    for entry, proxy in zip(architectures, panel.proxy, strict=True):
+        if is_number(entry["real"]) and is_number(proxy):
+            dots[getattr(point(entry["name"]), factor)].append((100 * proxy, 100 * entry["real"]))
+    for (level, found), marker, color in zip(dots.items(), _MARKERS, _COLORS, strict=False):
+        axes.plot([x for x, _ in found], [y for _, y in found], marker, color=color, label=str(level),
                   markersize=4.6, alpha=0.85, markeredgecolor="white", markeredgewidth=0.5)  # fmt: skip
+    shown = [x for found in dots.values() for x, _ in found]
     if shown:
-        low, high = min(x for x, _, _ in shown), max(x for x, _, _ in shown)
-        axes.set_xlim(low - _MARGIN, high + _MARGIN)
+        axes.set_xlim(min(shown) - _MARGIN, max(shown) + _MARGIN)
     axes.grid(visible=True, axis="both")
     axes.set_xlabel(f"accuracy after {panel.trained_on}")
     agreement = f"Spearman {correlation(panel.spearman)}" if is_number(panel.spearman) else "no correlation defined"
     axes.set_title(panel.title)
     axes.annotate(agreement, (1.0, 1.0), xycoords="axes fraction", xytext=(0, 5), textcoords="offset points",
-                  ha="right", fontsize=8.5, color=SOFT)  # fmt: skip
+                  ha="right", fontsize=8.5, color=style.SOFT)  # fmt: skip
 
 
 def nas_caption(record: Record) -> str:
     """What was compared, and what is not among the dots."""
     reference = record["reference"]
-    real = f"{count_words(reference['epochs'], 'epoch')} on {reference['images']:,} images"
-    lines = [
-        f"{record['dataset']} · {record['space']} architectures · protocol {protocol_words(record['protocol'])} ·"
-        f" {record['device']} · real side: {real}",
-    ]
+    parts = (
+        record["dataset"], f"{record['space']} architectures", f"protocol {protocol_words(record['protocol'])}",
+        record["device"], f"real side: {count_words(reference['epochs'], 'epoch')} on {reference['images']:,} images",
+    )  # fmt: skip
     failed = sum(arm["failed"] for arm in record["arms"]) + reference["failed"]
-    if failed:
-        lines.append(f"{failed} networks failed; they have no dot and rank last")
-    return "\n".join(lines)
+    return " · ".join(parts) + (f"\n{failed} networks failed; they have no dot and rank last" if failed else "")

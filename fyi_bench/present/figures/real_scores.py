@@ -12,25 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from fyi_bench import rng
 from fyi_bench.files import digest_of, write_json
+from fyi_bench.present.figures import style
 from fyi_bench.present.figures.request import FIGURES, Effort, PaperFigure, Request
-from fyi_bench.present.figures.style import (
-    FYI,
-    GOLD,
-    GREEN,
-    NEUTRAL,
-    VANILLA,
-    VIOLET,
-    Drawing,
-    draw,
-    frame,
-    label_ends,
-    logarithmic,
-)
-from fyi_bench.present.figures.style import label_inches as room_for
+from fyi_bench.stats import mean_std
 from fyi_bench.store.record import read_record
 
 if TYPE_CHECKING:
     import torch
+    from matplotlib.figure import Figure
 
     from distill.image_set import ImageSet
     from distill.spaces import Space
@@ -48,7 +37,7 @@ class Series:
     augmented: bool = False
     flip: str = "fyi"
     mirrored: bool = False
-    color: str = field(default=VANILLA, compare=False)
+    color: str = field(default=style.VANILLA, compare=False)
 
     def keyed(self) -> dict[str, Any]:
         """What decides the numbers."""
@@ -75,7 +64,7 @@ def measure(images: ImageSet, space: Space, series: Series, effort: Effort, seed
             request.check()
             for n in counts:
                 values[n].append(_score(pixels[:, :n].to(request.device), images, series, effort, seed, number))
-    return [{"n": n, **_summary(found)} for n, found in values.items()]
+    return [dict(zip(("n", "mean", "std", "values"), (n, *mean_std(found), found))) for n, found in values.items()]
 
 
 def measured(name: str, series: Series, request: Request) -> list[dict]:
@@ -93,27 +82,24 @@ def measured(name: str, series: Series, request: Request) -> list[dict]:
 
 
 def scores_drawing(
-    name: str, title: str, caption: str, panels: Sequence[tuple[str, Sequence[tuple[Series, list[dict]]]]]
-) -> Drawing:
+    name: str, title: str, caption: str, shown: Sequence[tuple[str, Sequence[tuple[Series, list[dict]]]]]
+) -> style.Drawing:
     """A panel each: score against number of images, both logarithmic, with a band of one deviation and the 1/N line."""
-    columns = min(len(panels), 3 if len(panels) != 4 else 2)
-    lines = -(-len(panels) // columns)
-    size = (3.1 * columns + 0.9, 2.75 * lines + 0.75)
+    columns = min(len(shown), 3 if len(shown) != 4 else 2)
+    size = (3.1 * columns + 0.9, 2.75 * -(-len(shown) // columns) + 0.75)
+    names = [series.label for _, curves in shown for series, _ in curves if len(curves) > 1]
+    room = style.Room(
+        0.62 / size[0], 1 - style.label_inches(names) / size[0], 0.22 / size[1], 0.5, 0.62 if names else 0.3
+    )
 
-    def paint(figure) -> None:
-        bottom, top = frame(figure, title, caption)
-        names = [series.label for _, curves in panels for series, _ in curves if len(curves) > 1]
-        right = 1 - room_for(names) / size[0]
-        grid = figure.subplots(lines, columns, squeeze=False)
-        figure.subplots_adjust(
-            0.62 / size[0], bottom, right, top - 0.22 / size[1], hspace=0.5, wspace=0.62 if names else 0.3
-        )
-        for axes, (heading, curves) in zip(grid.flat, panels, strict=False):
-            _paint_panel(axes, heading, curves)
-        for axes in grid[:, 0]:
-            axes.set_ylabel("unequalness")
+    def paint(figure: Figure) -> None:
+        axes = style.panels(figure, len(shown), columns, room, (title, caption))
+        for one, (heading, curves) in zip(axes, shown, strict=True):
+            _paint_panel(one, heading, curves)
+        for one in axes[::columns]:
+            one.set_ylabel("unequalness")
 
-    return draw(name, size, paint)
+    return style.draw(name, size, paint)
 
 
 def _paint_panel(axes: Any, heading: str, curves: Sequence[tuple[Series, list[dict]]]) -> None:
@@ -124,14 +110,14 @@ def _paint_panel(axes: Any, heading: str, curves: Sequence[tuple[Series, list[di
         axes.fill_between(n, low, [row["mean"] + row["std"] for row in rows], color=series.color, alpha=0.16, lw=0)
         axes.plot(n, mean, "o-", color=series.color, markersize=3.5)
         if series.distance == "dm":  # a mean's squared distance; a cosine distance has no such law
-            axes.plot(n, [mean[0] * n[0] / k for k in n], ":", color=NEUTRAL, linewidth=1.0)
+            axes.plot(n, [mean[0] * n[0] / k for k in n], ":", color=style.NEUTRAL, linewidth=1.0)
         ends.append((mean[-1], series.label, series.color))
     for axis in (axes.xaxis, axes.yaxis):
-        logarithmic(axis)
+        style.logarithmic(axis)
     axes.set_title(heading)
     axes.set_xlabel("real images per class")
     if len(ends) > 1:
-        label_ends(axes, ends)
+        style.label_ends(axes, ends)
 
 
 def _sample(images: ImageSet, most: int, seed: int, resample: int) -> torch.Tensor:
@@ -169,13 +155,6 @@ def _score(pixels: torch.Tensor, images: ImageSet, series: Series, effort: Effor
     return float(unequalness(flat, labels, network, series.distance, series.flip, augmentation, draws))
 
 
-def _summary(values: Sequence[float]) -> dict[str, Any]:
-    from fyi_bench.stats import mean_std
-
-    mean, std = mean_std(values)
-    return {"mean": mean, "std": std, "values": list(values)}
-
-
 def _caption(name: str, request: Request) -> str:
     e, data = request.measured, request.data(name)
     note = f", {data.note}" if data.note else ""
@@ -186,44 +165,45 @@ def _caption(name: str, request: Request) -> str:
     )
 
 
-def _figure_3(request: Request) -> Drawing:
-    panels = []
-    for label, (distance, augmented) in DISTANCES.items():
-        series = Series(label, distance, augmented)
-        panels.append((f"distance of {label}", [(series, measured("cifar10", series, request))]))
-    return scores_drawing("figure-3", "Unequalness of real images", _caption("cifar10", request), panels)
+@dataclass(frozen=True)
+class _Figure:
+    """A figure with a panel for each (heading, curves) about real images of a data set."""
+
+    name: str
+    heading: str
+    dataset: str
+    shown: Sequence[tuple[str, Sequence[Series]]]
+
+    def make(self, request: Request) -> style.Drawing:
+        """Measure what is not in the store, and draw."""
+        found = [
+            (title, [(one, measured(self.dataset, one, request)) for one in curves]) for title, curves in self.shown
+        ]
+        return scores_drawing(f"figure-{self.name}", self.heading, _caption(self.dataset, request), found)
 
 
 _FLIPS = {
-    "mirror": ("fyi", FYI),
-    "vertical": ("vertical", GREEN),
-    "rotate": ("rotate", VIOLET),
-    "scale": ("scale", GOLD),
+    "mirror": ("fyi", style.FYI),
+    "vertical": ("vertical", style.GREEN),
+    "rotate": ("rotate", style.VIOLET),
+    "scale": ("scale", style.GOLD),
 }
+_TWO = {name: DISTANCES[name] for name in ("DC", "DM")}
 
-
-def _figure_10(request: Request) -> Drawing:
-    panels = []
-    for label in ("DC", "DM"):
-        distance, augmented = DISTANCES[label]
-        all_series = [Series(word, distance, augmented, flip, color=color) for word, (flip, color) in _FLIPS.items()]
-        curves = [(series, measured("cifar10", series, request)) for series in all_series]
-        panels.append((f"distance of {label}", curves))
-    title = "Unequalness of real images under other transformations"
-    return scores_drawing("figure-10", title, _caption("cifar10", request), panels)
-
-
-def _figure_d(request: Request) -> Drawing:
-    panels = []
-    for mirrored in (False, True):
-        for label in ("DC", "DM"):
-            distance, augmented = DISTANCES[label]
-            series = Series(label, distance, augmented, mirrored=mirrored)
-            heading = f"{label}, mirrored at random" if mirrored else f"{label}, as they are"
-            panels.append((heading, [(series, measured("mnist", series, request))]))
-    return scores_drawing("figure-D", "Unequalness of digits", _caption("mnist", request), panels)
-
-
-FIGURES.register("3", PaperFigure("3", "Unequalness of N real images (DC, DSA, DM distances)", _figure_3))
-FIGURES.register("10", PaperFigure("10", "Unequalness under other transformations", _figure_10))
-FIGURES.register("D", PaperFigure("D", "Unequalness of digits, with and without random mirroring", _figure_d))
+for _title, _figure in {
+    "Unequalness of N real images (DC, DSA, DM distances)": _Figure(
+        "3", "Unequalness of real images", "cifar10",
+        [(f"distance of {name}", [Series(name, *distance)]) for name, distance in DISTANCES.items()],
+    ),
+    "Unequalness under other transformations": _Figure(
+        "10", "Unequalness of real images under other transformations", "cifar10",
+        [(f"distance of {name}", [Series(word, *distance, flip, color=color) for word, (flip, color) in _FLIPS.items()])
+         for name, distance in _TWO.items()],
+    ),
+    "Unequalness of digits, with and without random mirroring": _Figure(
+        "D", "Unequalness of digits", "mnist",
+        [(f"{name}, {how}", [Series(name, *distance, mirrored=how != "as they are")])
+         for how in ("as they are", "mirrored at random") for name, distance in _TWO.items()],
+    ),
+}.items():  # fmt: skip
+    FIGURES.register(_figure.name, PaperFigure(_title, _figure.make))

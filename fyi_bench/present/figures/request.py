@@ -76,7 +76,6 @@ class PaperFigure:
     needs(protocol): commands whose results it is drawn from; none for a figure that measures real data itself.
     """
 
-    name: str
     title: str
     make: Callable[[Request], Drawing]
     needs: Callable[[str], Sequence[Missing]] = lambda protocol: ()
@@ -93,16 +92,45 @@ def figure(name: str, request: Request) -> list[Path]:
 
     Raises UnknownNameError for a name that is none, DataError saying what is missing and which command gives it.
     """
-    drawing = FIGURES.get(name.upper()).make(request)
+    drawing = _named(name).make(request)
     return drawing.write(request.folder or request.store.root / "figures")
 
 
 def figure_needs(name: str, protocol: str) -> list[Missing]:
     """The commands that give what a figure is drawn from; empty where it measures real data itself."""
-    return list(FIGURES.get(name.upper()).needs(protocol))
+    return list(_named(name).needs(protocol))
 
 
 def lacking(what: str, needs: Sequence[Missing]) -> DataError:
     """The error of a figure without results, with the first command that helps."""
     more = f" (and {len(needs) - 1} more)" if len(needs) > 1 else ""
     return DataError(f"{what}.\nRun first: {needs[0].command}{more}")
+
+
+def _named(name: str) -> PaperFigure:
+    return FIGURES.get(name if name in FIGURES else name.upper())
+
+
+def _refuse(name: str, title: str, reason: str, instead: str) -> None:
+    """Register a figure of the paper that cannot be made here."""
+
+    def make(request: Request) -> Drawing:
+        raise DataError(f"Figure {name} of the paper ({title.lower()}) cannot be made: {reason}.\n{instead}")
+
+    FIGURES.register(name, PaperFigure(title, make))
+
+
+_refuse(
+    "2", "Where class activation maps fall",
+    "it needs full-size ImageNet photographs and a ResNet-18 pre-trained on ImageNet, and neither is part of fyi-bench",
+    "For symmetry of real data see: fyi-bench figure 3",
+)  # fmt: skip
+_refuse(
+    "4", "The idea of FYI", "it is a drawing of the method, there is nothing to measure in it",
+    "The method itself is distill/fyi.py.",
+)  # fmt: skip
+_refuse(
+    "C", "Where objects lie in COCO",
+    "it needs the images and object masks of COCO, which are not part of fyi-bench",
+    "For symmetry of real data see: fyi-bench figure 3",
+)  # fmt: skip

@@ -8,17 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distill.image_set import ImageSet
+from fyi_bench.data.entry import DATASETS
 from fyi_bench.files import digest_of
 from fyi_bench.run.worker import SET_FILE
 
 if TYPE_CHECKING:
-    from distill.image_set import ImageSet
     from fyi_bench.store.store import Store
 
 
 @dataclass(frozen=True)
 class SetRun:
-    """A finished set in a store: digest of its cell, inputs, file."""
+    """A finished set in a store: digest and inputs of its run, its file."""
 
     digest: str
     inputs: Mapping[str, Any]
@@ -29,27 +30,23 @@ class SetRun:
         """Iterations it was distilled for."""
         return self.inputs["config"]["iterations"]
 
-    @property
-    def arm(self) -> dict[str, Any]:
-        """method and flip, as an arm of a record has them."""
-        return {"method": self.inputs["method"], "flip": self.inputs["flip"]}
-
     def load(self) -> ImageSet:
         """The set, its checksum verified."""
-        from distill.image_set import ImageSet
-
         return ImageSet.load(self.path)
 
 
 def set_runs(store: Store, dataset: str, method: str, ipc: int) -> list[SetRun]:
     """Finished sets of all classes of a data set, every flip and setting, in a fixed order."""
+    wanted = {"dataset": dataset, "method": method, "ipc": ipc}
     found = [
         SetRun(run.digest, run.inputs, run.folder / SET_FILE)
         for run in store.ls()
-        if run.kind == "distill" and run.state == "done" and _is(run.inputs, dataset, method, ipc)
+        if run.kind == "distill"
+        and run.state == "done"
+        and wanted.items() <= {k: run.inputs[k] for k in wanted}.items()
     ]
-    most = max((len(run.inputs["classes"]) for run in found), default=0)
-    whole = max(most, _classes_of(dataset))
+    stated = DATASETS.get(dataset).num_classes if dataset in DATASETS else None
+    whole = max([stated or 0, *(len(run.inputs["classes"]) for run in found)])
     return [run for run in found if len(run.inputs["classes"]) == whole]
 
 
@@ -60,9 +57,13 @@ def paired_sets(store: Store, dataset: str, method: str, ipc: int) -> dict[str, 
     """
     settings: dict[str, dict[str, SetRun]] = defaultdict(dict)
     for run in set_runs(store, dataset, method, ipc):
-        settings[digest_of({k: v for k, v in run.inputs.items() if k != "flip"})][run.inputs["flip"]] = run
-    ranked = sorted(settings.items(), key=lambda item: (*_rank(item[1]), item[0]))
-    return ranked[0][1] if ranked else {}
+        settings[_setting(run)][run.inputs["flip"]] = run
+
+    def rank(setting: str) -> tuple[int, int, int, str]:
+        one = next(iter(settings[setting].values()))
+        return -len(settings[setting]), -one.iterations, one.inputs["seed"], setting
+
+    return settings[min(settings, key=rank)] if settings else {}
 
 
 def by_iterations(store: Store, dataset: str, method: str, ipc: int) -> dict[str, dict[int, SetRun]]:
@@ -71,17 +72,23 @@ def by_iterations(store: Store, dataset: str, method: str, ipc: int) -> dict[str
     Every draw is keyed by its iteration, so a short run is the beginning of a long one. The real images that both
     start from are at 0 where the store has them (the coreset 'random' of the same seed). Empty where there is none.
     """
-    settings: dict[str, dict[str, dict[int, SetRun]]] = defaultdict(lambda: defaultdict(dict))
+    settings: dict[str, list[SetRun]] = defaultdict(list)
     for run in set_runs(store, dataset, method, ipc):
-        config = {k: v for k, v in run.inputs["config"].items() if k != "iterations"}
-        key = digest_of({**{k: v for k, v in run.inputs.items() if k != "flip"}, "config": config})
-        settings[key][run.inputs["flip"]][run.iterations] = run
-    ranked = sorted(settings.items(), key=lambda item: (-sum(map(len, item[1].values())), item[0]))
-    if not ranked:
+        settings[_setting(run, "iterations")].append(run)
+    if not settings:
         return {}
-    found = ranked[0][1]
-    start = _start_of(store, next(iter(next(iter(found.values())).values())))
-    return {flip: dict(sorted(({0: start} | runs if start else runs).items())) for flip, runs in sorted(found.items())}
+    runs = settings[min(settings, key=lambda setting: (-len(settings[setting]), setting))]
+    start = _start_of(store, runs[0])
+    found: dict[str, dict[int, SetRun]] = {}
+    for run in sorted(runs, key=lambda run: (run.inputs["flip"], run.iterations)):
+        found.setdefault(run.inputs["flip"], {0: start} if start else {})[run.iterations] = run
+    return found
+
+
+def _setting(run: SetRun, *but: str) -> str:
+    """Digest of everything that was asked for except the flip and these keys of the recipe."""
+    config = {key: value for key, value in run.inputs["config"].items() if key not in but}
+    return digest_of({**{k: v for k, v in run.inputs.items() if k != "flip"}, "config": config})
 
 
 def _start_of(store: Store, run: SetRun) -> SetRun | None:
@@ -90,19 +97,3 @@ def _start_of(store: Store, run: SetRun) -> SetRun | None:
     same = ("dataset", "data", "classes", "ipc", "seed")
     starts = set_runs(store, run.inputs["dataset"], "random", run.inputs["ipc"])
     return next((s for s in starts if all(s.inputs[key] == run.inputs[key] for key in same)), None)
-
-
-def _is(inputs: Mapping[str, Any], dataset: str, method: str, ipc: int) -> bool:
-    return (inputs["dataset"], inputs["method"], inputs["ipc"]) == (dataset, method, ipc)
-
-
-def _classes_of(dataset: str) -> int:
-    from fyi_bench.data.entry import DATASETS
-
-    entry = DATASETS.get(dataset) if dataset in DATASETS else None
-    return (entry.num_classes if entry else None) or 0
-
-
-def _rank(flips: Mapping[str, SetRun]) -> tuple[int, int, int]:
-    one = next(iter(flips.values()))
-    return -len(flips), -one.iterations, one.inputs["seed"]

@@ -40,42 +40,18 @@ _LABEL_SIZE = 8.5
 _CAPTION_SIZE, _CAPTION_LEADING = 7.2, 1.45
 
 RC = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],
-    "font.size": 9.0,
-    "text.color": INK,
-    "axes.edgecolor": SOFT,
-    "axes.labelcolor": INK,
-    "axes.linewidth": 0.7,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.axisbelow": True,
-    "axes.titlesize": 9.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.unicode_minus": True,
-    "grid.color": RULE,
-    "grid.linewidth": 0.6,
-    "xtick.color": SOFT,
-    "ytick.color": SOFT,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "xtick.major.width": 0.7,
-    "ytick.major.width": 0.7,
-    "legend.frameon": False,
-    "legend.fontsize": 8.5,
-    "lines.linewidth": 1.8,
-    "lines.markersize": 5.2,
-    "lines.solid_capstyle": "round",
-    "figure.dpi": DPI,
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
-    "svg.fonttype": "none",
-    "path.simplify": True,
-    "text.parse_math": False,  # names come from files: a dollar sign is a dollar sign
-}
+    "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 9.0,
+    "text.color": INK, "text.parse_math": False,  # names come from files: a dollar sign is a dollar sign
+    "axes.edgecolor": SOFT, "axes.labelcolor": INK, "axes.linewidth": 0.7, "axes.unicode_minus": True,
+    "axes.spines.top": False, "axes.spines.right": False,
+    "axes.grid": True, "axes.grid.axis": "y", "axes.axisbelow": True, "grid.color": RULE, "grid.linewidth": 0.6,
+    "axes.titlesize": 9.5, "axes.titleweight": "bold", "axes.titlelocation": "left",
+    "xtick.color": SOFT, "xtick.labelcolor": INK, "xtick.major.width": 0.7,
+    "ytick.color": SOFT, "ytick.labelcolor": INK, "ytick.major.width": 0.7,
+    "legend.frameon": False, "legend.fontsize": 8.5,
+    "lines.linewidth": 1.8, "lines.markersize": 5.2, "lines.solid_capstyle": "round", "path.simplify": True,
+    "figure.dpi": DPI, "figure.facecolor": "white", "savefig.facecolor": "white", "svg.fonttype": "none",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -179,11 +155,10 @@ def inline_svg(svg: str, prefix: str, label: str) -> str:
 
 
 def frame(figure: Figure, title: str = "", caption: str = "", below: float = 0.45) -> tuple[float, float]:
-    """Title at the top left, caption at the bottom left, wrapped; returns (bottom, top) of what is left, fractions.
+    """Title at the top left, caption at the bottom left, wrapped; returns (bottom, top) of what is left, as shares.
 
-    Without title and caption, for a page that has its own, the axes get their room.
-
-    below: inches that tick labels and an axis label need under the axes.
+    Without title and caption, for a page that has its own, the axes get their room. below: inches that tick labels and
+    an axis label need under the axes.
     """
     width, height = figure.get_size_inches()
     letters = int(72 * width / (0.54 * _CAPTION_SIZE))
@@ -193,6 +168,29 @@ def frame(figure: Figure, title: str = "", caption: str = "", below: float = 0.4
                 linespacing=_CAPTION_LEADING)  # fmt: skip
     caption_height = len(lines) * _CAPTION_SIZE * _CAPTION_LEADING / 72 + 0.16 if lines else 0.03
     return (caption_height + below) / height, 1 - (0.5 if title else 0.1) / height
+
+
+@dataclass(frozen=True)
+class Room:
+    """Where panels stand in a figure, in shares of it: left and right edge, room over each row, room between them."""
+
+    left: float
+    right: float
+    above: float
+    between_rows: float
+    between_columns: float
+
+
+def panels(
+    figure: Figure, count: int, columns: int, room: Room, head: tuple[str, str] = ("", ""), **options: Any
+) -> list[Axes]:
+    """Axes of so many panels, row by row, under a title and over a caption; options: of `Figure.subplots`."""
+    bottom, top = frame(figure, *head)
+    grid = figure.subplots(-(-count // columns), columns, squeeze=False, **options)
+    figure.subplots_adjust(room.left, bottom, room.right, top - room.above, room.between_columns, room.between_rows)
+    for axes in grid.flat[count:]:
+        axes.set_visible(False)
+    return list(grid.flat[:count])
 
 
 def logarithmic(axis: Axis) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import functools
-from collections.abc import Callable
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -19,16 +18,15 @@ from fyi_bench.errors import UnknownNameError, UsageError
 FILE = Path(__file__).with_name("published.csv")
 FULL = "full"
 
-# printed label -> the project's name, where it is not simply the label in lower case
-_DATASETS = {"CIFAR-10": "cifar10", "CIFAR-100": "cifar100", "Tiny-ImageNet": "tinyimagenet"}
-_METHODS = {"CAFE+DSA": "cafe-dsa", "full_dataset": FULL, "real": FULL}
-_ARCHITECTURES = {
-    "ConvNetD3": "convnet3",
-    "ConvNetD4": "convnet4",
-    "ConvNetD5": "convnet5",
-    "720-ConvNet grid": "space720",
+# field -> printed label -> the project's name, where it is not simply the label in lower case
+_NAMES = {
+    "dataset": {"CIFAR-10": "cifar10", "CIFAR-100": "cifar100", "Tiny-ImageNet": "tinyimagenet"},
+    "method": {"CAFE+DSA": "cafe-dsa", "full_dataset": FULL, "real": FULL},
+    "arch": {"ConvNetD3": "convnet3", "ConvNetD4": "convnet4", "ConvNetD5": "convnet5", "720-ConvNet grid": "space720"},
+    "metric": {"top1_acc": "accuracy", "spearman_top50pct": "spearman_top50", "images_no": "images"},
+    "table": {},
+    "flip": {},
 }
-_METRICS = {"top1_acc": "accuracy", "spearman_top50pct": "spearman_top50", "images_no": "images"}
 _RANDOM_FLIP = "+Flip"  # Table A: images mirrored at random, without concatenation
 _UNITS = {"percent": ("fraction", Decimal(100))}
 
@@ -66,41 +64,18 @@ class Published:
         return self.flip == "fyi"
 
 
-def published(
-    table: str | None = None,
-    dataset: str | None = None,
-    ipc: int | str | None = None,
-    method: str | None = None,
-    fyi: bool | None = None,
-    arch: str | None = None,
-    metric: str | None = None,
-    flip: str | None = None,
-) -> list[Published]:
-    """Published numbers that match everything given, in the order of the papers' tables; empty if there are none.
+def published(table: str | None = None, **wanted: str | int | bool) -> list[Published]:
+    """Published numbers of a table that match everything wanted, in the order of the papers; empty if there are none.
 
-    Names are the project's or the printed labels, in any case. ipc: a number, or 'full' for the whole data set.
-    fyi=False means the plain method, without the random flips of Table A (for those: flip='random').
-    Raises UnknownNameError, with the nearest name, for a name that occurs in no table.
+    wanted: dataset, method, arch, metric, flip (the project's names or the printed labels, in any case), ipc (a number,
+    or 'full' for the whole data set), fyi. fyi=False means the plain method, without the random flips of Table A (for
+    those: flip='random'). Raises UnknownNameError, with the nearest name, for a name that occurs in no table.
     """
-    wanted = {
-        "table": _known("table", table),
-        "dataset": _known("dataset", dataset, _DATASETS),
-        "method": _known("method", method, _METHODS),
-        "arch": _known("arch", arch, _ARCHITECTURES),
-        "metric": _known("metric", metric, _METRICS),
-        "flip": _known("flip", flip),
-    }
-    tests: list[Callable[[Published], bool]] = [
-        lambda row, field=field, name=name: getattr(row, field) == name
-        for field, name in wanted.items()
-        if name is not None
-    ]
-    if ipc is not None:
-        number = _images(ipc)
-        tests.append(lambda row: row.ipc == number)
-    if fyi is not None:
-        tests.append(lambda row: row.flip == ("fyi" if fyi else "none"))
-    return [row for row in _rows() if all(test(row) for test in tests)]
+    if "fyi" in wanted:
+        wanted["flip"] = "fyi" if wanted.pop("fyi") else "none"
+    wanted |= {} if table is None else {"table": table}
+    asked = {field: _images(value) if field == "ipc" else _known(field, str(value)) for field, value in wanted.items()}
+    return [row for row in _rows() if all(getattr(row, field) == value for field, value in asked.items())]
 
 
 @functools.cache
@@ -112,40 +87,30 @@ def _rows() -> tuple[Published, ...]:
 def _read(row: dict[str, str]) -> Published:
     unit, scale = _UNITS.get(row["unit"], (row["unit"], Decimal(1)))
     method, random_flip, _ = row["method"].partition(_RANDOM_FLIP)
+    labels = {"dataset": row["dataset"], "method": method, "arch": row["arch"], "metric": row["metric"]}
     return Published(
         table=row["table"],
-        dataset=_name(row["dataset"], _DATASETS),
         ipc=_images(row["ipc"]),
-        method=_name(method, _METHODS),
         flip="random" if random_flip else "fyi" if row["fyi"] == "1" else "none",
-        arch=_name(row["arch"], _ARCHITECTURES),
-        metric=_name(row["metric"], _METRICS),
         unit=unit,
         value=float(Decimal(row["value"]) / scale),
         std=float(Decimal(row["std"]) / scale) if row["std"] else None,
         source=row["source"],
         note=row["note"],
-        dataset_label=row["dataset"],
-        method_label=row["method"],
-        arch_label=row["arch"],
-        metric_label=row["metric"],
+        **{field: _NAMES[field].get(label, label.lower()) for field, label in labels.items()},
+        **{f"{field}_label": row[field] for field in labels},
     )
 
 
-def _name(label: str, names: dict[str, str]) -> str:
-    return names.get(label, label.lower())
-
-
-def _known(field: str, given: str | None, names: dict[str, str] | None = None) -> str | None:
-    """The name in the tables that a user's name or label stands for; None stays None."""
-    if given is None:
-        return None
-    by_lower = {label.lower(): name for label, name in (names or {}).items()}
+def _known(field: str, given: str) -> str:
+    """The name in the tables that a user's name or label stands for."""
+    if field not in _NAMES:
+        raise UnknownNameError("field of published numbers", field, [*_NAMES, "ipc", "fyi"])
     known = {getattr(row, field) for row in _rows()}
-    by_lower |= {name.lower(): name for name in known}
-    if given.lower() not in by_lower:
+    names = {label.lower(): name for label, name in _NAMES[field].items()} | {name.lower(): name for name in known}
+    if given.lower() not in names:
         raise UnknownNameError(f"{field} of published numbers", given, known)
-    return by_lower[given.lower()]
+    return names[given.lower()]
 
 
 def _images(ipc: int | str) -> int | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from fyi_bench.errors import StoreError
 from fyi_bench.files import write_text
-from fyi_bench.present.report.page import render
+from fyi_bench.present.page import render
 from fyi_bench.present.report.paper_tables import paper_tables
 from fyi_bench.present.report.sections import MAKERS, SectionMaker, section_of
 from fyi_bench.store.commands import FOLDER, read_commands

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from fyi_bench.present.report.page import TableView
+from fyi_bench.present.page import TableView
 from fyi_bench.present.tables import LAYOUTS, Table, words
 from fyi_bench.present.tables.build import table_of
 from fyi_bench.present.tables.results import groups_of

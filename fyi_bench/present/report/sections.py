@@ -11,11 +11,10 @@ from fyi_bench.present.faithful import difference_of_search, faithful_words, rul
 from fyi_bench.present.figures import nas
 from fyi_bench.present.figures.continual import continual_drawing
 from fyi_bench.present.figures.dots import accuracy_drawing, unequalness_drawing
-from fyi_bench.present.figures.mosaic import as_pictures
+from fyi_bench.present.figures.evolution import LOSS_CAVEAT, curves_drawing, loss_curve
 from fyi_bench.present.figures.style import Drawing
-from fyi_bench.present.figures.training import LOSS_CAVEAT, curves_drawing, loss_curve
-from fyi_bench.present.report.images import Mosaic, find_set, mosaics, title_of
-from fyi_bench.present.report.page import TableView
+from fyi_bench.present.images import Mosaic, as_pictures, find_set, mosaics, title_of
+from fyi_bench.present.page import TableView
 from fyi_bench.present.report.provenance import Facts, record_facts, set_facts
 from fyi_bench.present.show import network_cost
 from fyi_bench.present.show_nas import COST, MISJUDGED, asked_arm, cost_rows, misjudged_rows

@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import Any
 
 from fyi_bench.present.missing import Missing
+from fyi_bench.present.page import TableView, render
 from fyi_bench.present.tables import words
 from fyi_bench.present.tables.build import FORMS, Entry, Table
 from fyi_bench.present.tables.layouts import Column
@@ -81,8 +82,6 @@ def latex(table: Table) -> str:
 @FORMS.register("html")
 def html(table: Table) -> str:
     """A self-contained page, in the style of the report."""
-    from fyi_bench.present.report.page import TableView, render
-
     caption = "Ours, and in brackets the published number."
     views = [TableView(caption, header, rows) for header, rows in words.grids(table)]
     details = words.details(table)

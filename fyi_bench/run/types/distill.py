@@ -34,7 +34,7 @@ def distill_cell(
     precision: str = "fp32",
 ) -> RunSpec:
     """The spec of one condensed set; `recipe` has the user's overrides already applied."""
-    from distill.method import METHODS
+    from distill.methods import METHODS
 
     chosen = METHODS.get(method)
     config = chosen.Config.from_values(recipe.values)
@@ -114,7 +114,7 @@ class Distill(RunType):
     def compute(self, run: RunDir, worker: Worker) -> None:
         """Run the engine, store the set with its preview, and record its facts."""
         from distill.engine import distill
-        from distill.method import config_of
+        from distill.methods import config_of
 
         spec = run.spec
         inputs = spec.inputs
@@ -157,7 +157,7 @@ class Distill(RunType):
     def passes(self, spec: RunSpec, data: RealDataset) -> list[Passes]:
         """What the method says an iteration needs."""
         from distill.fyi import FLIPS
-        from distill.method import METHODS, config_of
+        from distill.methods import METHODS, config_of
         from distill.problem import Problem
 
         inputs = spec.inputs

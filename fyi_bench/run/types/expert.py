@@ -64,7 +64,7 @@ def trajectories(inputs: Mapping[str, Any], worker: Worker) -> Sequence[Trajecto
 
 
 def _expert_config(inputs: Mapping[str, Any]) -> ExpertConfig | None:
-    from distill.method import config_of
+    from distill.methods import config_of
 
     return getattr(config_of(inputs["method"], inputs["config"]), "expert_config", None)
 

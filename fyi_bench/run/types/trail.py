@@ -97,7 +97,7 @@ class Trail(Distill):
     def compute(self, run: RunDir, worker: Worker) -> None:
         """Run to each iteration in turn and keep the set that is there."""
         from distill.engine import distill
-        from distill.method import config_of
+        from distill.methods import config_of
 
         spec = run.spec
         inputs, problem = spec.inputs, problem_of(spec, worker)

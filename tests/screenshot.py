@@ -1,4 +1,4 @@
-"""A picture of a report as a headless Chromium shows it: `python -m fyi_bench.present.report.screenshot PAGE OUT.png`.
+"""A picture of a report as a headless Chromium shows it: `python tests/screenshot.py PAGE OUT.png`.
 
 A browser window cannot be as narrow as a telephone, but a frame inside it can: so the page stands in one.
 """
