@@ -31,7 +31,7 @@ types: $(STAMP)
 # the site, in build/site; a warning is an error
 docs: $(STAMP)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[docs]"
-	$(BIN)/mkdocs build
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
 # the wheel in a bare environment
 wheel: $(STAMP)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from plugins import Plugged
 
 import search_space
 from distill.fyi import FLIPS
@@ -261,3 +262,26 @@ def test_stages_are_lengths_of_the_recipe():
     ]
     assert of_one[-1].options == ("--arch", "none")
     assert len(figure_needs("5", "paper")) == 3 * len(MAIN)
+
+
+FIGURE = """
+from fyi_bench.present.figures import PaperFigure
+from fyi_bench.present.figures.style import draw
+
+
+def make(request):
+    return draw("mine", (2, 1), lambda figure: figure.text(0.1, 0.1, request.protocol))
+
+
+mine = PaperFigure("Mine", make)
+"""
+
+
+def test_a_figure_from_outside_is_one_object(store, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        plugged = Plugged(tmp_path / "site", patch, FIGURES)
+        plugged.install("my-figure", {"fyi_bench.figures": {"mine": "my_figure:mine"}}, my_figure=FIGURE)
+        assert "mine" in FIGURES.names()
+        assert svg_texts(figure("mine", request_of(store, protocol="paper"))) == ["paper"]
+        assert figure_needs("mine", "paper") == []
+    plugged.look()

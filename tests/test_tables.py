@@ -6,9 +6,9 @@ import csv
 import io
 import math
 import re
-from importlib.metadata import EntryPoint
 
 import pytest
+from plugins import Plugged
 
 import fyi_bench
 from downstream import nas
@@ -16,12 +16,10 @@ from fyi_bench.errors import UnknownNameError
 from fyi_bench.files import write_json
 from fyi_bench.present.missing import Missing
 from fyi_bench.present.published import published
+from fyi_bench.present.report.paper_tables import paper_tables
 from fyi_bench.present.tables import (
     FORMS,
     LAYOUTS,
-    Column,
-    Layout,
-    Row,
     layout,
     missing,
     same_architecture,
@@ -282,21 +280,30 @@ def test_searches_on_other_data_or_protocols_stay_out(store):
     ]
 
 
-def test_a_table_more_is_one_function(store, monkeypatch):
-    """As a plug-in's entry point of the group `fyi_bench.tables` gives it."""
+LAYOUT = """
+from fyi_bench.present.tables import Column, Layout, Row
+
+
+def mine():
     column = Column("cifar10", 10, "convnet3", "accuracy", "", "10 IPC")
-    rows = (Row("dm", "none", "DM"), Row("dm", "fyi", "DM + FYI"))
-    point = EntryPoint("mine", "mine:layout", "fyi_bench.tables")
-    monkeypatch.setattr(EntryPoint, "load", lambda self: lambda: Layout("Mine", rows, (column,)))
-    monkeypatch.setitem(LAYOUTS.__dict__, "_points", {"mine": [point]})
-    try:
+    return Layout("Mine", (Row("dm", "none", "DM"), Row("dm", "fyi", "DM + FYI")), (column,))
+"""
+
+
+def test_a_table_from_outside_is_one_function(store, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        plugged = Plugged(tmp_path / "site", patch, LAYOUTS)
+        points = {"fyi_bench.tables": {"mine": "my_table:mine", "broken": "my_table:absent"}}
+        plugged.install("my-table", points, my_table=LAYOUT)
         fill(store, "dm", "fyi", {0: [0.5]})
         made = table("mine", store)
-        assert made.name == "mine"
+        assert (made.name, made.title) == ("mine", "Mine")
         assert entry(made, "dm", "fyi").ours.mean == 0.5
         assert made.missing[0].fills == ("DM, 10 IPC",)
-    finally:
-        LAYOUTS._entries.pop("mine", None)
+        shown = [one.title for one in paper_tables(store)]  # the broken one harms none of the others
+        assert "Table mine: Mine" in shown
+        assert len(shown) > 1
+    plugged.look()
 
 
 def test_one_command_fills_both_arms():
