@@ -9,7 +9,7 @@ weak statement.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from fyi_bench.present.words import HOLE, MINUS, arm_title, count_words, is_number, percent, verdict
@@ -105,7 +105,7 @@ def difference_of_search(record: Record, flip: str) -> str:
     )
 
 
-def with_interval(entry: Record, words=None) -> str:
+def with_interval(entry: Record, words: Callable[[float | None], str] | None = None) -> str:
     """'0.61 [0.40, 0.77]', or the value alone where it has no interval."""
     words = words or correlation
     if not is_number(entry["low"]):

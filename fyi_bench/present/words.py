@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 HOLE = "–"  # stands where there is no number
 MINUS = "−"
@@ -91,7 +91,7 @@ def count_words(count: int, thing: str) -> str:
     return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
 
 
-def is_number(value: Any) -> bool:
+def is_number(value: Any) -> TypeGuard[float]:
     """Whether the value is a finite number."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
@@ -121,7 +121,7 @@ def seconds_words(seconds: float | None) -> str:
     return f"{hours} h {minutes_left:02d} min" if hours else f"{minutes} min {rest:02d} s"
 
 
-def bytes_words(count: int | None) -> str:
+def bytes_words(count: float | None) -> str:
     """'480 B', '120.0 KiB', '1.5 MiB'."""
     if not is_number(count):
         return HOLE

@@ -110,10 +110,10 @@ def misjudged(factors: Mapping[str, Sequence[Any]], real: Values, proxy: Values)
     architectures.
     """
     shift = (ranks(proxy) - ranks(real)) / max(1, len(real))
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for factor, levels in factors.items():
         members = {level: [k for k, own in enumerate(levels) if own == level] for level in dict.fromkeys(levels)}
-        rows = []
+        rows: list[dict[str, Any]] = []
         for level, own in members.items():
             mean = mean_interval(shift[own])
             moved = {"shift": mean["mean"], "low": mean["low"], "high": mean["high"]}

@@ -10,6 +10,7 @@ from fyi_bench.present.words import arm_label, is_number, percent, short, unequa
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 Record = Mapping[str, Any]
 _ROW, _GAP = 0.27, 0.34  # inches a row takes, and a heading above a group of rows
@@ -24,7 +25,7 @@ def accuracy_drawing(record: Record, name: str, width: float) -> Drawing:
     ]
     values = [100 * v for group in groups for _, entry in group for v in entry["values"] if is_number(v)]
 
-    def paint(figure) -> None:
+    def paint(figure: Figure) -> None:
         bottom, top = frame(figure, below=0.42)
         ratios = [len(group) for group in groups]
         panels = figure.subplots(len(groups), 1, sharex=True, squeeze=False, height_ratios=ratios)[:, 0]
@@ -50,18 +51,19 @@ def accuracy_drawing(record: Record, name: str, width: float) -> Drawing:
 
 def unequalness_drawing(record: Record, name: str, width: float) -> Drawing:
     """A bar an arm: mean score of eq. 5, a whisker of one standard deviation over networks where it is known."""
-    arms = [arm for arm in record["arms"] if unequalness_of(arm) is not None]
+    found = [(arm, score) for arm in record["arms"] if (score := unequalness_of(arm)) is not None]
+    arms = [arm for arm, _ in found]
 
-    def paint(figure) -> None:
+    def paint(figure: Figure) -> None:
         bottom, top = frame(figure, below=0.42)
         left = _name_inches(record) / width
         axes = figure.add_axes((left, bottom, 1 - 0.62 / width - left, top - bottom))
         _rows(axes, arms)
-        for place, (arm, line) in enumerate(zip(arms, lines_of(arms), strict=True)):
+        for place, ((arm, score), line) in enumerate(zip(found, lines_of(arms), strict=True)):
             spread = arm["unequalness"].get("std") if isinstance(arm["unequalness"], Mapping) else None
-            axes.barh(place, unequalness_of(arm), 0.56, color=line.color, xerr=spread,
+            axes.barh(place, score, 0.56, color=line.color, xerr=spread,
                       error_kw={"ecolor": SOFT, "elinewidth": 1.2})  # fmt: skip
-            _value(axes, place, short(unequalness_of(arm), 3), line.color)
+            _value(axes, place, short(score, 3), line.color)
         axes.set_xlabel("unequalness (0: mirror-invariant)")
         axes.set_xlim(left=0)
 

@@ -59,7 +59,7 @@ class Curve:
     @property
     def numbers(self) -> list[float]:
         """The values with NaN where there is none."""
-        return [float(v) if is_number(v) else float("nan") for v in self.y]
+        return [v if is_number(v) else float("nan") for v in self.y]
 
 
 def loss_curve(provenance: Mapping[str, Any]) -> Curve | None:
@@ -90,7 +90,7 @@ def paint_curves(axes: Axes, curves: Sequence[Curve], ylabel: str) -> None:
     ends = []
     for curve, line in zip(curves, lines_of(curve.arm for curve in curves), strict=True):
         y = curve.numbers
-        marker = {"marker": line.marker, "markersize": 4.0} if len(y) <= FEW_POINTS else {}
+        marker: dict[str, Any] = {"marker": line.marker, "markersize": 4.0} if len(y) <= FEW_POINTS else {}
         axes.plot(curve.x, y, color=line.color, linestyle=line.dash, linewidth=1.5, **marker)
         finite = [v for v in y if is_number(v)]
         if finite:
@@ -100,7 +100,7 @@ def paint_curves(axes: Axes, curves: Sequence[Curve], ylabel: str) -> None:
         logarithmic(axes.yaxis)
     else:
         axes.set_ylim(min(0.0, *shown, 0.0), 1.06 * max(0.0, *shown, 0.0) or 1.0)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
     axes.set_xlabel("iteration")
     axes.set_ylabel(ylabel)
     axes.margins(x=0.01)

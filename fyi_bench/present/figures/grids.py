@@ -121,7 +121,7 @@ def _rows(grid: Grid, request: Request, method: str, ipc: int) -> list[_Row]:
 def _picture(image_set: ImageSet | None, wanted: str | int, each: int) -> Any:
     """The first images of a class; None where the set has none of it."""
     label = class_index(image_set, wanted) if image_set is not None else None
-    if label is None:
+    if image_set is None or label is None:
         return None
     count = min(each, len(image_set.indices_of(label)))
     return mosaic(image_set, [label], count, columns=1 if count == 1 else 2).numpy()

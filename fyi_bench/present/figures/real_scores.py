@@ -144,15 +144,15 @@ def _score(pixels: torch.Tensor, images: ImageSet, series: Series, effort: Effor
     generator = rng.stream(seed, "figure-network", number)
     network = search_space.build(effort.model, channels, size, images.num_classes, generator).to(pixels.device)
     labels = torch.tensor(images.classes).repeat_interleave(pixels.shape[1])
-    augmentation, draws = None, ()
-    if series.augmented:
-        augmentation = Augmentation()
-        draws = [
-            augmentation.draw(rng.stream(seed, "figure-augment", number, k), 1, size, siamese=True)
-            for k in range(effort.draws)
-        ]
+    augmentation = Augmentation()
+    draws = [
+        augmentation.draw(rng.stream(seed, "figure-augment", number, k), 1, size, siamese=True)
+        for k in range(effort.draws if series.augmented else 0)
+    ]
     flat = pixels.flatten(0, 1)
-    return float(unequalness(flat, labels, network, series.distance, series.flip, augmentation, draws))
+    return float(
+        unequalness(flat, labels, network, series.distance, series.flip, augmentation if draws else None, draws)
+    )
 
 
 def _caption(name: str, request: Request) -> str:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fyi_bench.files import atomic_write, write_text
+from fyi_bench.files import write_bytes, write_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -130,7 +130,7 @@ class Drawing:
     def write(self, folder: str | Path) -> list[Path]:
         """`name.png` and `name.svg` in the folder; returns both paths."""
         folder = Path(folder)
-        png = atomic_write(folder / f"{self.name}.png", lambda path: path.write_bytes(self.png))
+        png = write_bytes(folder / f"{self.name}.png", self.png)
         return [png, write_text(folder / f"{self.name}.svg", self.svg)]
 
     def inline(self, label: str) -> str:
@@ -197,8 +197,7 @@ def logarithmic(axis: Axis) -> None:
     """A logarithmic axis with plain numbers: 1, 10, 100; also 2 and 5 where it spans little."""
     from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, StrMethodFormatter
 
-    scale = {"x": axis.axes.set_xscale, "y": axis.axes.set_yscale}[axis.axis_name]
-    scale("log")
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})  # type: ignore[attr-defined]
     low, high = axis.get_view_interval()
     axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if high < 150 * low else (1.0,)))
     axis.set_major_formatter(StrMethodFormatter("{x:g}"))
@@ -212,9 +211,8 @@ def label_ends(axes: Axes, ends: Sequence[tuple[float, str, str]], size: float =
     Call it when limits and scale of the axes are final.
     """
     x = axes.get_xlim()[0]
-    pixels = axes.transData.transform([(x, y) for y, _, _ in ends]) if ends else []
-    wished = [axes.transAxes.inverted().transform(pixel)[1] for pixel in pixels]
-    inches = axes.get_position().height * axes.figure.get_size_inches()[1]
+    wished = [(axes.transData - axes.transAxes).transform((x, y))[1] for y, _, _ in ends]
+    inches = axes.get_window_extent().height / axes.figure.dpi
     for (_, text, color), y in zip(ends, spread(wished, size * 1.35 / 72 / inches), strict=True):
         axes.annotate(
             text, (1.0, y), xycoords="axes fraction", xytext=(6, 0), textcoords="offset points",

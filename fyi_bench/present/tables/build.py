@@ -52,6 +52,11 @@ class Entry:
         return f"{self.row.label}, {self.column.title}"
 
     @property
+    def differs(self) -> str:
+        """What of our number is not as published, in words."""
+        return "" if self.ours is None else "; ".join(self.ours.differs)
+
+    @property
     def gap(self) -> float | None:
         """Ours minus published, or None where one of them is missing."""
         return None if self.ours is None or self.published is None else self.ours.mean - self.published.value
@@ -63,7 +68,7 @@ class Entry:
             return "not run"
         if self.ours.protocol != PAPER:
             return f"not compared: {self.ours.protocol} ≠ {PAPER}"
-        if self.gap is None or not is_number(self.gap):
+        if self.published is None or not is_number(self.gap):
             return "nothing published" if self.published is None else HOLE
         allowed = math.hypot(self.ours.std, self.published.std or 0.0)
         if self.published.unit == "fraction":
@@ -148,10 +153,7 @@ def table_of(
         )
         for (row, column), found in at.items()
     }  # fmt: skip
-    entries = {
-        (row, column): _entry(plan, row, column, group, taken.get((_plain(plan, row), column)))
-        for (row, column), group in taken.items()
-    }
+    entries = {(row, column): _entry(plan, row, column, taken) for row, column in taken}
     # one procedure, however often it was repeated; the commands repeat it as often as was asked for
     asked = next((name for name in (protocol, otherwise) if name and procedure(name) == chosen), chosen)
     notes = [*plan.notes, *_left_out(at, chosen), *([VERDICT_RULE] if plan.published else [])]
@@ -185,17 +187,14 @@ def _most_used(protocols: Sequence[str], otherwise: str) -> str:
     return PAPER if PAPER in counts else min(counts, key=lambda name: (-counts[name], name))
 
 
-def _plain(plan: Layout, row: Row) -> Row | None:
-    """The row without the flip, for one that has it."""
-    plain = (one for one in plan.rows if (one.method, one.flip) == (row.method, "none"))
-    return next(plain, None) if row.flip != "none" else None
-
-
-def _entry(plan: Layout, row: Row, column: Column, group: Group | None, plain: Group | None) -> Entry:
-    ours = group and group.number(column.metric)
-    difference = group.minus(plain, column.metric) if group is not None and plain is not None else None
-    published = plan.published.get((row, column))
-    change = plan.published_difference(row, column)
+def _entry(plan: Layout, row: Row, column: Column, taken: Mapping[tuple[Row, Column], Group | None]) -> Entry:
+    group, ours, difference = taken[row, column], None, None
+    if group is not None:
+        ours = group.number(column.metric)
+        plain = (other for (r, c), other in taken.items() if (r.method, r.flip, c) == (row.method, "none", column))
+        base = next(plain, None) if row.flip != "none" else None
+        difference = None if base is None else group.minus(base, column.metric)
+    published, change = plan.published.get((row, column)), plan.published_difference(row, column)
     return Entry(row, column, plan.asks(row, column), published, ours, difference, change)
 
 
@@ -213,7 +212,7 @@ def _left_out(at: Mapping[tuple[Row, Column], Sequence[Group]], protocol: str) -
             if changed:
                 notes.append(f"Not shown: {row.label}, {column.label}, made with {'; '.join(changed)}.")
             elif isinstance(group, Search) and not group.names:
-                why = "the search is not finished" if group.real else "no real side is there to hold the search against"
+                why = "the search is not finished" if group.real.runs else "there is no real side to hold it against"
                 notes.append(f"Not shown: {row.label}, {column.label}, {why}.")
     return notes
 

@@ -30,8 +30,7 @@ def text(table: Table) -> str:
     for header, rows in words.grids(table):
         lines += ["", *text_table(header, rows)]
     for entry in table.filled():
-        differs = "; ".join(entry.ours.differs)
-        lines += ["", f"{entry.label}: {entry.verdict}", *([f"  {differs}"] if differs else [])]
+        lines += ["", f"{entry.label}: {entry.verdict}", *([f"  {entry.differs}"] if entry.differs else [])]
     if table.missing:
         lines += ["", f"{sum(len(one.fills) for one in table.missing)} holes; commands that fill them:"]
         lines += [f"  {command}   ({time})" for command, _, time in words.holes(table)]
@@ -110,7 +109,7 @@ def _facts(table: Table, entry: Entry, fills: Missing | None) -> Mapping[str, An
         facts |= {
             "protocol": ours.protocol, "protocol_version": ours.version, "ours": ours.mean, "ours_std": ours.std,
             "ours_low": ours.low, "ours_high": ours.high, "values": len(ours.values),
-            "expected_values": ours.expected, "differs": "; ".join(ours.differs),
+            "expected_values": ours.expected, "differs": entry.differs,
         }  # fmt: skip
     if published is not None:
         facts |= {"published": published.value, "published_std": published.std, "source": words.source_words(entry)}

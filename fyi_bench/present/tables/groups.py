@@ -101,13 +101,15 @@ class Accuracies(Group):
 
     def number(self, metric: str) -> Ours:
         """Mean and population deviation over networks and sets."""
-        mean, std = mean_std(list(self.values.values()))
-        expected, count = self._expected(), len(self.values)
+        values = {key[:2]: value for key, value in self.values.items() if value is not None}
+        mean, std = mean_std(list(values.values()))
+        expected, count = self._expected(), len(values)
         differs = self._differs(f"{count} of {expected} networks" if count < expected else "")
         if self.protocol == PAPER and self.made["method"] in METHODS:
             differs += filter(None, [declared(self.made["method"]).published_pick])
-        values = {key[:2]: value for key, value in sorted(self.values.items())}
-        return Ours(values, mean, std, self.protocol, self.version, expected, differs=tuple(differs))
+        return Ours(
+            dict(sorted(values.items())), mean, std, self.protocol, self.version, expected, differs=tuple(differs)
+        )
 
     def minus(self, plain: Group, metric: str) -> dict[str, Any] | None:
         """The paired difference over equal seeds.
@@ -147,12 +149,12 @@ class RealSide:
     @property
     def seed(self) -> int:
         """The seed that most architectures have."""
-        return min(self.runs, key=lambda seed: (-len(self.runs[seed]), seed))
+        return min(self.runs, key=lambda seed: (-len(self.runs[seed]), seed), default=0)
 
     @property
     def scores(self) -> dict[str, float | None]:
         """Accuracies with that seed."""
-        return self.runs[self.seed]
+        return self.runs.get(self.seed, {})
 
 
 @dataclass
@@ -163,7 +165,7 @@ class Search(Group):
     ranked: of a search under way the cheap architectures are there first, which are no sample of the space.
     """
 
-    real: RealSide | None = None
+    real: RealSide = field(default_factory=lambda: RealSide("", None))
 
     def number(self, metric: str) -> Ours | None:
         """A rank correlation with its interval over architectures."""
@@ -181,8 +183,10 @@ class Search(Group):
 
     def minus(self, plain: Group, metric: str) -> dict[str, Any] | None:
         """The difference of both correlations with the real side, paired over architectures."""
-        names = [name for name in self.names if name in plain.names] if isinstance(plain, Search) else []
-        if not names or not self._comparable(plain) or self.real != plain.real:
+        if not isinstance(plain, Search) or not self._comparable(plain) or self.real != plain.real:
+            return None
+        names = [name for name in self.names if name in plain.names]
+        if not names:
             return None
         sides = [self.real.scores[name] for name in names], self.scores(names), plain.scores(names)
         found = paired_rank_difference(*sides, self.real.seed)[metric]
@@ -191,14 +195,12 @@ class Search(Group):
     def scores(self, names: Sequence[str]) -> list[float | None]:
         """Accuracy of each architecture over the networks whose seeds have all architectures that are ranked."""
         runs = [run for run in self._runs.values() if run.keys() >= set(self.names)]
-        kept = [[run[name] for run in runs if run[name] is not None] for name in names]
+        kept = [[value for run in runs if (value := run[name]) is not None] for name in names]
         return [sum(values) / len(values) if values else None for values in kept]
 
     @functools.cached_property
     def names(self) -> list[str]:
         """The architectures that are ranked, in the order in which a search trains them; none while it is under way."""
-        if self.real is None:
-            return []
         real = self.real.scores.keys()
         covered = max((run.keys() & real for run in self._runs.values()), key=len)
 

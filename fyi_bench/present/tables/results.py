@@ -66,10 +66,8 @@ def best(groups: Iterable[Group]) -> Group | None:
 
 def _result(run: RunInfo) -> tuple[Inputs, float | None]:
     """Notes and value of a run; None for one that diverged."""
-    if run.state == "diverged":
-        return read_config(run.folder)["notes"], None
     record = final_record(run.folder)
-    return record["notes"][0], record["value"]
+    return (read_config(run.folder)["notes"], None) if record is None else (record["notes"][0], record["value"])
 
 
 def _group(run: RunInfo, made: Inputs, notes: Inputs, noted: Mapping[str, str]) -> Group:
@@ -97,8 +95,8 @@ def _shared(inputs: Inputs, protocol: str) -> str:
     return digest_of([protocol.split("+")[0], {name: inputs[name] for name in names}])
 
 
-def _real_side(group: Search, sides: Sequence[RealSide]) -> RealSide | None:
-    """The side that was trained as the protocol says, else as it was; without any a ranking of the package."""
+def _real_side(group: Search, sides: Sequence[RealSide]) -> RealSide:
+    """The side that was trained as the protocol says, else as it was; without any a ranking of the package, or none."""
     base, *changes = group.protocol.split("+")
     own = "+".join([base, *(change for change in changes if change.partition("=")[0] not in _PROXIES)])
     images = (nas.budget(base).reference_images, None)
@@ -113,7 +111,7 @@ def _real_side(group: Search, sides: Sequence[RealSide]) -> RealSide | None:
         if wanted.items() <= asdict(found.label).items():
             runs = {seed: _full_names(found.scores(seed)) for seed in found.seeds}
             return RealSide(own, found.label.images, runs, stored=True)
-    return None
+    return RealSide(own, None)
 
 
 def _full_names(scores: Mapping[str, float | None]) -> dict[str, float | None]:

@@ -149,6 +149,6 @@ def _detail(entry: Entry) -> list[str]:
         entry.verdict,
         difference,
         change,
-        "; ".join(entry.ours.differs) or "nothing known",
+        entry.differs or "nothing known",
         source_words(entry),
     ]
