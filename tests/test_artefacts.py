@@ -12,7 +12,7 @@ import toy_runs
 from fyi_bench.config import Settings
 from fyi_bench.errors import PlanShown, StoreError, UnknownNameError, UsageError
 from fyi_bench.run.artefacts import Artefacts, pack, unpack
-from fyi_bench.run.drain import Habits, drain
+from fyi_bench.run.drain import Drain, Habits
 from fyi_bench.run.executor import compute, default_url
 from fyi_bench.run.plan import Plan
 from fyi_bench.run.queue import Queue, connect
@@ -58,7 +58,7 @@ def test_two_machines_without_a_common_folder_finish_a_sweep_together(tmp_path, 
     second = Store(tmp_path / "second")
     url = default_url(finished)
     habits = Habits(artefacts=Artefacts.open(place))
-    assert drain(Queue.all(connect(url, lambda: None, print)), Worker(second), habits) == 3
+    assert Drain(Queue.all(connect(url, lambda: None, print)), Worker(second), habits).run() == 3
 
     assert len(compute(Session(settings), "sums", plan)) == 3
     for run in runs:

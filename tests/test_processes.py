@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import os
 import signal
 import subprocess
@@ -49,7 +48,7 @@ def share(store: Store, runs, count: int = 2, stop: Deadline | None = None) -> l
     url = default_url(store)
     Queue.open(connect(url, lambda: None, print), "toys", runs).enqueue(runs, store)
     crew = Crew(url, "toys", store.root, None, "cpu", tolerant=())
-    work_together(functools.partial(Crew.work, crew), count, Events(say=said.append), stop or Deadline())
+    work_together(crew.work, count, Events(say=said.append), stop or Deadline())
     return said
 
 
@@ -171,7 +170,7 @@ def test_rows_count_a_piece_once_whoever_says_so():
     rows.events.done("a")
     rows.events.progress("a", 2, 10, 0.5)  # late
     assert [(task.name, task.step) for task in shown.tasks] == [("condensing", 1)]
-    rows.end()
+    rows.__exit__()
     assert rows.stage.finished
 
 

@@ -17,7 +17,7 @@ from fyi_bench.errors import BudgetExhausted, DataError, StoreError, UsageError
 from fyi_bench.run import holder
 from fyi_bench.run import queue as queue_module
 from fyi_bench.run.deadline import Budget, Deadline
-from fyi_bench.run.drain import Habits, check_numerics, drain
+from fyi_bench.run.drain import Drain, Habits
 from fyi_bench.run.queue import MAX_FAILURES, Counts, Queue, connect
 from fyi_bench.run.storage import sqlite_url
 from fyi_bench.run.worker import Worker
@@ -48,7 +48,7 @@ def opened(url: str, name: str = "toys") -> Queue:
 def work(sweep: Queue, store: Store, said: list[str] | None = None, **habits) -> int:
     heard = said if said is not None else []
     worker = Worker(store, stop=habits.pop("stop", None), say=heard.append)
-    return drain([sweep], worker, Habits(**habits))
+    return Drain([sweep], worker, Habits(**habits)).run()
 
 
 def test_jobs_come_in_the_order_they_were_enqueued_and_no_job_is_invented(url, store):
@@ -102,8 +102,8 @@ def test_two_sweeps_of_one_storage_are_drained_in_turn(url, store):
     opened(url, "second").enqueue([toy(2)], store)
     ask = connect(url, lambda: None, print)
     assert [sweep.name for sweep in Queue.all(ask)] == ["first", "second"]
-    assert drain(Queue.all(ask, "second"), Worker(store)) == 1
-    assert drain(Queue.all(ask), Worker(store)) == 1
+    assert Drain(Queue.all(ask, "second"), Worker(store)).run() == 1
+    assert Drain(Queue.all(ask), Worker(store)).run() == 1
     with pytest.raises(StoreError, match=r"no queue 'third'\.\nIt has: first, second\."):
         Queue.all(ask, "third")
 
@@ -290,7 +290,7 @@ def test_a_worker_stays_while_another_works_and_leaves_when_told(url, store, mon
 
 
 def test_another_version_of_the_numbers_is_refused():
-    from fyi_bench.run.numerics import numerics
+    from fyi_bench.run.numerics import check_numerics, numerics
 
     check_numerics({})
     check_numerics({**numerics(), "of a plug-in": 3})

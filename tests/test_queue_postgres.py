@@ -15,7 +15,7 @@ from test_queue_processes import Crowd, failures_of, sweep_of, until
 from toy_runs import computed, toy
 
 from fyi_bench.errors import StoreError
-from fyi_bench.run.drain import drain
+from fyi_bench.run.drain import Drain
 from fyi_bench.run.queue import Counts, Queue
 from fyi_bench.run.storage import Patient, open_storage, shown
 from fyi_bench.run.worker import Worker
@@ -84,13 +84,13 @@ def test_a_server_that_stays_away_ends_the_worker_with_its_result_kept(server, t
     sweep.enqueue([toy(1), toy(2)], store)
     try:
         with pytest.raises(StoreError, match=r"does not answer.*\nIs the server up") as caught:
-            drain([sweep], Worker(store))
+            Drain([sweep], Worker(store)).run()
         assert len(str(caught.value).splitlines()) == 2
         assert said[0].startswith(f"Waiting for the storage {server.url}")
         assert store.has(toy(1))
     finally:
         server.start()
     toy_runs.known(monkeypatch)
-    assert drain([sweep], Worker(store), toy_runs.Habits(grace_s=0.5)) == 2
+    assert Drain([sweep], Worker(store), toy_runs.Habits(grace_s=0.5)).run() == 2
     assert computed(store) == [2]
     assert sweep.counts() == Counts(complete=2)

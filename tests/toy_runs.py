@@ -20,7 +20,7 @@ import pytest
 
 from fyi_bench.errors import DataError, DivergenceError
 from fyi_bench.run.deadline import Deadline
-from fyi_bench.run.drain import Habits, drain
+from fyi_bench.run.drain import Drain, Habits
 from fyi_bench.run.queue import Queue, connect
 from fyi_bench.run.run_type import RUN_TYPES, Need, RunType
 from fyi_bench.run.worker import Worker
@@ -128,7 +128,7 @@ def worker_process(url: str, store: Path, beat_s: float, grace_s: float) -> int:
     stop = Deadline()
     ask = connect(url, stop.check, lambda line: print(line, file=sys.stderr))
     worker = Worker(Store(store), stop=stop, say=lambda line: print(line, file=sys.stderr, flush=True))
-    return drain(Queue.all(ask), worker, Habits(beat_s=beat_s, grace_s=grace_s))
+    return Drain(Queue.all(ask), worker, Habits(beat_s=beat_s, grace_s=grace_s)).run()
 
 
 if __name__ == "__main__":

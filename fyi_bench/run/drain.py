@@ -45,23 +45,21 @@ class Habits:
         return self.tolerant is None or claim.spec.kind in self.tolerant
 
 
-def drain(queues: Sequence[Queue], worker: Worker, habits: Habits | None = None) -> int:
-    """Work until no run is left; returns how many this worker finished.
+class Drain:
+    """A worker at queues until no run is left. `run` may be called once."""
 
-    Raises what `worker.stop` raises when asked to stop, after giving the run back, and errors that are this machine's
-    trouble (no data, disk full, a database that stays away): another worker may have more luck.
-    """
-    return _Drain(queues, worker, habits or Habits()).run()
-
-
-class _Drain:
-    def __init__(self, queues: Sequence[Queue], worker: Worker, habits: Habits):
-        self.queues, self.worker, self.habits = queues, worker, habits
+    def __init__(self, queues: Sequence[Queue], worker: Worker, habits: Habits | None = None):
+        self.queues, self.worker, self.habits = queues, worker, habits or Habits()
         self.finished = self.troubles = 0
         self.idle_since: float | None = None
         self.pause, self.told = _FIRST_PAUSE_S, False
 
     def run(self) -> int:
+        """Work; returns how many runs this worker finished.
+
+        Raises what `worker.stop` raises when asked to stop, after giving the run back, and errors that are this
+        machine's trouble (no data, disk full, a database that stays away): another worker may have more luck.
+        """
         while True:
             self.worker.check()
             for queue in self.queues:
@@ -91,63 +89,32 @@ class _Drain:
 
     def _ended(self, queue: Queue) -> bool:
         """Whether a run that matters failed elsewhere: the command will say so."""
-        return any(kind not in self.habits.tolerant for kind, _, _ in queue.failed())
+        return any(kind not in (self.habits.tolerant or ()) for kind, _, _ in queue.failed())
 
     def _work(self, claim: Claim) -> None:
+        """Compute a run, and with it others that the device computes at the same time."""
         self.idle_since, self.pause = None, _FIRST_PAUSE_S
         key, count = alike(claim.spec, self.worker)
         more = claim.queue.claim_alike(key, count - 1, lambda spec: alike(spec, self.worker)[0]) if count > 1 else []
-        claims = [claim, *more]
+        left = [claim, *more]
         with contextlib.ExitStack() as hearts:
-            for each in claims:
+            for each in left:
                 hearts.enter_context(Heart(each, self.habits.beat_s))
-            if more:
-                self._together(claims)
-            for position, each in enumerate(claims):
-                try:
-                    self._one(each)
-                except BaseException:
-                    for left in claims[position + 1 :]:
-                        with contextlib.suppress(StoreError):
-                            left.queue.put_back(left)
+            try:
+                self._make_ready(claim)
+                if more:
+                    together([each.spec for each in left], self.worker)
+                while left:
+                    self._ended_with(left[0], ensure(left[0].spec, self.worker))
+                    left.pop(0)
+            except Exception as error:
+                if not self._failed(left.pop(0), error):
                     raise
-
-    def _together(self, claims: Sequence[Claim]) -> None:
-        self._make_ready(claims[0])
-        try:
-            together([claim.spec for claim in claims], self.worker)
-        except BaseException:
-            for claim in claims:
-                with contextlib.suppress(StoreError):
-                    claim.queue.put_back(claim)
-            raise
-
-    def _one(self, claim: Claim) -> None:
-        queue = claim.queue
-        try:
-            record = self._record(claim)
-        except DivergenceError as error:
-            queue.fail(claim, _first_line(str(error)))
-            if not self.habits.forgives(claim):
-                raise
-        except (BudgetExhausted, Interrupted, KeyboardInterrupt):
-            queue.put_back(claim)
-            raise
-        except FyiBenchError as error:
-            with contextlib.suppress(StoreError):  # the database may be the trouble
-                queue.put_back(claim, _first_line(str(error)))
-            raise
-        except Exception as error:
-            self.troubles += 1
-            self._forgive(claim, error)
-            if not self.habits.forgives(claim) or self.troubles >= (_TROUBLES if self.finished else _TROUBLES_AT_FIRST):
-                raise
-            return
-        else:
-            queue.complete(claim, record.get("value"), {"seconds": record.get("wall_s"), "worker": claim.holder})
-        self.troubles = 0
-        self.finished += 1
-        self.habits.done(claim.spec.digest)
+            finally:
+                # others taken along wait again: only the first could fail here
+                for each in left:
+                    with contextlib.suppress(StoreError):  # the database may be the trouble
+                        each.queue.put_back(each)
 
     def _make_ready(self, claim: Claim) -> None:
         check_numerics(claim.spec.inputs.get("numerics", {}))
@@ -156,24 +123,40 @@ class _Drain:
             for kind, digest in claim.needs:
                 self.habits.artefacts.bring(self.worker.store, kind, digest)
 
-    def _record(self, claim: Claim) -> Mapping[str, Any]:
-        self._make_ready(claim)
-        record = ensure(claim.spec, self.worker)
+    def _ended_with(self, claim: Claim, record: Mapping[str, Any]) -> None:
         if self.habits.artefacts is not None:
             self.habits.artefacts.put(self.worker.store, claim.spec.kind, claim.spec.digest)
-        return record
+        claim.queue.complete(claim, record.get("value"), {"seconds": record.get("wall_s"), "worker": claim.holder})
+        self._done(claim)
 
-    def _forgive(self, claim: Claim, error: Exception) -> None:
-        """An error nobody foresaw: it may be the run's or this machine's, so the run goes to somebody else."""
-        text = f"{type(error).__name__}: {_first_line(str(error))}"
+    def _done(self, claim: Claim) -> None:
+        self.troubles = 0
+        self.finished += 1
+        self.habits.done(claim.spec.digest)
+
+    def _failed(self, claim: Claim, error: Exception) -> bool:
+        """Tell the queue; whether this worker goes on."""
+        forgives, reason = self.habits.forgives(claim), _first_line(str(error))
+        if isinstance(error, DivergenceError):
+            claim.queue.fail(claim, reason)
+            self._done(claim)
+            return forgives
+        if isinstance(error, FyiBenchError):
+            stopped = isinstance(error, BudgetExhausted | Interrupted)
+            with contextlib.suppress(StoreError):  # the database may be the trouble
+                claim.queue.put_back(claim, None if stopped else reason)
+            return False
+        # an error nobody foresaw: it may be the run's or this machine's, so the run goes to somebody else
+        self.troubles += 1
+        text = f"{type(error).__name__}: {reason}"
         again = claim.queue.put_back(claim, text)
-        if not self.habits.forgives(claim):
-            return
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        ending = "it waits for another try" if again else "it counts as failed"
-        self.worker.say(
-            f"{claim.spec.kind} {claim.spec.digest} failed ({text}, {where.name}:{where.lineno}); {ending}."
-        )
+        if forgives:
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            ending = "it waits for another try" if again else "it counts as failed"
+            self.worker.say(
+                f"{claim.spec.kind} {claim.spec.digest} failed ({text}, {where.name}:{where.lineno}); {ending}."
+            )
+        return forgives and self.troubles < (_TROUBLES if self.finished else _TROUBLES_AT_FIRST)
 
 
 class Heart:

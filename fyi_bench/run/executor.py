@@ -8,7 +8,6 @@ change a result: a run's numbers follow from its spec, and the number of its thr
 from __future__ import annotations
 
 import contextlib
-import functools
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +19,7 @@ from fyi_bench.duration import format_duration
 from fyi_bench.errors import Declined, DivergenceError, PlanShown, StoreError
 from fyi_bench.run.artefacts import Artefacts
 from fyi_bench.run.deadline import Deadline, Interruption
-from fyi_bench.run.drain import Habits, drain
+from fyi_bench.run.drain import Drain, Habits
 from fyi_bench.run.estimate import estimate_seconds
 from fyi_bench.run.plan import Plan, Records
 from fyi_bench.run.processes import Events, Rows, work_together
@@ -72,7 +71,7 @@ class Crew:
         ask = connect(self.url, stop.check, events.say)
         artefacts = Artefacts.open(self.artefacts) if self.artefacts else None
         habits = Habits(self.linger, self.tolerant, self.threads, artefacts=artefacts, done=events.done)
-        return drain(Queue.all(ask, self.study), worker, habits)
+        return Drain(Queue.all(ask, self.study), worker, habits).run()
 
 
 def default_url(store: Store) -> str:
@@ -152,7 +151,10 @@ def compute(session: Session, name: str, plan: Plan) -> Records:
                 raise PlanShown
             crew = Crew(url, study, store.root, s.data_root, s.device, s.devices, s.threads, s.artefacts,
                         tolerant=plan.tolerant)  # fmt: skip
-            _work(crew, session, queue, missing, shown)
+            titles = {run.digest: run_type(run).title(run) for run in missing}
+            view = Display(shown, len(missing), lambda: [queue.counts()], titles)
+            with view:
+                work_together(crew.work, min(s.workers or 1, len(missing)), view.events, session.stop, view.tick)
             if artefacts is not None:
                 for run in missing:
                     artefacts.bring(store, run.kind, run.digest, optional=True)
@@ -163,24 +165,6 @@ def compute(session: Session, name: str, plan: Plan) -> Records:
 def records_of(store: Store, runs: Sequence[RunSpec]) -> Records:
     """The records of those runs that are finished, by digest."""
     return {run.digest: record for run in runs if (record := store.record(run)) is not None}
-
-
-def work_on(crew: Crew, count: int, view: Display, stop: Deadline) -> int:
-    """Let `count` processes (this one, where it is one) work; returns how many runs they finished."""
-    try:
-        return work_together(functools.partial(_member, crew), count, view.events, stop, view.tick)
-    finally:
-        view.end()
-
-
-def _member(crew: Crew, number: int, stop: Deadline, events: Events) -> int:
-    return crew.work(number, stop, events)
-
-
-def _work(crew: Crew, session: Session, queue: Queue, missing: Sequence[RunSpec], shown: Progress) -> None:
-    titles = {run.digest: run_type(run).title(run) for run in missing}
-    view = Display(shown, len(missing), lambda: [queue.counts()], titles)
-    work_on(crew, min(session.settings.workers or 1, len(missing)), view, session.stop)
 
 
 def _end(session: Session, queue: Queue, plan: Plan, left: Sequence[RunSpec]) -> None:

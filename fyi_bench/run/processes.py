@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import wait
-from typing import Any
+from typing import Any, Self
 
 from fyi_bench import errors
 from fyi_bench.errors import BudgetExhausted, FyiBenchError, Interrupted, StoreError
@@ -210,7 +210,10 @@ class Rows:
         self._finished.add(digest)
         self.stage.update(max(self.stage.step, len(self._finished)))
 
-    def end(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         """Take the rows away."""
         for row in self._rows.values():
             row.finish()

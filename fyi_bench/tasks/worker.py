@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from fyi_bench.config import Settings
 from fyi_bench.errors import UsageError
 from fyi_bench.run.deadline import Budget, Deadline, Interruption
-from fyi_bench.run.executor import Crew, Display, work_on
+from fyi_bench.run.executor import Crew, Display
+from fyi_bench.run.processes import work_together
 from fyi_bench.run.progress import progress
 from fyi_bench.run.queue import Queue, connect
 from fyi_bench.run.storage import shown
@@ -59,6 +60,7 @@ def worker_job(
         crew = Crew(
             url, duty.study, s.store, s.data_root, s.device, s.devices, s.threads, duty.artefacts, duty.linger
         )  # fmt: skip
-        done = work_on(crew, min(s.workers, waiting), view, stop)
+        with view:
+            done = work_together(crew.work, min(s.workers, waiting), view.events, stop, view.tick)
     say(f"{done} run(s) finished here, results in {s.store}")
     return done
