@@ -142,7 +142,7 @@ class Registry(Generic[T]):
         bases = [cls for cls in classes if cls.__module__.partition(".")[0] in PACKAGES]
         stated = None if _inherits(entry, bases) else getattr(entry, "numerics", None)
         own = stated if stated is not None else f"source {_source_key(self.owner(name).package, self.kind, name)}"
-        below = next((cls.numerics for cls in bases if isinstance(getattr(cls, "numerics", None), int)), None)
+        below = next((n for n in (getattr(cls, "numerics", None) for cls in bases) if isinstance(n, int)), None)
         return own if below is None else f"{own} on {below}"
 
     def __contains__(self, name: str) -> bool:
