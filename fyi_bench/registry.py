@@ -93,8 +93,10 @@ class Registry(Generic[T]):
         """The entry. Raises UnknownNameError with the nearest name, PluginError for one that cannot be used."""
         if name not in self._entries:
             self._import_package(name)
-        if name not in self._entries and name not in self._points:
-            raise UnknownNameError(self.kind, name, self.names())
+        if name not in self._points:
+            if name not in self._entries:
+                raise UnknownNameError(self.kind, name, self.names())
+            return self._entries[name]
         points = [point for point in self._points.get(name, ()) if self._is_other(name, point)]
         owners = [self.owner(name)] * (name in self._entries) + [_owner(point) for point in points]
         if len(owners) > 1:
