@@ -159,19 +159,6 @@ FLIPS.register("rotate", ConcatenatedFlip("rotate", turn))
 FLIPS.register("scale", ConcatenatedFlip("scale", zoom_out))
 
 
-def unequalness(
-    images: Tensor,
-    labels: Tensor,
-    network: nn.Module,
-    distance: str = "dm",
-    flip: str = "fyi",
-    augmentation: Augmentation | None = None,
-    draws: Sequence[Draw] = (),
-) -> Tensor:
-    """Score of eq. 5 (scalar, no gradient): the mean over classes of `class_unequalness`."""
-    return class_unequalness(images, labels, network, distance, flip, augmentation, draws).mean()
-
-
 def class_unequalness(
     images: Tensor,
     labels: Tensor,

@@ -139,7 +139,7 @@ def _score(pixels: torch.Tensor, images: ImageSet, series: Series, request: Requ
 
     import search_space
     from distill.augment import Augmentation
-    from distill.fyi import unequalness
+    from distill.fyi import class_unequalness
 
     channels, size, _ = images.shape
     effort, seed = request.measured, request.seed
@@ -153,7 +153,9 @@ def _score(pixels: torch.Tensor, images: ImageSet, series: Series, request: Requ
     ]
     flat = pixels.flatten(0, 1)
     return float(
-        unequalness(flat, labels, network, series.distance, series.flip, augmentation if draws else None, draws)
+        class_unequalness(
+            flat, labels, network, series.distance, series.flip, augmentation if draws else None, draws
+        ).mean()
     )
 
 
