@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from distill.methods import METHODS
 from fyi_bench.config import PRECISIONS
 
 if TYPE_CHECKING:
@@ -37,15 +38,6 @@ _IPCS: dict[str, dict[str, tuple[int, ...]]] = {
 # a GPU does a whole search of FYI's Table B, of six networks: there steps are recorded first, which must pay
 _GPU_IPCS: dict[str, dict[str, tuple[int, ...]]] = {"nas": {"cifar10": (50,)}}
 _GPU_CHANGES: dict[str, dict[str, Any]] = {"nas": {"epochs": 300}}
-# on a CPU matching is timed without the inner epochs of DC and DSA (they are the job `retrain`), and trajectories are
-# short: the plain twin keeps every step's graph
-_CPU_CHANGES: dict[str, dict[str, Any]] = {
-    "dc": {"outer_loop": 1},
-    "dsa": {"outer_loop": 1},
-    "idc": {"inner_loop": 2},
-    "mtt": {"syn_steps": 4},
-    "mtt-unroll": {"syn_steps": 4},
-}
 _CPU_CLASSES = {job: {"cifar10": 2, "cifar100": 5} for job in ("dc", "dsa", "dm", "idc")}
 _MODELS = {"retrain-vgg11": "vgg11", "retrain-resnet18": "resnet18"}  # those that are not the ConvNet
 # enough to see where each kind of work stands, in a few minutes
@@ -95,15 +87,20 @@ def cases(device: str, quick: bool = False) -> list[Case]:
     """The cases of a whole run on a device, or of a short one, in the order of the table."""
     gpu = device == "cuda"
     ipcs = _IPCS | _GPU_IPCS if gpu else _IPCS
-    changes = _GPU_CHANGES if gpu else _CPU_CHANGES
     few: dict[str, dict[str, int]] = {} if gpu else _CPU_CLASSES
     return [
-        Case(job, dataset, ipc, few.get(job, CLASSES)[dataset], _MODELS.get(job, CONVNET), changes=changes.get(job, {}))
+        Case(job, dataset, ipc, few.get(job, CLASSES)[dataset], _MODELS.get(job, CONVNET), changes=_changes(job, gpu))
         for dataset in CLASSES
         for job, sizes in ipcs.items()
         for ipc in sizes.get(dataset, ())
         if not quick or (dataset == "cifar10" and _QUICK.get(job) == ipc)
     ]
+
+
+def _changes(job: str, gpu: bool) -> Mapping[str, Any]:
+    """What a job does otherwise than its recipe: on a CPU, what its method says of being timed."""
+    method = job.removesuffix("-unroll")
+    return _GPU_CHANGES.get(job, {}) if gpu else METHODS.get(method).timed_with if method in METHODS else {}
 
 
 def real_images(case: Case, data_root: Path | None) -> tuple[ImageSet, NormalizedSpace, str]:

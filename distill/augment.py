@@ -185,7 +185,7 @@ class Augmentation:
         counts = torch.tensor([len(stage) for stage in self.stages], dtype=torch.float64)
         codes = torch.minimum((u[:, :, 0] * counts).floor(), counts - 1).long().T.contiguous()
         values = u[:, :, 1:].unflatten(2, (rows, COLUMNS)).transpose(0, 1).contiguous()
-        self._finish(codes, values, (size, size) if isinstance(size, int) else tuple(size))
+        self._finish(codes, values, (size, size) if isinstance(size, int) else size)
         return Draw(self.stages, codes, values)
 
     def draw_classes(

@@ -14,6 +14,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -110,8 +111,8 @@ def crop_reach(size: Size, strength: AugmentStrength) -> Size:
 
 def cutout(x: Tensor, values: Tensor, strength: AugmentStrength) -> Tensor:
     """A box set to 0; values hold the integers (oy, ox), the centre, and boxes are cut off at the border."""
-    inside = []
-    for column, (side, box) in enumerate(zip(x.shape[-2:], cutout_box(x.shape[-2:], strength), strict=True)):
+    inside, size = [], (x.shape[-2], x.shape[-1])
+    for column, (side, box) in enumerate(zip(size, cutout_box(size, strength), strict=True)):
         first = values[:, column : column + 1].to(device=x.device, dtype=torch.int64) - box // 2
         position = torch.arange(side, device=x.device)
         low, high = first.clamp(0, side - 1), (first + box - 1).clamp(0, side - 1)
@@ -206,18 +207,18 @@ class _Linear(torch.autograd.Function):
         return function(x, parameters)
 
     @staticmethod
-    def setup_context(ctx, inputs, output) -> None:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         _, parameters, ctx.function, ctx.adjoint = inputs
         ctx.save_for_backward(parameters)
         ctx.save_for_forward(parameters)
 
     @staticmethod
-    def backward(ctx, gradient: Tensor):
+    def backward(ctx: Any, gradient: Tensor) -> Any:
         (parameters,) = ctx.saved_tensors
         return _Linear.apply(gradient, parameters, ctx.adjoint, ctx.function), None, None, None
 
     @staticmethod
-    def jvp(ctx, tangent: Tensor, *_: object) -> Tensor:
+    def jvp(ctx: Any, tangent: Tensor, *_: object) -> Tensor:
         (parameters,) = ctx.saved_tensors
         return _Linear.apply(tangent, parameters, ctx.function, ctx.adjoint)
 

@@ -9,7 +9,8 @@ Holds for networks whose layers treat images independently (batch norm must be i
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -97,7 +98,7 @@ def _frozen(network: nn.Module) -> Iterator[None]:
 
 
 def _layer_gradients(
-    layer: nn.Module, inputs: torch.Tensor, grad: torch.Tensor, classes: int, matrices_only: bool
+    layer: Any, inputs: torch.Tensor, grad: torch.Tensor, classes: int, matrices_only: bool
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
     weight_rule = _RULES[type(layer)][0]
     found = []
@@ -108,7 +109,7 @@ def _layer_gradients(
     return found
 
 
-def _bias_gradient(layer: nn.Module, grad: torch.Tensor, classes: int) -> torch.Tensor:
+def _bias_gradient(layer: Any, grad: torch.Tensor, classes: int) -> torch.Tensor:
     per_class = _split(grad, classes)
     if layer.bias.ndim > 1:  # LayerNorm over the whole map has one bias an entry
         return per_class.sum(1)
@@ -146,35 +147,44 @@ class _ConvWeights(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, inputs: torch.Tensor, grad: torch.Tensor, classes: int, layer: nn.Conv2d) -> torch.Tensor:
+    def forward(ctx: Any, inputs: torch.Tensor, grad: torch.Tensor, classes: int, layer: nn.Conv2d) -> torch.Tensor:
         ctx.save_for_backward(inputs, grad)
         ctx.layer, ctx.classes = layer, classes
         pairs = zip(inputs.chunk(classes), grad.chunk(classes), strict=True)
         weight, geometry = layer.weight.detach().to(grad.dtype), geometry_of(layer)  # only the weight's shape is read
-        return torch.stack([convolution_backward(g, x, weight, geometry, _BY_WEIGHT)[1] for x, g in pairs])
+        return torch.stack([_only(convolution_backward(g, x, weight, geometry, _BY_WEIGHT)) for x, g in pairs])
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, along: torch.Tensor):
+    def backward(ctx: Any, along: torch.Tensor) -> Any:
         inputs, grad = (t.chunk(ctx.classes) for t in ctx.saved_tensors)
         geometry, by_inputs, by_grad = geometry_of(ctx.layer), None, None
         if ctx.needs_input_grad[0]:
             triples = zip(inputs, grad, along, strict=True)
-            by_inputs = torch.cat([convolution_backward(g, x, v, geometry, _BY_INPUT)[0] for x, g, v in triples])
+            by_inputs = torch.cat([_only(convolution_backward(g, x, v, geometry, _BY_INPUT)) for x, g, v in triples])
         if ctx.needs_input_grad[1]:
             by_grad = torch.cat([convolve(x, v, None, geometry) for x, v in zip(inputs, along, strict=True)])
         return by_inputs, by_grad, None, None
+
+
+def _only(gradients: Iterable[torch.Tensor | None]) -> torch.Tensor:
+    """The one gradient that was asked for."""
+    return next(gradient for gradient in gradients if gradient is not None)
 
 
 def _linear_weight(layer: nn.Linear, inputs: torch.Tensor, grad: torch.Tensor, classes: int) -> torch.Tensor:
     return torch.bmm(_split(grad, classes).transpose(1, 2), _split(inputs, classes))
 
 
-def _norm_weight(layer: nn.Module, inputs: torch.Tensor, grad: torch.Tensor, classes: int) -> torch.Tensor:
+def _norm_weight(layer: Any, inputs: torch.Tensor, grad: torch.Tensor, classes: int) -> torch.Tensor:
     product = _split(grad * _RULES[type(layer)][1](layer, inputs), classes)
     if layer.weight.ndim > 1:
         return product.sum(1)
     return product.transpose(1, 2).flatten(2).sum(2)
+
+
+def _no_norm(layer: Any, x: torch.Tensor) -> torch.Tensor:
+    raise TypeError(f"{type(layer).__name__} is no norm")
 
 
 def _batch_normalised(layer: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
@@ -183,11 +193,12 @@ def _batch_normalised(layer: nn.BatchNorm2d, x: torch.Tensor) -> torch.Tensor:
     return F.batch_norm(x, layer.running_mean, layer.running_var, eps=layer.eps)
 
 
-Rule = tuple[Callable[..., torch.Tensor], Callable[[nn.Module, torch.Tensor], torch.Tensor] | None]
+# (gradient of the weight, what a norm's weight multiplies)
+Rule = tuple[Callable[..., torch.Tensor], Callable[[Any, torch.Tensor], torch.Tensor]]
 _RULES: dict[type[nn.Module], Rule] = {
-    nn.Conv2d: (_conv_weight, None),
-    Convolution: (_conv_weight, None),
-    nn.Linear: (_linear_weight, None),
+    nn.Conv2d: (_conv_weight, _no_norm),
+    Convolution: (_conv_weight, _no_norm),
+    nn.Linear: (_linear_weight, _no_norm),
     nn.GroupNorm: (_norm_weight, lambda layer, x: F.group_norm(x, layer.num_groups, eps=layer.eps)),
     nn.LayerNorm: (_norm_weight, lambda layer, x: F.layer_norm(x, layer.normalized_shape, eps=layer.eps)),
     nn.BatchNorm2d: (_norm_weight, _batch_normalised),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 
 import search_space
 from distill.problem import Problem
+from search_space.network import embed
 
 LLOYD_STEPS = 100
 _BATCH = 256  # images a forward pass
@@ -61,7 +63,7 @@ def trained_embedding(problem: Problem, training: FeatureTraining) -> Embedding:
             if done == training.steps:
                 break
         epoch += 1
-    return network.eval().embed
+    return partial(embed, network.eval())
 
 
 # name -> function(problem, training) giving the embedding
@@ -72,7 +74,7 @@ FEATURES: dict[str, Callable[[Problem, FeatureTraining], Embedding]] = {
 
 def random_embedding(problem: Problem, model: str = "convnet") -> Embedding:
     """Features of a fresh network of `model` for the problem's images; batch norms keep their first statistics."""
-    return _fresh(problem, model).eval().embed
+    return partial(embed, _fresh(problem, model).eval())
 
 
 def _fresh(problem: Problem, model: str) -> nn.Module:

@@ -118,7 +118,7 @@ def cutmix(
     labels are y and the share is 1. The loss to train with is that of the own labels times the share, plus that
     of the pasted ones times one minus the share.
     """
-    draw = draw_cutmix(generator, len(x), tuple(x.shape[-2:]), probability, beta)
+    draw = draw_cutmix(generator, len(x), (x.shape[-2], x.shape[-1]), probability, beta)
     share = float(draw.ratios[0])
     if share == 1:
         return x, y, y, share

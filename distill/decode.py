@@ -68,7 +68,7 @@ def decode(images: Tensor, factor: int, decode_type: str = "single", bound: int 
     before the next tile. Where the factor does not divide the size, grey is added at the bottom and the right.
     Raises UnknownNameError for the type, UsageError for a factor below 1 or larger than the image.
     """
-    _check(factor, images.shape[-2:])
+    _check(factor, images.shape[-2], images.shape[-1])
     plan = plan_of(images.shape[1], factor, decode_type, bound)
     return torch.cat([_enlarged_tiles(images[:, which], k) for which, k in plan], dim=1)
 
@@ -106,7 +106,7 @@ def pack(images: Tensor, factor: int) -> Tensor:
     Tile t (row by row) of image m is the image t·n + m, shrunk by taking the nearest pixel; the first tiles are one
     pixel larger where the factor does not divide the size. IDC's initialisation 'mix'.
     """
-    _check(factor, images.shape[-2:])
+    _check(factor, images.shape[-2], images.shape[-1])
     if factor == 1:
         return images
     classes, count, channels = images.shape[:3]
@@ -152,6 +152,6 @@ def _interpolation(source: int, target: int, dtype: torch.dtype, device: torch.d
     return F.interpolate(unit, size=target, mode="linear", align_corners=False)[0].T.contiguous().to(device, dtype)
 
 
-def _check(factor: int, size: tuple[int, int]) -> None:
-    if not 1 <= factor <= min(size):
-        raise UsageError(f"Images of {size[0]}x{size[1]} pixels cannot hold {factor} x {factor} smaller ones.")
+def _check(factor: int, height: int, width: int) -> None:
+    if not 1 <= factor <= min(height, width):
+        raise UsageError(f"Images of {height}x{width} pixels cannot hold {factor} x {factor} smaller ones.")

@@ -88,7 +88,8 @@ class _Run:
 
     def iterate(self) -> None:
         """One iteration: draw, match one or several times, one optimiser step a match."""
-        ctx, total, matches = self.ctx, 0.0, 0
+        ctx, matches = self.ctx, 0
+        total: torch.Tensor | float = 0.0
         ctx.iteration, ctx.match = self.done, 0
         self.optimiser.param_groups[0]["lr"] = self.method.learning_rate(self.done)
         self.method.begin(ctx)

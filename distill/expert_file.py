@@ -77,4 +77,4 @@ def _full_precision(weights: torch.Tensor) -> torch.Tensor:
 
 
 def _row_sha256(row: torch.Tensor) -> str:
-    return hashlib.sha256(memoryview(row.contiguous().view(torch.uint8).numpy())).hexdigest()
+    return hashlib.sha256(row.contiguous().view(torch.uint8).numpy().data).hexdigest()

@@ -29,6 +29,7 @@ from distill.spaces import Space
 from fyi_bench import rng
 from fyi_bench.errors import UsageError
 from fyi_bench.registry import Registry, pick
+from search_space.network import embed
 
 # raised whenever a flip would give other images, or the same images and networks another score
 NUMERICS = 1
@@ -84,6 +85,12 @@ class Flip:
         """x [C, n, ch, H, W] -> [C, multiplier·n, ch, H, W], originals first inside each class; see `expand`."""
         return self._images(x, 1, self.draw(x.shape[:2], generator) if chosen is None else chosen)
 
+    def changed(self, x: Tensor) -> Tensor:
+        """Images [..., ch, H, W] transformed; UsageError for a flip that does not."""
+        if self.transform is None:
+            raise UsageError(f"The flip '{self.name}' changes no image.")
+        return self.transform(x)
+
     def _images(self, x: Tensor, dim: int, chosen: Tensor) -> Tensor:
         return x
 
@@ -95,7 +102,7 @@ class ConcatenatedFlip(Flip):
     multiplier: ClassVar[int] = 2
 
     def _images(self, x: Tensor, dim: int, chosen: Tensor) -> Tensor:
-        return torch.cat([x, self.transform(x)], dim=dim)
+        return torch.cat([x, self.changed(x)], dim=dim)
 
 
 @dataclass(frozen=True)
@@ -109,7 +116,7 @@ class RandomFlip(Flip):
         return torch.rand(tuple(shape), generator=generator, dtype=torch.float64) < 0.5
 
     def _images(self, x: Tensor, dim: int, chosen: Tensor) -> Tensor:
-        return torch.where(chosen.to(x.device)[..., None, None, None], self.transform(x), x)
+        return torch.where(chosen.to(x.device)[..., None, None, None], self.changed(x), x)
 
 
 def mirror(x: Tensor) -> Tensor:
@@ -152,19 +159,6 @@ FLIPS.register("rotate", ConcatenatedFlip("rotate", turn))
 FLIPS.register("scale", ConcatenatedFlip("scale", zoom_out))
 
 
-def unequalness(
-    images: Tensor,
-    labels: Tensor,
-    network: nn.Module,
-    distance: str = "dm",
-    flip: str = "fyi",
-    augmentation: Augmentation | None = None,
-    draws: Sequence[Draw] = (),
-) -> Tensor:
-    """Score of eq. 5 (scalar, no gradient): the mean over classes of `class_unequalness`."""
-    return class_unequalness(images, labels, network, distance, flip, augmentation, draws).mean()
-
-
 def class_unequalness(
     images: Tensor,
     labels: Tensor,
@@ -196,8 +190,8 @@ def class_unequalness(
     total = torch.zeros(len(counts), dtype=images.dtype, device=images.device)
     for draw in draws:
         per_class = counts if draw.groups > 1 else None
-        pair = (augmentation.apply(x, draw, per_class) for x in (images, copies))
-        total = total + measure(network, *pair, labels)
+        seen, seen_copies = (augmentation.apply(x, draw, per_class) for x in (images, copies))
+        total = total + measure(network, seen, seen_copies, labels)
     return total / len(draws)
 
 
@@ -213,8 +207,8 @@ def class_gradient_distance(network: nn.Module, images: Tensor, copies: Tensor, 
     scores, begin = [], 0
     for label, count in zip(*(t.tolist() for t in labels.unique_consecutive(return_counts=True)), strict=True):
         rows = slice(begin, begin + count)
-        pair = [_mean_gradient(network, weights, x[rows], label) for x in (copies, images)]
-        scores.append(gradient_distance(*pair))
+        of_copies, own = (_mean_gradient(network, weights, x[rows], label) for x in (copies, images))
+        scores.append(gradient_distance(of_copies, own))
         begin += count
     return torch.stack(scores)
 
@@ -229,7 +223,7 @@ def mirror_distance(images: Tensor, network: nn.Module, flip: str = "fyi") -> Te
     """Mean over images of ‖ψ(x) - ψ(F(x))‖ (scalar): how asymmetric single images are (fig. 12)."""
     with torch.no_grad():
         distances = [
-            (network.embed(x) - network.embed(FLIPS.get(flip).transform(x))).flatten(1).norm(dim=1)
+            (embed(network, x) - embed(network, FLIPS.get(flip).changed(x))).flatten(1).norm(dim=1)
             for x in images.detach().split(_CHUNK)
         ]
     return torch.cat(distances).mean()
@@ -284,16 +278,16 @@ def _fresh_networks(image_set: ImageSet, seed: int, networks: int, width: int) -
 
 def _class_means(network: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     """Mean features [classes, features] of images sorted by class."""
-    classes, counts = labels.unique_consecutive(return_counts=True)
-    sums: list[Tensor | None] = [None] * len(classes)
+    _, counts = labels.unique_consecutive(return_counts=True)
+    sums: dict[int, Tensor] = {}
     place = torch.repeat_interleave(counts)
     for x, owner in zip(images.split(_CHUNK), place.split(_CHUNK), strict=True):
         present, sizes = owner.unique_consecutive(return_counts=True)
-        features = network.embed(x).flatten(1)
+        features = embed(network, x).flatten(1)
         for k, part in zip(present.tolist(), features.split(sizes.tolist()), strict=True):
             total = part.sum(0)
-            sums[k] = total if sums[k] is None else sums[k] + total
-    return torch.stack([total / int(n) for total, n in zip(sums, counts, strict=True)])
+            sums[k] = sums[k] + total if k in sums else total
+    return torch.stack([sums[k] / n for k, n in enumerate(counts.tolist())])
 
 
 def _mean_gradient(network: nn.Module, weights: dict[str, Tensor], images: Tensor, label: int) -> list[Tensor]:

@@ -88,10 +88,12 @@ class ImageSet:
         facts = [list(self.images.shape), str(self.images.dtype), str(self.labels.dtype), self.space.describe()]
         sha.update(canonical_json([*facts, self.num_classes, self.factor, self.decode_type, self.lr]).encode())
         for tensor in (self.images, self.labels):
-            sha.update(memoryview(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()))
+            sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return sha.hexdigest()[:16]
 
-    def batch(self, index: torch.Tensor | slice, space: Space | None = None, dtype: torch.dtype = torch.float32):
+    def batch(
+        self, index: torch.Tensor | slice, space: Space | None = None, dtype: torch.dtype = torch.float32
+    ) -> torch.Tensor:
         """Float images [n, ch, H, W] of these indices in `space` (default: the set's own)."""
         return _convert(self.images[index], self.space, space or self.space, dtype)
 

@@ -5,7 +5,9 @@ Gradients come as lists with one tensor a parameter; the leading dimension of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -26,7 +28,7 @@ class _RowCosines(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, synthetic: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, synthetic: torch.Tensor, real: torch.Tensor) -> torch.Tensor:
         lengths = synthetic.norm(dim=2), real.norm(dim=2)
         scale = lengths[0] * lengths[1] + NORMS_EPS
         cosines = _products(synthetic, real) / scale
@@ -34,7 +36,7 @@ class _RowCosines(torch.autograd.Function):
         return cosines
 
     @staticmethod
-    def backward(ctx, grad: torch.Tensor):
+    def backward(ctx: Any, grad: torch.Tensor) -> Any:
         synthetic, real, a, b, scale, cosines = ctx.saved_tensors
         if torch.is_grad_enabled():  # asked for with create_graph
             return _derivatives_with_graph(synthetic, real, grad, ctx.needs_input_grad)
@@ -45,18 +47,27 @@ class _RowCosines(torch.autograd.Function):
         return tuple(_cosine_derivative(*side, across, along) if needed else None for needed, side in wanted)
 
 
+def _sum(terms: Iterable[torch.Tensor]) -> torch.Tensor:
+    return functools.reduce(torch.add, terms)
+
+
 def _products(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return (x * y).sum(2)
 
 
-def _derivatives_with_graph(synthetic, real, grad, wanted) -> tuple[torch.Tensor | None, ...]:
+def _derivatives_with_graph(
+    synthetic: torch.Tensor, real: torch.Tensor, grad: torch.Tensor, wanted: Sequence[bool]
+) -> tuple[torch.Tensor | None, ...]:
     cosines = _products(synthetic, real) / (synthetic.norm(dim=2) * real.norm(dim=2) + NORMS_EPS)
     leaves = [x for x, needed in zip((synthetic, real), wanted, strict=True) if needed]
     found = iter(torch.autograd.grad(cosines, leaves, grad, create_graph=True))
     return tuple(next(found) if needed else None for needed in wanted)
 
 
-def _cosine_derivative(x, other, length, other_length, across, along) -> torch.Tensor:
+def _cosine_derivative(
+    x: torch.Tensor, other: torch.Tensor, length: torch.Tensor, other_length: torch.Tensor, across: torch.Tensor,
+    along: torch.Tensor,
+) -> torch.Tensor:  # fmt: skip
     by_length = torch.where(length > 0, along * other_length / length, 0)
     return (other * across.unsqueeze(2)).addcmul_(x, by_length.unsqueeze(2))
 
@@ -81,7 +92,7 @@ def layerwise_cosine(synthetic: Gradients, real: Gradients) -> torch.Tensor:
 
 def squared_error(synthetic: Gradients, real: Gradients) -> torch.Tensor:
     """Sum of squared differences over all parameters. Returns distances [C]."""
-    return sum(((s - r) ** 2).flatten(1).sum(1) for s, r in zip(synthetic, real, strict=True))
+    return _sum(((s - r) ** 2).flatten(1).sum(1) for s, r in zip(synthetic, real, strict=True))
 
 
 def global_cosine(synthetic: Gradients, real: Gradients) -> torch.Tensor:
@@ -170,4 +181,4 @@ def tensors_distance(
     """
     measure = pick("IDC metric", metric, TENSOR_METRICS)
     pairs = zip(synthetic, real, strict=True)
-    return sum(measure(s, r) for s, r in pairs if s.ndim - 1 not in skip)
+    return _sum(measure(s, r) for s, r in pairs if s.ndim - 1 not in skip)

@@ -179,28 +179,34 @@ class Method:
         step = max(1, limit // max(1, images_per_class))
         return [slice(c, c + step) for c in range(0, self.problem.num_classes, step)]
 
+    def chunks_of_real(self, images_per_class: int, network: nn.Module) -> list[slice]:
+        """`chunks` for real images, which need no graph; all classes at once where batch norms mix them."""
+        mixes = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
+        return [slice(0, self.problem.num_classes)] if mixes else self.chunks(images_per_class)
+
 
 class RecordedMethod(Method):
     """A method whose matching step is a function of tensors, so that a GPU can record and replay it.
 
     `inputs` does all that needs the host (draws, which real images), `objective` the rest. A subclass that needs more
-    than a scalar loss overrides `gradient`.
+    than a scalar loss overrides `gradient`. Its loss is a sum over classes and logged as their mean.
     """
+
+    network: Any  # of this iteration, set by `begin`
 
     def __init__(self, config: MethodConfig, problem: Problem):
         super().__init__(config, problem)
         self._step: Captured | None = None
-        self._optimiser: torch.optim.SGD | None = None
 
     def inputs(self, ctx: Context) -> tuple[torch.Tensor, ...]:
         """What a matching step takes from outside, on the problem's device."""
         raise NotImplementedError(self.name)
 
-    def objective(self, ctx: Context, *inputs: torch.Tensor) -> torch.Tensor:
+    def objective(self, ctx: Context, *inputs: Any, **_: Any) -> torch.Tensor:
         """Scalar loss, a function of the inputs, of `ctx.images` and of the network alone; nothing is read from it."""
         raise NotImplementedError(self.name)
 
-    def gradient(self, ctx: Context, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def gradient(self, ctx: Context, *inputs: Any, **_: Any) -> tuple[torch.Tensor, torch.Tensor]:
         """(detached loss, its gradient with respect to `ctx.images`)."""
         loss = self.objective(ctx, *inputs)
         return loss.detach(), torch.autograd.grad(loss, ctx.images)[0]
@@ -214,18 +220,10 @@ class RecordedMethod(Method):
         loss, ctx.images.grad = self._step(*self.inputs(ctx))
         return loss
 
-    # help ------------------------------------------------------------------------------------------------------
+    def logged(self, loss: float) -> float:
+        return loss / self.problem.num_classes
 
-    def network_optimiser(self) -> torch.optim.SGD:
-        """SGD for the fresh network by `lr_net`, `momentum_net`, `wd_net`: one object, at rest again each time."""
-        if self._optimiser is None:
-            c = self.config
-            rules = {"lr": c.lr_net, "momentum": c.momentum_net, "weight_decay": c.wd_net}
-            self._optimiser = torch.optim.SGD(self.network.parameters(), **rules)
-        for state in self._optimiser.state.values():
-            if state.get("momentum_buffer") is not None:
-                state["momentum_buffer"].zero_()
-        return self._optimiser
+    # help ------------------------------------------------------------------------------------------------------
 
     def rows_and_draws(self, ctx: Context, count: int) -> tuple[torch.Tensor, ...]:
         """Which real images, one draw a class that real and synthetic images share, and the flip's chance.

@@ -116,7 +116,8 @@ class Problem:
         """`statistics`, or where none were given the channel mean and std of the real images of the classes."""
         if self.statistics is not None:
             return self.statistics
-        total, squares, count = 0.0, 0.0, 0
+        count, total = 0, torch.zeros(self.shape[0], dtype=torch.float64, device=self.device)
+        squares = total.clone()
         for rows in torch.cat(self.rows).split(4096):
             pixels = self.images_at(rows, PixelSpace()).double()
             total = total + pixels.sum((0, 2, 3))

@@ -83,7 +83,7 @@ def load_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, A
             handle.seek(data_start + begin)
             # read in place: a copy of a large set would stay in the heap of a process with a tuned allocator
             data = torch.empty(end - begin, dtype=torch.uint8)
-            view = memoryview(data.numpy())
+            view = data.numpy().data
             if handle.readinto(view) != end - begin:
                 raise DataError(f"{path} ended before '{name}' was read.\nIt is being changed: try again.")
             _check_digest(path, name, view, metadata.get("sha256", {}))

@@ -42,6 +42,9 @@ CPU_PART_FIRST, CPU_PART_SECOND = 256, 128
 
 RECORDED_STEPS = 16  # kinds of steps a network keeps
 
+# (chosen images, further inputs of a step) -> (images, labels) as the network sees them
+View = Callable[..., tuple[Tensor, Tensor]]
+
 
 class FlatNetwork:
     """A network as a function of one vector of its parameters, in `named_parameters` order.
@@ -109,7 +112,7 @@ class FlatNetwork:
             part, by_x, by_w = self.linearised(weights, x, y, share).along(direction, curvature)
             along += part
             by_images.append(by_x)
-            if curvature:
+            if by_weights is not None and by_w is not None:
                 by_weights += by_w
         return along, torch.cat(by_images), by_weights
 
@@ -117,7 +120,7 @@ class FlatNetwork:
         """Whether graphs of so many images like these take no more memory than those of a part of a batch may."""
         return self._in_parts(images) and count <= CPU_PART_SECOND
 
-    def recorded(self, step: Callable[..., Any], view: Callable[..., tuple[Tensor, Tensor]]) -> Captured:
+    def recorded(self, step: Callable[..., Any], view: View) -> Captured:
         """`step(self, view, *tensors)` as a function of the tensors, the same one each time it is asked for."""
         if len(self._recorded) > RECORDED_STEPS:  # views that are made anew each time are not worth keeping
             self._recorded.clear()
@@ -160,7 +163,7 @@ class StudentBatch:
     """
 
     index: Tensor
-    view: Callable[..., tuple[Tensor, Tensor]]
+    view: View
     inputs: tuple[Tensor, ...] = ()
     multiplier: int = 1
 
@@ -184,21 +187,22 @@ class Match:
     weights: Tensor
 
 
+Batches = Sequence[StudentBatch]
 # function(network, batches, images, step size, start weights, target weights) giving a Match
-GradientOf = Callable[[FlatNetwork, Sequence[StudentBatch], Tensor, Tensor, Tensor, Tensor], Match]
+GradientOf = Callable[[FlatNetwork, Batches, Tensor, Tensor, Tensor, Tensor], Match]
 
 
-def adjoint(network, batches, images, lr, start, target) -> Match:
+def adjoint(network: FlatNetwork, batches: Batches, images: Tensor, lr: Tensor, start: Tensor, target: Tensor) -> Match:
     """Exact gradient with the activations of one step in memory."""
     return _walk_back(network, batches, images.detach(), lr.detach(), start, target, exact=True)
 
 
-def tesla(network, batches, images, lr, start, target) -> Match:
+def tesla(network: FlatNetwork, batches: Batches, images: Tensor, lr: Tensor, start: Tensor, target: Tensor) -> Match:
     """The truncated gradient of FYI's published code."""
     return _walk_back(network, batches, images.detach(), lr.detach(), start, target, exact=False)
 
 
-def unroll(network, batches, images, lr, start, target) -> Match:
+def unroll(network: FlatNetwork, batches: Batches, images: Tensor, lr: Tensor, start: Tensor, target: Tensor) -> Match:
     """Exact gradient by one graph through all steps."""
     images, lr = images.detach().requires_grad_(True), lr.detach().requires_grad_(True)
     loss, weights = unrolled_loss(network, batches, images, lr, start, target)
@@ -209,7 +213,9 @@ def unroll(network, batches, images, lr, start, target) -> Match:
 GRADIENTS: dict[str, GradientOf] = {"adjoint": adjoint, "tesla": tesla, "unroll": unroll}
 
 
-def unrolled_loss(network, batches, images, lr, start, target) -> tuple[Tensor, Tensor]:
+def unrolled_loss(
+    network: FlatNetwork, batches: Batches, images: Tensor, lr: Tensor, start: Tensor, target: Tensor
+) -> tuple[Tensor, Tensor]:
     """(loss, last weights) with their graph through all steps."""
     weights = start.detach().clone().requires_grad_(True)
     for batch in batches:
@@ -224,7 +230,9 @@ def trajectory_distance(weights: Tensor, start: Tensor, target: Tensor) -> Tenso
     return (weights - target).square().sum() / (start - target).square().sum()
 
 
-def _walk_back(network, batches, images, lr, start, target, exact: bool) -> Match:
+def _walk_back(
+    network: FlatNetwork, batches: Batches, images: Tensor, lr: Tensor, start: Tensor, target: Tensor, exact: bool
+) -> Match:
     path, kept, to_come = [start.detach()], {}, sum(batch.size for batch in batches)
     for k, batch in enumerate(batches):
         picked = images[batch.index]
@@ -267,14 +275,14 @@ class _KeptStep:
         return _gathered(self.picked, self.shown, self.graph.along(pull, curvature), lr, pull)
 
 
-def _forth(network: FlatNetwork, view, weights: Tensor, picked: Tensor, lr: Tensor, *inputs: Tensor) -> Tensor:
+def _forth(network: FlatNetwork, view: View, weights: Tensor, picked: Tensor, lr: Tensor, *inputs: Tensor) -> Tensor:
     """The weights after a step."""
     return weights - lr * network.gradient(weights, *view(picked, *inputs))[1]
 
 
 def _back(
     network: FlatNetwork,
-    view,
+    view: View,
     weights: Tensor,
     picked: Tensor,
     lr: Tensor,
@@ -289,7 +297,9 @@ def _back(
     return _gathered(picked, x, network.gradient_along(weights, x, y, pull, curvature), lr, pull)
 
 
-def _gathered(picked: Tensor, shown: Tensor, found, lr: Tensor, pull: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _gathered(
+    picked: Tensor, shown: Tensor, found: tuple[Tensor, Tensor, Tensor | None], lr: Tensor, pull: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
     """What `_back` gives, from <g, p> and its derivatives by what the network saw and by the weights."""
     along, by_shown, by_weights = found
     before = pull if by_weights is None else pull - lr * by_weights

@@ -61,7 +61,8 @@ class Whitening:
     def _like(self, images: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Tensor]:
         key = (name, images.dtype, images.device)
         if key not in self._ready:
-            self._ready[key] = tuple(t.to(images.device, images.dtype) for t in (self.mean, getattr(self, name)))
+            mean, matrix = (t.to(images.device, images.dtype) for t in (self.mean, getattr(self, name)))
+            self._ready[key] = mean, matrix
         return self._ready[key]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from typing import Any
 
 EXIT_DONE = 0
 EXIT_USAGE = 2
@@ -42,11 +43,11 @@ class StoreError(FyiBenchError):
 
 
 class DivergenceError(FyiBenchError):
-    """A run whose loss or images are no longer finite; the last finite set is kept at `last_good`."""
+    """A run whose loss or images are no longer finite; `last_good` is the last finite set, or its file."""
 
     exit_code = EXIT_DIVERGED
 
-    def __init__(self, message: str, step: int | None = None, last_good: str | None = None):
+    def __init__(self, message: str, step: int | None = None, last_good: Any = None):
         self.step, self.last_good = step, last_good
         super().__init__(message)
 

@@ -126,5 +126,5 @@ def _explain(path: Path, error: OSError) -> str:
         errno.ENOTDIR: "a part of the path is not a folder",
         errno.EEXIST: "a part of the path is not a folder",
     }
-    cause = causes.get(error.errno, error.strerror or str(error))
+    cause = causes.get(error.errno or 0, error.strerror or str(error))
     return f"Could not write {path}: {cause}.\nNothing earlier was lost: free some space or choose another --store."

@@ -93,8 +93,10 @@ class Registry(Generic[T]):
         """The entry. Raises UnknownNameError with the nearest name, PluginError for one that cannot be used."""
         if name not in self._entries:
             self._import_package(name)
-        if name not in self._entries and name not in self._points:
-            raise UnknownNameError(self.kind, name, self.names())
+        if name not in self._points:
+            if name not in self._entries:
+                raise UnknownNameError(self.kind, name, self.names())
+            return self._entries[name]
         points = [point for point in self._points.get(name, ()) if self._is_other(name, point)]
         owners = [self.owner(name)] * (name in self._entries) + [_owner(point) for point in points]
         if len(owners) > 1:
@@ -142,7 +144,7 @@ class Registry(Generic[T]):
         bases = [cls for cls in classes if cls.__module__.partition(".")[0] in PACKAGES]
         stated = None if _inherits(entry, bases) else getattr(entry, "numerics", None)
         own = stated if stated is not None else f"source {_source_key(self.owner(name).package, self.kind, name)}"
-        below = next((cls.numerics for cls in bases if isinstance(getattr(cls, "numerics", None), int)), None)
+        below = next((n for n in (getattr(cls, "numerics", None) for cls in bases) if isinstance(n, int)), None)
         return own if below is None else f"{own} on {below}"
 
     def __contains__(self, name: str) -> bool:

@@ -29,11 +29,9 @@ def convolved(
 
 def pooled(maps: torch.Tensor, pool: nn.Module) -> torch.Tensor:
     """pool(maps); the same tensor where there is no pooling."""
-    return (
-        maps
-        if type(pool) is nn.Identity
-        else _normed(maps, _NOTHING, _NOTHING, pool, _plan(maps, _NOTHING, _NOTHING, pool))
-    )
+    if type(pool) is nn.Identity:
+        return maps
+    return _normed(maps, _NOTHING, _NOTHING, pool, _plan(maps, _NOTHING, _NOTHING, pool))
 
 
 def run(layers: nn.Sequential, maps: torch.Tensor) -> torch.Tensor:
@@ -45,19 +43,21 @@ def run(layers: nn.Sequential, maps: torch.Tensor) -> torch.Tensor:
         return layers(maps)
     waiting = [layer for layer in layers if type(layer) is not nn.Identity or watched(layer)]
     while waiting:
-        if isinstance(waiting[0], nn.Conv2d):
-            conv = waiting.pop(0)
-            maps = convolved(maps, conv, *_following(waiting))
+        conv = waiting[0]
+        if isinstance(conv, nn.Conv2d):
+            waiting.pop(0)
+            norm, act, pool = _following(waiting)
+            maps = convolved(maps, conv, norm, act, pool)
         elif type(waiting[0]) in fused.NORMS:
-            modules = _following(waiting)
-            maps = _normed(maps, *modules, _plan(maps, *modules))
+            norm, act, pool = _following(waiting)
+            maps = _normed(maps, norm, act, pool, _plan(maps, norm, act, pool))
         else:
             maps = waiting.pop(0)(maps)
     return maps
 
 
-def _plan(maps: torch.Tensor, *modules: nn.Module) -> Plan | None:
-    return None if watched(*modules) else plan(maps, *modules)
+def _plan(maps: torch.Tensor, norm: nn.Module, act: nn.Module, pool: nn.Module) -> Plan | None:
+    return None if watched(norm, act, pool) else plan(maps, norm, act, pool)
 
 
 def _normed(maps: torch.Tensor, norm: nn.Module, act: nn.Module, pool: nn.Module, how: Plan | None) -> torch.Tensor:
@@ -66,10 +66,10 @@ def _normed(maps: torch.Tensor, norm: nn.Module, act: nn.Module, pool: nn.Module
     return norm_act_pool(maps, *affine_of(norm), how)
 
 
-def _following(waiting: list[nn.Module]) -> list[nn.Module]:
+def _following(waiting: list[nn.Module]) -> tuple[nn.Module, nn.Module, nn.Module]:
     """Norm, activation and pooling from the head of the list, nothing for those that are not there."""
-    return [_taken(waiting, known) for known in (fused.NORMS, fused.ACTS, fused.POOLS)]
+    return _taken(waiting, fused.NORMS), _taken(waiting, fused.ACTS), _taken(waiting, fused.POOLS)
 
 
-def _taken(waiting: list[nn.Module], known: Container[type]) -> nn.Module:
+def _taken(waiting: list[nn.Module], known: Container[type[nn.Module]]) -> nn.Module:
     return waiting.pop(0) if waiting and type(waiting[0]) in known else _NOTHING

@@ -9,9 +9,9 @@ running statistics), "layer" normalises the whole map with one weight per elemen
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import nn
@@ -162,7 +162,7 @@ class ConvNet(Network):
         """
         self.check(images)
         features = []
-        for block in self.blocks:
+        for block in cast(Iterable[Block], self.blocks):
             activated = block.activate(images)
             images = pooled(activated, block.pool)
             features.append(BlockFeatures(activated, images))

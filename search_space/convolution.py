@@ -10,6 +10,8 @@ gradient with vx for x by w.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -18,6 +20,7 @@ from search_space import patches, winograd
 
 _TYPES = (torch.float32, torch.float64)
 
+Mask = tuple[bool, bool, bool]  # whether the gradients of input, weight and bias are asked for
 Geometry = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]  # stride, padding, dilation
 
 
@@ -57,26 +60,27 @@ class Convolution(nn.Conv2d):
 
 
 def geometry_of(layer: nn.Conv2d) -> Geometry:
-    """Stride, padding and dilation of a layer."""
-    return layer.stride, layer.padding, layer.dilation
+    """Stride, padding and dilation of a layer whose padding is stated in pixels."""
+    padding = layer.padding
+    return layer.stride, padding if not isinstance(padding, str) else (), layer.dilation
 
 
 class _Forward(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
         ctx.save_for_backward(x, weight)
         ctx.geometry = geometry
         return convolve(x, weight, bias, geometry)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> Any:
         mask = ctx.needs_input_grad[:3]
         return *_Backward.apply(grad, *ctx.saved_tensors, ctx.geometry, mask), None
 
 
 class _Backward(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, grad: Tensor, x: Tensor, weight: Tensor, geometry: Geometry, mask):
+    def forward(ctx: Any, grad: Tensor, x: Tensor, weight: Tensor, geometry: Geometry, mask: Mask) -> Any:
         ctx.save_for_backward(grad, x, weight)
         ctx.geometry = geometry
         ctx.set_materialize_grads(False)
@@ -84,7 +88,7 @@ class _Backward(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, vx: Tensor | None, vw: Tensor | None, vb: Tensor | None):
+    def backward(ctx: Any, vx: Tensor | None, vw: Tensor | None, vb: Tensor | None) -> Any:
         grad, x, weight = ctx.saved_tensors
         wanted, geometry = ctx.needs_input_grad, ctx.geometry
         by_grad = by_x = by_weight = None
@@ -116,7 +120,7 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry)
 
 
 def convolution_backward(
-    grad: Tensor, x: Tensor, weight: Tensor, geometry: Geometry, mask: tuple[bool, bool, bool]
+    grad: Tensor, x: Tensor, weight: Tensor, geometry: Geometry, mask: Mask
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Gradients of a convolution's input, weight and bias from its output's, those that the mask names; no graph."""
     by_x = by_weight = by_bias = None
@@ -138,5 +142,4 @@ def convolution_backward(
         by_x, by_weight, by_bias = torch.ops.aten.convolution_backward(
             grad, x, weight, sizes, *geometry, False, [0, 0], 1, list(mask)
         )
-    found = (by_x, by_weight, by_bias)
-    return tuple(value if asked else None for value, asked in zip(found, mask, strict=True))
+    return by_x if mask[0] else None, by_weight if mask[1] else None, by_bias if mask[2] else None

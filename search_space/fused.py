@@ -136,9 +136,17 @@ def watched(*modules: nn.Module) -> bool:
 def affine_of(norm: nn.Module) -> tuple[Tensor | None, Tensor | None]:
     """Weight and bias of a planned norm; of a batch norm that uses its running statistics what they come to."""
     if type(norm) is nn.BatchNorm2d and not norm.training:
-        weight = norm.weight * (norm.running_var + norm.eps).rsqrt()
-        return weight, norm.bias - norm.running_mean * weight
+        mean, variance = _running(norm)
+        weight = norm.weight * (variance + norm.eps).rsqrt()
+        return weight, norm.bias - mean * weight
     return getattr(norm, "weight", None), getattr(norm, "bias", None)
+
+
+def _running(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Running mean and variance of a batch norm that has them, as a planned one does."""
+    if norm.running_mean is None or norm.running_var is None:
+        raise TypeError("a batch norm without running statistics was planned")
+    return norm.running_mean, norm.running_var
 
 
 def norm_act_pool(maps: Tensor, weight: Tensor | None, bias: Tensor | None, how: Plan) -> Tensor:
@@ -151,7 +159,7 @@ def norm_act_pool(maps: Tensor, weight: Tensor | None, bias: Tensor | None, how:
 
 class _Forward(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, maps: Tensor, weight: Tensor | None, bias: Tensor | None, how: Plan) -> Tensor:
+    def forward(ctx: Any, maps: Tensor, weight: Tensor | None, bias: Tensor | None, how: Plan) -> Tensor:
         x = channels_last(maps)
         w, b = _parameters(x, weight, bias)
         n, c, height, width = x.shape
@@ -166,7 +174,7 @@ class _Forward(torch.autograd.Function):
         return out
 
     @staticmethod
-    def backward(ctx, grad: Tensor):
+    def backward(ctx: Any, grad: Tensor) -> Any:
         return *_Backward.apply(grad, *ctx.saved_tensors, ctx.how), None
 
 
@@ -174,7 +182,10 @@ class _Backward(torch.autograd.Function):
     """Gradients of maps, weight and bias; mean and rstd are functions of maps, and their share is in the formulas."""
 
     @staticmethod
-    def forward(ctx, grad, maps, weight, bias, mean, rstd, how: Plan):
+    def forward(
+        ctx: Any, grad: Tensor, maps: Tensor, weight: Tensor | None, bias: Tensor | None, mean: Tensor, rstd: Tensor,
+        how: Plan,
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
         x, g = channels_last(maps), channels_last(grad).to(maps.dtype)
         w, b = _parameters(x, weight, bias)
         by_x = _like(x, x.shape)
@@ -182,7 +193,7 @@ class _Backward(torch.autograd.Function):
         _call("backward", x, weight, how, x, g, w, b, mean, rstd, by_x, sum1, sum2)
         ctx.save_for_backward(grad, maps, weight, bias, mean, rstd, sum1, sum2)
         ctx.how = how
-        if weight is None:
+        if weight is None or bias is None:
             return by_x, None, None
         if how.elements:
             by_w, by_b = torch.zeros_like(w), torch.zeros_like(b)
@@ -193,7 +204,7 @@ class _Backward(torch.autograd.Function):
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, v: Tensor, v_weight: Tensor | None, v_bias: Tensor | None):
+    def backward(ctx: Any, v: Tensor, v_weight: Tensor | None, v_bias: Tensor | None) -> Any:
         grad, maps, weight, bias, mean, rstd, sum1, sum2 = ctx.saved_tensors
         kind = _TYPES[maps.dtype]
         x, g, along = (channels_last(t.to(maps.dtype).to(kind)) for t in (maps, grad, v))
@@ -202,15 +213,16 @@ class _Backward(torch.autograd.Function):
         by_grad, by_x = _like(x, g.shape), _like(x, x.shape)
         # of (leaky) ReLU the bias has no part in the second derivative
         asked = [ctx.needs_input_grad[2], ctx.needs_input_grad[3] and ctx.how.act == SMOOTH]
+        sums: list[Tensor | None] = [None, None]
         if not ctx.how.elements or any(asked):
-            by_w, by_b = (torch.zeros_like(w if ctx.how.elements else mean) for _ in range(2))
-        else:
-            by_w = by_b = None
+            sums = [torch.zeros_like(w if ctx.how.elements else mean) for _ in range(2)]
         given = (x, g, along, w, b, mean, rstd, sum1, sum2, vw, vb)
-        _call("second", x, weight, ctx.how, *given, by_grad, by_x, by_w, by_b)
+        _call("second", x, weight, ctx.how, *given, by_grad, by_x, *sums)
         by_parameters = [
-            (t.permute(2, 0, 1) if ctx.how.elements else t.sum(0)).to(weight.dtype) if wanted else None
-            for t, wanted in zip((by_w, by_b), asked, strict=True)
+            (t.permute(2, 0, 1) if ctx.how.elements else t.sum(0)).to(weight.dtype)
+            if wanted and t is not None
+            else None
+            for t, wanted in zip(sums, asked, strict=True)
         ]
         return by_grad.to(grad.dtype), by_x.to(maps.dtype), *by_parameters, None, None, None
 
@@ -218,9 +230,10 @@ class _Backward(torch.autograd.Function):
 def _follow(norm: nn.BatchNorm2d, mean: Tensor, rstd: Tensor, entries: int) -> None:
     """Move the running statistics towards a batch's, as BatchNorm2d does: the variance is the unbiased one."""
     variance = (rstd.double().pow(-2) - norm.eps).clamp_(min=0) * (entries / (entries - 1))
-    for running, now in ((norm.running_mean, mean), (norm.running_var, variance)):
-        running.lerp_(now.to(running.dtype), norm.momentum)
-    norm.num_batches_tracked.add_(1)
+    for running, now in zip(_running(norm), (mean, variance), strict=True):
+        running.lerp_(now.to(running.dtype), norm.momentum or 0.0)
+    if norm.num_batches_tracked is not None:
+        norm.num_batches_tracked.add_(1)
 
 
 def _like(x: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -229,9 +242,9 @@ def _like(x: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 def _parameters(x: Tensor, weight: Tensor | None, bias: Tensor | None) -> tuple[Tensor, Tensor]:
     kind, c = _TYPES[x.dtype], x.shape[1]
-    if weight is None:
+    if weight is None or bias is None:
         return torch.ones(c, dtype=kind), torch.zeros(c, dtype=kind)
-    return tuple(_in_memory(t.detach().to(kind)) for t in (weight, bias))
+    return _in_memory(weight.detach().to(kind)), _in_memory(bias.detach().to(kind))
 
 
 def _in_memory(parameter: Tensor) -> Tensor:
@@ -239,7 +252,7 @@ def _in_memory(parameter: Tensor) -> Tensor:
     return (parameter.permute(1, 2, 0) if parameter.ndim == 3 else parameter).contiguous()
 
 
-def _call(name: str, x: Tensor, weight: Tensor | None, how: Plan, *tensors: Tensor) -> None:
+def _call(name: str, x: Tensor, weight: Tensor | None, how: Plan, *tensors: Tensor | None) -> None:
     n, c, height, width = x.shape
     sizes = (n, height, width, c, torch.get_num_threads(), *how.codes(weight is not None))
     numbers = torch.tensor([how.number, how.eps], dtype=torch.float64)

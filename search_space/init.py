@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -38,7 +38,8 @@ def initialise(module: Module, generator: torch.Generator, move: Move = torch.Te
     `generator` and put back afterwards. UsageError for a layer that has parameters and no way to reset them.
     """
     uniform: list[tuple[nn.Parameter, float]] = []
-    foreign: list[nn.Module] = []
+    foreign: list[Any] = []
+    layer: Any
     for layer in module.modules():
         reset = getattr(type(layer), "reset_parameters", None)
         if reset in _UNIFORM and layer._parameters.get("weight") is not None:
@@ -65,7 +66,7 @@ def construct(make: Callable[[], Module], generator: torch.Generator) -> Module:
     return initialise(module.to_empty(device="cpu"), generator)
 
 
-def _with_bounds(layer: nn.Module) -> list[tuple[nn.Parameter, float]]:
+def _with_bounds(layer: Any) -> list[tuple[nn.Parameter, float]]:
     bound = 1 / math.sqrt(layer.weight[0].numel())
     return [(parameter, bound) for parameter in (layer.weight, layer.bias) if parameter is not None]
 

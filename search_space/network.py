@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import nn
 
@@ -26,6 +28,16 @@ def require_positive(**values: int) -> None:
     for name, value in values.items():
         if not isinstance(value, int) or value < 1:
             raise UsageError(f"A network needs {name} >= 1, got {value!r}.")
+
+
+def embed(network: nn.Module, images: torch.Tensor) -> torch.Tensor:
+    """Features [N, embed_dim] before the classifier. UsageError for an architecture from outside that tells none."""
+    if not callable(getattr(network, "embed", None)):
+        raise UsageError(
+            f"{type(network).__name__} has no embed(images), the features that this compares.\n"
+            "Choose an architecture that has, or give it one that returns [N, features]."
+        )
+    return cast(torch.Tensor, network.embed(images))  # type: ignore[operator]
 
 
 class Network(nn.Module):

@@ -11,10 +11,11 @@ import csv
 import io
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from fyi_bench.errors import DataError, UnknownNameError, UsageError
 from fyi_bench.files import write_text
@@ -215,7 +216,7 @@ def _number_or_nothing(text: str) -> float | None:
 
 
 # the text of a dataclass field's type -> what reads it
-_TYPES = {"str": str, "int": int, "float": float, "float | None": _number_or_nothing}
+_TYPES: dict[Any, Callable[[str], Any]] = {"str": str, "int": int, "float": float, "float | None": _number_or_nothing}
 
 
 def _difference(ours: Label, theirs: Label) -> str:

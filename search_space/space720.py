@@ -11,6 +11,7 @@ import itertools
 from collections import Counter
 from dataclasses import asdict, dataclass
 from functools import lru_cache
+from typing import Any
 
 from fyi_bench.errors import UnknownNameError, UsageError
 from fyi_bench.rng import key_seed
@@ -18,7 +19,7 @@ from search_space import names
 from search_space.convnet import ConvNetConfig, count_flops, count_parameters
 
 # Order matters: names, indices and subsets follow from it.
-LEVELS: dict[str, tuple[int, ...] | tuple[str, ...]] = {
+LEVELS: dict[str, tuple[Any, ...]] = {
     "width": (32, 64, 128, 256),
     "depth": (1, 2, 3, 4),
     "norm": ("none", "batch", "layer", "instance", "group"),
@@ -142,7 +143,7 @@ def _balanced_round(seed: int) -> list[tuple[int, ...]]:
     pool = [tuple(_shuffled(3, seed, f"pool places {run}")) for run in range(7)]
     for _, runs in itertools.product(range(_SWEEPS), (depth, pool)):
         for position, current in enumerate(runs):
-            scores = {}
+            scores: dict[tuple[int, ...], float] = {}
             for trial in (current, *itertools.permutations(sorted(current))):
                 runs[position] = trial
                 scores.setdefault(trial, _pair_imbalance(_places(depth, pool)))

@@ -40,11 +40,15 @@ def tile_for(maps: Tensor, weight: Tensor, geometry: tuple) -> int:
     """
     if maps.device.type != "cpu" or maps.dtype not in _TYPES or maps.dim() != 4 or not maps.numel():
         return 0
-    if tuple(weight.shape[2:]) != (3, 3) or tuple(map(tuple, geometry)) != _PLAIN_GEOMETRY or library(SOURCE) is None:
+    if (
+        tuple(weight.shape[2:]) != (3, 3)
+        or tuple(map(tuple, geometry)) != _PLAIN_GEOMETRY
+        or (compiled := library(SOURCE)) is None
+    ):
         return 0
-    if maps.dtype == torch.bfloat16 and max(maps.shape[2:]) > _TINY and library(SOURCE).has_bf16_matrices():
+    if maps.dtype == torch.bfloat16 and max(maps.shape[2:]) > _TINY and compiled.has_bf16_matrices():
         return 0
-    lanes = library(SOURCE).lanes(_TYPES[maps.dtype].itemsize)
+    lanes = compiled.lanes(_TYPES[maps.dtype].itemsize)
     if weight.shape[0] % lanes or weight.shape[1] % lanes:
         return 0
     return _best_tile(maps.shape[0], *maps.shape[2:])

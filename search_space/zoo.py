@@ -92,7 +92,8 @@ class PlainNet(Network):
         super().__init__(channels, size, classes)
         shrink = 2 ** self.plan.count(_POOL)
         _require_size(type(self).__name__, padded_size(size), shrink)
-        layers, inputs, extra = [], channels, extra_padding(size)
+        layers: list[nn.Module] = []
+        inputs, extra = channels, extra_padding(size)
         for step in self.plan:
             if step is _POOL:
                 layers.append(nn.MaxPool2d(2))

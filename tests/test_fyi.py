@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from distill import fyi
 from distill.augment import Augmentation, Draw
-from distill.fyi import FLIPS, class_unequalness, mirror_distance, set_unequalness, unequalness
+from distill.fyi import FLIPS, class_unequalness, mirror_distance, set_unequalness
 from distill.image_set import ImageSet
 from distill.matching import gradient_distance
 from distill.spaces import NormalizedSpace, PixelSpace
@@ -22,6 +22,10 @@ from search_space.convnet import ConvNet, ConvNetConfig
 from search_space.init import initialise
 
 shapes = st.tuples(st.integers(1, 4), st.sampled_from([1, 3]), st.integers(1, 7), st.integers(1, 7))
+
+
+def unequalness(*given, **how) -> torch.Tensor:
+    return class_unequalness(*given, **how).mean()
 
 
 def images(*shape: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:

@@ -191,7 +191,7 @@ class Loops:
             self.epochs[-1] += 1
 
         monkeypatch.setattr(self.method, "_accuracy", accuracy)
-        monkeypatch.setattr(self.method, "_train_epoch", epoch)
+        monkeypatch.setattr(self.method, "train_epoch", epoch)
         self.matches = 1
         while self.method.advance(self.ctx):
             self.matches, self.ctx.match = self.matches + 1, self.ctx.match + 1

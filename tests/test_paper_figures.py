@@ -57,7 +57,7 @@ def svg_texts(paths) -> list[str]:
 @pytest.mark.parametrize("flip", ["fyi", "vertical"])
 def test_scores_are_those_of_the_definition(store, flip):
     data, seed = real_data(), 3
-    rows = measure(data.train, data.space, Series("DM", "dm", flip=flip), TINY, seed, request_of(store))
+    rows = measure(data.train, data.space, Series("DM", "dm", flip=flip), request_of(store, seed=seed))
     expected = {n: [] for n in TINY.counts}
     for resample in range(2):
         order = [
@@ -85,14 +85,15 @@ def test_a_set_with_all_mirror_images_has_no_score_at_full_size(store):
     half = real_data().train
     images = torch.cat([half.images, half.images.flip(-1)])
     whole = replace(half, images=images, labels=torch.cat([half.labels, half.labels]))
-    rows = measure(whole, real_data().space, Series("DM", "dm"), replace(TINY, counts=(1, 12)), 0, request_of(store))
+    request = replace(request_of(store), effort=replace(TINY, counts=(1, 12)))
+    rows = measure(whole, real_data().space, Series("DM", "dm"), request)
     assert rows[0]["mean"] > 1e-3
     assert rows[1]["mean"] < 1e-9
 
 
 def test_samples_are_no_larger_than_a_class(store):
     data = real_data(each=3)
-    rows = measure(data.train, data.space, Series("DM", "dm"), TINY, 0, request_of(store))
+    rows = measure(data.train, data.space, Series("DM", "dm"), request_of(store))
     assert [row["n"] for row in rows] == [1, 2]
 
 

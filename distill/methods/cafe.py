@@ -29,14 +29,13 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor
 
 from distill.augment import Draw
 from distill.contracts import Context
 from distill.matching import class_mean_distance, discrimination_loss
-from distill.method import MethodConfig, RecordedMethod
 from distill.methods import METHODS
-from distill.methods.dc import DC
+from distill.methods._learning import LearningConfig, LearningMethod
 from fyi_bench.errors import UsageError
 
 WATCHED = 10  # accuracies that decide whether a loop ends
@@ -45,12 +44,8 @@ LAST_MARK = 0.9  # where a squeezed schedule has its last mark: 1800 of 2000 ite
 
 
 @dataclass(frozen=True)
-class CAFEConfig(MethodConfig):
-    lr_net: float
-    momentum_net: float
-    wd_net: float
+class CAFEConfig(LearningConfig):
     batch_real: int
-    batch_train: int
     lambda_1: float
     lambda_2: float
     max_matches: int
@@ -70,7 +65,7 @@ class RealSide(NamedTuple):
 
 
 @METHODS.register("cafe")
-class CAFE(DC):
+class CAFE(LearningMethod):
     """Feature alignment with dynamic loops; the network's epochs on synthetic images are those of DC."""
 
     numerics = 2
@@ -88,11 +83,8 @@ class CAFE(DC):
     def inputs(self, ctx: Context) -> tuple[torch.Tensor, ...]:
         return self.rows_and_draws(ctx, self.config.batch_real)
 
-    def gradient(self, ctx: Context, *inputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """One graph for all classes: the discrimination term mixes them, so DC's groups do not apply."""
-        return RecordedMethod.gradient(self, ctx, *inputs)
-
-    def objective(self, ctx: Context, rows, codes, values, chosen) -> torch.Tensor:
+    def objective(self, ctx: Context, rows: Tensor, codes: Tensor, values: Tensor, chosen: Tensor) -> Tensor:
+        # one graph for all classes: the discrimination term mixes them
         self.network.train().requires_grad_(False)
         draw = self.drawn(codes, values)
         real = self._real_side(self.problem.images_at(rows), draw)
@@ -115,7 +107,7 @@ class CAFE(DC):
         moved = Watch()
         for epoch in range(c.max_epochs):
             self.network.train().requires_grad_(True)
-            self._train_epoch(ctx, epoch)
+            self.train_epoch(ctx, epoch)
             if c.max_epochs > WATCHED and moved.full_spread(self._accuracy(ctx, "moved", epoch)) > c.lambda_2:
                 break
         return True
@@ -146,10 +138,8 @@ class CAFE(DC):
     @torch.no_grad()
     def _real_side(self, real: torch.Tensor, draw: Draw) -> RealSide:
         """The real images of a step, class by class in cache-sized groups; batch norms see all classes at once."""
-        mixes_images = any(isinstance(m, nn.BatchNorm2d) for m in self.network.modules())
-        groups = [slice(0, len(real))] if mixes_images else self.chunks(real.shape[1])
-        means, features, total = [], [], 0.0
-        for group in groups:
+        means, features, total = [], [], torch.zeros((), dtype=self.problem.dtype, device=real.device)
+        for group in self.chunks_of_real(real.shape[1], self.network):
             with self.first_order():
                 maps = self._maps(real[group], draw.select(group))
                 flat = maps[-1].flatten(1)

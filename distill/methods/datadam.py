@@ -19,7 +19,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor
 
 from distill.augment import Draw
 from distill.contracts import Context
@@ -54,14 +54,11 @@ class DataDAM(RecordedMethod):
     def inputs(self, ctx: Context) -> tuple[torch.Tensor, ...]:
         return self.rows_and_draws(ctx, self.config.batch_real)
 
-    def objective(self, ctx: Context, rows, codes, values, chosen) -> torch.Tensor:
+    def objective(self, ctx: Context, rows: Tensor, codes: Tensor, values: Tensor, chosen: Tensor) -> Tensor:
         draw = self.drawn(codes, values)
         target = self._real_means(self.problem.images_at(rows), draw)
         *attention, embedding = class_mean_distance(self._means(ctx.synthetic(chosen), draw), target)
         return SCALE * (sum(attention) + self.config.task_balance * embedding)
-
-    def logged(self, loss: float) -> float:
-        return loss / self.problem.num_classes
 
     def passes(self, multiplier: int) -> tuple[float, float, float]:
         classes = self.problem.num_classes
@@ -76,8 +73,7 @@ class DataDAM(RecordedMethod):
         return [s.unflatten(0, images.shape[:2]).mean(1, dtype=images.dtype) for s in seen]
 
     def _real_means(self, real: torch.Tensor, draw: Draw) -> list[torch.Tensor]:
-        mixes_images = any(isinstance(m, nn.BatchNorm2d) for m in self.network.modules())
-        groups = [slice(None)] if mixes_images else self.chunks(real.shape[1])
+        groups = self.chunks_of_real(real.shape[1], self.network)
         with torch.no_grad(), self.first_order():
             parts = [self._means(real[group], draw.select(group)) for group in groups]
         return [torch.cat(means).to(self.problem.dtype) for means in zip(*parts, strict=True)]

@@ -16,38 +16,32 @@ Run:    fyi-bench distill --method dc --dataset cifar10 --ipc 10 --fyi
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
-from distill.captured import Captured, upload
+from distill.augment import Draw
 from distill.class_gradients import class_gradients
 from distill.contracts import Context
 from distill.matching import GRADIENT_METRICS, MATRIX_METRICS
-from distill.method import MethodConfig, RecordedMethod
 from distill.methods import METHODS
+from distill.methods._learning import LearningConfig, LearningMethod
 from fyi_bench.registry import pick
 
 NORM_STATISTICS_IMAGES = 16  # real images a class that set batch-norm statistics before each matching
 
 
 @dataclass(frozen=True)
-class DCConfig(MethodConfig):
-    lr_net: float
-    momentum_net: float
-    wd_net: float
+class DCConfig(LearningConfig):
     batch_real: int
-    batch_train: int
     outer_loop: int
     inner_loop: int
     metric: str
 
 
 @METHODS.register("dc")
-class DC(RecordedMethod):
+class DC(LearningMethod):
     """Dataset Condensation; DSA is the same with an augmentation in its recipe."""
 
     numerics = 2
@@ -55,17 +49,13 @@ class DC(RecordedMethod):
     config: DCConfig
     timed_with: ClassVar = {"outer_loop": 1}  # without the epochs in between, which are retraining
 
-    _learn: Captured | None = None
-
-    def begin(self, ctx: Context) -> None:
-        self.network = self.fresh_network(ctx.iteration)
-        self.optimiser = self.network_optimiser()
-
     def inputs(self, ctx: Context) -> tuple[torch.Tensor, ...]:
         self._set_norm_statistics(ctx)
         return self.rows_and_draws(ctx, self.config.batch_real)
 
-    def gradient(self, ctx: Context, rows, codes, values, chosen) -> tuple[torch.Tensor, torch.Tensor]:
+    def gradient(
+        self, ctx: Context, rows: Tensor, codes: Tensor, values: Tensor, chosen: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Groups of classes one after another: the loss is a sum over classes, and only one group's graph is kept."""
         draw = self.drawn(codes, values)
         targets = self._real_gradients(self.problem.images_at(rows), draw)
@@ -79,7 +69,7 @@ class DC(RecordedMethod):
             total = total + loss.detach()
         return total, torch.autograd.grad(synthetic, ctx.images, torch.cat(parts))[0]
 
-    def _distance(self, synthetic: torch.Tensor, draw, real: list[torch.Tensor], group: slice) -> torch.Tensor:
+    def _distance(self, synthetic: torch.Tensor, draw: Draw, real: list[torch.Tensor], group: slice) -> torch.Tensor:
         """Sum over the group's classes of the distance between their real and synthetic gradients."""
         labels = torch.arange(self.problem.num_classes, device=synthetic.device)[group]
         augmented = self.augmentation.apply(synthetic.flatten(0, 1), draw.repeat(synthetic.shape[1]))
@@ -97,7 +87,7 @@ class DC(RecordedMethod):
             return False
         self.network.train()
         for epoch in range(self.config.inner_loop):
-            self._train_epoch(ctx, epoch)
+            self.train_epoch(ctx, epoch)
         return True
 
     def passes(self, multiplier: int) -> tuple[float, float, float]:
@@ -105,10 +95,7 @@ class DC(RecordedMethod):
         inner = (c.outer_loop - 1) * c.inner_loop * synthetic
         return 0.0, c.outer_loop * self.problem.num_classes * c.batch_real + inner, c.outer_loop * synthetic
 
-    def logged(self, loss: float) -> float:
-        return loss / self.problem.num_classes
-
-    def _real_gradients(self, real: torch.Tensor, draw) -> list[torch.Tensor]:
+    def _real_gradients(self, real: torch.Tensor, draw: Draw) -> list[torch.Tensor]:
         """Gradients [C, …] of the real batches: no graph is kept, classes go through in cache-sized groups."""
         parts = []
         for group in self.chunks(real.shape[1]):
@@ -132,24 +119,3 @@ class DC(RecordedMethod):
             self.network(images.flatten(0, 1))
         for norm in norms:
             norm.eval()
-
-    def _train_epoch(self, ctx: Context, epoch: int) -> None:
-        """One shuffled pass over the synthetic set, expanded by the flip and then augmented."""
-        if self._learn is None:
-            self._learn = Captured(partial(self._network_step, ctx))
-        device, size = ctx.labels.device, self.problem.shape[-1]
-        order = torch.randperm(len(ctx.labels), generator=ctx.stream("inner order", epoch))
-        for number, index in enumerate(upload(order, device).split(self.config.batch_train)):
-            shown, generator = len(index) * ctx.flip.multiplier, ctx.stream("inner augment", epoch, number)
-            draw = self.augmentation.draw(generator, shown, size, siamese=False).to(device)
-            self._learn(index, draw.codes, draw.values, ctx.flip_draw(index.shape, "inner", epoch, number))
-
-    def _network_step(self, ctx: Context, index, codes, values, chosen) -> torch.Tensor:
-        """The network's step on the synthetic images of these indices; returns the loss."""
-        x, y = ctx.flip.expand(ctx.images.detach()[index], ctx.labels[index], chosen=chosen)
-        self.optimiser.zero_grad(set_to_none=True)
-        with self.first_order():
-            loss = F.cross_entropy(self.network(self.augmentation.apply(x, self.drawn(codes, values))), y)
-        loss.backward()
-        self.optimiser.step()
-        return loss.detach()

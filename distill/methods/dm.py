@@ -18,12 +18,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from torch import Tensor
 
+from distill.augment import Draw
 from distill.contracts import Context
 from distill.matching import distribution_distance
 from distill.method import MethodConfig, RecordedMethod
 from distill.methods import METHODS
+from search_space.network import embed
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class DM(RecordedMethod):
     def inputs(self, ctx: Context) -> tuple[torch.Tensor, ...]:
         return self.rows_and_draws(ctx, self.config.batch_real)
 
-    def objective(self, ctx: Context, rows, codes, values, chosen) -> torch.Tensor:
+    def objective(self, ctx: Context, rows: Tensor, codes: Tensor, values: Tensor, chosen: Tensor) -> Tensor:
         draw = self.drawn(codes, values)
         target = self._mean_real_features(self.problem.images_at(rows), draw)
         return distribution_distance(self._mean_features(ctx.synthetic(chosen), draw), target).sum()
@@ -54,18 +56,14 @@ class DM(RecordedMethod):
         classes = self.problem.num_classes
         return float(classes * self.config.batch_real), float(classes * self.problem.ipc * multiplier), 0.0
 
-    def logged(self, loss: float) -> float:
-        return loss / self.problem.num_classes
-
-    def _mean_features(self, images: torch.Tensor, draw) -> torch.Tensor:
+    def _mean_features(self, images: torch.Tensor, draw: Draw) -> torch.Tensor:
         """Mean embedding of each class, [C, F], of images [C, n, ch, H, W]."""
         classes, n = images.shape[:2]
         augmented = self.augmentation.apply(images.flatten(0, 1), draw.repeat(n))
-        return self.network.embed(augmented).unflatten(0, (classes, n)).mean(1, dtype=images.dtype)
+        return embed(self.network, augmented).unflatten(0, (classes, n)).mean(1, dtype=images.dtype)
 
-    def _mean_real_features(self, real: torch.Tensor, draw) -> torch.Tensor:
-        mixes_images = any(isinstance(m, nn.BatchNorm2d) for m in self.network.modules())
-        groups = [slice(None)] if mixes_images else self.chunks(real.shape[1])
+    def _mean_real_features(self, real: torch.Tensor, draw: Draw) -> torch.Tensor:
+        groups = self.chunks_of_real(real.shape[1], self.network)
         with torch.no_grad(), self.first_order():
             means = [self._mean_features(real[group], draw.select(group)) for group in groups]
         return torch.cat(means).to(self.problem.dtype)

@@ -24,13 +24,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import partial, reduce
 from itertools import islice
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from distill.augment import Augmentation, Draw
 from distill.captured import Captured, upload
@@ -40,8 +40,8 @@ from distill.cutmix import draw_cutmix, mixed_loss, paste
 from distill.decode import decode, decoded_count
 from distill.initial import initial_images
 from distill.matching import TENSOR_METRICS, tensors_distance
-from distill.method import MethodConfig, RecordedMethod
 from distill.methods import METHODS
+from distill.methods._learning import LearningConfig, LearningMethod
 from distill.problem import Problem
 from fyi_bench.errors import UsageError
 from fyi_bench.registry import pick
@@ -54,14 +54,10 @@ Summary = Callable[[nn.Module, torch.Tensor, torch.Tensor, bool], list[torch.Ten
 
 
 @dataclass(frozen=True)
-class IDCConfig(MethodConfig):
+class IDCConfig(LearningConfig):
     inner_loop: int
-    lr_net: float
-    momentum_net: float
-    wd_net: float
     batch_real: int
     batch_syn_max: int
-    batch_train: int
     n_data: int
     factor: int
     decode_type: str
@@ -90,7 +86,7 @@ def gradients(
     return [torch.stack(values) for values in zip(*rows, strict=True)]
 
 
-def mean_features(network: nn.Module, images: torch.Tensor, labels: torch.Tensor, graph: bool) -> list[torch.Tensor]:
+def mean_features(network: Any, images: torch.Tensor, labels: torch.Tensor, graph: bool) -> list[torch.Tensor]:
     """Class means [C, …] of the pooled map of every block; images [C, n, ch, H, W]."""
     if not hasattr(network, "pooled_per_block"):
         raise UsageError("IDC with match=feat reads the blocks of a ConvNet.\nChoose such a model, or match=grad.")
@@ -114,7 +110,7 @@ MATCHES: dict[str, tuple[Summary, frozenset[int]]] = {
 
 
 @METHODS.register("idc")
-class IDC(RecordedMethod):
+class IDC(LearningMethod):
     """Efficient synthetic-data parameterisation; IDC-I is the same with factor 1."""
 
     numerics = 2
@@ -124,7 +120,6 @@ class IDC(RecordedMethod):
     statistics_family = "mtt"
     components = ("cutmix", "decode")
     timed_with: ClassVar = {"inner_loop": 2}
-    _learn: Captured | None = None
 
     def __init__(self, config: IDCConfig, problem: Problem):
         super().__init__(config, problem)
@@ -157,8 +152,7 @@ class IDC(RecordedMethod):
     def begin(self, ctx: Context) -> None:
         with torch.no_grad():
             ctx.images.clamp_(0, 1)
-        self.network = self.fresh_network(ctx.iteration)
-        self.optimiser = self.network_optimiser()
+        super().begin(ctx)
         self._ready_to_match()
 
     def inputs(self, ctx: Context) -> tuple[torch.Tensor, ...]:
@@ -168,13 +162,19 @@ class IDC(RecordedMethod):
         rows, codes, values, _ = self.rows_and_draws(ctx, self.config.batch_real)
         return rows, codes, values, ctx.flip_draw(shown), used
 
-    def objective(self, ctx: Context, rows, codes, values, chosen, used) -> torch.Tensor:
+    def objective(
+        self, ctx: Context, rows: Tensor, codes: Tensor, values: Tensor, chosen: Tensor, used: Tensor
+    ) -> Tensor:
         synthetic, real = self.synthetic(ctx, used, chosen), self.problem.images_at(rows)
-        return sum(part.sum() for _, part in self.distances(real, self.drawn(codes, values), synthetic))
+        parts = [part.sum() for _, part in self.distances(real, self.drawn(codes, values), synthetic)]
+        return reduce(torch.add, parts)
 
-    def gradient(self, ctx: Context, rows, codes, values, chosen, used) -> tuple[torch.Tensor, torch.Tensor]:
+    def gradient(
+        self, ctx: Context, rows: Tensor, codes: Tensor, values: Tensor, chosen: Tensor, used: Tensor
+    ) -> tuple[Tensor, Tensor]:
         synthetic, real = self.synthetic(ctx, used, chosen), self.problem.images_at(rows)
-        images, total, parts = synthetic.detach().requires_grad_(True), 0.0, []
+        images, parts = synthetic.detach().requires_grad_(True), []
+        total = torch.zeros((), dtype=images.dtype, device=images.device)
         # each group's graph is freed before the next is built
         for group, distances in self.distances(real, self.drawn(codes, values), images):
             loss = distances.sum()
@@ -189,8 +189,10 @@ class IDC(RecordedMethod):
     def step(self, ctx: Context, optimiser: torch.optim.Optimizer) -> None:
         """Each class's own optimiser step, with what the turns of the other classes add: see `_drift`."""
         with torch.no_grad():
-            self.momentum.mul_(self.config.momentum_img).add_(ctx.images.grad)
-            ctx.images.sub_(self.learning_rate(ctx.iteration) * self.momentum)
+            momentum = self._momentum(ctx).mul_(self.config.momentum_img)
+            if ctx.images.grad is not None:
+                momentum.add_(ctx.images.grad)
+            ctx.images.sub_(self.learning_rate(ctx.iteration) * momentum)
         self._drift(ctx, before_turn=False)
 
     def advance(self, ctx: Context) -> bool:
@@ -198,9 +200,6 @@ class IDC(RecordedMethod):
             return False
         self._train_network(ctx)
         return True
-
-    def logged(self, loss: float) -> float:
-        return loss / self.problem.num_classes
 
     def passes(self, multiplier: int) -> tuple[float, float, float]:
         c, classes = self.config, self.problem.num_classes
@@ -263,6 +262,11 @@ class IDC(RecordedMethod):
         step = max(1, SYNTHETIC_AT_ONCE // images_per_class)
         return [slice(c, c + step) for c in range(0, self.problem.num_classes, step)]
 
+    def _momentum(self, ctx: Context) -> torch.Tensor:
+        if self.momentum is None:
+            self.momentum = torch.zeros_like(ctx.images, requires_grad=False)
+        return self.momentum
+
     def _drift(self, ctx: Context, before_turn: bool) -> None:
         """What momentum alone does to each class while it is the others' turn.
 
@@ -270,16 +274,14 @@ class IDC(RecordedMethod):
         others before its own and C - 1 - c after it, in which its gradient is zero. k such steps multiply the
         momentum v by μ^k and move the images by -lr (μ + … + μ^k) v.
         """
-        if self.momentum is None:
-            self.momentum = torch.zeros_like(ctx.images, requires_grad=False)
-        classes = self.problem.num_classes
+        classes, whole = self.problem.num_classes, self._momentum(ctx)
         if self._powers is None:
             powers = self.config.momentum_img ** torch.arange(classes, dtype=torch.float64)
             both = torch.stack([powers, powers.cumsum(0) - 1]).view(2, classes, 1, 1, 1, 1)
-            self._powers = upload(both, self.momentum.device).to(self.momentum.dtype)
+            self._powers = upload(both, whole.device).to(whole.dtype)
         powers, travelled = self._powers if before_turn else self._powers.flip(1)
         with torch.no_grad():
-            momentum = self.momentum.unflatten(0, (classes, -1))
+            momentum = whole.unflatten(0, (classes, -1))
             ctx.per_class.sub_(self.learning_rate(ctx.iteration) * travelled * momentum)
             momentum.mul_(powers)
 
@@ -304,7 +306,10 @@ class IDC(RecordedMethod):
         self.optimiser.zero_grad(set_to_none=True)
         self._ready_to_match()
 
-    def _network_step(self, rows, y, codes, values, permutation, boxes, ratios) -> torch.Tensor:
+    def _network_step(
+        self, rows: Tensor, y: Tensor, codes: Tensor, values: Tensor, permutation: Tensor, boxes: Tensor,
+        ratios: Tensor,
+    ) -> Tensor:  # fmt: skip
         """The network's step on augmented, mixed real images; returns the loss."""
         x = self.problem.normalisation.encode(self.problem.images_at(rows))
         x = self.net_augmentation.apply(x, Draw(self.net_augmentation.stages, codes, values))

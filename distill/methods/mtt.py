@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+from torch import Tensor
 
 from distill.augment import Draw
 from distill.captured import upload
@@ -89,7 +90,7 @@ class MTT(Method):
     """Matching Training Trajectories."""
 
     numerics = 1
-    Config = MTTConfig
+    Config: ClassVar[type[MethodConfig]] = MTTConfig
     config: MTTConfig
     statistics_family = "mtt"
     components = ("trajectory",)
@@ -132,7 +133,9 @@ class MTT(Method):
 
     def _batches(self, ctx: Context) -> list[StudentBatch]:
         """Permutations of all images in pieces taken from the end, so that a short last piece comes first."""
-        steps, pieces, rounds, indices = range(self.config.syn_steps), [], 0, []
+        steps, rounds = range(self.config.syn_steps), 0
+        pieces: list[torch.Tensor] = []
+        indices: list[torch.Tensor] = []
         for _ in steps:
             if not pieces:
                 order = torch.randperm(len(ctx.labels), generator=ctx.stream("student order", rounds))
@@ -153,7 +156,9 @@ class MTT(Method):
         """What the student sees of images [b, …]: expanded by the flip, then augmented one by one."""
         augmentation = self.augmentation
 
-        def view(picked: torch.Tensor, labels, codes, values, chosen) -> tuple[torch.Tensor, torch.Tensor]:
+        def view(
+            picked: Tensor, labels: Tensor, codes: Tensor, values: Tensor, chosen: Tensor
+        ) -> tuple[Tensor, Tensor]:
             x, y = flip.expand(picked, labels, chosen=chosen)
             return augmentation.apply(x, Draw(augmentation.stages, codes, values)), y
 

@@ -135,7 +135,7 @@ def _row(found: Recipe) -> dict[str, Any]:
 
 def _datasets(chain: Sequence[Declared]) -> list[str]:
     """Data sets with a table of their own, families by their first member; 'any' where it does not matter."""
-    first = {family: member for member, family in reversed(lenders()[0].items())}
+    first = {family: member for member, family in reversed(list(lenders()[0].items()))}
     names = {name for one in chain for name in one.tables if name != "common"}
     return sorted(first.get(name, name) for name in names) or ["any"]
 
@@ -152,7 +152,7 @@ def _home(chain: Sequence[Declared], dataset: str) -> tuple[tuple[str, ...], str
     known = {name for one in chain for name in one.tables}
     borrowed, why = borrowing.get(dataset, ("", ""))
     own = dataset if dataset in known else families.get(dataset, dataset)
-    names = (own,) if own in known else (borrowed,) if borrowed in known else ()
+    names: tuple[str, ...] = (own,) if own in known else (borrowed,) if borrowed in known else ()
     why = why if names == (borrowed,) else ""
     tables = [one.tables[own] for one in chain if own in one.tables]
     likes = [table.like for table in tables if table.like]

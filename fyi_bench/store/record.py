@@ -177,7 +177,7 @@ def plain(value: Any, where: str = "record") -> Any:
     if isinstance(value, list | tuple):
         return [plain(entry, f"{where}[{i}]") for i, entry in enumerate(value)]
     if value is None or isinstance(value, str | bool | int | float):
-        return value.item() if hasattr(value, "item") else value  # numpy's float64 is a float
+        return getattr(value, "item", lambda: value)()  # numpy's float64 is a float
     if isinstance(value, Path):
         return str(value)
     if hasattr(value, "tolist"):

@@ -14,21 +14,11 @@ from typing import TYPE_CHECKING, Any
 from distill.recipes import recipe
 from fyi_bench.errors import FyiBenchError
 from fyi_bench.files import digest_of, write_json
+from fyi_bench.present.figures import style
 from fyi_bench.present.figures.grids import MIRRORED_DIGITS
 from fyi_bench.present.figures.request import FIGURES, PaperFigure, Request, lacking
 from fyi_bench.present.figures.sets import SetRun, by_iterations, paired_sets
-from fyi_bench.present.figures.style import (
-    NEUTRAL,
-    Drawing,
-    Room,
-    draw,
-    frame,
-    label_ends,
-    label_inches,
-    lines_of,
-    logarithmic,
-    panels,
-)
+from fyi_bench.present.figures.style import Drawing, draw, label_inches
 from fyi_bench.present.missing import Missing
 from fyi_bench.present.words import arm_label, is_number
 from fyi_bench.store.record import read_record
@@ -71,13 +61,11 @@ def loss_curve(provenance: Mapping[str, Any]) -> Curve | None:
     return Curve(provenance, [every * k for k in range(len(values))], values)
 
 
-def curves_drawing(
-    curves: Sequence[Curve], name: str, size: tuple[float, float], ylabel: str, title: str = "", caption: str = ""
-) -> Drawing:
+def curves_drawing(curves: Sequence[Curve], name: str, size: tuple[float, float], ylabel: str) -> Drawing:
     """Lines against iteration with their names at the right; logarithmic where positive values span much."""
 
     def paint(figure: Figure) -> None:
-        bottom, top = frame(figure, title, caption)
+        bottom, top = style.frame(figure)
         left = 0.62 / size[0]
         right = 1 - label_inches(arm_label(curve.arm) for curve in curves) / size[0]
         paint_curves(figure.add_axes((left, bottom, right - left, top - bottom)), curves, ylabel)
@@ -88,7 +76,7 @@ def curves_drawing(
 def paint_curves(axes: Axes, curves: Sequence[Curve], ylabel: str) -> None:
     """The lines of the curves into axes, with names at their ends."""
     ends = []
-    for curve, line in zip(curves, lines_of(curve.arm for curve in curves), strict=True):
+    for curve, line in zip(curves, style.lines_of(curve.arm for curve in curves), strict=True):
         y = curve.numbers
         marker: dict[str, Any] = {"marker": line.marker, "markersize": 4.0} if len(y) <= FEW_POINTS else {}
         axes.plot(curve.x, y, color=line.color, linestyle=line.dash, linewidth=1.5, **marker)
@@ -97,14 +85,14 @@ def paint_curves(axes: Axes, curves: Sequence[Curve], ylabel: str) -> None:
             ends.append((finite[-1], arm_label(curve.arm), line.color))
     shown = [v for curve in curves for v in curve.numbers if is_number(v)]
     if shown and min(shown) > 0 and max(shown) > 10 * min(shown):
-        logarithmic(axes.yaxis)
+        style.logarithmic(axes.yaxis)
     else:
         axes.set_ylim(min(0.0, *shown, 0.0), 1.06 * max(0.0, *shown, 0.0) or 1.0)
     axes.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
     axes.set_xlabel("iteration")
     axes.set_ylabel(ylabel)
     axes.margins(x=0.01)
-    label_ends(axes, ends)
+    style.label_ends(axes, ends)
 
 
 @dataclass(frozen=True)
@@ -155,14 +143,14 @@ def _drawing(name: str, quantity: _Quantity, settings: Sequence[Setting], reques
     columns = min(len(shown), 3 if len(shown) > 4 else 2)
     size = (3.4 * columns + 0.4, 2.5 * -(-len(shown) // columns) + 0.85)
     names = label_inches(arm_label(curve.arm) for curves, _ in shown.values() for curve in curves)
-    room = Room(0.6 / size[0], 1 - names / size[0], 0.22 / size[1], 0.55, (names + 0.6) / 2.2)
+    room = style.Room(0.6 / size[0], 1 - names / size[0], 0.22 / size[1], 0.55, (names + 0.6) / 2.2)
     head = quantity.title, quantity.caption(request) + (f"\nnot run: {absent}" if absent else "")
 
     def paint(figure: Figure) -> None:
-        axes = panels(figure, len(shown), columns, room, head)
+        axes = style.panels(figure, len(shown), columns, room, head)
         for one, (setting, (curves, level)) in zip(axes, shown.items(), strict=True):
             if level is not None:
-                one.axhline(level, color=NEUTRAL, linestyle=":", linewidth=1.2)
+                one.axhline(level, color=style.NEUTRAL, linestyle=":", linewidth=1.2)
             paint_curves(one, curves, quantity.ylabel)
             one.set_title(setting.title)
 

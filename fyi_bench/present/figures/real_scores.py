@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fyi_bench import rng
 from fyi_bench.files import digest_of, write_json
 from fyi_bench.present.figures import style
-from fyi_bench.present.figures.request import FIGURES, Effort, PaperFigure, Request
+from fyi_bench.present.figures.request import FIGURES, PaperFigure, Request
 from fyi_bench.stats import mean_std
 from fyi_bench.store.record import read_record
 
@@ -44,7 +44,7 @@ class Series:
         return {"distance": self.distance, "augmented": self.augmented, "flip": self.flip, "mirrored": self.mirrored}
 
 
-def measure(images: ImageSet, space: Space, series: Series, effort: Effort, seed: int, request: Request) -> list[dict]:
+def measure(images: ImageSet, space: Space, series: Series, request: Request) -> list[dict]:
     """Rows {n, mean, std, values}: the class mean of the score of n images a class, over networks and resamples.
 
     images: real images. A sample of n is drawn without replacement and holds the smaller ones; every network sees the
@@ -52,6 +52,7 @@ def measure(images: ImageSet, space: Space, series: Series, effort: Effort, seed
     """
     import torch
 
+    effort, seed = request.measured, request.seed
     counts = [n for n in effort.counts if n <= int(images.counts[images.classes].min())]
     values: dict[int, list[float]] = {n: [] for n in counts}
     for resample in range(effort.resamples):
@@ -63,7 +64,7 @@ def measure(images: ImageSet, space: Space, series: Series, effort: Effort, seed
         for number in range(effort.networks):
             request.check()
             for n in counts:
-                values[n].append(_score(pixels[:, :n].to(request.device), images, series, effort, seed, number))
+                values[n].append(_score(pixels[:, :n].to(request.device), images, series, request, number))
     return [dict(zip(("n", "mean", "std", "values"), (n, *mean_std(found), found))) for n, found in values.items()]
 
 
@@ -76,7 +77,7 @@ def measured(name: str, series: Series, request: Request) -> list[dict]:
     if path.exists():
         return read_record(path)["rows"]
     request.say(f"measuring {series.label} on {name} …")
-    rows = measure(data.train, data.space, series, request.measured, request.seed, request)
+    rows = measure(data.train, data.space, series, request)
     write_json(path, {**facts, **series.keyed(), "seed": request.seed, "rows": rows})
     return rows
 
@@ -132,15 +133,16 @@ def _sample(images: ImageSet, most: int, seed: int, resample: int) -> torch.Tens
     return torch.stack(rows)
 
 
-def _score(pixels: torch.Tensor, images: ImageSet, series: Series, effort: Effort, seed: int, number: int) -> float:
+def _score(pixels: torch.Tensor, images: ImageSet, series: Series, request: Request, number: int) -> float:
     """Class mean of eq. 5 for pixels [classes, n, ch, H, W] under network `number`."""
     import torch
 
     import search_space
     from distill.augment import Augmentation
-    from distill.fyi import unequalness
+    from distill.fyi import class_unequalness
 
     channels, size, _ = images.shape
+    effort, seed = request.measured, request.seed
     generator = rng.stream(seed, "figure-network", number)
     network = search_space.build(effort.model, channels, size, images.num_classes, generator).to(pixels.device)
     labels = torch.tensor(images.classes).repeat_interleave(pixels.shape[1])
@@ -151,7 +153,9 @@ def _score(pixels: torch.Tensor, images: ImageSet, series: Series, effort: Effor
     ]
     flat = pixels.flatten(0, 1)
     return float(
-        unequalness(flat, labels, network, series.distance, series.flip, augmentation if draws else None, draws)
+        class_unequalness(
+            flat, labels, network, series.distance, series.flip, augmentation if draws else None, draws
+        ).mean()
     )
 
 
