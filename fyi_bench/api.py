@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 # words that are neither a task nor a tool: where they are, as module:name
 OTHERS = {"CondensedBuffer": "downstream.continual:condensed_buffer", "make_report": "fyi_bench.tools:report"}
-OLD = ("distill", "continual", "nas", "evaluate", "cross_arch", "table", "demo")  # until each is a task
 
 
 def words() -> list[str]:
@@ -40,8 +39,6 @@ def __getattr__(name: str) -> Any:
         module, _, own = OTHERS[name].partition(":")
         return getattr(importlib.import_module(module), own)
     entry = None if name.startswith("_") else find_task(name.replace("_", "-"))
-    if entry is None and name in OLD:
-        return getattr(importlib.import_module("fyi_bench.api_old"), name)
     if entry is None:
         raise AttributeError(f"module 'fyi_bench' has no attribute '{name}'")
     globals()[name] = made = _function_of(entry)

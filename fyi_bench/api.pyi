@@ -9,6 +9,216 @@ from distill.image_set import ImageSet
 from downstream.continual import condensed_buffer
 from fyi_bench.session import Session
 
+def continual(
+    method: str = "dsa",
+    *,
+    fyi: bool = False,
+    flip: str | None = None,
+    ipc: int = 10,
+    only: bool = False,
+    steps: int = 10,
+    dataset: str = "cifar100",
+    data_root: str | PathLike[str] | None = None,
+    store: str | PathLike[str] | None = None,
+    protocol: str = "auto",
+    seed: int = 0,
+    seeds: int | None = None,
+    overrides: Mapping[str, object] | Sequence[str] = ...,
+    budget: float | str | None = None,
+    device: str = "auto",
+    devices: Sequence[str] | str = ...,
+    precision: str = "fp32",
+    workers: int | None = None,
+    threads: int | None = None,
+    storage: str | None = None,
+    artefacts: str | None = None,
+    enqueue: bool = False,
+    session: Session | None = None,
+    say: Callable[[str], None] = ...,
+) -> dict[str, Any]:
+    """Class-incremental learning from distilled memory (Avalanche), against random real images.
+
+    method: Distillation method; `fyi-bench ls methods`.
+    fyi: Short for --flip fyi.
+    flip: none, fyi, random, vertical, rotate or scale.
+    ipc: Images per class.
+    only: Only this arm: no comparison without the flip or random.
+    steps: Steps the classes come in.
+    dataset, data_root, store, protocol, seed, seeds, overrides, budget, device, devices, precision, workers,
+        threads, storage, artefacts, enqueue: as fyi_bench.config.Settings says.
+    """
+
+def cross_arch(
+    method: str = "dm",
+    *,
+    fyi: bool = False,
+    flip: str | None = None,
+    ipc: int = 50,
+    only: bool = False,
+    architectures: Sequence[str] | str = ...,
+    dataset: str = "cifar10",
+    data_root: str | PathLike[str] | None = None,
+    store: str | PathLike[str] | None = None,
+    protocol: str = "auto",
+    seed: int = 0,
+    seeds: int | None = None,
+    overrides: Mapping[str, object] | Sequence[str] = ...,
+    budget: float | str | None = None,
+    device: str = "auto",
+    devices: Sequence[str] | str = ...,
+    precision: str = "fp32",
+    workers: int | None = None,
+    threads: int | None = None,
+    storage: str | None = None,
+    artefacts: str | None = None,
+    enqueue: bool = False,
+    session: Session | None = None,
+    say: Callable[[str], None] = ...,
+) -> dict[str, Any]:
+    """Accuracy of other architectures trained on a condensed set (Table 3).
+
+    method: Distillation method; `fyi-bench ls methods`.
+    fyi: Short for --flip fyi.
+    flip: none, fyi, random, vertical, rotate or scale.
+    ipc: Images per class.
+    only: Only this arm: no comparison without the flip or random.
+    architectures: Architecture(s) to evaluate; 'none' for none.
+    dataset, data_root, store, protocol, seed, seeds, overrides, budget, device, devices, precision, workers,
+        threads, storage, artefacts, enqueue: as fyi_bench.config.Settings says.
+    """
+
+def demo(
+    *,
+    dataset: str = "shapes10",
+    data_root: str | PathLike[str] | None = None,
+    store: str | PathLike[str] | None = None,
+    protocol: str = "auto",
+    seed: int = 0,
+    seeds: int | None = None,
+    overrides: Mapping[str, object] | Sequence[str] = ...,
+    budget: float | str | None = None,
+    device: str = "auto",
+    devices: Sequence[str] | str = ...,
+    precision: str = "fp32",
+    workers: int | None = None,
+    threads: int | None = None,
+    storage: str | None = None,
+    artefacts: str | None = None,
+    enqueue: bool = False,
+    session: Session | None = None,
+    say: Callable[[str], None] = ...,
+) -> Any:
+    """The whole story on built-in data in minutes: distil, rehearse, and an HTML report.
+
+    dataset, data_root, store, protocol, seed, seeds, overrides, budget, device, devices, precision, workers,
+        threads, storage, artefacts, enqueue: as fyi_bench.config.Settings says.
+    """
+
+def distill(
+    method: str = "dm",
+    *,
+    fyi: bool = False,
+    flip: str | None = None,
+    ipc: int = 10,
+    only: bool = False,
+    architectures: Sequence[str] | str = ...,
+    dataset: str = "cifar10",
+    data_root: str | PathLike[str] | None = None,
+    store: str | PathLike[str] | None = None,
+    protocol: str = "auto",
+    seed: int = 0,
+    seeds: int | None = None,
+    overrides: Mapping[str, object] | Sequence[str] = ...,
+    budget: float | str | None = None,
+    device: str = "auto",
+    devices: Sequence[str] | str = ...,
+    precision: str = "fp32",
+    workers: int | None = None,
+    threads: int | None = None,
+    storage: str | None = None,
+    artefacts: str | None = None,
+    enqueue: bool = False,
+    session: Session | None = None,
+    say: Callable[[str], None] = ...,
+) -> dict[str, Any]:
+    """Condense a data set, with and without the flip, and evaluate the sets.
+
+    method: Distillation method; `fyi-bench ls methods`.
+    fyi: Short for --flip fyi.
+    flip: none, fyi, random, vertical, rotate or scale.
+    ipc: Images per class.
+    only: Only this arm: no comparison without the flip or random.
+    architectures: Architecture(s) to evaluate; 'none' for none.
+    dataset, data_root, store, protocol, seed, seeds, overrides, budget, device, devices, precision, workers,
+        threads, storage, artefacts, enqueue: as fyi_bench.config.Settings says.
+    """
+
+def evaluate(
+    path: str | PathLike[str],
+    *,
+    architectures: Sequence[str] | str = ...,
+    robust: bool = False,
+    dataset: str = "cifar10",
+    data_root: str | PathLike[str] | None = None,
+    store: str | PathLike[str] | None = None,
+    protocol: str = "auto",
+    seed: int = 0,
+    seeds: int | None = None,
+    overrides: Mapping[str, object] | Sequence[str] = ...,
+    budget: float | str | None = None,
+    device: str = "auto",
+    devices: Sequence[str] | str = ...,
+    precision: str = "fp32",
+    workers: int | None = None,
+    threads: int | None = None,
+    storage: str | None = None,
+    artefacts: str | None = None,
+    enqueue: bool = False,
+    session: Session | None = None,
+    say: Callable[[str], None] = ...,
+) -> dict[str, Any]:
+    """Accuracy of networks trained on a condensed set.
+
+    path: A condensed set: our file, or any public format.
+    architectures: Architecture(s) to evaluate; 'none' for none.
+    robust: Scores that labels and augmentation cannot inflate.
+    dataset, data_root, store, protocol, seed, seeds, overrides, budget, device, devices, precision, workers,
+        threads, storage, artefacts, enqueue: as fyi_bench.config.Settings says.
+    """
+
+def experts(
+    method: str = "mtt",
+    *,
+    ipc: int = 10,
+    count: int | None = None,
+    dataset: str = "cifar10",
+    data_root: str | PathLike[str] | None = None,
+    store: str | PathLike[str] | None = None,
+    protocol: str = "auto",
+    seed: int = 0,
+    seeds: int | None = None,
+    overrides: Mapping[str, object] | Sequence[str] = ...,
+    budget: float | str | None = None,
+    device: str = "auto",
+    devices: Sequence[str] | str = ...,
+    precision: str = "fp32",
+    workers: int | None = None,
+    threads: int | None = None,
+    storage: str | None = None,
+    artefacts: str | None = None,
+    enqueue: bool = False,
+    session: Session | None = None,
+    say: Callable[[str], None] = ...,
+) -> dict[str, Any]:
+    """Train the expert trajectories that MTT and FTD match; resumable one by one.
+
+    method: Whose experts: mtt or ftd.
+    ipc: Images per class.
+    count: How many; default: as many as the recipe.
+    dataset, data_root, store, protocol, seed, seeds, overrides, budget, device, devices, precision, workers,
+        threads, storage, artefacts, enqueue: as fyi_bench.config.Settings says.
+    """
+
 def export(
     image_set: str | PathLike[str] | Any,
     path: str | PathLike[str],
@@ -21,6 +231,39 @@ def export(
     image_set: A condensed set: our file, or any public format.
     path: File or folder to write.
     format: folder, parquet, dc, mtt …
+    """
+
+def figure(
+    name: str,
+    *,
+    out: str | PathLike[str] | None = None,
+    run: bool = False,
+    dataset: str = "cifar10",
+    data_root: str | PathLike[str] | None = None,
+    store: str | PathLike[str] | None = None,
+    protocol: str = "auto",
+    seed: int = 0,
+    seeds: int | None = None,
+    overrides: Mapping[str, object] | Sequence[str] = ...,
+    budget: float | str | None = None,
+    device: str = "auto",
+    devices: Sequence[str] | str = ...,
+    precision: str = "fp32",
+    workers: int | None = None,
+    threads: int | None = None,
+    storage: str | None = None,
+    artefacts: str | None = None,
+    enqueue: bool = False,
+    session: Session | None = None,
+    say: Callable[[str], None] = ...,
+) -> Any:
+    """A figure of the paper, from our data and results.
+
+    name: Which figure of the paper.
+    out: Folder of the pictures; default: in the store.
+    run: Compute what it needs first, within --budget.
+    dataset, data_root, store, protocol, seed, seeds, overrides, budget, device, devices, precision, workers,
+        threads, storage, artefacts, enqueue: as fyi_bench.config.Settings says.
     """
 
 def import_set(
@@ -139,12 +382,98 @@ def load(
     data_root: Folder of real data sets; default: ./data.
     """
 
+def nas(
+    method: str | None = None,
+    *,
+    fyi: bool = False,
+    flip: str | None = None,
+    ipc: int = 50,
+    only: bool = False,
+    space: int = 720,
+    set_files: Sequence[str | PathLike[str]] | str | PathLike[str] = ...,
+    reference: str = "train",
+    reference_images: int | None = None,
+    test_images: int | None = None,
+    reference_epochs: int | None = None,
+    save_ranking: str | PathLike[str] | None = None,
+    dataset: str = "cifar10",
+    data_root: str | PathLike[str] | None = None,
+    store: str | PathLike[str] | None = None,
+    protocol: str = "auto",
+    seed: int = 0,
+    seeds: int | None = None,
+    overrides: Mapping[str, object] | Sequence[str] = ...,
+    budget: float | str | None = None,
+    device: str = "auto",
+    devices: Sequence[str] | str = ...,
+    precision: str = "fp32",
+    workers: int | None = None,
+    threads: int | None = None,
+    storage: str | None = None,
+    artefacts: str | None = None,
+    enqueue: bool = False,
+    session: Session | None = None,
+    say: Callable[[str], None] = ...,
+) -> dict[str, Any]:
+    """Rank ConvNets on a condensed set, and say how far the ranking can be trusted (Table B).
+
+    method: Distillation method of the proxy set; default: dm.
+    fyi: Short for --flip fyi.
+    flip: none, fyi, random, vertical, rotate or scale.
+    ipc: Images per class.
+    only: Only this arm: no comparison without the flip or random.
+    space: How many of the 720, a stratified choice.
+    set_files: A set as the proxy.
+    reference: train, or a stored ranking: name or CSV.
+    reference_images: Real images of the reference; 0: all.
+    test_images: Test images; 0: all.
+    reference_epochs: Epochs of the reference.
+    save_ranking: CSV of the real ranking.
+    dataset, data_root, store, protocol, seed, seeds, overrides, budget, device, devices, precision, workers,
+        threads, storage, artefacts, enqueue: as fyi_bench.config.Settings says.
+    """
+
 def report(
     store: str | PathLike[str] | None = None,
 ) -> Path:
     """One self-contained HTML page out of everything the store holds; its place.
 
     store: Folder of results; default: ./runs.
+    """
+
+def table(
+    name: str,
+    *,
+    form: str = "text",
+    out: str | PathLike[str] | None = None,
+    run: bool = False,
+    dataset: str = "cifar10",
+    data_root: str | PathLike[str] | None = None,
+    store: str | PathLike[str] | None = None,
+    protocol: str = "auto",
+    seed: int = 0,
+    seeds: int | None = None,
+    overrides: Mapping[str, object] | Sequence[str] = ...,
+    budget: float | str | None = None,
+    device: str = "auto",
+    devices: Sequence[str] | str = ...,
+    precision: str = "fp32",
+    workers: int | None = None,
+    threads: int | None = None,
+    storage: str | None = None,
+    artefacts: str | None = None,
+    enqueue: bool = False,
+    session: Session | None = None,
+    say: Callable[[str], None] = ...,
+) -> Any:
+    """A table of the paper with our numbers beside the published ones, and commands for the holes.
+
+    name: Which table of the paper.
+    form: text, markdown, latex, csv or html.
+    out: Write to this file instead of printing.
+    run: Fill the holes first, within --budget.
+    dataset, data_root, store, protocol, seed, seeds, overrides, budget, device, devices, precision, workers,
+        threads, storage, artefacts, enqueue: as fyi_bench.config.Settings says.
     """
 
 def unequalness(
@@ -164,6 +493,30 @@ def unequalness(
     networks: Random networks to average over.
     seed: Of the networks, and of the images drawn.
     data_root: Folder of real data sets; default: ./data.
+    """
+
+def worker(
+    study: str | None = None,
+    *,
+    wait: bool = True,
+    data_root: str | PathLike[str] | None = None,
+    store: str | PathLike[str] | None = None,
+    budget: float | str | None = None,
+    device: str = "auto",
+    devices: Sequence[str] | str = ...,
+    workers: int | None = None,
+    threads: int | None = None,
+    storage: str | None = None,
+    artefacts: str | None = None,
+    session: Session | None = None,
+    say: Callable[[str], None] = ...,
+) -> Any:
+    """Take part in the queues of a storage until no run is left.
+
+    study: One queue; default: all.
+    wait: Stay while others still work, so that the run of one that dies comes back at once.
+    data_root, store, budget, device, devices, workers, threads, storage, artefacts: as
+        fyi_bench.config.Settings says.
     """
 
 CondensedBuffer = condensed_buffer

@@ -303,35 +303,10 @@ def root(
     """Options before the command."""
 
 
-from fyi_bench.commands import search, sets, work  # noqa: E402  those that no task has replaced yet
-
-
-def several_values(words: list[str]) -> list[str]:
-    """`--arch a b c` as `--arch a --arch b --arch c`: all words up to the next option or path belong to --arch."""
-    found: list[str] = []
-    inside = ""
-    for word in words:
-        if word.startswith("-"):
-            inside = word if word == "--arch" else ""
-        elif inside and found[-1] != inside:
-            inside = "" if "/" in word or "." in word else inside
-            found += [inside] if inside else []
-        found.append(word)
-    return found
-
-
-_OLD = ("distill", "continual", "nas", "evaluate", "cross-arch", "table", "figure", "demo")
-
-for old in (work.app, search.app, sets.app):
-    app.registered_commands += old.registered_commands
-
-
 def main(words: Sequence[str] | None = None) -> int:
     """Run a command line (default: this process's); returns its exit code. Errors become one or two lines."""
     given = list(sys.argv[1:] if words is None else words)
     asked = [word for word in given if word != "--debug"]
-    if asked and asked[0] in _OLD and find_task(asked[0]) is None:
-        asked = several_values(asked)
     try:
         code = typer.main.get_command(app).main(asked, "fyi-bench", standalone_mode=False, obj=asked) or 0
         if code == EXIT_INTERRUPTED:  # typer's word for Ctrl-C

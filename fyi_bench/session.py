@@ -1,20 +1,17 @@
-"""One command at work: settings, data, store, display, and the computing of its cells."""
+"""One question at work: settings, data, store, display, deadline."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from fyi_bench.config import Settings
 from fyi_bench.errors import UsageError, unknown_name_message
 from fyi_bench.run.deadline import Budget, Deadline
-from fyi_bench.run.executor import announce, compute
-from fyi_bench.run.plan import Plan
-from fyi_bench.store.spec import RunSpec
 from fyi_bench.store.store import Store
 
 if TYPE_CHECKING:
@@ -25,9 +22,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class Session:
-    """What a job needs. `settings` are resolved here; say(line) prints for people; confirm(question) asks them.
+    """What a task is planned and answered with. `settings` are resolved here.
 
-    dry_run: show plan and estimate, then stop by raising PlanShown. display: mode of the progress display.
+    say(line) prints for people; confirm(question) asks them. dry_run: show plan and estimate, then stop by raising
+    PlanShown. display: mode of the progress display.
     """
 
     settings: Settings
@@ -37,6 +35,7 @@ class Session:
     display: str = "silent"
     stop: Deadline | None = None
     began: float = field(default_factory=time.monotonic)
+    known: dict[str, RealDataset] = field(default_factory=dict, repr=False)  # real data by name
 
     def __post_init__(self) -> None:
         self.settings = self.settings.resolved()
@@ -47,9 +46,19 @@ class Session:
     @cached_property
     def data(self) -> RealDataset:
         """The real data set of the settings."""
+        return self.read(self.settings.dataset)
+
+    def read(self, name: str, download: bool = True) -> RealDataset:
+        """A real data set, read once for this session and those made of it by `about`."""
         from fyi_bench.data import load_dataset
 
-        return load_dataset(self.settings.dataset, self.settings.data_root)
+        if name not in self.known:
+            self.known[name] = load_dataset(name, self.settings.data_root, **({} if download else {"download": False}))
+        return self.known[name]
+
+    def about(self, **changes: Any) -> Session:
+        """The session of another question: other settings, the same data, display, deadline and beginning."""
+        return replace(self, settings=replace(self.settings, **changes))
 
     def _check_protocol(self) -> None:
         """Raise UnknownNameError here, before any data is read; recipes alone would take any name of theirs."""
@@ -82,32 +91,14 @@ class Session:
             if key not in known:
                 raise UsageError(unknown_name_message("key", key, known))
 
-    def announce(self, title: str, cells: Sequence[RunSpec], protocol_name: str) -> None:
-        """Print the plan; stops here on a dry run."""
-        announce(self, Plan(title, protocol_name, tuple(cells)))
-
-    def announce_and_compute(
-        self, title: str, protocol_name: str, stages: Sequence[tuple[str, Sequence[RunSpec]]]
-    ) -> dict[str, dict[str, Any]]:
-        """`announce` all cells of the stages, then `compute` them."""
-        self.announce(title, [cell for _, cells in stages for cell in cells], protocol_name)
-        return self.compute(stages)
-
-    def compute(self, stages: Sequence[tuple[str, Sequence[RunSpec]]]) -> dict[str, dict[str, Any]]:
-        """Compute what is missing and return every run's record by digest."""
-        runs = tuple(cell for _, cells in stages for cell in cells)
-        return compute(self, "runs", Plan("", "", runs)) if runs else {}
-
-    def wall_s(self) -> float:
-        """Seconds since the command began."""
-        return time.monotonic() - self.began
-
     def facts(self, protocol: Any) -> dict[str, Any]:
-        """What the record of a finished command says of data, protocol, device and time: keywords of `build_record`."""
+        """What a record says of data, protocol (its name where that is all), device and time, for `build_record`."""
         return {
             "dataset": self.data.name,
-            "protocol": {"name": protocol.name, "version": protocol.version},
+            "protocol": protocol if isinstance(protocol, str) else {"name": protocol.name, "version": protocol.version},
             "device": self.settings.device,
             "precision": self.settings.precision,
-            "wall_s": self.wall_s(),
+            "wall_s": time.monotonic() - self.began,
+            "data": {"note": self.data.note, "train": self.data.train_digest},
+            "store": str(self.store.root),
         }

@@ -211,7 +211,7 @@ def unequalness(
 @tool("report", lambda path: [f"report   {path}"], examples=("fyi-bench report", "fyi-bench report --store ~/runs"))
 def report(store: StoreFolder = None) -> Path:
     """One self-contained HTML page out of everything the store holds; its place."""
-    from fyi_bench.present.report import report_of_store
     from fyi_bench.store.store import Store
+    from fyi_bench.tasks.report import write_report
 
-    return report_of_store(Store(store))
+    return write_report(Store(store))

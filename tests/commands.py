@@ -10,11 +10,14 @@ import sys
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import torch
 
 from fyi_bench.cli import main
+from fyi_bench.session import Session
+from fyi_bench.tasks.base import TASKS, perform
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL = {
@@ -85,3 +88,14 @@ def start(*words: str) -> subprocess.Popen:
         cwd=ROOT,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
+
+
+def ask(task: str, session: Session, **options: Any) -> dict[str, Any]:
+    """What a command or a word of the Python API does, without its texts: the record."""
+    asked = TASKS.get(task)()
+    return perform(asked, session, asked.Options(**options))
+
+
+def tell(record: dict[str, Any]) -> str:
+    """The record as its task tells it on the terminal."""
+    return TASKS.get(record["task"])().words(record)

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import fyi_bench
+from commands import tell
 from fyi_bench.data import load_dataset
 from fyi_bench.errors import DataError, DivergenceError, UsageError
 from fyi_bench.formats.inspection import format_report, inspect_set
-from fyi_bench.present.show import show_evaluate
 from fyi_bench.run.types.accuracy import Accuracy
 from fyi_bench.run.worker import AT_ONCE
 from fyi_bench.store.store import Store
@@ -98,7 +98,7 @@ def test_cost_stands_beside_accuracy(tmp_path, small):
     assert min(entry["seconds"]) > 0
     assert entry["peak_memory_mib"] > 50
     assert record["arms"][0]["set_bytes"] == 20 * (3 * 32 * 32 * 4 + 8)
-    text = show_evaluate(record)
+    text = tell(record)
     assert "time a network" in text
     assert "240.2 KiB with labels" in text
 
@@ -107,7 +107,7 @@ def test_classes_of_unequal_size_are_evaluated_and_said(tmp_path, small):
     path = small.select(torch.arange(19)).save(tmp_path / "set.safetensors")
     record = evaluated(path, tmp_path / "runs")
     assert record["arms"][0]["ipc"] is None
-    assert "images per class differ" in show_evaluate(record)
+    assert "images per class differ" in tell(record)
 
 
 def test_misfits_are_named(tmp_path, small):

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import tiny
+from commands import ask
 from distill import zca
 from distill.expert_file import Trajectory
 from distill.image_set import ImageSet
@@ -21,7 +22,6 @@ from fyi_bench.run.worker import SET_FILE, Worker, ensure
 from fyi_bench.session import Session
 from fyi_bench.store.spec import RunSpec
 from fyi_bench.store.store import Store
-from fyi_bench.tasks.experts import experts_job
 
 SMALL = {
     "model": tiny.MODEL, "iterations": 3, "syn_steps": 3, "batch_syn": 4, "expert_epochs": 1, "max_start_epoch": 2,
@@ -187,13 +187,13 @@ def session(tmp_path, overrides) -> Session:
     return Session(Settings("tiny", store=tmp_path / "store", protocol="quick", workers=1, overrides=overrides))
 
 
-def test_job_trains_the_first_experts_and_finds_them_again(tmp_path, monkeypatch):
+def test_the_task_trains_the_first_experts_and_finds_them_again(tmp_path, monkeypatch):
     monkeypatch.setattr("fyi_bench.data.load_dataset", lambda name, root, test=True: dataset())
-    record = experts_job(session(tmp_path, JOB), "mtt", 10, count=2)["arms"][0]
+    record = ask("experts", session(tmp_path, JOB), method="mtt", ipc=10, count=2)["arms"][0]
     assert len(record["cells"]) == 2
     assert all(len(losses) == 1 for losses in record["losses"])
-    more = experts_job(session(tmp_path, JOB), "mtt", 1, count=3)["arms"][0]
+    more = ask("experts", session(tmp_path, JOB), method="mtt", ipc=1, count=3)["arms"][0]
     assert more["cells"][:2] == record["cells"]
     assert more["expert_s"][:2] == record["expert_s"]
     with pytest.raises(UsageError, match="Name mtt or ftd"):
-        experts_job(session(tmp_path, {}), "dm", 1)
+        ask("experts", session(tmp_path, {}), method="dm", ipc=1)

@@ -20,7 +20,7 @@ from fyi_bench.run.types.distill import distill_cell
 from fyi_bench.run.types.trail import raw_name, set_name, trail_cell
 from fyi_bench.run.worker import Worker, ensure
 from fyi_bench.store.store import Store
-from fyi_bench.tasks.checkpoints import pick
+from fyi_bench.tasks.measured import pick
 
 LEGACY = [name for name in protocol_names() if name.startswith("legacy-")]
 

@@ -8,14 +8,14 @@ import pytest
 import torch
 
 import tiny
-from downstream import nas
+from commands import ask, tell
+from downstream import nas as search
 from downstream.protocol import protocol
 from downstream.training import accuracy, new_network, train
 from fyi_bench.config import Settings
 from fyi_bench.data.real import RealDataset
 from fyi_bench.errors import BudgetExhausted, DataError, DivergenceError, PlanShown, UnknownNameError, UsageError
 from fyi_bench.files import digest_of
-from fyi_bench.present.show_nas import misjudged_table, show_nas
 from fyi_bench.run.executor import default_url
 from fyi_bench.run.types.architecture import real_source, set_cell, set_source, train_cell
 from fyi_bench.run.worker import Worker, ensure
@@ -23,7 +23,9 @@ from fyi_bench.session import Session
 from fyi_bench.stats import rank_report
 from fyi_bench.stats.rankings import misjudged, ranks
 from fyi_bench.store.store import Store
-from fyi_bench.tasks.nas import Question, nas_job
+from fyi_bench.tasks.base import perform
+from fyi_bench.tasks.nas import Nas, Options
+from fyi_bench.tasks.nas.words import misjudged_rows
 from search_space import space720
 from search_space.ranking import load
 
@@ -44,7 +46,7 @@ def data() -> RealDataset:
 def small(monkeypatch, data):
     """The tiny data set, few images, and the cheapest points of the space."""
     monkeypatch.setattr("fyi_bench.data.load_dataset", lambda name, root, test=True: data)
-    monkeypatch.setattr(nas, "budget", lambda name: nas.Budget(18, 30, 0.5))
+    monkeypatch.setattr(search, "budget", lambda name: search.Budget(18, 30, 0.5))
     monkeypatch.setattr(space720, "subset", lambda n, seed=0: tuple(CHEAP[:n]))
 
 
@@ -53,7 +55,11 @@ def session(tmp_path, overrides=SHORT_DM) -> Session:
     return Session(Settings(dataset="tiny", store=tmp_path / "store", **settings))
 
 
-QUESTION = Question(method="dm", flip="fyi", ipc=1, space=6, reference_epochs=3)
+def nas(session: Session, options: Options) -> dict:
+    return perform(Nas(), session, options)
+
+
+QUESTION = Options(method="dm", flip="fyi", ipc=1, space=6, reference_epochs=3)
 RANDOM = replace(QUESTION, method="random", flip="none")
 
 
@@ -62,37 +68,37 @@ RANDOM = replace(QUESTION, method="random", flip="none")
 
 def test_draws_are_balanced_nested_and_keyed():
     whole = tiny.real_set(classes=3, per_class=12)
-    drawn = nas.balanced(whole, 10, 5, "purpose")
+    drawn = search.balanced(whole, 10, 5, "purpose")
     assert drawn.counts.tolist() == [4, 3, 3]
-    assert nas.balanced(whole, 9, 5, "purpose").counts.tolist() == [3, 3, 3]
-    one, other = ({bytes(image.numpy()) for image in nas.balanced(whole, n, 5, "purpose").images} for n in (9, 20))
+    assert search.balanced(whole, 9, 5, "purpose").counts.tolist() == [3, 3, 3]
+    one, other = ({bytes(image.numpy()) for image in search.balanced(whole, n, 5, "purpose").images} for n in (9, 20))
     assert one < other
     assert digest_of(drawn.labels.tolist() + drawn.images[:, 0, 0, 0].tolist()) == "9315a81874b68ea1"
-    assert not torch.equal(drawn.images, nas.balanced(whole, 10, 6, "purpose").images)
-    assert nas.balanced(whole, None, 0, "x") is nas.balanced(whole, 36, 0, "x") is whole
+    assert not torch.equal(drawn.images, search.balanced(whole, 10, 6, "purpose").images)
+    assert search.balanced(whole, None, 0, "x") is search.balanced(whole, 36, 0, "x") is whole
     with pytest.raises(UsageError, match="2 images cannot cover 3 classes"):
-        nas.balanced(whole, 2, 0, "x")
+        search.balanced(whole, 2, 0, "x")
 
 
 def test_cheap_architectures_come_first():
-    ordered = nas.cheap_first(space720.SPACE, 3, 32, 10)
-    efforts = [nas.effort(point, 3, 32, 10) for point in ordered]
+    ordered = search.cheap_first(space720.SPACE, 3, 32, 10)
+    efforts = [search.effort(point, 3, 32, 10) for point in ordered]
     assert efforts == sorted(efforts)
     assert len(set(ordered)) == 720
     assert ordered[-1].name == "w256-d4-group-relu-nopool" or "w256-d4" in ordered[-1].name
-    assert all(nas.effort(p, 3, 32, 10) >= space720.flops(p) for p in space720.SPACE[::37])
+    assert all(search.effort(p, 3, 32, 10) >= space720.flops(p) for p in space720.SPACE[::37])
 
 
 def test_a_few_networks_are_measured_for_all():
-    measured = {nas.representative(point) for point in space720.SPACE}
+    measured = {search.representative(point) for point in space720.SPACE}
     assert len(measured) == 12
-    assert all(nas.representative(point) == point for point in measured)
+    assert all(search.representative(point) == point for point in measured)
 
 
 @pytest.mark.parametrize("name", ["quick", "paper"])
 def test_protocols_state_a_budget(name):
-    assert nas.budget(name + "+epochs=3") == nas.budget(name)
-    assert 0 < nas.budget(name).ceiling <= 1
+    assert search.budget(name + "+epochs=3") == search.budget(name)
+    assert 0 < search.budget(name).ceiling <= 1
     assert protocol(name, "nas").lr_from_set is protocol(name, "nas-reference").lr_from_set is False
     assert protocol("paper", "nas").epochs_for(500) == protocol("paper", "nas-reference").epochs_for(50_000) == 200
 
@@ -107,7 +113,7 @@ def test_a_cell_gives_what_the_trainer_gives(tmp_path, data):
     short = replace(protocol("quick", "nas"), epochs=2, min_steps=0, batch=5)
     source, point = real_source(data, 9, seed=4), CHEAP[1]
     record = ensure(train_cell(data, source, point, short, 3, 12), worker(tmp_path, data))
-    drawn, tested = nas.balanced(data.train, 9, 4, "nas reference"), nas.balanced(data.test, 12, 0, "nas test")
+    drawn, tested = search.balanced(data.train, 9, 4, "nas reference"), search.balanced(data.test, 12, 0, "nas test")
     network = new_network(f"convnet-{point.name}", drawn, 3)
     twin = train(network, drawn, short.for_network(f"convnet-{point.name}"), 3, space=data.space)
     assert record["value"] == accuracy(twin.network, tested, data.space)
@@ -160,7 +166,7 @@ def test_other_real_images_than_planned_are_refused(tmp_path, data):
 
 @pytest.fixture
 def record(small, tmp_path):
-    return nas_job(session(tmp_path), QUESTION)
+    return nas(session(tmp_path), QUESTION)
 
 
 def test_the_command_ranks_every_arm_against_the_real_side(record, tmp_path):
@@ -180,14 +186,14 @@ def test_the_command_ranks_every_arm_against_the_real_side(record, tmp_path):
     }  # fmt: skip
     assert record["difference"] == record["differences"]["spearman_all"]
     assert record["difference"]["pairs"] == 6
-    shown = show_nas(record)
+    shown = tell(record)
     assert "real data, another seed (3 of them)" in shown
     assert "dm+fyi misjudges the" in shown
-    assert len(misjudged_table(record["arms"][0])) == 2 + sum(len(levels) for levels in levels_of(record))
+    assert len(misjudged_rows(record["arms"][0])) == sum(len(levels) for levels in levels_of(record))
     # nothing is trained again, and the queue is not even opened
     path = tmp_path / "store" / "queue.sqlite3"
     path.unlink()
-    again = nas_job(session(tmp_path), QUESTION)
+    again = nas(session(tmp_path), QUESTION)
     assert (again["digest"], again["arms"]) == (record["digest"], record["arms"])
     assert not path.exists()
 
@@ -198,7 +204,7 @@ def levels_of(record) -> list[set]:
 
 
 def test_networks_that_fail_are_counted_and_rank_last(small, tmp_path, monkeypatch):
-    real_train = nas.train_architecture
+    real_train = search.train_architecture
 
     def train(point, train_set, *rest, **named):
         if point == CHEAP[2] and len(train_set) == 3:
@@ -207,11 +213,11 @@ def test_networks_that_fail_are_counted_and_rank_last(small, tmp_path, monkeypat
             raise ArithmeticError("toy")
         return real_train(point, train_set, *rest, **named)
 
-    monkeypatch.setattr(nas, "train_architecture", train)
+    monkeypatch.setattr(search, "train_architecture", train)
     lines: list[str] = []
     made = session(tmp_path)
     made.say = lines.append
-    found = nas_job(made, replace(QUESTION, only=True, flip="none"))
+    found = nas(made, replace(QUESTION, only=True, flip="none"))
     arm = found["arms"][0]
     by_name = dict(zip([e["name"] for e in found["architectures"]], arm["accuracy"], strict=True))
     assert [name for name, value in by_name.items() if value is None] == [CHEAP[2].name, CHEAP[3].name]
@@ -228,7 +234,7 @@ def test_a_stopped_command_shows_the_answer_so_far_and_goes_on(small, tmp_path):
     class Stopping:
         """Stops after so many questions."""
 
-        interrupted, left = False, 13
+        interrupted, left = False, 14
 
         def check(self) -> None:
             self.left -= 1
@@ -243,71 +249,69 @@ def test_a_stopped_command_shows_the_answer_so_far_and_goes_on(small, tmp_path):
     made = session(tmp_path, SHORT)
     made.say, made.stop = lines.append, Stopping()
     with pytest.raises(BudgetExhausted):
-        nas_job(made, question, show_nas)
+        nas(made, question)
     told = "\n".join(lines)
     assert "So far, on the" in told
     assert "· unfinished" in told
-    assert nas_job(session(tmp_path, SHORT), question)["arms"][0]["evaluated"] == 6
+    assert nas(session(tmp_path, SHORT), question)["arms"][0]["evaluated"] == 6
 
 
 def test_a_measured_ranking_is_saved_and_serves_as_the_real_side(small, tmp_path):
     path = tmp_path / "measured.csv"
-    trained = nas_job(session(tmp_path), replace(QUESTION, save_ranking=path))
+    trained = nas(session(tmp_path), replace(QUESTION, save_ranking=path))
     saved = load(path)
     assert (saved.label.dataset, saved.label.protocol, saved.label.images) == ("tiny", "quick+epochs=3 v1", 18)
     assert (len(saved.scores(0)), len(saved.scores(1))) == (6, 3)
-    stored = nas_job(session(tmp_path), replace(QUESTION, reference=str(path)))
+    stored = nas(session(tmp_path), replace(QUESTION, reference=str(path)))
     assert [e["real"] for e in stored["architectures"]] == [e["real"] for e in trained["architectures"]]
     assert stored["ceiling"] == trained["ceiling"]
     assert [arm["spearman_all"] for arm in stored["arms"]] == [arm["spearman_all"] for arm in trained["arms"]]
     assert stored["reference"]["kind"] == "stored"
-    assert "the stored ranking" in show_nas(stored)
+    assert "the stored ranking" in tell(stored)
     assert stored["digest"] != trained["digest"]
 
 
 def test_a_ranking_must_fit_the_question(small, tmp_path):
     path = tmp_path / "measured.csv"
-    nas_job(session(tmp_path, SHORT), replace(RANDOM, save_ranking=path))
+    nas(session(tmp_path, SHORT), replace(RANDOM, save_ranking=path))
     path.write_text(path.read_text().replace(",tiny,", ",cifar10,"))
     with pytest.raises(DataError, match="is about cifar10, not tiny"):
-        nas_job(session(tmp_path), replace(QUESTION, reference=str(path)))
+        nas(session(tmp_path), replace(QUESTION, reference=str(path)))
     path.write_text(path.read_text().replace(",cifar10,", ",tiny,").replace(CHEAP[0].name, "w31-d1-nonorm-relu-max"))
     with pytest.raises(UnknownNameError, match=r"line \d+: width of the search space 'w31'"):
-        nas_job(session(tmp_path), replace(QUESTION, reference=str(path)))
+        nas(session(tmp_path), replace(QUESTION, reference=str(path)))
 
 
 @pytest.mark.parametrize("size", [0, 721])
 def test_the_size_of_the_space_is_checked(size, data, tmp_path, monkeypatch):
     monkeypatch.setattr("fyi_bench.data.load_dataset", lambda name, root, test=True: data)
     with pytest.raises(UsageError, match=f"has 1 to 720 points, not {size}"):
-        nas_job(session(tmp_path), replace(QUESTION, space=size))
+        nas(session(tmp_path), replace(QUESTION, space=size))
 
 
 def test_enqueuing_leaves_the_work_to_workers(small, tmp_path):
-    from fyi_bench.tasks.worker import Duty, worker_job
-
-    question, lines = replace(RANDOM, enqueue_only=True), []
+    made, lines = session(tmp_path, SHORT), []
     with pytest.raises(PlanShown):
-        nas_job(session(tmp_path, SHORT), question)
-    made = session(tmp_path, SHORT)
-    settings = replace(made.settings, budget=None)
-    assert worker_job(settings, Duty(default_url(made.store)), say=lines.append) == 16
+        nas(made.about(enqueue=True), RANDOM)
+    working = made.about(storage=default_url(made.store))
+    working.say = lines.append
+    assert ask("worker", working)["done"] == 16  # a set, and the networks
     assert lines[0].endswith("1 queue(s), 16 run(s) open")
-    assert worker_job(settings, Duty(default_url(made.store))) == 0
-    assert nas_job(made, replace(question, enqueue_only=False))["arms"][0]["evaluated"] == 6
+    assert ask("worker", working)["done"] == 0
+    assert nas(made, RANDOM)["arms"][0]["evaluated"] == 6
     with pytest.raises(UsageError, match="No storage is named"):
-        worker_job(settings, Duty())
+        ask("worker", made)
 
 
 def test_files_are_proxies_too(small, tmp_path, data):
     path = tmp_path / "mine.safetensors"
     data.train.select(torch.arange(0, 36, 6)).save(path, preview=False)
-    found = nas_job(session(tmp_path, SHORT), replace(QUESTION, method=None, set_paths=(path, path)))
+    found = nas(session(tmp_path, SHORT), replace(QUESTION, method=None, set_files=(path, path)))
     assert [(arm["method"], arm["flip"], arm["ipc"], arm["images"]) for arm in found["arms"]] == [
         ("mine", "unknown", 2, 6), ("mine (mine)", "unknown", 2, 6), ("random", "none", 2, 6)
     ]  # fmt: skip
     with pytest.raises(UsageError, match="contradict each other"):
-        nas_job(session(tmp_path, SHORT), replace(QUESTION, set_paths=(path,)))
+        replace(QUESTION, set_files=(path,))
 
 
 # what is misjudged ---------------------------------------------------------------------------------------------------

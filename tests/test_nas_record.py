@@ -7,17 +7,17 @@ import copy
 import pytest
 from test_nas import CHEAP, session
 
-import fyi_bench
 import tiny
+from commands import ask, tell
 from downstream import nas
 from fyi_bench.data.real import RealDataset
 from fyi_bench.present.faithful import faithful_words
 from fyi_bench.present.figures.nas import nas_figure
 from fyi_bench.present.report import report_html
-from fyi_bench.present.show_nas import show_nas
 from fyi_bench.present.tables.results import groups_of
 from fyi_bench.stats import STATISTICS, paired_rank_difference
 from fyi_bench.store.store import Store
+from fyi_bench.tasks.report import section_makers
 from search_space import space720
 
 
@@ -30,8 +30,8 @@ def record(tmp_path_factory) -> dict:
         patch.setattr("fyi_bench.data.load_dataset", lambda name, root, test=True: data)
         patch.setattr(nas, "budget", lambda name: nas.Budget(18, 30, 1.0))
         patch.setattr(space720, "subset", lambda n, seed=0: tuple(CHEAP[:n]))
-        asked = {"ipc": 1, "space": 6, "reference_epochs": 3}
-        return fyi_bench.nas("dm", fyi=True, session=session(tmp_path_factory.mktemp("nas")), question=asked)
+        asked = {"method": "dm", "fyi": True, "ipc": 1, "space": 6, "reference_epochs": 3}
+        return ask("nas", session(tmp_path_factory.mktemp("nas")), **asked)
 
 
 def test_differences_are_flat_for_the_headline_and_by_metric_beside(record):
@@ -48,7 +48,7 @@ def test_each_arm_is_held_against_the_ceiling_on_the_same_architectures(record):
 
 
 def test_the_answer_says_in_words_whether_the_set_is_a_proxy(record):
-    shown = show_nas(record)
+    shown = tell(record)
     for words in (
         "dm+fyi: ",
         "fyi − none:",
@@ -85,7 +85,7 @@ def test_the_runs_of_a_search_have_the_numbers_of_its_record(record, monkeypatch
 
 
 def test_the_report_shows_words_dots_and_factors(record):
-    page = report_html([searched(record)], "t")
+    page = report_html([searched(record)], "t", makers=section_makers())
     for words in (
         "Spearman over all, fyi − none: +0.10",
         "real, another seed",

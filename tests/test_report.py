@@ -12,10 +12,11 @@ import pytest
 
 from fyi_bench.errors import StoreError
 from fyi_bench.files import write_json, write_text
+from fyi_bench.present import report as pages
 from fyi_bench.present.images import mosaic, mosaics, png_of
-from fyi_bench.present.report import report_html, report_of_store
 from fyi_bench.store.spec import RunSpec
 from fyi_bench.store.store import Store
+from fyi_bench.tasks.report import section_makers, write_report
 from sample_records import (
     continual_record,
     distill_arm,
@@ -28,6 +29,11 @@ from sample_records import (
 from sample_sets import image_set, with_sets
 
 HOSTILE = '<script>alert("x")</script> & $\\frac$ \'"'
+
+
+def report_html(records, title, store=None, notes=()) -> str:
+    """The page with the sections of our tasks."""
+    return pages.report_html(records, title, store, notes, section_makers())
 
 
 class Page(HTMLParser):
@@ -194,11 +200,11 @@ def test_an_unknown_task_still_has_its_provenance():
 def test_report_of_a_store_gathers_commands_and_names_what_is_damaged(tmp_path):
     store = Store(tmp_path)
     with pytest.raises(StoreError, match="No command has finished"):
-        report_of_store(store)
+        write_report(store)
     write_json(tmp_path / "reports" / "continual-a.json", continual_record())
     write_json(tmp_path / "reports" / "distill-b.json", distill_record())
     write_text(tmp_path / "reports" / "distill-c.json", "{ not a record")
-    path = report_of_store(tmp_path)
+    path = write_report(Store(tmp_path))
     text = Page(path.read_text()).text
     assert path == tmp_path / "reports" / "report.html"
     assert text.index("dm on cifar10, 10 images per class") < text.index("dsa on cifar100, 10 images per class")
@@ -244,17 +250,16 @@ def test_values_that_are_no_numbers_do_not_break_the_page(tmp_path):
 
 
 def test_the_papers_tables_are_there_where_the_store_has_numbers_for_them(tmp_path):
-    from fyi_bench.present.report import report_of_store
     from fyi_bench.store.commands import save_record
     from fyi_bench.store.store import Store
     from sample_store import fill
 
     store = Store(tmp_path)
     save_record(store, distill_record())
-    assert "Beside the published numbers" not in report_of_store(store).read_text(encoding="utf-8")
+    assert "Beside the published numbers" not in write_report(store).read_text(encoding="utf-8")
     fill(store, "dm", "none", {0: [0.48, 0.49]})
     fill(store, "dm", "fyi", {0: [0.50, 0.51]})
-    text = Page(report_of_store(store).read_text(encoding="utf-8")).text
+    text = Page(write_report(store).read_text(encoding="utf-8")).text
     assert "Table 1: Accuracy on CIFAR-10" in text
     assert "50.5 ± 0.5" in text
     assert "fyi-bench table 1 --protocol paper" in text

@@ -12,6 +12,7 @@ import tempfile
 import pytest
 
 from fyi_bench.present.report import report_html
+from fyi_bench.tasks.report import section_makers
 from sample_records import (
     continual_arm,
     continual_record,
@@ -108,7 +109,8 @@ def page(tmp_path_factory):
         evaluate_record(),
         robust_record(),
     ]
-    text = report_html(found, "A title with a-word-that-is-much-too-long-to-fit-on-a-telephone-in-one-line")
+    title = "A title with a-word-that-is-much-too-long-to-fit-on-a-telephone-in-one-line"
+    text = report_html(found, title, makers=section_makers())
     return text.replace("<head>", "<head>" + WATCH, 1).replace("</body>", MEASURE + "</body>", 1)
 
 

@@ -11,11 +11,11 @@ import torch
 
 import fyi_bench
 import tiny
+from commands import tell
 from downstream import robust_scores as rs
 from downstream.protocol import protocol
 from fyi_bench.data import load_dataset
 from fyi_bench.errors import UsageError
-from fyi_bench.present.show_robust import show_robust
 
 RULES = rs.Rules((0.01, 0.1), 0.1, 40, 0.5, 0.5)
 NAMES = ("real-hard", "set-hard", "set-any", "random-any", "set-plain", "random-plain")
@@ -113,9 +113,7 @@ def test_the_best_step_size_is_judged_by_validation_and_ties_go_to_the_smaller()
 
 @pytest.fixture
 def small_rules(monkeypatch):
-    import fyi_bench.tasks.robust
-
-    monkeypatch.setattr(fyi_bench.tasks.robust, "rules_of", lambda name: RULES)
+    monkeypatch.setattr(rs, "rules_of", lambda name: RULES)
     return {"eval_model": "convnet-w8", "epochs": "1", "min_steps": "0", "nets": "2"}
 
 
@@ -142,7 +140,7 @@ def test_a_whole_run_on_built_in_data(tmp_path, small_rules, soft):
     assert (values["set-any"] == values["set-hard"]) is not soft
     assert arm["set_bytes"] == image_set.nbytes
     assert arm["peak_memory_mib"] > 0
-    text = show_robust(record)
+    text = tell(record)
     assert "label-robust score" in text
     assert "20 % of the train" not in text
     assert "10 % of the train images" in text

@@ -343,13 +343,14 @@ def test_estimates_come_from_the_plan_of_the_command(monkeypatch, tmp_path):
     import fyi_bench.data
     import fyi_bench.run.estimate
     from fyi_bench.config import Settings
-    from fyi_bench.tasks.time import estimate_with
+    from fyi_bench.session import Session
+    from fyi_bench.tasks.holes import estimator
 
     monkeypatch.setattr(fyi_bench.data, "load_dataset", lambda name, root, download: tiny_dataset(name))
     monkeypatch.setattr(
         fyi_bench.run.estimate, "measure", lambda kind, *network: {"forward": 1e-4, "first": 2e-4, "second": 3e-4}[kind]
     )
-    estimate = estimate_with(Settings(store=tmp_path, device="cpu", workers=1, threads=1))
+    estimate = estimator(Session(Settings(store=tmp_path, device="cpu", workers=1, threads=1)))
     one = Missing("distill", "dm", "fyi", "cifar10", 1, (), "quick")
     ten = Missing("distill", "dm", "fyi", "cifar10", 50, (), "quick")
     assert 0 < estimate(one) < estimate(ten)

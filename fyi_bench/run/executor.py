@@ -109,8 +109,12 @@ def announce(session: Session, plan: Plan) -> None:
         f"protocol {plan.protocol} · {s.device} · {s.workers} worker(s) x"
         f" {'-'.join(map(str, dict.fromkeys((each[0], each[-1]))))} thread(s) · {s.precision}"
     )
-    session.say(plan.title + (f" · {session.data.note}" if session.data.note else ""))
-    seconds = estimate_seconds(missing, session.data, s.device, each[0], s.workers)
+    groups = plan.by_data(session)
+    session.say(" · ".join([plan.title, *dict.fromkeys(data.note for data, _ in groups if data.note)]))
+    seconds, waiting = 0.0, {run.digest: run for run in missing}
+    for data, mine in groups:
+        here = [waiting.pop(run.digest) for run in mine if run.digest in waiting]
+        seconds += estimate_seconds(here, data, s.device, each[0], s.workers)
     release_memory()
     done = f" ({len(runs) - len(missing)} done already)" if len(missing) < len(runs) else ""
     session.say(f"{len(runs)} runs{done}, about {format_duration(seconds)} to go · store {s.store}")

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fyi_bench.files import digest_of
 from fyi_bench.store.spec import RunSpec
+
+if TYPE_CHECKING:
+    from fyi_bench.data import RealDataset
+    from fyi_bench.session import Session
 
 Records = Mapping[str, Mapping[str, Any]]  # digest of a finished run -> its record
 
@@ -29,6 +33,10 @@ class Plan:
     open: bool = False
     later: tuple[RunSpec, ...] = ()
     details: Any = None
+
+    def by_data(self, session: Session) -> list[tuple[RealDataset, tuple[RunSpec, ...]]]:
+        """Runs, and stand-ins for later ones, with the real data they are about, for the estimate of time."""
+        return [(session.data, (*self.runs, *self.later))]
 
     @property
     def digest(self) -> str:

@@ -18,8 +18,10 @@ from fyi_bench.registry import Registry
 from fyi_bench.run.executor import execute, records_of
 from fyi_bench.run.plan import Plan, Records
 from fyi_bench.store.commands import save_record
+from fyi_bench.store.record import plain
 
 if TYPE_CHECKING:
+    from fyi_bench.data import RealDataset
     from fyi_bench.session import Session
     from fyi_bench.store.spec import RunSpec
 
@@ -30,15 +32,16 @@ Record = dict[str, Any]
 class Task(Generic[O]):
     """One question of a user. A subclass in a file of `fyi_bench/tasks`, or of an entry point, is found by its name.
 
-    It is registered under the `task` of its records. name: the command's word; empty for one that another task asks.
-    summary: one line of help. Options: a frozen dataclass whose fields are made by `fyi_bench.config.option`.
-    settings: the common options it takes (fields of Settings), None for all. defaults: those that differ for this task
-    ({"dataset": "cifar100"}). examples: command lines shown at the end of its help. heading: over its records on the
-    report's page. keeps: whether its answer is a record for the store. returns: the entry of its answer that the
-    Python word returns; the whole answer where empty.
+    name: under which it is registered, the `task` of its records. command: its word on the command line where that is
+    another; empty for a task that only others ask. summary: one line of help. Options: a frozen dataclass whose fields
+    are made by `fyi_bench.config.option`. settings: the common options it takes (fields of Settings), None for all.
+    defaults: those that differ for this task ({"dataset": "cifar100"}). examples: command lines shown at the end of its
+    help. heading: over its records on the report's page. keeps: whether its answer is a record for the store. returns:
+    the entry of its answer that the Python word returns; the whole answer where empty.
     """
 
     name: ClassVar[str]
+    command: ClassVar[str | None] = None
     summary: ClassVar[str]
     Options: ClassVar[type]
     settings: ClassVar[Sequence[str] | None] = None
@@ -106,12 +109,17 @@ class Part:
 class PlanOfParts(Plan):
     """A plan made of the plans of parts; `details` is [(part, its plan)], and each part's answer is saved by itself."""
 
+    def by_data(self, session: Session) -> list[tuple[RealDataset, tuple[RunSpec, ...]]]:
+        """Runs of each part with its data."""
+        return [group for part, plan in self.details for group in plan.by_data(part.session)]
+
 
 def perform(task: Task[O], session: Session, options: O, command: str = "", json_file: Path | None = None) -> Record:
     """Plan, compute, answer, and save the answer: what every command and every word of the Python API does.
 
     command: the line that asked, kept in the record. json_file: a second place for the record. Raises what `execute`
-    raises; when stopped in the middle, what can be told so far is said.
+    raises; when stopped in the middle, the answer so far is said, where there is one, and the answers of finished parts
+    are saved.
     """
     plans: list[Plan] = []
 
@@ -120,15 +128,16 @@ def perform(task: Task[O], session: Session, options: O, command: str = "", json
         return plans[-1]
 
     try:
-        plan, found = execute(session, task.name or type(task).__name__.lower(), plan_of)
+        plan, found = execute(session, task.name, plan_of)
     except (BudgetExhausted, Interrupted):
-        found = records_of(session.store, plans[-1].runs) if plans else {}
-        so_far = task.partial(session, options, plans[-1], found) if plans else None
-        if so_far is not None:
-            session.say(task.words(so_far))
+        if plans:
+            found = records_of(session.store, plans[-1].runs)
+            _save_parts(plans[-1], found)
+            so_far = task.partial(session, options, plans[-1], found)
+            if so_far is not None:
+                session.say(f"\n{task.words(so_far)}")
         raise
-    for part, part_plan in plan.details if isinstance(plan, PlanOfParts) else ():
-        save_record(session.store, part.answer(part_plan, found))
+    _save_parts(plan, found)
     record = task.answer(session, options, plan, found)
     if command:
         record["command"] = command
@@ -137,8 +146,15 @@ def perform(task: Task[O], session: Session, options: O, command: str = "", json
         for word, path in task.files(session, options, plan, found).items():
             session.say(f"{word.ljust(8)} {path}")
     elif json_file is not None:
-        write_json(json_file, record)
+        write_json(json_file, plain(record))
     return record
+
+
+def _save_parts(plan: Plan, found: Records) -> None:
+    """Save the answers of those parts whose runs are finished."""
+    for part, own in plan.details if isinstance(plan, PlanOfParts) else ():
+        if not own.open and all(run.digest in found or run.kind in own.tolerant for run in own.runs):
+            save_record(part.session.store, part.answer(own, found))
 
 
 def plan_of_parts(title: str, parts: Sequence[Part], found: Records) -> PlanOfParts:

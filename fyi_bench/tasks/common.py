@@ -1,20 +1,52 @@
-"""What several commands share: arms of a comparison, summaries over repetitions, the digest of a command."""
+"""What several tasks share: options of a comparison, its arms and sets, summaries over repetitions, digests."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from distill.fyi import FLIPS
-from distill.methods import METHODS
-from distill.recipes import Recipe
+from fyi_bench.config import option
+from fyi_bench.errors import UsageError
 from fyi_bench.files import digest_of
-from fyi_bench.session import Session
-from fyi_bench.stats import mean_std, paired_difference
-from fyi_bench.store.spec import RunSpec
+
+if TYPE_CHECKING:
+    from distill.recipes import Recipe
+    from fyi_bench.session import Session
+    from fyi_bench.store.spec import RunSpec
 
 FLOOR = "random"  # the coreset that every comparison is held against
+NETWORKS_OF_A_SET = 1000  # network k of set s is drawn with seed 1000·s + k
+# options of several tasks, each with its own default
+METHOD = partial(option, help="Distillation method; `fyi-bench ls methods`.")
+IPC = partial(option, help="Images per class.")
+ARCHITECTURES = partial(option, help="Architecture(s) to evaluate; 'none' for none.", flag="--arch")
+SET_HELP = "A condensed set: our file, or any public format."
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Options of a task that compares a method's sets with the flip, without it, and with random real images."""
+
+    method: str = METHOD("dm")
+    fyi: bool = option(False, "Short for --flip fyi.")
+    flip: str | None = option(None, "none, fyi, random, vertical, rotate or scale.")
+    ipc: int = IPC(10)
+    only: bool = option(False, "Only this arm: no comparison without the flip or random.")
+
+    def __post_init__(self) -> None:
+        if self.fyi and self.flip not in (None, "fyi"):
+            raise UsageError(f"--fyi and --flip {self.flip} contradict each other.\nGive one of them.")
+
+    @property
+    def arms(self) -> list[Arm]:
+        """The method without the flip, with it, and random real images as the floor; `only` keeps the one asked for."""
+        flip = "fyi" if self.fyi else self.flip or "none"
+        if self.only:
+            return [Arm(self.method, flip)]
+        arms = [Arm(self.method, "none"), Arm(self.method, flip), Arm(FLOOR, "none")]
+        return list(dict.fromkeys(arms))
 
 
 @dataclass(frozen=True)
@@ -30,16 +62,9 @@ class Arm:
         return self.method if self.flip == "none" else f"{self.method}+{self.flip}"
 
 
-def arms_of(method: str, flip: str, only: bool, floor: bool) -> list[Arm]:
-    """The arms a command runs: with a flip also without it, and random real images as the floor; `only` drops both."""
-    if only:
-        return [Arm(method, flip)]
-    arms = [Arm(method, "none")]
-    if flip != "none":
-        arms.append(Arm(method, flip))
-    if floor and method != FLOOR:
-        arms.append(Arm(FLOOR, "none"))
-    return arms
+def titles(arms: Iterable[Arm]) -> str:
+    """'dsa, dsa+fyi, random'."""
+    return ", ".join(arm.title for arm in arms)
 
 
 def recipes_of(session: Session, arms: Sequence[Arm], ipc: int) -> dict[Arm, Recipe]:
@@ -47,6 +72,9 @@ def recipes_of(session: Session, arms: Sequence[Arm], ipc: int) -> dict[Arm, Rec
 
     Raises UnknownNameError or UsageError for unknown methods, flips and keys, before any data is read.
     """
+    from distill.fyi import FLIPS
+    from distill.methods import METHODS
+
     for arm in arms:
         METHODS.get(arm.method)
         FLIPS.get(arm.flip)
@@ -55,8 +83,32 @@ def recipes_of(session: Session, arms: Sequence[Arm], ipc: int) -> dict[Arm, Rec
     return recipes
 
 
+def set_runs(session: Session, arms: Sequence[Arm], ipc: int, seeds: Sequence[int]) -> dict[tuple[Arm, int], RunSpec]:
+    """The run of every set of whole data: (arm, seed) -> it."""
+    from fyi_bench.run.types.distill import distill_cell
+
+    recipes, precision = recipes_of(session, arms, ipc), session.settings.precision
+    return {
+        (arm, seed): distill_cell(session.data, arm.method, arm.flip, ipc, seed, recipes[arm], precision=precision)
+        for arm in arms
+        for seed in seeds
+    }
+
+
+def seeds_of(session: Session, count: int) -> list[int]:
+    """As many seeds as the user asked for, else `count`."""
+    return [session.settings.seed + k for k in range(session.settings.seeds or count)]
+
+
+def images_of(run: RunSpec) -> int:
+    """Images of the set a `distill` run makes."""
+    return len(run.inputs["classes"]) * run.inputs["ipc"]
+
+
 def summary(values: Sequence[float]) -> dict[str, Any]:
     """values, mean and population standard deviation (the papers' convention)."""
+    from fyi_bench.stats import mean_std
+
     mean, std = mean_std(values)
     return {"values": list(values), "mean": mean, "std": std}
 
@@ -69,6 +121,8 @@ def flip_difference(
     seeds: of the set (or class order) behind each value. Networks trained on one set are not independent, so with
     several sets their differences are averaged set by set first; with a single set the networks are the pairs.
     """
+    from fyi_bench.stats import paired_difference
+
     groups = list(seeds) if len(set(seeds)) > 1 else None
     for arm in arms:
         base = Arm(arm.method, "none")
@@ -77,6 +131,6 @@ def flip_difference(
     return None
 
 
-def digest_of_cells(task: str, cells: Iterable[RunSpec]) -> str:
-    """Digest of a command: of the cells it consists of."""
-    return digest_of({"task": task, "cells": sorted({cell.digest for cell in cells})})
+def digest_of_runs(task: str, runs: Iterable[RunSpec]) -> str:
+    """Digest of an answer: of the runs it is made of."""
+    return digest_of({"task": task, "cells": sorted({run.digest for run in runs})})

@@ -3,113 +3,171 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from fyi_bench.config import option
+from fyi_bench.present.figures.continual import continual_drawing, continual_figure
+from fyi_bench.present.words import arm_title, count_words, mean_and_std
+from fyi_bench.run.plan import Plan, Records
 from fyi_bench.run.types.continual import continual_cell
-from fyi_bench.run.types.distill import distill_cell
 from fyi_bench.run.types.expert import prerequisites
-from fyi_bench.session import Session
 from fyi_bench.store.record import build_record
 from fyi_bench.store.spec import RunSpec
-from fyi_bench.tasks.common import Arm, arms_of, digest_of_cells, flip_difference, recipes_of, summary
+from fyi_bench.tasks import words
+from fyi_bench.tasks.base import TASKS, Record, Task
+from fyi_bench.tasks.common import (
+    METHOD,
+    NETWORKS_OF_A_SET,
+    Arm,
+    Comparison,
+    digest_of_runs,
+    flip_difference,
+    recipes_of,
+    seeds_of,
+    summary,
+    titles,
+)
 
-NETWORK_SEEDS_PER_ORDER = 1000  # network k of order o is drawn with seed 1000·o + k
+if TYPE_CHECKING:
+    from downstream.protocol import Protocol
+    from fyi_bench.session import Session
 
 SetKey = tuple[Arm, int, int]  # arm, order seed, step
 TestKey = tuple[Arm, int, int, int]  # arm, order seed, step, network
 
 
-def continual_job(session: Session, method: str, flip: str, ipc: int, steps: int, only: bool = False) -> dict[str, Any]:
-    """Distil each step's classes, rehearse from the memory after each step, return the record.
+@dataclass(frozen=True)
+class Options(Comparison):
+    """How the classes come, and with what memory they are rehearsed."""
 
-    Class orders are those of seeds seed, seed + 1, … (numpy's legacy permutation, as published); the set of a step
-    is distilled with the order's seed.
+    method: str = METHOD("dsa")
+    steps: int = option(10, "Steps the classes come in.")
+
+
+@dataclass(frozen=True)
+class _Details:
+    protocol: Protocol
+    seeds: Sequence[int]
+    orders: Mapping[int, list[int]]
+    sets: Mapping[SetKey, RunSpec]
+    tests: Mapping[TestKey, RunSpec]
+
+
+@TASKS.register("continual")
+class Continual(Task[Options]):
+    """Distil each step's classes, and rehearse from the memory after each step.
+
+    Class orders are those of seeds seed, seed + 1, … (numpy's legacy permutation, as published); the set of a step is
+    distilled with the order's seed.
     """
-    from downstream.continual import class_order, step_classes
 
-    arms = arms_of(method, flip, only, floor=True)
-    recipes = recipes_of(session, arms, ipc)
-    protocol = session.protocol("continual")
-    count = session.settings.seeds or protocol.orders
-    seeds = [session.settings.seed + k for k in range(count)]
-    classes = {seed: step_classes(class_order(seed, session.data.num_classes), steps) for seed in seeds}
-    sets = {
-        (arm, seed, step): distill_cell(
-            session.data, arm.method, arm.flip, ipc, seed, recipes[arm], chosen, session.settings.precision
-        )
-        for step in range(steps)
-        for seed in seeds
-        for arm, chosen in ((arm, classes[seed][step]) for arm in arms)
-    }
-    tests = _rehearsal_cells(session, arms, seeds, steps, sets, protocol)
-    title = (
-        f"continual {', '.join(a.title for a in arms)} · {session.data.name} · {steps} steps · {ipc} images per class"
-    )
-    stages = [
-        ("training experts", prerequisites(sets.values())),
-        ("distilling", list(sets.values())),
-        # the longest cells first, so that no worker is left with one at the end
-        ("rehearsing", sorted(tests.values(), key=lambda cell: -cell.inputs["step"])),
-    ]
-    records = session.announce_and_compute(title, protocol.name, stages)
-    results = {key: records[cell.digest] for key, cell in tests.items()}
-    return build_record(
-        "continual",
-        **session.facts(protocol),
-        seeds=seeds,
-        digest=digest_of_cells("continual", [*sets.values(), *tests.values()]),
-        steps=steps,
-        class_orders=[class_order(seed, session.data.num_classes) for seed in seeds],
-        networks=protocol.nets,
-        arms=[_arm_entry(arm, ipc, steps, sets, records, results) for arm in arms],
-        **_difference(arms, steps, results),
-        data={"note": session.data.note, "train": session.data.train_digest},
-        store=str(session.store.root),
+    summary = "Class-incremental learning from distilled memory (Avalanche), against random real images."
+    Options = Options
+    defaults: ClassVar[Mapping[str, Any]] = {"dataset": "cifar100"}
+    heading = "Continual learning"
+    examples: ClassVar[Sequence[str]] = (
+        "fyi-bench continual --steps 10 --method dsa --fyi",
+        "fyi-bench continual --dataset shapes10 --steps 5 --method dm --fyi --ipc 5",
+        "fyi-bench continual --method dsa --fyi --only --seeds 5 --workers 4",
     )
 
+    def plan(self, session: Session, options: Options, found: Records) -> Plan:
+        from downstream.continual import class_order, step_classes
+        from fyi_bench.run.types.distill import distill_cell
 
-def _rehearsal_cells(
-    session: Session,
-    arms: Sequence[Arm],
-    seeds: Sequence[int],
-    steps: int,
-    sets: Mapping[SetKey, RunSpec],
-    protocol: Any,
-) -> dict[TestKey, RunSpec]:
-    return {
-        (arm, seed, step, net): continual_cell(
-            session.data,
-            [sets[arm, seed, earlier] for earlier in range(step + 1)],
-            seed,
-            steps,
-            step,
-            NETWORK_SEEDS_PER_ORDER * seed + net,
-            protocol,
-            session.settings.precision,
+        arms, steps, precision = options.arms, options.steps, session.settings.precision
+        recipes = recipes_of(session, arms, options.ipc)
+        protocol = session.protocol("continual")
+        seeds = seeds_of(session, protocol.orders)
+        orders = {seed: class_order(seed, session.data.num_classes) for seed in seeds}
+        classes = {seed: step_classes(order, steps) for seed, order in orders.items()}
+        sets = {
+            (arm, seed, step): distill_cell(
+                session.data, arm.method, arm.flip, options.ipc, seed, recipes[arm], classes[seed][step], precision
+            )
+            for step in range(steps)
+            for seed in seeds
+            for arm in arms
+        }
+        tests = {
+            (arm, seed, step, net): continual_cell(
+                session.data, [sets[arm, seed, earlier] for earlier in range(step + 1)], seed, steps, step,
+                NETWORKS_OF_A_SET * seed + net, protocol, precision,
+            )
+            for arm in arms
+            for seed in seeds
+            for step in range(steps)
+            for net in range(protocol.nets)
+        }  # fmt: skip
+        # the longest runs first, so that no worker is left with one at the end
+        rehearsals = sorted(tests.values(), key=lambda run: -run.inputs["step"])
+        return Plan(
+            f"continual {titles(arms)} · {session.data.name} · {steps} steps · {options.ipc} images per class",
+            protocol.name,
+            (*prerequisites(sets.values()), *sets.values(), *rehearsals),
+            details=_Details(protocol, seeds, orders, sets, tests),
         )
-        for arm in arms
-        for seed in seeds
-        for step in range(steps)
-        for net in range(protocol.nets)
-    }
+
+    def answer(self, session: Session, options: Options, plan: Plan, found: Records) -> Record:
+        d = plan.details
+        results = {key: found[run.digest] for key, run in d.tests.items()}
+        return build_record(
+            "continual",
+            **session.facts(d.protocol),
+            seeds=d.seeds,
+            digest=digest_of_runs("continual", [*d.sets.values(), *d.tests.values()]),
+            steps=options.steps,
+            class_orders=list(d.orders.values()),
+            networks=d.protocol.nets,
+            arms=[
+                {"method": arm.method, "flip": arm.flip, "ipc": options.ipc, **_arm_entry(arm, d, results, found)}
+                for arm in options.arms
+            ],
+            **_difference(options, results),
+        )
+
+    def words(self, record: Mapping[str, Any]) -> str:
+        header, rows = _table(record)
+        orders = count_words(len(record["class_orders"]), "class order")
+        what = f"{count_words(record['steps'], 'step')} · {words.images_words(record['arms'][0])} · {orders}"
+        return "\n".join(words.lines_of(record, what, header, rows)).rstrip("\n")
+
+    def plots(self, record: Mapping[str, Any], folder: Path) -> list[Path]:
+        return continual_figure(record, folder)
+
+    def section(self, record: Mapping[str, Any], section: Any, store: Any) -> None:
+        several = any(len(row["values"]) > 1 for arm in record["arms"] for row in arm["accuracy"])
+        section.figure(
+            "Accuracy on all classes seen so far, %",
+            "Band: ± one standard deviation over runs." if several else "One run a step.",
+            "curves",
+            lambda name, width: continual_drawing(record, name, (width, 3.2 if width > 5 else 2.9), bare=True),
+        )
+        header, rows = _table(record, ", %")
+        runs = count_words(len(record["class_orders"]), "class order")
+        caption = f"Mean ± standard deviation over {runs}." if several else "One run a step."
+        section.table(caption, header, rows, marked=len(rows) - record["steps"])
+        section.sets(record, store)
 
 
-def _arm_entry(arm: Arm, ipc: int, steps: int, sets, records, results) -> dict[str, Any]:
-    rows = []
-    for step in range(steps):
-        found = [record for key, record in results.items() if key[0] == arm and key[2] == step]
-        values = [record["value"] for record in found]
-        rows.append({"classes_seen": found[0]["classes_seen"], "images": found[0]["images"], **summary(values)})
-    cells = [cell for key, cell in sets.items() if key[0] == arm]
+def _arm_entry(arm: Arm, d: _Details, results: Mapping[TestKey, Mapping[str, Any]], found: Records) -> dict[str, Any]:
+    rows: dict[int, list[Mapping[str, Any]]] = {}
+    for (owner, _, step, _), record in results.items():
+        if owner == arm:
+            rows.setdefault(step, []).append(record)
+    runs = [run for key, run in d.sets.items() if key[0] == arm]
     return {
-        "method": arm.method,
-        "flip": arm.flip,
-        "ipc": ipc,
-        "accuracy": rows,
+        "accuracy": [
+            {"classes_seen": same[0]["classes_seen"], "images": same[0]["images"],
+             **summary([record["value"] for record in same])}
+            for same in rows.values()
+        ],
         "average": summary(_averages(arm, results)),
-        "cells": [cell.digest for cell in cells],
-        "distill_s": round(sum(records[cell.digest]["wall_s"] for cell in cells), 1),
-    }
+        "cells": [run.digest for run in runs],
+        "distill_s": round(sum(found[run.digest]["wall_s"] for run in runs), 1),
+    }  # fmt: skip
 
 
 def _averages(arm: Arm, results: Mapping[TestKey, Mapping[str, Any]]) -> list[float]:
@@ -121,17 +179,27 @@ def _averages(arm: Arm, results: Mapping[TestKey, Mapping[str, Any]]) -> list[fl
     return [sum(values) / len(values) for values in runs.values()]
 
 
-def _difference(arms: Sequence[Arm], steps: int, results: Mapping[TestKey, Mapping[str, Any]]) -> dict[str, Any]:
+def _difference(options: Options, results: Mapping[TestKey, Mapping[str, Any]]) -> dict[str, Any]:
     """Paired differences with the flip and without: of the average over steps, and step by step."""
+    arms = options.arms
     orders = [seed for arm, seed, step, _ in results if (arm, step) == (arms[0], 0)]
     overall = flip_difference(arms, {arm: _averages(arm, results) for arm in arms}, orders)
     if overall is None:
         return {}
-    by_step = [
-        flip_difference(arms, {arm: _at_step(arm, step, results) for arm in arms}, orders) for step in range(steps)
-    ]
+
+    def at(arm: Arm, step: int) -> list[float]:
+        return [record["value"] for key, record in results.items() if key[0] == arm and key[2] == step]
+
+    by_step = [flip_difference(arms, {arm: at(arm, step) for arm in arms}, orders) for step in range(options.steps)]
     return {"difference": overall, "difference_by_step": by_step}
 
 
-def _at_step(arm: Arm, step: int, results: Mapping[TestKey, Mapping[str, Any]]) -> list[float]:
-    return [record["value"] for key, record in results.items() if key[0] == arm and key[2] == step]
+def _table(record: Mapping[str, Any], unit: str = "") -> tuple[list[str], list[list[str]]]:
+    """Header and rows: a row a step and, where it is known, one of the average; a column an arm."""
+    arms = record["arms"]
+    rows = [
+        [str(step[0]["classes_seen"]), *map(mean_and_std, step)] for step in zip(*(arm["accuracy"] for arm in arms))
+    ]
+    if all("average" in arm for arm in arms):
+        rows.append(["average over steps", *(mean_and_std(arm["average"]) for arm in arms)])
+    return ["classes seen", *(arm_title(arm) + unit for arm in arms)], rows

@@ -2,41 +2,67 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from fyi_bench.present.figures import continual_figure
-from fyi_bench.present.report import report_of_store
-from fyi_bench.present.show import show_continual, show_distill
-from fyi_bench.session import Session
-from fyi_bench.store.commands import save_record
-from fyi_bench.tasks.continual import continual_job
-from fyi_bench.tasks.distill import distill_job
+from fyi_bench.run.plan import Plan, Records
+from fyi_bench.store.commands import record_path
+from fyi_bench.tasks.base import TASKS, Part, Record, Task, plan_of_parts
+from fyi_bench.tasks.continual import Continual
+from fyi_bench.tasks.distill import Distill
+from fyi_bench.tasks.report import write_report
 
-STEPS, IPC = 5, 10
-CONTINUAL_METHOD, DISTILL_METHOD = "dsa", "dm"
+if TYPE_CHECKING:
+    from fyi_bench.session import Session
 
 
-def demo_job(session: Session, say: Callable[[str], None]) -> tuple[list[dict[str, Any]], Path]:
-    """Run both jobs with FYI and without, print their tables, return the records and the report's place."""
-    dataset = session.settings.dataset
-    say(f"1/3  class-incremental learning on {dataset}, from memory distilled with {CONTINUAL_METHOD} (± FYI)")
-    rehearsed = continual_job(session, CONTINUAL_METHOD, "fyi", IPC, STEPS)
-    rehearsed["command"] = f"fyi-bench continual --dataset {dataset} --steps {STEPS} --method {CONTINUAL_METHOD} --fyi"
-    place = save_record(session.store, rehearsed)
-    plots = continual_figure(rehearsed, place.with_suffix(""))
-    say("\n" + show_continual(rehearsed))
-    say(f"\n2/3  a condensed set of {dataset} by {DISTILL_METHOD} (± FYI), and how well it trains a network")
-    again = replace(session, settings=session.settings, stop=session.stop)
-    distilled = distill_job(again, DISTILL_METHOD, "fyi", IPC)
-    distilled["command"] = f"fyi-bench distill --dataset {dataset} --method {DISTILL_METHOD} --ipc {IPC} --fyi"
-    save_record(session.store, distilled)
-    say("\n" + show_distill(distilled))
-    say("\n3/3  the report")
-    page = report_of_store(session.store)
-    for path in plots:
-        say(f"plot     {path}")
-    say(f"report   {page}")
-    return [rehearsed, distilled], page
+@dataclass(frozen=True)
+class Options:
+    """There are none: the demonstration is always the same."""
+
+
+@TASKS.register("demo")
+class Demo(Task[Options]):
+    """Rehearse from distilled memory and condense a set, each with FYI and without; then write the report."""
+
+    summary = "The whole story on built-in data in minutes: distil, rehearse, and an HTML report."
+    Options = Options
+    defaults: ClassVar[Mapping[str, Any]] = {"dataset": "shapes10"}
+    examples: ClassVar[Sequence[str]] = ("fyi-bench demo", "fyi-bench demo --store /tmp/demo --workers 2")
+    keeps = False
+    returns = "report"
+
+    def plan(self, session: Session, options: Options, found: Records) -> Plan:
+        dataset = session.settings.dataset
+        parts = [
+            Part(
+                Continual(),
+                session,
+                Continual.Options(method="dsa", fyi=True, steps=5),
+                f"fyi-bench continual --dataset {dataset} --steps 5 --method dsa --fyi",
+            ),
+            Part(
+                Distill(),
+                session,
+                Distill.Options(method="dm", fyi=True),
+                f"fyi-bench distill --dataset {dataset} --method dm --ipc 10 --fyi",
+            ),
+        ]
+        title = (
+            f"1/3  class-incremental learning on {dataset}, from memory distilled with dsa (± FYI)\n"
+            f"2/3  a condensed set of {dataset} by dm (± FYI), and how well it trains a network\n3/3  the report"
+        )
+        return plan_of_parts(title, parts, found)
+
+    def answer(self, session: Session, options: Options, plan: Plan, found: Records) -> Record:
+        records, plots = [], []
+        for part, part_plan in plan.details:
+            records.append(part.answer(part_plan, found))
+            plots += part.task.plots(records[-1], record_path(session.store, records[-1]).with_suffix(""))
+        return {"task": self.name, "records": records, "plots": plots, "report": write_report(session.store)}
+
+    def words(self, record: Mapping[str, Any]) -> str:
+        told = [f"{TASKS.get(one['task'])().words(one)}\n" for one in record["records"]]
+        lines = [f"plot     {path}" for path in record["plots"]]
+        return "\n".join([*told, *lines, f"report   {record['report']}"])

@@ -1,138 +1,136 @@
-"""`fyi-bench distill`: condensed sets of one method, with and without the flip, and how well they train networks."""
+"""`fyi-bench distill`, `cross-arch`: sets of one method, with the flip and without, and how they train networks."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from fyi_bench.run.types.accuracy import accuracy_cell
-from fyi_bench.run.types.distill import distill_cell
-from fyi_bench.run.types.expert import prerequisites
-from fyi_bench.run.types.unequalness import unequalness_cell
-from fyi_bench.run.worker import SET_FILE
-from fyi_bench.session import Session
+from fyi_bench.present.words import arm_title
+from fyi_bench.run.plan import Plan, Records
 from fyi_bench.store.record import build_record
-from fyi_bench.store.spec import RunSpec
-from fyi_bench.tasks.checkpoints import NETWORKS_OF_A_SET, checkpoint_job
-from fyi_bench.tasks.common import Arm, arms_of, digest_of_cells, flip_difference, recipes_of, summary
+from fyi_bench.tasks import words
+from fyi_bench.tasks.base import TASKS, Record, Task
+from fyi_bench.tasks.common import (
+    ARCHITECTURES,
+    IPC,
+    Comparison,
+    digest_of_runs,
+    flip_difference,
+    seeds_of,
+    set_runs,
+    titles,
+)
+from fyi_bench.tasks.measured import Measured
 
-EVALUATION_SEEDS_PER_SET = NETWORKS_OF_A_SET
+if TYPE_CHECKING:
+    from fyi_bench.session import Session
 
 
-def distill_job(
-    session: Session,
-    method: str,
-    flip: str,
-    ipc: int,
-    only: bool = False,
-    architectures: Sequence[str] = (),
-    task: str = "distill",
-) -> dict[str, Any]:
-    """Distil what is missing, evaluate every set on every architecture, return the record.
+@dataclass(frozen=True)
+class Options(Comparison):
+    """Which sets, and the architectures that they are evaluated on; none: the protocol's own."""
 
-    Arms: the method without the flip, with it, and random real images; `only` keeps the one asked for.
-    architectures: names for evaluation, default the protocol's; ('none',) leaves evaluation out.
-    task: 'distill', or 'cross-arch' where the architectures are the point.
-    """
-    arms = arms_of(method, flip, only, floor=True)
-    recipes = recipes_of(session, arms, ipc)
-    # one procedure for all arms of a comparison: the method's own where it has one
-    protocol = session.protocol("accuracy", method)
-    count = session.settings.seeds or protocol.sets
-    seeds = [session.settings.seed + k for k in range(count)]
-    precision = session.settings.precision
-    sets = {
-        (arm, seed): distill_cell(session.data, arm.method, arm.flip, ipc, seed, recipes[arm], precision=precision)
-        for arm in arms
-        for seed in seeds
-    }
-    names = [] if tuple(architectures) == ("none",) else list(architectures) or [protocol.eval_model]
-    title = f"{task} {', '.join(a.title for a in arms)} · {session.data.name} · {ipc} images per class"
-    if protocol.checkpoints_every and names:
-        return checkpoint_job(session, title, task, ipc, protocol, sets, names)
-    tests = evaluation_cells(session, sets, names, protocol)
-    scores = {
-        key: unequalness_cell({"cell": cell.digest}, images_of(cell), session.settings.seed)
-        for key, cell in sets.items()
-    }
-    stages = [
-        ("training experts", prerequisites(sets.values())),
-        ("distilling", list(sets.values())),
-        ("evaluating", [*tests.values(), *scores.values()]),
-    ]
-    records = session.announce_and_compute(title, protocol.name, stages)
-    values = {key: records[cell.digest]["value"] for key, cell in tests.items()}
-    return build_record(
-        task,
-        **{**session.facts(protocol), "precision": precision},
-        seeds=seeds,
-        digest=digest_of_cells(task, [*sets.values(), *tests.values()]),
-        arms=[_arm_entry(session, arm, ipc, seeds, sets, scores, records, names, values) for arm in arms],
-        **_difference(arms, names, values),
-        data={"note": session.data.note, "train": session.data.train_digest},
-        store=str(session.store.root),
+    architectures: tuple[str, ...] = ARCHITECTURES(())
+
+
+@dataclass(frozen=True)
+class CrossArchOptions(Options):
+    """Which sets, and the architectures that they are evaluated on."""
+
+    ipc: int = IPC(50)
+    architectures: tuple[str, ...] = ARCHITECTURES(("convnet", "vgg11", "resnet18"))
+
+
+@TASKS.register("distill")
+class Distill(Task[Options]):
+    """Distil what is missing and evaluate every set on every architecture."""
+
+    summary = "Condense a data set, with and without the flip, and evaluate the sets."
+    Options = Options
+    heading = "Condensed sets"
+    examples: ClassVar[Sequence[str]] = (
+        "fyi-bench distill --method dm --ipc 10 --fyi",
+        "fyi-bench distill --method dsa --dataset cifar100 --set iterations=500 --dry-run",
+        "fyi-bench distill --method mtt --fyi --only --arch none --budget 2h",
+    )
+
+    def plan(self, session: Session, options: Options, found: Records) -> Plan:
+        # one procedure for all arms of a comparison: the method's own where it has one
+        protocol = session.protocol("accuracy", options.method)
+        made = set_runs(session, options.arms, options.ipc, seeds_of(session, protocol.sets))
+        names = [] if options.architectures == ("none",) else list(options.architectures) or [protocol.eval_model]
+        sets = Measured(session, protocol, made, names)
+        title = f"{self.name} {titles(options.arms)} · {session.data.name} · {options.ipc} images per class"
+        # which sets count is known at once, but where they are picked by the tests
+        known = not sets.on_the_way or all(run.digest in found for run in sets.tests.values())
+        picks = sets.picks(found) if known and sets.on_the_way else {}
+        scores = sets.scores(picks).values() if known else ()
+        return Plan(title, protocol.name, (*sets.runs, *scores), open=not known, details=sets)
+
+    def answer(self, session: Session, options: Options, plan: Plan, found: Records) -> Record:
+        sets, arms = plan.details, options.arms
+        picks = sets.picks(found)
+        more: dict[str, Any] = {"chosen_on_test": True} if sets.on_the_way else {}
+        if sets.names:  # the difference is that on the first architecture, pairs being networks of equal seed
+            values = {arm: sets.values(arm, picks, sets.names[0]) for arm in arms}
+            difference = flip_difference(arms, values, [s for s in sets.seeds for _ in range(sets.protocol.nets)])
+            more |= {"difference": difference} if difference else {}
+        return build_record(
+            self.name,
+            **session.facts(sets.protocol),
+            seeds=sets.seeds,
+            digest=digest_of_runs(self.name, [*sets.makers.values(), *sets.tests.values()]),
+            arms=[
+                {"method": arm.method, "flip": arm.flip, "ipc": options.ipc, **sets.entry(arm, picks, found)}
+                for arm in arms
+            ],
+            **more,
+        )
+
+    def words(self, record: Mapping[str, Any]) -> str:
+        names = words.architectures_of(record)
+        rows = [[arm_title(arm), *words.accuracies(arm, names), *words.set_columns(arm)] for arm in record["arms"]]
+        header = ["", *names, "unequalness", "loss", "time a set"]
+        what = words.images_words(record["arms"][0])
+        return "\n".join([*words.lines_of(record, what, header, rows), *words.set_lines(record)])
+
+    def section(self, record: Mapping[str, Any], section: Any, store: Any) -> None:
+        accuracy_section(record, section, store)
+
+
+@TASKS.register("cross-arch")
+class CrossArch(Distill):
+    """Sets of one method on several architectures."""
+
+    summary = "Accuracy of other architectures trained on a condensed set (Table 3)."
+    Options = CrossArchOptions
+    heading = "Other architectures"
+    examples: ClassVar[Sequence[str]] = (
+        "fyi-bench cross-arch --method dm --fyi --ipc 50",
+        "fyi-bench cross-arch --method dsa --fyi --arch convnet3 vgg11 resnet18 --seeds 3",
     )
 
 
-def evaluation_cells(
-    session: Session, sets: Mapping[tuple[Arm, int], RunSpec], names: Sequence[str], protocol: Any
-) -> dict[tuple[Arm, str, int, int], RunSpec]:
-    """Cells of every (arm, architecture, set seed, network number)."""
-    return {
-        (arm, name, seed, net): accuracy_cell(
-            session.data,
-            {"cell": cell.digest},
-            images_of(cell),
-            protocol,
-            EVALUATION_SEEDS_PER_SET * seed + net,
-            model=name,
-            precision=session.settings.precision,
-        )
-        for (arm, seed), cell in sets.items()
-        for name in names
-        for net in range(protocol.nets)
-    }
+def accuracy_section(record: Mapping[str, Any], section: Any, store: Any) -> None:
+    """Accuracy of every arm on every architecture, cost and symmetry of the sets, for the report."""
+    from fyi_bench.present.figures.dots import accuracy_drawing
 
-
-def _arm_entry(session, arm, ipc, seeds, sets, scores, records, names, values) -> dict[str, Any]:
-    cells = [sets[arm, seed] for seed in seeds]
-    first = records[cells[0].digest]
-    entry = {
-        "method": arm.method,
-        "flip": arm.flip,
-        "ipc": ipc,
-        "set": str(session.store.artefact("distill", cells[0].digest, SET_FILE)),
-        "set_digest": first["set_digest"],
-        "sets": [str(session.store.artefact("distill", c.digest, SET_FILE)) for c in cells],
-        "cells": [c.digest for c in cells],
-        **{key: first[key] for key in ("iterations", "loss_first", "loss_last", "set_bytes")},
-        "unequalness": _scores([records[scores[arm, seed].digest] for seed in seeds]),
-        "distill_s": [records[c.digest]["wall_s"] for c in cells],
-    }
+    arms, names = record["arms"], words.architectures_of(record)
+    header = ["", *(f"{name}, %" for name in names)]
+    rows = [[arm_title(arm), *words.accuracies(arm, names)] for arm in arms]
+    if any("iterations" in arm for arm in arms):
+        header += ["unequalness", "loss first → last", "iterations", "time a set"]
+        for row, arm in zip(rows, arms, strict=True):
+            *quality, seconds = words.set_columns(arm)
+            row += [*quality, str(arm["iterations"]), seconds]
+    section.table("Mean ± standard deviation over networks and sets.", header, rows)
+    if any("seconds" in entry for arm in arms for entry in arm.get("architectures", [])):
+        costs = [[name, *words.network_cost(record, name)] for name in names]
+        section.table("Cost of a network.", ["", "training and testing", "memory"], costs)
     if names:
-        entry["architectures"] = [{"name": name, **summary(_of(values, arm, name))} for name in names]
-    return entry
-
-
-def images_of(cell: RunSpec) -> int:
-    """Images of the set a distill cell makes."""
-    return len(cell.inputs["classes"]) * cell.inputs["ipc"]
-
-
-def _scores(records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Symmetry score of the arm: mean over its sets, and the spread over networks of its first set."""
-    first = records[0]
-    return {"mean": sum(r["mean"] for r in records) / len(records), "std": first["std"], "networks": first["networks"]}
-
-
-def _of(values: Mapping[tuple, float], arm: Arm, name: str) -> list[float]:
-    return [value for key, value in values.items() if key[:2] == (arm, name)]
-
-
-def _difference(arms: Sequence[Arm], names: Sequence[str], values: Mapping[tuple, float]) -> dict[str, Any]:
-    """The paired difference on the first architecture, pairs being networks of equal seed."""
-    if not names:
-        return {}
-    seeds = [seed for arm, name, seed, _ in values if (arm, name) == (arms[0], names[0])]
-    difference = flip_difference(arms, {arm: _of(values, arm, names[0]) for arm in arms}, seeds)
-    return {"difference": difference} if difference else {}
+        section.figure(
+            "Accuracy", "A dot is one network; the bar is the mean.", "accuracy",
+            lambda name, width: accuracy_drawing(record, name, width),
+        )  # fmt: skip
+    section.sets(record, store)

@@ -2,56 +2,89 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from fyi_bench.config import option
 from fyi_bench.errors import UsageError
-from fyi_bench.run.types.distill import distill_cell
+from fyi_bench.present.words import bytes_words, seconds_words, short
+from fyi_bench.run.plan import Plan, Records
 from fyi_bench.run.types.expert import TRAJECTORY_FILE, expert_cells
 from fyi_bench.store.record import build_record
-from fyi_bench.tasks.common import digest_of_cells
+from fyi_bench.tasks.base import TASKS, Record, Task
+from fyi_bench.tasks.common import IPC, digest_of_runs
 
 if TYPE_CHECKING:
     from fyi_bench.session import Session
 
 
-def experts_job(session: Session, method: str = "mtt", ipc: int = 10, count: int | None = None) -> dict[str, Any]:
-    """Train what is missing of the first `count` experts (default: as many as the recipe has), return the record.
+@dataclass(frozen=True)
+class Options:
+    """Whose experts. The recipe decides on ZCA and the model; recipes that agree in these share their experts."""
 
-    method: whose experts, 'mtt' or 'ftd'. ipc: whose recipe; it decides on ZCA and the model, and recipes that agree in
-    these share their experts. Raises UsageError for a method without experts.
-    """
-    recipe = session.recipe(method, ipc)
-    session.check_overrides([recipe])
-    whole = distill_cell(session.data, method, "none", ipc, 0, recipe, precision=session.settings.precision)
-    cells = expert_cells(whole.inputs, count)
-    if not cells:
-        raise UsageError(f"The method {method} matches no expert trajectories.\nName mtt or ftd.")
-    space, epochs = whole.inputs["space"]["kind"], cells[0].inputs["expert"]["epochs"]
-    title = f"{len(cells)} experts of {method} · {session.data.name} · {epochs} epochs · {space} images"
-    session.announce(title, cells, recipe.label)
-    records = session.compute([("training experts", cells)])
-    found = [records[cell.digest] for cell in cells]
-    files = [session.store.artefact("expert", cell.digest, TRAJECTORY_FILE) for cell in cells]
-    arm = {
-        "method": method,
-        "flip": "none",
-        "ipc": ipc,
-        "experts": [str(path) for path in files],
-        "cells": [cell.digest for cell in cells],
-        "losses": [record["losses"] for record in found],
-        "bytes": sum(path.stat().st_size for path in files),
-        "expert_s": [record["wall_s"] for record in found],
-    }
-    return build_record(
-        "experts",
-        dataset=session.data.name,
-        protocol=recipe.label,
-        device=session.settings.device,
-        precision=session.settings.precision,
-        seeds=range(len(cells)),
-        wall_s=session.wall_s(),
-        digest=digest_of_cells("experts", cells),
-        arms=[arm],
-        data={"note": session.data.note, "train": session.data.train_digest},
-        store=str(session.store.root),
+    method: str = option("mtt", "Whose experts: mtt or ftd.")
+    ipc: int = IPC(10)
+    count: int | None = option(None, "How many; default: as many as the recipe.")
+
+
+@TASKS.register("experts")
+class Experts(Task[Options]):
+    """Train what is missing of the first `count` experts."""
+
+    summary = "Train the expert trajectories that MTT and FTD match; resumable one by one."
+    Options = Options
+    heading = "Expert trajectories"
+    examples: ClassVar[Sequence[str]] = (
+        "fyi-bench experts --dataset cifar10",
+        "fyi-bench experts --method ftd --count 2 --budget 30m",
     )
+
+    def plan(self, session: Session, options: Options, found: Records) -> Plan:
+        from fyi_bench.run.types.distill import distill_cell
+
+        recipe = session.recipe(options.method, options.ipc)
+        session.check_overrides([recipe])
+        whole = distill_cell(
+            session.data, options.method, "none", options.ipc, 0, recipe, precision=session.settings.precision
+        )
+        runs = expert_cells(whole.inputs, options.count)
+        if not runs:
+            raise UsageError(f"The method {options.method} matches no expert trajectories.\nName mtt or ftd.")
+        space, epochs = whole.inputs["space"]["kind"], runs[0].inputs["expert"]["epochs"]
+        title = f"{len(runs)} experts of {options.method} · {session.data.name} · {epochs} epochs · {space} images"
+        return Plan(title, recipe.label, tuple(runs))
+
+    def answer(self, session: Session, options: Options, plan: Plan, found: Records) -> Record:
+        records = [found[run.digest] for run in plan.runs]
+        files = [session.store.artefact("expert", run.digest, TRAJECTORY_FILE) for run in plan.runs]
+        arm = {
+            "method": options.method,
+            "flip": "none",
+            "ipc": options.ipc,
+            "experts": [str(path) for path in files],
+            "cells": [run.digest for run in plan.runs],
+            "losses": [record["losses"] for record in records],
+            "bytes": sum(path.stat().st_size for path in files),
+            "expert_s": [record["wall_s"] for record in records],
+        }
+        return build_record(
+            "experts",
+            **session.facts(plan.protocol),
+            seeds=range(len(plan.runs)),
+            digest=digest_of_runs("experts", plan.runs),
+            arms=[arm],
+        )
+
+    def words(self, record: Mapping[str, Any]) -> str:
+        return f"{len(record['arms'][0]['cells'])} experts are ready."
+
+    def section(self, record: Mapping[str, Any], section: Any, store: Any) -> None:
+        rows = []
+        for arm in record["arms"]:
+            losses = arm["losses"]
+            last = short(sum(one[-1] for one in losses) / len(losses), 3)
+            size, time = bytes_words(arm["bytes"]), seconds_words(sum(arm["expert_s"]))
+            rows.append([arm["method"], str(len(losses)), str(len(losses[0])), last, size, time])
+        header = ["", "experts", "epochs", "mean last loss", "size", "time"]
+        section.table("Networks trained on real images, kept epoch by epoch.", header, rows)

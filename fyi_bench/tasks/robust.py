@@ -2,97 +2,179 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from downstream.robust_scores import ARMS, Arm, Rules, Scores, best_lr, describe, robust_scores, rules_of, settings_of
+from fyi_bench.errors import UsageError
+from fyi_bench.present.words import (
+    HOLE,
+    bytes_words,
+    is_number,
+    mean_and_std,
+    percent,
+    protocol_words,
+    seconds_words,
+    text_table,
+)
+from fyi_bench.run.plan import Plan, Records
 from fyi_bench.run.types.robust import TEST, VALIDATION, Subject, robust_cell
-from fyi_bench.session import Session
-from fyi_bench.stats import mean_interval
 from fyi_bench.store.record import build_record
 from fyi_bench.store.spec import RunSpec
-from fyi_bench.tasks.common import digest_of_cells, summary
-from fyi_bench.tasks.evaluate import check_fits, own_file
+from fyi_bench.tasks.base import TASKS, Record, Task
+from fyi_bench.tasks.common import digest_of_runs, summary
+from fyi_bench.tasks.given import GivenSet, given_set
 
 if TYPE_CHECKING:
-    from distill.image_set import ImageSet
     from downstream.protocol import Protocol
+    from downstream.robust_scores import Arm, Rules, Scores
+    from fyi_bench.session import Session
 
+Searches = dict["tuple[Arm, float]", RunSpec]
+Tests = dict["tuple[Arm, int]", RunSpec]
 UNITS = "accuracies, recovery, improvement and scores are fractions; both scores lie in [0, 1], 1 is best"
+# key of a record's arm -> what people read
+SCORES = {
+    "label_robust": "label-robust score",
+    "augmentation_robust": "augmentation-robust score",
+    "recovery": "hard-label recovery (real − set; 0 is best)",
+    "improvement": "improvement over random",
+}
+TREATMENTS = {
+    "real-hard": "real images, hard labels",
+    "set-hard": "the set, hard labels",
+    "set-any": "the set, its own labels",
+    "random-any": "random images, likewise",
+    "set-plain": "the set, not augmented",
+    "random-plain": "random images, not augmented",
+}
+SCORE_HEADER = ("", "%", "95 % interval")
+ACCURACY_HEADER = ("", "accuracy, %", "step size", "on images set aside, %", "time a network")
 
 
-def robust_job(session: Session, path: str | Path, architectures: Sequence[str] = ()) -> dict[str, Any]:
-    """Search a step size for every arm, train its networks with it, test each once, return the record.
+@TASKS.register("robust")
+class Robust(Task[Any]):
+    """Search a step size for every arm, train its networks with it, and test each once. It takes `evaluate`'s options.
 
-    architectures: at most one name (default: the protocol's). Raises UsageError for more, or a set of another size.
+    Random images have the labels of a network trained on real ones, where the set's are soft.
     """
-    path, image_set = own_file(session, Path(path))
-    check_fits(image_set, session.data)
-    session.check_overrides([])
-    plan = _Plan.of(session, path, image_set, architectures)
-    session.announce(
-        f"robust scores of {path.name} · {session.data.name} · real side: {plan.real_words}",
-        [*plan.searches(ARMS).values(), *plan.tests(ARMS, dict.fromkeys(ARMS, plan.rules.lrs[0])).values()],
-        plan.protocol.name,
-    )
-    # real images first: their network is the teacher of random ones where labels are soft
-    real = [arm for arm in ARMS if arm.subject == "real"]
-    first = plan.measure(real, "all real images")
-    plan = replace(plan, teacher=first.cells[real[0], plan.seeds[0]].digest)
-    rest = plan.measure([arm for arm in ARMS if arm.subject != "real"], "the set and random images")
-    return _record(session, plan, path, image_set, first.joined(rest))
 
+    command = ""
+    summary = "Scores of a set that labels and augmentation cannot inflate."
+    heading = "Robust scores"
 
-@dataclass(frozen=True)
-class _Measured:
-    """What was found for some arms: step sizes, accuracies on the images set aside, cells and records of the tests."""
-
-    lrs: dict[Arm, float]
-    validation: dict[Arm, dict[float, float]]
-    cells: dict[tuple[Arm, int], RunSpec]
-    records: dict[str, Mapping[str, Any]]
-    searched: list[RunSpec]
-
-    def joined(self, other: _Measured) -> _Measured:
-        """Both."""
-        return _Measured(
-            self.lrs | other.lrs,
-            self.validation | other.validation,
-            self.cells | other.cells,
-            self.records | other.records,
-            self.searched + other.searched,
+    def plan(self, session: Session, options: Any, found: Records) -> Plan:
+        q = _Question.of(session, options)
+        searches, _, tests = q.known(found)
+        planned = {run.digest for run in (*searches.values(), *tests.values())}
+        missing = [arm for arm in q.arms if (arm, q.seeds[0]) not in tests]
+        later = [run for arm in missing for run in q.likely(arm) if run.digest not in planned]
+        title = f"robust scores of {q.given.path.name} · {session.data.name} · real side: {q.real_words}"
+        return Plan(
+            "\n".join([*q.given.warnings, title]),
+            q.protocol.name,
+            (*searches.values(), *tests.values()),
+            open=bool(missing),
+            later=tuple(later),
+            details=q,
         )
 
+    def answer(self, session: Session, options: Any, plan: Plan, found: Records) -> Record:
+        from downstream.robust_scores import describe, robust_scores
+
+        q: _Question = plan.details
+        searches, lrs, tests = q.known(found)
+        records = {arm: [found[tests[arm, seed].digest] for seed in q.seeds] for arm in q.arms}
+        scores = [
+            robust_scores({arm.name: same[k]["value"] for arm, same in records.items()}, q.rules)
+            for k in range(len(q.seeds))
+        ]
+        accuracies = {}
+        for arm, same in records.items():
+            judged = {f"{lr:g}": found[searches[arm, lr].digest]["value"] for lr in q.rules.lrs}
+            accuracies[arm.name] = {
+                **summary([record["value"] for record in same]),
+                "lr": lrs[arm],
+                "validation": judged,
+                "seconds": [record["wall_s"] for record in same],
+            }
+        entry = {
+            **q.given.entry,
+            "labels": "soft" if q.subject.soft else "hard",
+            "model": q.protocol.eval_model,
+            "accuracies": accuracies,
+            **{one.name: _estimate(scores, one.name) for one in fields(scores[0])},
+            "peak_memory_mib": max(found[run.digest]["peak_memory_mib"] for run in tests.values()),
+        }
+        return build_record(
+            "robust",
+            **session.facts(q.protocol),
+            seeds=q.seeds,
+            digest=digest_of_runs("robust", [*searches.values(), *tests.values()]),
+            arms=[entry],
+            rules=describe(q.rules),
+            units=UNITS,
+            reference=q.real_words,
+        )
+
+    def words(self, record: Mapping[str, Any]) -> str:
+        arm = record["arms"][0]
+        return "\n".join([
+            f"{record['dataset']} · {arm['model']} · protocol {protocol_words(record['protocol'])} · in % of 1",
+            "",
+            *text_table(SCORE_HEADER, _score_rows(arm)),
+            "",
+            *text_table(ACCURACY_HEADER, _accuracy_rows(arm)),
+            "",
+            f"step sizes tried for every arm: {_rules_words(record)}, which no network was trained on",
+            f"real side: {record['reference']}; random images: as many of each class as the set has",
+            f"cost: {_cost_words(arm)}",
+        ])  # fmt: skip
+
+    def section(self, record: Mapping[str, Any], section: Any, store: Any) -> None:
+        arm = record["arms"][0]
+        robust = (f"{name} {mean_and_std(arm[key])}" for key, name in SCORES.items() if key.endswith("_robust"))
+        section.headline = f"{', '.join(robust)} (in %)"
+        caption = f"{arm['model']}, in % of 1: both scores lie between 0 and 100. {_cost_words(arm)}."
+        section.table(caption, SCORE_HEADER, _score_rows(arm))
+        caption = f"Step sizes tried for every arm: {_rules_words(record)}, which are set aside."
+        section.table(f"{caption} Real side: {record['reference']}.", ACCURACY_HEADER, _accuracy_rows(arm))
+        section.sets(record, store)
+
 
 @dataclass(frozen=True)
-class _Plan:
+class _Question:
+    """The set, how its networks and those of real images are trained, and the arms that are compared."""
+
     session: Session
+    given: GivenSet
     subject: Subject
     protocol: Protocol
     real_protocol: Protocol
     rules: Rules
-    teacher: str = ""
+    arms: Sequence[Arm]
 
     @classmethod
-    def of(cls, session: Session, path: Path, image_set: ImageSet, architectures: Sequence[str]) -> _Plan:
+    def of(cls, session: Session, options: Any) -> _Question:
+        """Raises UsageError for several architectures, or a set of another size."""
+        from downstream.robust_scores import ARMS, rules_of
         from downstream.training import training_space
-        from fyi_bench.errors import UsageError
 
-        if len(architectures) > 1:
+        if len(options.architectures) > 1:
             raise UsageError("Robust scores are of one architecture at a time.\nGive one --arch.")
+        given = given_set(session, options.path)
         protocol, real = session.protocol("robust"), session.protocol("robust-real")
-        if architectures:
-            protocol, real = (replace(p, eval_model=architectures[0]) for p in (protocol, real))
+        if options.architectures:
+            protocol, real = (replace(p, eval_model=options.architectures[0]) for p in (protocol, real))
+        image_set = given.image_set
         subject = Subject(
             {"digest": image_set.digest},
-            str(path),
+            str(given.path),
             tuple(image_set.counts.tolist()),
             image_set.labels.ndim == 2,
             training_space(image_set, session.data.space) != session.data.space,
         )
-        return cls(session, subject, protocol, real, rules_of(session.settings.protocol))
+        return cls(session, given, subject, protocol, real, rules_of(session.settings.protocol), ARMS)
 
     @property
     def seeds(self) -> list[int]:
@@ -105,79 +187,82 @@ class _Plan:
         images = self.rules.real_images
         return f"{self.real_protocol.epochs} epochs on {f'{images:,}' if images else 'all'} images"
 
-    def searches(self, arms: Iterable[Arm]) -> dict[tuple[Arm, float], RunSpec]:
-        """A network for every step size of every arm, tested on the images set aside."""
-        seed = self.session.settings.seed
-        return {(arm, lr): self._cell(arm, lr, seed, VALIDATION) for arm in arms for lr in self.rules.lrs}
+    def known(self, found: Records) -> tuple[Searches, dict[Arm, float], Tests]:
+        """What can be planned with these results: searches, the step sizes they found, and the tests with these.
 
-    def tests(self, arms: Iterable[Arm], lrs: Mapping[Arm, float]) -> dict[tuple[Arm, int], RunSpec]:
-        """Every repetition of every arm with its step size."""
-        return {(arm, seed): self._cell(arm, lrs[arm], seed, TEST) for arm in arms for seed in self.seeds}
+        The arms whose labels a network of real images gives come when it is trained.
+        """
+        from downstream.robust_scores import best_lr
 
-    def measure(self, arms: Sequence[Arm], what: str) -> _Measured:
-        """Search, then test."""
-        searched = self.searches(arms)
-        found = self.session.compute([(f"step sizes, {what}", list(searched.values()))])
-        validation: dict[Arm, dict[float, float]] = {arm: {} for arm in arms}
-        for (arm, lr), cell in searched.items():
-            validation[arm][lr] = found[cell.digest]["value"]
-        lrs = {arm: best_lr(values) for arm, values in validation.items()}
-        cells = self.tests(arms, lrs)
-        records = self.session.compute([(f"testing, {what}", list(cells.values()))])
-        return _Measured(lrs, validation, cells, records, list(searched.values()))
+        searches, lrs, tests, teacher = {}, {}, {}, ""
+        for arm in self.arms:  # the one of real images is the first
+            if self.subject.soft and arm.subject == "random" and arm.labels != "hard" and teacher not in found:
+                continue
+            mine = {lr: self.run(arm, lr, self.seeds[0], VALIDATION, teacher) for lr in self.rules.lrs}
+            searches |= {(arm, lr): run for lr, run in mine.items()}
+            if all(run.digest in found for run in mine.values()):
+                lrs[arm] = best_lr({lr: found[run.digest]["value"] for lr, run in mine.items()})
+                tests |= {(arm, seed): self.run(arm, lrs[arm], seed, TEST, teacher) for seed in self.seeds}
+            if arm.subject == "real" and arm in lrs:
+                teacher = tests[arm, self.seeds[0]].digest
+        return searches, lrs, tests
 
-    def _cell(self, arm: Arm, lr: float, seed: int, tested: str) -> RunSpec:
+    def likely(self, arm: Arm) -> list[RunSpec]:
+        """Stand-ins for the runs of an arm that cannot be planned yet."""
+        lrs = self.rules.lrs
+        searches = [self.run(arm, lr, self.seeds[0], VALIDATION) for lr in lrs]
+        return [*searches, *(self.run(arm, lrs[0], seed, TEST) for seed in self.seeds)]
+
+    def run(self, arm: Arm, lr: float, seed: int, tested: str, teacher: str = "") -> RunSpec:
+        """One network of an arm. tested: on the images set aside, or on test images."""
+        from downstream.robust_scores import settings_of
+
         s, base = self.session, self.real_protocol if arm.subject == "real" else self.protocol
         return robust_cell(
             s.data, self.subject, arm, settings_of(arm, base, lr), self.rules, seed, tested, s.settings.precision,
-            self.teacher,
+            teacher,
         )  # fmt: skip
-
-
-def _record(session: Session, plan: _Plan, path: Path, image_set: ImageSet, found: _Measured) -> dict[str, Any]:
-    values = {arm: [found.records[found.cells[arm, seed].digest] for seed in plan.seeds] for arm in ARMS}
-    scores = [
-        robust_scores({arm.name: values[arm][k]["value"] for arm in ARMS}, plan.rules) for k in range(len(plan.seeds))
-    ]
-    arm_entry = {
-        "method": str(image_set.provenance.get("method", "file")),
-        "flip": str(image_set.provenance.get("flip", "unknown")),
-        "ipc": image_set.ipc,
-        "set": str(path),
-        "set_digest": image_set.digest,
-        "set_bytes": image_set.nbytes,
-        "labels": "soft" if plan.subject.soft else "hard",
-        "model": plan.protocol.eval_model,
-        "accuracies": {arm.name: _accuracy_entry(arm, values[arm], found) for arm in ARMS},
-        **{name: _estimate(scores, name) for name in Scores.__dataclass_fields__},
-        "peak_memory_mib": max(r["peak_memory_mib"] for r in found.records.values()),
-    }
-    cells = [*found.searched, *found.cells.values()]
-    return build_record(
-        "robust",
-        **session.facts(plan.protocol),
-        seeds=plan.seeds,
-        digest=digest_of_cells("robust", cells),
-        arms=[arm_entry],
-        rules=describe(plan.rules),
-        units=UNITS,
-        reference=plan.real_words,
-        data={"note": session.data.note, "train": session.data.train_digest},
-        store=str(session.store.root),
-    )
-
-
-def _accuracy_entry(arm: Arm, records: Sequence[Mapping[str, Any]], found: _Measured) -> dict[str, Any]:
-    return {
-        **summary([record["value"] for record in records]),
-        "lr": found.lrs[arm],
-        "validation": {f"{lr:g}": value for lr, value in found.validation[arm].items()},
-        "seconds": [record["wall_s"] for record in records],
-    }
 
 
 def _estimate(scores: Sequence[Scores], name: str) -> dict[str, Any]:
     """values, mean and std over the repetitions, and the interval of the mean."""
+    from fyi_bench.stats import mean_interval
+
     values = [asdict(one)[name] for one in scores]
     interval = mean_interval(values)
     return {**summary(values), "low": interval["low"], "high": interval["high"]}
+
+
+def _score_rows(arm: Mapping[str, Any]) -> list[list[str]]:
+    """A row a score, under `SCORE_HEADER`."""
+    return [[name, mean_and_std(arm[key]), _interval(arm[key])] for key, name in SCORES.items()]
+
+
+def _accuracy_rows(arm: Mapping[str, Any]) -> list[list[str]]:
+    """A row a treatment, under `ACCURACY_HEADER`."""
+    rows = []
+    for name, entry in arm["accuracies"].items():
+        lr, seconds = f"{entry['lr']:g}", sum(entry["seconds"]) / len(entry["seconds"])
+        rows.append(
+            [TREATMENTS[name], mean_and_std(entry), lr, percent(entry["validation"][lr]), seconds_words(seconds)]
+        )
+    return rows
+
+
+def _rules_words(record: Mapping[str, Any]) -> str:
+    rules = record["rules"]
+    tried = ", ".join(f"{lr:g}" for lr in rules["lrs"])
+    return f"{tried}; judged on {100 * rules['validation']:g} % of the train images"
+
+
+def _cost_words(arm: Mapping[str, Any]) -> str:
+    return (
+        f"{bytes_words(arm['set_bytes'])} of images and {arm['labels']} labels,"
+        f" {arm['peak_memory_mib']:.0f} MiB at most while training"
+    )
+
+
+def _interval(entry: Mapping[str, Any]) -> str:
+    if not (is_number(entry["low"]) and is_number(entry["high"])):
+        return HOLE
+    return f"[{percent(entry['low'])}, {percent(entry['high'])}]"

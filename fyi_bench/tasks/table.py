@@ -1,40 +1,84 @@
-"""`fyi-bench table`: fill the holes of a table where asked, then write it in a form."""
+"""`fyi-bench table`: a table of the paper with our numbers, its holes filled first where asked."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from distill.methods import METHODS
+from fyi_bench.config import option
 from fyi_bench.errors import UsageError, unknown_name_message
-from fyi_bench.present.tables import missing, table
-from fyi_bench.session import Session
-from fyi_bench.tasks.fill import fill
-from fyi_bench.tasks.time import estimate_with
+from fyi_bench.files import write_text
+from fyi_bench.run.plan import Plan, Records
+from fyi_bench.tasks.base import TASKS, Record, Task
+from fyi_bench.tasks.holes import estimator, plan_of_holes
+
+if TYPE_CHECKING:
+    from fyi_bench.session import Session
 
 
-def table_job(
-    session: Session, name: str, form: str, run: bool, protocol: str | None, say: Callable[[str], None]
-) -> str:
-    """The table as text. run: first compute what can be computed of its holes, in order, within the budget.
+@dataclass(frozen=True)
+class Options:
+    """Which table, and in what form."""
 
-    protocol: whose numbers to show, as the user said it; None where it was left open: then what the store has, and
-    with --run or in an empty store that of the session. Raises UsageError for a --set that is no key of the protocol:
-    a table shows what recipes give, not what changed ones do.
+    name: str = option(MISSING, "Which table of the paper.", argument="1|2|3|4|A|B")
+    form: str = option("text", "text, markdown, latex, csv or html.", flag="--format")
+    out: Path | None = option(None, "Write to this file instead of printing.")
+    run: bool = option(False, "Fill the holes first, within --budget.")
+
+
+@TASKS.register("table")
+class TableTask(Task[Options]):
+    """The table as text, from what the store holds, with the commands for its holes.
+
+    It shows the numbers of the protocol that the user named; where that was left open, what the store has, and with
+    --run or in an empty store those of the session's protocol.
     """
-    mine = session_protocol(session)
-    estimate = estimate_with(session.settings)
-    if run:
-        fill(session, missing(name, mine, session.store, estimate), say)
-    made = table(name, session.store, mine if run else protocol, estimate, otherwise=mine)
-    if session.settings.precision != "fp32":  # the commands for the holes ask for it too
-        words = ("--precision", session.settings.precision)
-        made = replace(made, missing=tuple(replace(one, options=(*one.options, *words)) for one in made.missing))
-    return made.to(form)
+
+    summary = "A table of the paper with our numbers beside the published ones, and commands for the holes."
+    Options = Options
+    examples: ClassVar[Sequence[str]] = (
+        "fyi-bench table 1",
+        "fyi-bench table 3 --format markdown --out table3.md",
+        "fyi-bench table 1 --run --protocol quick --budget 8h --workers 4",
+    )
+    keeps = False
+    returns = "text"
+
+    def plan(self, session: Session, options: Options, found: Records) -> Plan:
+        protocol = protocol_of(session)
+        if not options.run:
+            return Plan("", "")
+        from fyi_bench.present.tables import missing
+
+        holes = missing(options.name, protocol, session.store)
+        return plan_of_holes(session, f"table {options.name.upper()} · {len(holes)} command(s)", holes, found)
+
+    def answer(self, session: Session, options: Options, plan: Plan, found: Records) -> Record:
+        from fyi_bench.present.tables import table
+
+        mine, named = protocol_of(session), session.settings.given & {"protocol", "overrides"}
+        chosen = mine if options.run or named else None
+        made = table(options.name, session.store, chosen, estimator(session), otherwise=mine)
+        if session.settings.precision != "fp32":  # the commands for the holes ask for it too
+            words = ("--precision", session.settings.precision)
+            made = replace(made, missing=tuple(replace(one, options=(*one.options, *words)) for one in made.missing))
+        text = made.to(options.form)
+        out = None if options.out is None else write_text(options.out, text)
+        return {"task": self.name, "text": text, "out": out}
+
+    def words(self, record: Mapping[str, Any]) -> str:
+        return record["text"] if record["out"] is None else f"table    {record['out']}"
 
 
-def session_protocol(session: Session) -> str:
-    """Name of the session's protocol with the user's changes to it, as `quick+epochs=20`."""
+def protocol_of(session: Session) -> str:
+    """Name of the session's protocol with the user's changes to it, as `quick+epochs=20`.
+
+    Raises UsageError for a --set that is no key of the protocol: a table shows what recipes give, not what changed
+    ones do; and for a protocol that picks the best of checkpoints.
+    """
+    from distill.methods import METHODS
     from downstream.protocol import protocol_keys
 
     for key in session.settings.overrides:

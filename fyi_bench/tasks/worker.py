@@ -2,65 +2,70 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from fyi_bench.config import Settings
+from fyi_bench.config import option
 from fyi_bench.errors import UsageError
-from fyi_bench.run.deadline import Budget, Deadline, Interruption
-from fyi_bench.run.executor import Crew, Display
-from fyi_bench.run.processes import work_together
-from fyi_bench.run.progress import progress
-from fyi_bench.run.queue import Queue, connect
-from fyi_bench.run.storage import shown
+from fyi_bench.run.plan import Plan, Records
+from fyi_bench.tasks.base import TASKS, Record, Task
 
-ENVIRONMENT_VARIABLE = "FYI_BENCH_STORAGE"
+if TYPE_CHECKING:
+    from fyi_bench.session import Session
 
 
 @dataclass(frozen=True)
-class Duty:
-    """What a worker takes part in. storage: URL (None: the environment variable FYI_BENCH_STORAGE).
+class Options:
+    """Which queues, and how long to stay."""
 
-    study: name of one queue, or None for all. artefacts: where finished runs travel when workers share no store.
-    linger: stay while others still work, so that the run of one that dies comes back at once.
-    """
-
-    storage: str | None = None
-    study: str | None = None
-    artefacts: str | None = None
-    linger: bool = True
+    study: str | None = option(None, "One queue; default: all.")
+    wait: bool = option(True, "Stay while others still work, so that the run of one that dies comes back at once.")
 
 
-def worker_job(
-    settings: Settings,
-    duty: Duty,
-    say: Callable[[str], None] = lambda line: None,
-    display: str = "silent",
-    stop: Deadline | None = None,
-) -> int:
-    """Work with `settings.workers` processes; returns how many runs they finished.
+@TASKS.register("worker")
+class WorkerTask(Task[Options]):
+    """Work with as many processes as the settings say; the answer is how many runs they finished."""
 
-    Raises UsageError without a storage, StoreError for one that cannot be used or a queue that does not exist, and
-    BudgetExhausted or Interrupted when stopped; the runs in hand are given back.
-    """
-    url = duty.storage or os.environ.get(ENVIRONMENT_VARIABLE)
-    if not url:
-        raise UsageError(f"No storage is named.\nGive --storage URL, or set {ENVIRONMENT_VARIABLE}.")
-    s = settings.resolved()
-    stop = stop or Deadline(Budget(s.budget))
-    with Interruption(stop), progress(display) as rows:
-        queues = Queue.all(connect(url, stop.check, rows.say), duty.study)
-        waiting = sum(queue.counts().open for queue in queues)
-        say(f"{shown(url)}: {len(queues)} queue(s), {waiting} run(s) open")
-        if not waiting:
-            return 0
-        titles = {digest: title for queue in queues for digest, title in queue.titles().items()}
-        view = Display(rows, waiting, lambda: [queue.counts() for queue in queues], titles)
-        crew = Crew(
-            url, duty.study, s.store, s.data_root, s.device, s.devices, s.threads, duty.artefacts, duty.linger
-        )  # fmt: skip
-        with view:
-            done = work_together(crew.work, min(s.workers, waiting), view.events, stop, view.tick)
-    say(f"{done} run(s) finished here, results in {s.store}")
-    return done
+    summary = "Take part in the queues of a storage until no run is left."
+    Options = Options
+    settings: ClassVar[Sequence[str]] = (
+        "storage", "artefacts", "store", "data_root", "device", "devices", "workers", "threads", "budget",
+    )  # fmt: skip
+    examples: ClassVar[Sequence[str]] = (
+        "fyi-bench worker --storage postgresql+psycopg://user@host/db",
+        "fyi-bench worker --storage sqlite:////shared/runs/queue.sqlite3 --workers 4 --budget 8h",
+    )
+    keeps = False
+    returns = "done"
+
+    def answer(self, session: Session, options: Options, plan: Plan, found: Records) -> Record:
+        """Raises UsageError without a storage, StoreError for one that cannot be used or a queue that is not there,
+        and BudgetExhausted or Interrupted when stopped; the runs in hand are given back.
+        """
+        from fyi_bench.run.deadline import Interruption
+        from fyi_bench.run.executor import Crew, Display
+        from fyi_bench.run.processes import work_together
+        from fyi_bench.run.progress import progress
+        from fyi_bench.run.queue import Queue, connect
+        from fyi_bench.run.storage import shown
+
+        s = session.settings
+        if not s.storage:
+            raise UsageError("No storage is named.\nGive --storage URL, or set FYI_BENCH_STORAGE.")
+        with Interruption(session.stop), progress(session.display) as rows:
+            queues = Queue.all(connect(s.storage, session.stop.check, rows.say), options.study)
+            waiting = sum(queue.counts().open for queue in queues)
+            session.say(f"{shown(s.storage)}: {len(queues)} queue(s), {waiting} run(s) open")
+            done = 0
+            if waiting:
+                titles = {digest: title for queue in queues for digest, title in queue.titles().items()}
+                view = Display(rows, waiting, lambda: [queue.counts() for queue in queues], titles)
+                crew = Crew(s.storage, options.study, s.store, s.data_root, s.device, s.devices, s.threads, s.artefacts,
+                            options.wait)  # fmt: skip
+                with view:
+                    done = work_together(crew.work, min(s.workers, waiting), view.events, session.stop, view.tick)
+        return {"task": self.name, "done": done, "store": str(s.store)}
+
+    def words(self, record: Mapping[str, Any]) -> str:
+        return f"{record['done']} run(s) finished here, results in {record['store']}"

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from fyi_bench.errors import StoreError
 from fyi_bench.files import write_text
 from fyi_bench.present.page import render
 from fyi_bench.present.report.paper_tables import paper_tables
-from fyi_bench.present.report.sections import MAKERS, SectionMaker, section_of
+from fyi_bench.present.report.sections import SectionMaker, section_of
 from fyi_bench.store.commands import FOLDER, read_commands
 from fyi_bench.store.store import Store
 
@@ -22,7 +23,7 @@ FILE = "report.html"
 Makers = Mapping[str, SectionMaker]
 
 
-def report_of_store(store: Store | str | Path, makers: Makers = MAKERS) -> Path:
+def report_of_store(store: Store | str | Path, makers: Makers) -> Path:
     """The report on every command that finished in a store, as `<store>/reports/report.html`.
 
     makers: what fills the sections, by task, in the order of the page. A record that cannot be read is named on the
@@ -46,7 +47,7 @@ def report_html(
     title: str,
     store: Store | None = None,
     notes: Sequence[str] = (),
-    makers: Makers = MAKERS,
+    makers: Makers = MappingProxyType({}),
 ) -> str:
     """The page as text. With a store also those of the paper's tables that it has numbers for.
 

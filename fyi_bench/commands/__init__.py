@@ -1,1 +1,0 @@
-"""The sub-commands, thin: each imports its job when it is called."""

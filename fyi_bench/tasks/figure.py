@@ -1,0 +1,70 @@
+"""`fyi-bench figure`: a figure of the paper from our data and results, what it needs computed first where asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fyi_bench.config import option
+from fyi_bench.run.plan import Plan, Records
+from fyi_bench.tasks.base import TASKS, Record, Task
+from fyi_bench.tasks.holes import plan_of_holes
+
+if TYPE_CHECKING:
+    from fyi_bench.session import Session
+
+
+@dataclass(frozen=True)
+class Options:
+    """Which figure, and where to."""
+
+    name: str = option(MISSING, "Which figure of the paper.", argument="2…12|A…E")
+    out: Path | None = option(None, "Folder of the pictures; default: in the store.")
+    run: bool = option(False, "Compute what it needs first, within --budget.")
+
+
+@TASKS.register("figure")
+class FigureTask(Task[Options]):
+    """Draw the figure as PNG and SVG."""
+
+    summary = "A figure of the paper, from our data and results."
+    Options = Options
+    examples: ClassVar[Sequence[str]] = (
+        "fyi-bench figure 3",
+        "fyi-bench figure E --run --protocol quick --budget 4h",
+        "fyi-bench figure E --dry-run",
+    )
+    keeps = False
+    returns = "paths"
+
+    def plan(self, session: Session, options: Options, found: Records) -> Plan:
+        from fyi_bench.present.figures import figure_needs
+
+        needs = figure_needs(options.name, session.settings.protocol)
+        if not (options.run or session.dry_run):
+            return Plan("", "")
+        if not needs:
+            title = f"figure {options.name.upper()} measures real images itself; nothing has to be run before"
+            return Plan(title, session.settings.protocol)
+        return plan_of_holes(session, f"figure {options.name.upper()} · {len(needs)} command(s)", needs, found)
+
+    def answer(self, session: Session, options: Options, plan: Plan, found: Records) -> Record:
+        from fyi_bench.present.figures import Request, figure
+
+        s = session.settings
+        request = Request(
+            session.store,
+            session.read,
+            protocol=s.protocol,
+            seed=s.seed,
+            device=s.device,
+            folder=options.out,
+            stop=session.stop,
+            say=session.say,
+        )
+        return {"task": self.name, "paths": figure(options.name, request)}
+
+    def words(self, record: Mapping[str, Any]) -> str:
+        return "\n".join(f"plot     {path}" for path in record["paths"])

@@ -1,0 +1,80 @@
+"""Results that a table or figure lacks, as parts: the tasks that compute them, and how long they would take here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from fyi_bench.config import options_of, parse_overrides
+from fyi_bench.errors import FyiBenchError
+from fyi_bench.run.estimate import estimate_seconds
+from fyi_bench.run.plan import Plan, Records
+from fyi_bench.tasks.base import TASKS, Part, plan_of_parts
+
+if TYPE_CHECKING:
+    from fyi_bench.present.missing import Missing
+    from fyi_bench.session import Session
+
+
+def plan_of_holes(session: Session, title: str, holes: Sequence[Missing], found: Records) -> Plan:
+    """One plan of the commands that fill the holes, under a title that names them, and says which are left out."""
+    lines = [title]
+    parts = []
+    for hole in holes:
+        left_out = hole.reason or ("" if hole.task in TASKS else "run it by itself")
+        lines.append(f"  {hole.command}" + (f"\n    left out: {left_out}" if left_out else ""))
+        if not left_out:
+            parts.append(part_of(session, hole))
+    return plan_of_parts("\n".join(lines), parts, found)
+
+
+def part_of(session: Session, hole: Missing) -> Part:
+    """The task that fills a hole, with the data set, the protocol and the changed values that the hole names."""
+    task = TASKS.get(hole.task)()
+    base, *changes = hole.protocol.split("+")
+    part = session.about(
+        dataset=hole.dataset, protocol=base, overrides=parse_overrides([*changes, *hole.values_of("--set")])
+    )
+    return Part(task, part, task.Options(**_options(task.Options, hole)), hole.command)
+
+
+def _options(kind: type, hole: Missing) -> dict[str, Any]:
+    """What the hole asks for, by the names of the task's options."""
+    known = options_of(kind)
+    given: dict[str, Any] = {"method": hole.method, "flip": hole.flip, "ipc": hole.ipc}
+    for name, (field, option) in known.items():
+        texts = hole.values_of(option.flag or "--" + name.replace("_", "-"))
+        if name == "architectures":
+            texts = [*hole.architectures, *texts]
+        if texts:
+            several = isinstance(field.default, tuple)
+            given[name] = tuple(texts) if several else type(field.default)(texts[-1])
+    return {name: value for name, value in given.items() if name in known}
+
+
+def estimator(session: Session) -> Callable[[Missing], float | None]:
+    """estimate(hole) -> seconds with the session's settings (device, workers, store); None where it cannot be told.
+
+    It cannot where the data is not there or the method is not built in. The speed of one small network stands for all
+    (the command itself measures each, also on --dry-run); data is read once, and never downloaded.
+    """
+    unreadable: dict[str, FyiBenchError] = {}
+
+    def estimate(hole: Missing) -> float | None:
+        if hole.task not in TASKS or hole.dataset in unreadable:
+            return None
+        try:
+            session.read(hole.dataset, download=False)
+        except FyiBenchError as error:
+            unreadable[hole.dataset] = error
+            return None
+        try:
+            part = part_of(session, hole)
+            plan = part.plan({})
+        except FyiBenchError:  # of an unknown method, say: the command itself tells
+            return None
+        runs = [run for run in (*plan.runs, *plan.later) if not session.store.has(run)]
+        s = part.session.settings
+        return estimate_seconds(runs, part.session.data, s.device, s.threads_for(len(runs)), s.workers, rough=True)
+
+    return estimate

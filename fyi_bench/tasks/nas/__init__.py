@@ -1,0 +1,70 @@
+"""`fyi-bench nas`: how wrong a ranking of architectures on a condensed set is, held against one on real data.
+
+Every network is a run of its own, so any number of workers may help, and a stopped command goes on. Rules: networks
+that diverged or failed rank last, tied, and are counted (stats/rankings.py); an architecture trained several times on
+a side counts with the mean of those that did not fail.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fyi_bench.run.plan import Plan, Records
+from fyi_bench.tasks.base import TASKS, Record, Task
+from fyi_bench.tasks.nas.answer import answer_of
+from fyi_bench.tasks.nas.search import FEWEST, Options, measured_ranking, search_of
+from fyi_bench.tasks.nas.words import fill_section, search_words
+
+if TYPE_CHECKING:
+    from fyi_bench.session import Session
+
+__all__ = ["Nas", "Options"]
+
+
+@TASKS.register("nas")
+class Nas(Task[Options]):
+    """Condense what is missing, train every architecture on every side, and compare the rankings."""
+
+    summary = "Rank ConvNets on a condensed set, and say how far the ranking can be trusted (Table B)."
+    Options = Options
+    heading = "Architecture search"
+    examples: ClassVar[Sequence[str]] = (
+        "fyi-bench nas --ipc 50 --fyi --space 36",
+        "fyi-bench nas --set-file mine.safetensors --reference-images 2000 --reference-epochs 20",
+        "fyi-bench nas --ipc 50 --storage postgresql+psycopg://host/db --artefacts s3://bucket/runs --enqueue",
+    )
+
+    def plan(self, session: Session, options: Options, found: Records) -> Plan:
+        search = search_of(session, options)
+        return Plan(search.title, search.protocol.name, tuple(search.runs), tolerant=("train",), details=search)
+
+    def answer(self, session: Session, options: Options, plan: Plan, found: Records) -> Record:
+        return answer_of(plan.details, found)
+
+    def partial(self, session: Session, options: Options, plan: Plan, found: Records) -> Record | None:
+        search = plan.details
+        done = [
+            point for point in search.points
+            if all(side.settled(point, found, session.store) for side in search.compared)
+        ]  # fmt: skip
+        return answer_of(search.limited_to(done), found, partial=True) if len(done) >= FEWEST else None
+
+    def files(self, session: Session, options: Options, plan: Plan, found: Records) -> Mapping[str, Path]:
+        if options.save_ranking is None or plan.details.stored is not None:
+            return {}
+        from search_space.ranking import save
+
+        return {"ranking": save(measured_ranking(plan.details, found), options.save_ranking)}
+
+    def words(self, record: Mapping[str, Any]) -> str:
+        return search_words(record)
+
+    def plots(self, record: Mapping[str, Any], folder: Path) -> list[Path]:
+        from fyi_bench.present.figures.nas import nas_figure
+
+        return nas_figure(record, folder)
+
+    def section(self, record: Mapping[str, Any], section: Any, store: Any) -> None:
+        fill_section(record, section)

@@ -1,0 +1,148 @@
+"""The answer of `fyi-bench nas` for people: the columns of Table B of the paper, with intervals, ceiling and cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fyi_bench.present.faithful import difference_of_search, faithful_words, rules_words, with_interval
+from fyi_bench.present.words import (
+    HOLE,
+    arm_title,
+    count_words,
+    is_number,
+    percent,
+    protocol_words,
+    seconds_words,
+    signed_points,
+    text_table,
+)
+from fyi_bench.tasks.words import images_words
+
+Record = Mapping[str, Any]
+# statistics of an arm -> their names on the terminal
+_AGREEMENT = {
+    "spearman_all": "Spearman, all",
+    "spearman_top50": "top 50 %",
+    "kendall_all": "Kendall, all",
+    "top10_recall": "top-10 recall",
+    "regret": "regret, points",
+}
+# and in the report
+_AGREEMENT_ROWS = {
+    "spearman_all": "spearman, all",
+    "spearman_top50": "spearman, top50",
+    "kendall_all": "kendall, all",
+    "kendall_top50": "kendall, top50",
+    "top10_recall": "recall of the 10 best",
+    "regret": "regret, points",
+}
+_COST = ("trained on", "images", "epochs", "training all", "condensing", "time against real")
+_MISJUDGED = ("factor", "level", "architectures", "ranked too low by, %", "95 % interval")
+_FEWEST_OF_A_LEVEL = 5  # below so many an interval is wider than the ranking
+
+
+def search_words(record: Record) -> str:
+    """The answer in words, then agreement with the real ranking, cost, the paired difference, and what is misjudged."""
+    asked = asked_arm(record)
+    lines = [*_title_lines(record), "", *faithful_words(record), "", *_agreement(record), *rules_words(record), ""]
+    lines += [*text_table(_COST, _cost_rows(record)), ""]
+    lines += [difference_of_search(record, asked["flip"]), ""] if "difference" in record else []
+    lines += map(_most_misjudged, record["arms"])
+    lines += ["", f"{arm_title(asked)}, factor by factor:", *text_table(_MISJUDGED, misjudged_rows(asked))]
+    return "\n".join(lines).rstrip("\n")
+
+
+def fill_section(record: Record, section: Any) -> None:
+    """How well a search on the set ranks the architectures, in words and numbers; the dots; what is misjudged."""
+    from fyi_bench.present.figures import nas
+
+    arms, ceiling, asked = record["arms"], record["ceiling"], asked_arm(record)
+    if "difference" in record:
+        section.headline = difference_of_search(record, asked["flip"])
+    repeated = bool(ceiling.get("evaluated"))
+    columns = [*([ceiling] if repeated else []), *arms]
+    header = ["", *(["real, another seed"] if repeated else []), *map(arm_title, arms)]
+    rows = [[name, *(_statistic(one, key) for one in columns)] for key, name in _AGREEMENT_ROWS.items()]
+    rows += [
+        [what, *(str(one.get(what, record.get(what, HOLE))) for one in columns)]
+        for what in ("space", "evaluated", "failed")
+    ]
+    section.table("Agreement with the ranking by real data, with 95 % intervals.", header, rows)
+    if "architectures" not in record:
+        return
+    section.notes += faithful_words(record, " ") + rules_words(record)
+    section.figure(
+        nas.TITLE, nas.nas_caption(record), "ranks",
+        lambda name, width: nas.nas_drawing(record, name=name, bare=True, columns=2 if width > 5 else 1),
+    )  # fmt: skip
+    section.table("Images and time.", _COST, _cost_rows(record))
+    caption = f"What {arm_title(asked)} misjudges, the worst factor first, in percent of the ranking."
+    section.table(caption, _MISJUDGED, misjudged_rows(asked))
+
+
+def asked_arm(record: Record) -> Mapping[str, Any]:
+    """The arm that a record is about: the one with a flip, else the first."""
+    return next((arm for arm in record["arms"] if arm["flip"] not in ("none", "unknown")), record["arms"][0])
+
+
+def misjudged_rows(arm: Mapping[str, Any]) -> list[list[str]]:
+    """Every factor and level of an arm: shift of the ranks with its interval, in percent of the ranking."""
+    rows: list[list[str]] = []
+    for factor, found in arm["misjudged"].items():
+        for row in found["levels"]:
+            told = is_number(row["low"]) and row["architectures"] >= _FEWEST_OF_A_LEVEL
+            bounds = f"[{signed_points(row['low'])}, {signed_points(row['high'])}]" if told else HOLE
+            rows.append([factor, str(row["level"]), str(row["architectures"]), signed_points(row["shift"]), bounds])
+    return rows
+
+
+def _title_lines(record: Record) -> list[str]:
+    reference, partial = record["reference"], record.get("partial")
+    made = f"the stored ranking '{reference['name']}'" if reference["kind"] == "stored" else "trained here"
+    so_far = [f"So far, on the {record['space']} architectures that every side has trained:"] if partial else []
+    return [
+        *so_far,
+        f"{record['dataset']} · {record['space']} architectures · {images_words(record['arms'][0])} · protocol"
+        f" {protocol_words(record['protocol'])}{' · unfinished' if partial else ''}",
+        f"real ranking: {made}, {count_words(reference['epochs'], 'epoch')} on {reference['images']:,} images,"
+        f" tested on {reference['test_images']:,}; 95 % intervals over architectures in brackets",
+    ]
+
+
+def _agreement(record: Record) -> list[str]:
+    """A row for the ceiling, where it was measured, and one an arm."""
+    ceiling, rows = record["ceiling"], [(arm_title(arm), arm) for arm in record["arms"]]
+    if ceiling.get("evaluated"):
+        on = "" if ceiling["evaluated"] == record["space"] else f" ({ceiling['evaluated']} of them)"
+        rows.insert(0, (f"real data, another seed{on}", ceiling))
+    return text_table(
+        ["ranked on", *_AGREEMENT.values(), "failed"],
+        [[title, *(_statistic(one, key) for key in _AGREEMENT), str(one["failed"])] for title, one in rows],
+    )
+
+
+def _statistic(entry: Mapping[str, Any], key: str) -> str:
+    return with_interval(entry[key], percent if key == "regret" else None)
+
+
+def _cost_rows(record: Record) -> list[Sequence[str]]:
+    """Images and time of the real side and of every arm, under `_COST`."""
+    real = record["reference"]
+    rows = [("real data", f"{real['images']:,}", str(real["epochs"]), seconds_words(real["train_s"]), HOLE, "1")]
+    for arm in record["arms"]:
+        share = f"{(arm['train_s'] + arm['distill_s']) / real['train_s']:.2f}" if real["train_s"] else HOLE
+        seconds = (seconds_words(arm[key]) for key in ("train_s", "distill_s"))
+        rows.append((arm_title(arm), f"{arm['images']:,}", str(arm["epochs"]), *seconds, share))
+    return rows
+
+
+def _most_misjudged(arm: Mapping[str, Any]) -> str:
+    """The most misjudged factor of an arm in words, with its most over- and its most underrated level."""
+    factor, found = next(iter(arm["misjudged"].items()))
+    levels = sorted(found["levels"], key=lambda row: row["shift"])
+    words = [
+        f"{row['level']} {'too high' if row['shift'] < 0 else 'too low'} by {100 * abs(row['shift']):.0f} %"
+        for row in (levels if len(levels) < 2 else (levels[0], levels[-1]))
+    ]
+    return f"{arm_title(arm)} misjudges the {factor} most: it ranks {', '.join(words)} of the ranking"

@@ -1,0 +1,75 @@
+"""Lines and table cells that the answers of several tasks are told with, on the terminal and in the report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fyi_bench.present.words import (
+    CHOSEN_ON_TEST,
+    arm_title,
+    difference_of_record,
+    mean_and_std,
+    protocol_words,
+    seconds_words,
+    short,
+    text_table,
+    unequalness_of,
+)
+
+Record = Mapping[str, Any]
+Arm = Mapping[str, Any]
+
+
+def lines_of(record: Record, what: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """What was measured, its table, and the difference that the flip makes, where there is one."""
+    title = f"{record['dataset']} · {what} · protocol {protocol_words(record['protocol'])} · accuracies in %"
+    return [title, "", *text_table(header, rows), "", *_difference_lines(record)]
+
+
+def images_words(arm: Arm) -> str:
+    """'10 images per class'."""
+    return f"{arm['ipc']} images per class" if arm.get("ipc") else "images per class differ"
+
+
+def architectures_of(record: Record) -> list[str]:
+    """Names of all architectures of a record, in the order of their first appearance."""
+    return list(dict.fromkeys(e["name"] for arm in record["arms"] for e in arm.get("architectures", [])))
+
+
+def accuracies(arm: Arm, names: Sequence[str]) -> list[str]:
+    """The arm's accuracy on each architecture, or a hole."""
+    found = {entry["name"]: mean_and_std(entry) for entry in arm.get("architectures", [])}
+    return [found.get(name, short(None)) for name in names]
+
+
+def set_columns(arm: Arm) -> list[str]:
+    """Unequalness of the arm's sets, loss of the first, and mean time of condensing one."""
+    losses = [short(None)] if arm["loss_first"] is None else [short(arm[key], 3) for key in ("loss_first", "loss_last")]
+    taken = arm.get("distill_s")
+    seconds = sum(taken) / len(taken) if isinstance(taken, list) and taken else taken
+    return [short(unequalness_of(arm), 3), " → ".join(losses), seconds_words(seconds)]
+
+
+def network_cost(record: Record, name: str) -> tuple[str, str]:
+    """Mean time of training and testing one network of an architecture, and memory at most; holes where not known."""
+    found = [entry for arm in record["arms"] for entry in arm.get("architectures", []) if entry["name"] == name]
+    seconds = [second for entry in found for second in entry.get("seconds", [])]
+    memory = max((entry.get("peak_memory_mib", 0) for entry in found), default=0)
+    time = seconds_words(sum(seconds) / len(seconds) if seconds else None)
+    return time, f"{memory:.0f} MiB" if memory else short(None)
+
+
+def set_lines(record: Record) -> list[str]:
+    """Where the first set of each arm is."""
+    arms = [arm for arm in record["arms"] if arm.get("set")]
+    width = max((len(arm_title(arm)) for arm in arms), default=0)
+    return [f"set      {arm_title(arm).ljust(width)}   {arm['set']}" for arm in arms]
+
+
+def _difference_lines(record: Record) -> list[str]:
+    flips = [arm["flip"] for arm in record["arms"] if arm["flip"] != "none"]
+    chosen = [CHOSEN_ON_TEST] if record.get("chosen_on_test") else []
+    if "difference" not in record or not flips:
+        return chosen
+    return [*chosen, difference_of_record(record, flips[0]), ""]
