@@ -7,6 +7,8 @@ import json
 import pytest
 
 from commands import arguments, run
+from fyi_bench.catalogue import find_task, parameters_of
+from fyi_bench.cli import gather
 
 COMMON = {"task", "dataset", "protocol", "device", "precision", "threads", "seeds", "wall_s", "peak_memory_mib"}
 COMMON |= {"versions", "digest", "arms"}
@@ -40,11 +42,13 @@ def test_version():
 
 
 def test_several_architectures_after_one_option():
-    from fyi_bench.cli import several_values
+    def gathered(command: str, *words: str) -> list[str]:
+        return gather(words, parameters_of(find_task(command).load()))
 
-    words = ["cross-arch", "--arch", "convnet3", "vgg11", "--ipc", "50"]
-    assert several_values(words) == ["cross-arch", "--arch", "convnet3", "--arch", "vgg11", "--ipc", "50"]
-    assert several_values(["evaluate", "--arch", "mlp", "a/set.pt"]) == ["evaluate", "--arch", "mlp", "a/set.pt"]
+    several = gathered("cross-arch", "--arch", "convnet3", "vgg11", "--ipc", "50")
+    assert several == ["--ipc", "50", "--arch", "convnet3", "--arch", "vgg11", "--"]
+    assert gathered("evaluate", "--arch", "mlp", "a/set.pt") == ["--arch", "mlp", "--", "a/set.pt"]
+    assert gathered("evaluate", "a/set.pt", "--arch", "mlp,vgg11") == ["--arch", "mlp,vgg11", "--", "a/set.pt"]
 
 
 def test_distill_from_plan_to_record(tmp_path):

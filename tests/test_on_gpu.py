@@ -166,7 +166,7 @@ SEARCH = {"ipc": 1, "space": 3, "only": True, "reference_images": 20, "test_imag
 COMMANDS = {
     "distill": lambda **how: fyi_bench.distill("dm", ipc=1, fyi=True, **how),
     "continual": lambda **how: fyi_bench.continual("dsa", steps=2, ipc=1, fyi=True, only=True, **how),
-    "nas": lambda **how: fyi_bench.nas("dm", question=SEARCH, **how),
+    "nas": lambda **how: fyi_bench.nas("dm", **SEARCH, **how),
 }
 
 
