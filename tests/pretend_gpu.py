@@ -168,6 +168,7 @@ _DRIVER = {
     "is_initialized": lambda: True,
     "is_bf16_supported": lambda *given: True,
     "device_count": lambda: 1,
+    "set_device": lambda number: None,
     "current_device": lambda: 0,
     "get_device_name": lambda device=None: "a pretended GPU",
     "max_memory_allocated": lambda device=None: 0,
