@@ -100,7 +100,11 @@ def execute(session: Session, name: str, plan_of: Callable[[Records], Plan]) -> 
 def announce(session: Session, plan: Plan) -> None:
     """Print the plan: protocol first, what is to compute, how long it takes. Stops here on a dry run."""
     s, runs = session.settings, _unique([*plan.runs, *plan.later])
-    if not runs and not plan.title:
+    if not runs:
+        if plan.title:
+            session.say(plan.title)
+        if session.dry_run:
+            raise PlanShown
         return
     threads = threads_of(session, plan)
     missing = [run for run in runs if not session.store.has(run)]
