@@ -11,17 +11,21 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, get_origin
+from typing import TYPE_CHECKING, Annotated, Any, get_origin
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from fyi_bench import __version__, listing  # noqa: F401  registers its commands
-from fyi_bench.catalogue import build_options, find_task, parameters_of, tasks
+from fyi_bench.catalogue import TaskEntry, build_options, find_task, parameters_of, tasks
 from fyi_bench.config import option
 from fyi_bench.errors import EXIT_INPUT, EXIT_INTERRUPTED, EXIT_USAGE, FyiBenchError, UnknownNameError, UsageError
 from fyi_bench.parameters import Parameter, bind, of_dataclass
 from fyi_bench.tools import TOOLS, Tool
+
+if TYPE_CHECKING:
+    from fyi_bench.session import Session
+    from fyi_bench.tasks.base import Task
 
 GROUPS = {
     "store": "Results: list, merge from another machine, verify.",
@@ -132,31 +136,39 @@ class Commands(TyperGroup):
         return list(self._summaries())
 
     def _summaries(self) -> dict[str, str]:
-        found = {name: old.get_short_help_str(200) for name, old in self.commands.items()}
-        found |= {entry.name: entry.summary for entry in tasks().values()} if not self.prefix else {}
+        found = {} if self.prefix else {entry.name: entry.summary for entry in tasks().values()} | GROUPS
         for tool in TOOLS.values():
             if tool.name.startswith(self.prefix) and " " not in (name := tool.name.removeprefix(self.prefix)) and name:
                 found[name] = tool.summary
-        return found if self.prefix else {**found, **GROUPS}
+        return found
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """The command of a name, or None. Raises what a plug-in's import raises."""
         if not self.prefix and cmd_name in GROUPS:
             return _group(cmd_name)
-        tool = TOOLS.get(self.prefix + cmd_name)
-        if tool is not None and tool.name:
+        tool, entry = self._found(cmd_name)
+        if tool is not None:
             return tool_command(tool)
-        entry = find_task(cmd_name) if not self.prefix else None
-        return task_command(entry.name, entry.load()) if entry else super().get_command(ctx, cmd_name)
+        try:
+            return task_command(entry.name, entry.load()) if entry else None
+        except FyiBenchError:
+            if ctx.resilient_parsing:  # completion goes on without a plug-in that cannot be used
+                return None
+            raise
+
+    def _found(self, name: str) -> tuple[Tool | None, TaskEntry | None]:
+        tool = TOOLS.get(self.prefix + name)
+        return (tool, None) if tool and tool.name else (None, None if self.prefix else find_task(name))
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
-        """Name and summary of each command, without making it."""
+        """Name and summary of each command; none is imported for it."""
         with formatter.section("Commands"):
             formatter.write_dl(sorted(self._summaries().items()))
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """As everywhere; an unknown name gets a suggestion."""
-        if args[0].startswith("-") or ctx.resilient_parsing or args[0] in self.list_commands(ctx):
+        known = any(self._found(args[0])) or (args[0] in GROUPS and not self.prefix)
+        if known or args[0].startswith("-") or ctx.resilient_parsing:
             return super().resolve_command(ctx, args)
         raise UnknownNameError("command", self.prefix + args[0], self.list_commands(ctx))
 
@@ -191,7 +203,11 @@ def command(
 def _asked(each: Parameter) -> dict[str, Any]:
     """How typer asks for a parameter: as texts, None where it was left out; `bind` reads them."""
     kind = bool if each.type is bool else list[str] if each.several else str
-    asked = typer.Argument() if each.option.argument else typer.Option(_flags(each), help=each.option.help)
+    asked = (
+        typer.Argument(metavar=each.option.argument)
+        if each.option.argument
+        else typer.Option(_flags(each), help=each.option.help)
+    )
     return {"default": ... if each.required else None, "annotation": Annotated[kind | None, asked]}
 
 
@@ -202,7 +218,8 @@ def _flags(each: Parameter) -> str:
 def _metavar(each: Parameter) -> str:
     if each.type is bool:
         return ""
-    return _METAVARS.get(each.type, "KEY=VALUE") + ("…" if each.several else "")
+    kind = str if each.option.parse and not each.several else each.type
+    return _METAVARS.get(kind, "KEY=VALUE") + ("…" if each.several else "")
 
 
 def _help(each: Parameter) -> str:
@@ -211,12 +228,12 @@ def _help(each: Parameter) -> str:
         notes.append(f"[env var: {each.option.environment}]")
     if each.required:
         notes.append("[required]")
-    elif each.default is not None and each.default not in (False, True, (), {}, ""):
+    elif each.type is not bool and each.default not in (None, (), {}, ""):
         notes.append(f"[default: {' '.join(map(str, each.default)) if each.several else each.default}]")
     return " ".join(notes)
 
 
-def task_command(name: str, task: Any) -> Command:
+def task_command(name: str, task: type[Task]) -> Command:
     """The command of a task."""
     own = of_dataclass(Terminal, common=True)
     parameters = parameters_of(task)
@@ -235,18 +252,16 @@ def task_command(name: str, task: Any) -> Command:
     return command(name, task.summary, [*parameters, *own], task.examples, run)
 
 
-def _tell(task: Any, session: Any, record: dict[str, Any]) -> None:
-    """Print the answer, where it is kept, and how to repeat it."""
+def _tell(task: Task, session: Session, record: dict[str, Any]) -> None:
+    """Print the answer, where it is kept, how to repeat it, and its pictures."""
     from fyi_bench.store.commands import record_path
 
-    if not task.keeps:
-        return session.say(task.words(record))
-    place = record_path(session.store, record)
-    plots = task.plots(record, place.with_suffix(""))
-    for line in ("", task.words(record), f"record   {place}", f"repeat   {record['command']}",
-                 *(f"plot     {path}" for path in plots)):  # fmt: skip
-        session.say(line)
-    return None
+    lines = [task.words(record)]
+    if task.keeps:
+        place = record_path(session.store, record)
+        plots = task.plots(record, place.with_suffix(""))
+        lines = ["", *lines, f"record   {place}", f"repeat   {record['command']}", *(f"plot     {p}" for p in plots)]
+    typer.echo("\n".join(lines))
 
 
 def tool_command(tool: Tool) -> Command:
@@ -327,6 +342,8 @@ def _told(error: BaseException) -> tuple[str, int]:
         return str(error), error.exit_code
     if isinstance(error, KeyboardInterrupt):
         return "interrupted; everything done is kept, run the same command to go on.", EXIT_INTERRUPTED
+    if isinstance(error, _Wrong) and getattr(error, "possibilities", None):  # nearest first
+        return f"Unknown option '{error.option_name}'. Did you mean '{error.possibilities[0]}'?", EXIT_USAGE
     if isinstance(error, _Wrong):
         where = f"\nSee {error.ctx.command_path} --help." if error.ctx else ""
         return error.format_message() + where, error.exit_code

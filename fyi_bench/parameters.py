@@ -69,10 +69,8 @@ class Parameter:
     def _split(self, value: Any) -> list[Any]:
         """Each of several values. A comma separates texts, but not within the name of a file that is there, and of
         key=value only where another key follows."""
-        if isinstance(value, str | os.PathLike):
+        if isinstance(value, str) or not isinstance(value, Iterable):
             value = [value]
-        if not isinstance(value, Iterable):
-            raise UsageError(f"{self.shown} takes several values, not {value!r}.")
         comma = r",(?=[\w.-]+=)" if typing.get_origin(self.type) is not None else ","
         found: list[Any] = []
         for each in value:

@@ -52,7 +52,6 @@ def run(*words: str, check: int | None = 0, **environment: str) -> Done:
     """Run `fyi-bench` in this process; `check` is the exit code it must end with (None: any)."""
     out, err = io.StringIO(), io.StringIO()
     with (
-        patch.object(sys, "argv", ["fyi-bench", *words]),
         redirect_stdout(out),
         redirect_stderr(err),
         contextlib.chdir(ROOT),

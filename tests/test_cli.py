@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
+import sys
 
 import pytest
 
-from commands import arguments, run
-from fyi_bench.catalogue import find_task, parameters_of
+from commands import ROOT, arguments, run, run_apart
+from fyi_bench.catalogue import find_task, parameters_of, tasks
 from fyi_bench.cli import gather
+from fyi_bench.tools import TOOLS
 
 COMMON = {"task", "dataset", "protocol", "device", "precision", "threads", "seeds", "wall_s", "peak_memory_mib"}
 COMMON |= {"versions", "digest", "arms"}
@@ -49,6 +53,74 @@ def test_several_architectures_after_one_option():
     assert several == ["--ipc", "50", "--arch", "convnet3", "--arch", "vgg11", "--"]
     assert gathered("evaluate", "--arch", "mlp", "a/set.pt") == ["--arch", "mlp", "--", "a/set.pt"]
     assert gathered("evaluate", "a/set.pt", "--arch", "mlp,vgg11") == ["--arch", "mlp,vgg11", "--", "a/set.pt"]
+
+
+COMMANDS = [[*name.split()] for name in (*tasks(), *(tool.name for tool in TOOLS.values())) if name]
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_every_help_has_its_options_and_ends_with_examples(words):
+    text = run(*words, "--help").stdout
+    assert text.startswith(f"Usage: fyi-bench {' '.join(words)}")
+    examples = text.partition("\nExamples:\n")[2].splitlines()
+    assert 1 <= len(examples) <= 3
+    assert all(line.startswith(f"  fyi-bench {' '.join(words)}") for line in examples)
+
+
+def test_common_and_advanced_options_have_panels_of_their_own():
+    text = run("distill", "--help").stdout
+    own, common, advanced = (text.index(f"\n{title}:") for title in ("Options", "Common options", "Advanced options"))
+    assert own < text.index("--ipc") < common < text.index("--dataset") < text.index("--dry-run") < advanced
+    assert advanced < text.index("--storage")
+
+
+def test_no_help_imports_anything_heavy():
+    """One process asks for every help; what it has imported then is what each of them needs."""
+    code = (
+        "import sys; from fyi_bench.cli import main\n"
+        f"for words in {COMMANDS!r}: main([*words, '--help'])\n"
+        "print([name for name in sys.modules if name in "
+        "('torch', 'numpy', 'scipy', 'optuna', 'matplotlib', 'avalanche', 'rich')], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stderr == "[]\n"
+
+
+def test_it_runs_as_a_module_and_completes_words():
+    done = run_apart("inspect", "--formt", "x", check=2)
+    assert done.stderr == "fyi-bench: Unknown option '--formt'. Did you mean '--format'?\n"
+    assert "--install-completion" in run("--help").stdout
+    done = run_apart(_FYI_BENCH_COMPLETE="complete_bash", COMP_WORDS="fyi-bench insp", COMP_CWORD="1", check=None)
+    assert done.stdout.split() == ["inspect"]
+
+
+def test_the_line_to_repeat_can_be_pasted(tmp_path):
+    words = arguments(
+        "distill", "--method", "random", "--ipc", "1", "--only", "--arch", "none", store=tmp_path / "my store",
+        batch_real=None,
+    )  # fmt: skip
+    line = next(line for line in run(*words).stdout.splitlines() if line.startswith("repeat"))
+    assert shlex.split(line)[1:] == ["fyi-bench", *words]
+
+
+def test_the_set_may_stand_after_the_architectures(tmp_path):
+    done = run("evaluate", "--arch", "mlp", str(tmp_path / "myset"), "--store", str(tmp_path), check=5)
+    assert "myset" in done.stderr
+
+
+def test_ls_alone_lists_what_can_be_listed():
+    text = run("ls").stdout
+    for name in ("methods", "archs", "datasets", "protocols", "recipes", "runs"):
+        assert f"fyi-bench ls {name} " in text
+
+
+def test_an_unexpected_error_is_two_lines_without_debug(tmp_path, monkeypatch):
+    monkeypatch.setattr("fyi_bench.store.store.Store.ls", lambda self: 1 / 0)
+    done = run("store", "ls", "--store", str(tmp_path), check=1)
+    assert done.stderr.startswith("fyi-bench: unexpected ZeroDivisionError")
+    assert len(done.stderr.splitlines()) == 2
+    with pytest.raises(ZeroDivisionError):
+        run("store", "ls", "--store", str(tmp_path), "--debug")
 
 
 def test_distill_from_plan_to_record(tmp_path):
@@ -126,6 +198,11 @@ def test_listings(what):
 
 
 WRONG = [
+    (("distil",), 2, "Unknown command 'distil'. Did you mean 'distill'?"),
+    (("distill", "--metod", "dm"), 2, "Unknown option '--metod'. Did you mean '--method'?"),
+    (("distill", "--ipc", "many"), 2, "--ipc takes a whole number, not 'many'"),
+    (("distill", "dm"), 2, "unexpected extra argument"),
+    (("evaluate",), 2, "SET"),
     (("distill", "--method", "dmm"), 2, "Unknown method 'dmm'. Did you mean 'dm'?"),
     (("distill", "--flip", "mirror"), 2, "Unknown flip 'mirror'."),
     (("distill", "--fyi", "--flip", "vertical"), 2, "contradict each other"),

@@ -30,7 +30,7 @@ def after(tmp_path_factory):
 
 def test_there_is_code_for_every_part():
     text = "\n".join(blocks())
-    for call in ("distill(", "load(", "export(", "inspect(", "evaluate(", "cross_arch(", "table(", "make_report("):
+    for call in ("distill(", "load(", "export(", "inspect(", "evaluate(", "cross_arch(", "table(", "report("):
         assert f"fyi_bench.{call}" in text
 
 

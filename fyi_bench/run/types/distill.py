@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from fyi_bench.data.whitening import ready, zca_space
 from fyi_bench.errors import DivergenceError
 from fyi_bench.run.estimate import Passes
 from fyi_bench.run.numerics import using
@@ -66,6 +65,7 @@ def working_space(method: type[Method], config: Any, data: RealDataset) -> Space
     """The space a method works in on this data set, with the channel statistics of its published code."""
     from distill.spaces import NormalizedSpace, PixelSpace
     from fyi_bench.data.real import statistics
+    from fyi_bench.data.whitening import zca_space
 
     normalized = NormalizedSpace(*statistics(data, method.statistics_family))
     kind = "zca" if getattr(config, "zca", False) else method.space_kind
@@ -88,6 +88,7 @@ def problem_of(spec: RunSpec, worker: Worker) -> Problem:
 
     from distill.problem import Problem
     from distill.spaces import space_from
+    from fyi_bench.data.whitening import ready
 
     inputs = spec.inputs
     experts = trajectories(inputs, worker) if inputs.get("experts") else None

@@ -15,7 +15,6 @@ from fyi_bench.run.plan import Plan, Records
 from fyi_bench.tasks.base import TASKS, Record, Task
 from fyi_bench.tasks.nas.answer import answer_of
 from fyi_bench.tasks.nas.search import FEWEST, Options, measured_ranking, search_of
-from fyi_bench.tasks.nas.words import fill_section, search_words
 
 if TYPE_CHECKING:
     from fyi_bench.session import Session
@@ -59,6 +58,8 @@ class Nas(Task[Options]):
         return {"ranking": save(measured_ranking(plan.details, found), options.save_ranking)}
 
     def words(self, record: Mapping[str, Any]) -> str:
+        from fyi_bench.tasks.nas.words import search_words
+
         return search_words(record)
 
     def plots(self, record: Mapping[str, Any], folder: Path) -> list[Path]:
@@ -67,4 +68,6 @@ class Nas(Task[Options]):
         return nas_figure(record, folder)
 
     def section(self, record: Mapping[str, Any], section: Any, store: Any) -> None:
+        from fyi_bench.tasks.nas.words import fill_section
+
         fill_section(record, section)
