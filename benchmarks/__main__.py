@@ -6,7 +6,7 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +47,10 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m benchmarks",
         description="Time every job against a plain twin, interleaved; start-up; growth with size; single operations.",
     )
-    several: dict[str, Any] = {"nargs": "+", "action": "extend", "default": []}
+    several: dict[str, Any] = {"action": _Several}
     asked.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)}; the first two by default")
     asked.add_argument("--only", **several, metavar="JOB", help="these: dc dsa dm idc mtt expert …")
-    asked.add_argument("--ipc", **several, type=int, help="these images a class")
+    asked.add_argument("--ipc", **several, kind=int, help="these images a class")
     asked.add_argument("--dataset", **several, help="cifar10, cifar100")
     asked.add_argument("--precision", **several, help="fp32, bf16; both by default")
     asked.add_argument("--repeats", type=_one_or_more, help="rounds of each case; 5, or 3 with --quick")
@@ -65,6 +65,22 @@ def parser() -> argparse.ArgumentParser:
     )
     asked.add_argument("--json", type=Path, metavar="FILE", help="write the record to this file")
     return asked
+
+
+class _Several(argparse.Action):
+    """Several values by the rule of all commands: `--ipc 1 10`, `--ipc 1 --ipc 10` and `--ipc 1,10` are the same."""
+
+    def __init__(self, *args: Any, kind: Callable[[str], Any] = str, **more: Any):
+        super().__init__(*args, nargs="+", default=[], **more)
+        self.kind = kind
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        """Add what stands after one occurrence of the option."""
+        try:
+            found = [self.kind(part) for word in values for part in word.split(",")]
+        except ValueError as error:
+            raise argparse.ArgumentError(self, str(error)) from None
+        setattr(namespace, self.dest, [*getattr(namespace, self.dest), *found])
 
 
 def _one_or_more(text: str) -> int:

@@ -20,6 +20,7 @@ from fyi_bench.config import Settings, option
 from fyi_bench.errors import UsageError
 from fyi_bench.parameters import bind, of_dataclass
 from fyi_bench.tasks.base import TASKS
+from fyi_bench.tasks.report import section_makers
 
 WORDS = ("distill", "continual", "nas", "evaluate", "cross_arch", "experts", "table", "figure", "demo", "report",
          "import_set", "export", "inspect", "unequalness", "load", "CondensedBuffer", "make_report")  # fmt: skip
@@ -218,3 +219,4 @@ def test_a_broken_plug_in_is_named_and_harms_no_other_command():
     assert "broken" in run("--help").stdout
     assert "greeting" in run("broken", check=5).stderr
     assert "dm" in run("ls", "methods").stdout
+    assert "distill" in section_makers()

@@ -93,7 +93,7 @@ def test_unknown_names_are_answered_with_a_suggestion(tmp_path):
 
 
 def test_several_words_after_an_option_belong_to_it():
-    given = parser().parse_args(["jobs", "--only", "dm", "dsa", "--ipc", "1", "10", "--quick", "--only", "idc"])
+    given = parser().parse_args(["jobs", "--only", "dm", "dsa", "--ipc", "1,10", "--quick", "--only", "idc"])
     assert (given.parts, given.only, given.ipc, given.quick) == (["jobs"], ["dm", "dsa", "idc"], [1, 10], True)
 
 

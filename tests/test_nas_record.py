@@ -11,12 +11,12 @@ import tiny
 from commands import ask, tell
 from downstream import nas
 from fyi_bench.data.real import RealDataset
-from fyi_bench.present.faithful import faithful_words
 from fyi_bench.present.figures.nas import nas_figure
 from fyi_bench.present.report import report_html
 from fyi_bench.present.tables.results import groups_of
 from fyi_bench.stats import STATISTICS, paired_rank_difference
 from fyi_bench.store.store import Store
+from fyi_bench.tasks.nas.faithful import faithful_words
 from fyi_bench.tasks.report import section_makers
 from search_space import space720
 

@@ -16,7 +16,7 @@ from fyi_bench.errors import UnknownNameError
 from fyi_bench.files import write_json
 from fyi_bench.present.missing import Missing
 from fyi_bench.present.published import published
-from fyi_bench.present.report.paper_tables import paper_tables
+from fyi_bench.present.report import paper_tables
 from fyi_bench.present.tables import (
     FORMS,
     LAYOUTS,

@@ -43,6 +43,11 @@ def signed_points(value: float | None, digits: int = 1) -> str:
     return HOLE if not is_number(value) else f"{100 * value:+.{digits}f}".replace("-", MINUS)
 
 
+def correlation(value: float | None) -> str:
+    """'0.61', or a hole where it is not defined."""
+    return f"{value:.2f}".replace("-", MINUS) if is_number(value) else HOLE
+
+
 def difference_words(difference: Mapping[str, Any], flip: str) -> str:
     """One line on the paired difference of the arms with and without the flip, and what it allows to say."""
     pairs = difference["pairs"]

@@ -15,9 +15,13 @@ _ORDER = ("distill", "accuracy", "cross-arch", "robust", "continual", "nas", "ex
 
 
 def section_makers() -> dict[str, Task]:
-    """What fills a section, by the task of its record, in the order of the page."""
-    names = [*_ORDER, *(name for name in TASKS if name not in _ORDER)]
-    return {name: TASKS.get(name)() for name in names if TASKS.get(name).keeps}
+    """What fills a section, by the task of its record, in the order of the page.
+
+    A plug-in that cannot be used is left out; its own command says what is wrong with it.
+    """
+    usable, _ = TASKS.usable()
+    names = [*_ORDER, *(name for name in usable if name not in _ORDER)]
+    return {name: usable[name]() for name in names if usable[name].keeps}
 
 
 def write_report(store: Store) -> Path:

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fyi_bench.errors import UnknownNameError
-from fyi_bench.present.faithful import correlation
 from fyi_bench.present.figures import style
-from fyi_bench.present.words import arm_title, count_words, is_number, protocol_words
+from fyi_bench.present.words import arm_title, correlation, count_words, is_number, protocol_words
 from search_space.space720 import LEVELS, point
 
 if TYPE_CHECKING:

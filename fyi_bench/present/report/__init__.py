@@ -7,19 +7,23 @@ a file is escaped. The same records and sets give the same page.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from fyi_bench.errors import StoreError
 from fyi_bench.files import write_text
-from fyi_bench.present.page import render
-from fyi_bench.present.report.paper_tables import paper_tables
+from fyi_bench.present.page import TableView, render
 from fyi_bench.present.report.sections import SectionMaker, section_of
+from fyi_bench.present.tables import LAYOUTS, Table, words
+from fyi_bench.present.tables.build import table_of
+from fyi_bench.present.tables.results import groups_of
 from fyi_bench.store.commands import FOLDER, read_commands
 from fyi_bench.store.store import Store
 
 FILE = "report.html"
+CAPTION = "Ours, and in brackets the published number; – is a hole."
 Makers = Mapping[str, SectionMaker]
 
 
@@ -57,3 +61,36 @@ def report_html(
     sections = [section_of(record, f"r{number}", store, makers) for number, record in enumerate(records, 1)]
     papers = [] if store is None else paper_tables(store)
     return render("report.html.j2", title=title, sections=sections, notes=list(notes), papers=papers)
+
+
+@dataclass(frozen=True)
+class PaperTable:
+    """A table of the paper for a page: command: what shows all of it, with the commands for its holes."""
+
+    title: str
+    subtitle: str
+    command: str
+    views: Sequence[TableView]
+    details: TableView
+    notes: Sequence[str]
+
+
+def paper_tables(store: Store) -> list[PaperTable]:
+    """Every table that has a number of ours, cut to the rows and columns that have one."""
+    groups = groups_of(store)
+    tables = (table_of(name, groups) for name in LAYOUTS.usable()[0])
+    return [_view(one) for one in tables if one.filled()]
+
+
+def _view(whole: Table) -> PaperTable:
+    filled = whole.filled()
+    cut = replace(
+        whole,
+        rows=[row for row in whole.rows if any(entry.row == row for entry in filled)],
+        columns=[column for column in whole.columns if any(entry.column == column for entry in filled)],
+    )
+    views = [TableView(CAPTION, header, rows) for header, rows in words.grids(cut)]
+    details = TableView("Every number of ours.", words.DETAILS, words.details(cut))
+    base, *changes = whole.protocol.split("+")
+    command = f"fyi-bench table {whole.name} --protocol {base}" + "".join(f" --set {change}" for change in changes)
+    return PaperTable(f"Table {whole.name}: {whole.title}", words.subtitle(whole), command, views, details, whole.notes)

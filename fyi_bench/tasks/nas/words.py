@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fyi_bench.present.faithful import difference_of_search, faithful_words, rules_words, with_interval
 from fyi_bench.present.words import (
     HOLE,
     arm_title,
@@ -17,6 +16,7 @@ from fyi_bench.present.words import (
     signed_points,
     text_table,
 )
+from fyi_bench.tasks.nas.faithful import difference_of_search, faithful_words, rules_words, with_interval
 from fyi_bench.tasks.words import images_words
 
 Record = Mapping[str, Any]

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fyi_bench.present.words import HOLE, MINUS, arm_title, count_words, is_number, percent, verdict
+from fyi_bench.present.words import MINUS, arm_title, correlation, count_words, is_number, percent, verdict
 from fyi_bench.stats import HEADLINE
 
 Record = Mapping[str, Any]
@@ -111,11 +111,6 @@ def with_interval(entry: Record, words: Callable[[float | None], str] | None = N
     if not is_number(entry["low"]):
         return words(entry["value"])
     return f"{words(entry['value'])} [{words(entry['low'])}, {words(entry['high'])}]"
-
-
-def correlation(value: float | None) -> str:
-    """'0.61', or a hole where it is not defined."""
-    return f"{value:.2f}".replace("-", MINUS) if is_number(value) else HOLE
 
 
 def signed(value: float) -> str:
