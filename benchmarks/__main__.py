@@ -15,7 +15,7 @@ from benchmarks.run import Request, Say, check_names, machine_of, reason_to_skip
 from fyi_bench.duration import parse_duration
 from fyi_bench.errors import EXIT_INTERRUPTED, FyiBenchError
 from fyi_bench.files import write_json
-from fyi_bench.run.deadline import Budget, Deadline, Interruption
+from fyi_bench.run.deadline import Deadline
 
 # part -> module whose function `main(request, stop, say)` measures it, says what it found and returns the record
 PARTS = {"jobs": "run", "start-up": "startup", "growth": "growth", "host": "host", "kernels": "kernels"}
@@ -34,7 +34,7 @@ def run_parts(names: Sequence[str], request: Request, stop: Deadline, say: Say, 
         say(f"skipped: {reason}")
         records["skipped"] = reason
     else:
-        with Interruption(stop):
+        with stop.signals():
             for name in names or DEFAULT:
                 records[name] = importlib.import_module(f"benchmarks.{PARTS[name]}").main(request, stop, say)
     if json_file is not None:
@@ -104,7 +104,7 @@ def main(words: Sequence[str] | None = None) -> None:
             quick=given.quick,
             fresh=given.fresh,
         )
-        run_parts(given.parts, request, Deadline(Budget(given.budget)), print, given.json)
+        run_parts(given.parts, request, Deadline(given.budget), print, given.json)
     except FyiBenchError as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

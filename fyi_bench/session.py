@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fyi_bench.config import Settings
 from fyi_bench.errors import UsageError, unknown_name_message
-from fyi_bench.run.deadline import Budget, Deadline
+from fyi_bench.run.deadline import Deadline
 from fyi_bench.store.store import Store
 
 if TYPE_CHECKING:
@@ -33,14 +33,14 @@ class Session:
     confirm: Callable[[str], bool] = lambda question: True
     dry_run: bool = False
     display: str = "silent"
-    stop: Deadline | None = None
+    stop: Deadline = field(init=False)
     began: float = field(default_factory=time.monotonic)
     known: dict[str, RealDataset] = field(default_factory=dict, repr=False)  # real data by name
 
     def __post_init__(self) -> None:
         self.settings = self.settings.resolved()
         self._check_protocol()
-        self.stop = self.stop or Deadline(Budget(self.settings.budget))
+        self.stop = Deadline(self.settings.budget)
         self.store = Store(self.settings.store, say=lambda line: print(line, file=sys.stderr))
 
     @cached_property
@@ -58,7 +58,9 @@ class Session:
 
     def about(self, **changes: Any) -> Session:
         """The session of another question: other settings, the same data, display, deadline and beginning."""
-        return replace(self, settings=replace(self.settings, **changes))
+        other = replace(self, settings=replace(self.settings, **changes))
+        other.stop = self.stop
+        return other
 
     def _check_protocol(self) -> None:
         """Raise UnknownNameError here, before any data is read; recipes alone would take any name of theirs."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from fyi_bench.errors import FyiBenchError
 from fyi_bench.files import write_bytes
-from fyi_bench.run.deadline import Deadline, Interruption
+from fyi_bench.run.deadline import Deadline
 from fyi_bench.store.jsonl import append_line
 from fyi_bench.store.merge import merge
 from fyi_bench.store.spec import RunSpec
@@ -178,7 +178,7 @@ def interruptible(folder: Path) -> None:
     """Forty slow steps with their state in rows; a stop ends it with the error's exit code."""
     stop = Deadline()
     try:
-        with Interruption(stop), Store(folder).run(LOOP, stop) as run:
+        with stop.signals(), Store(folder).run(LOOP, stop) as run:
             for step in range(len(run.rows("rows.jsonl")), LOOP.inputs["steps"]):
                 print("step", flush=True)
                 run.append("rows.jsonl", {"step": step})

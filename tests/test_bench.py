@@ -23,7 +23,7 @@ from benchmarks.side import Ended, Pacer
 from benchmarks.startup import show
 from benchmarks.twins.network import plain_network
 from fyi_bench.errors import BudgetExhausted, UnknownNameError, UsageError
-from fyi_bench.run.deadline import Budget, Deadline
+from fyi_bench.run.deadline import Deadline
 from search_space.native import library
 from search_space.winograd import SOURCE
 
@@ -245,12 +245,12 @@ def test_a_run_measures_every_side_and_is_not_repeated(tmp_path, monkeypatch):
 
 def test_a_run_out_of_time_keeps_its_rounds(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "cases", lambda device, quick=False: [TINY])
-    asked, stop = request(tmp_path, repeats=3, precisions=("fp32",)), Deadline(Budget(3600))
+    asked, stop = request(tmp_path, repeats=3, precisions=("fp32",)), Deadline(3600)
 
     def two_rounds(specs, first, count, before_each):
         for number in range(first, count):
             if number == 2 and len(specs) > 1:
-                stop.budget.seconds = 1e-9
+                stop.seconds = 1e-9
             before_each()
             yield {name: side(1.0) for name in specs}
 

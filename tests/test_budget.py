@@ -12,7 +12,7 @@ import pytest
 
 from fyi_bench.duration import format_duration, parse_duration
 from fyi_bench.errors import BudgetExhausted, Interrupted, UsageError
-from fyi_bench.run.deadline import Budget, Deadline, Interruption
+from fyi_bench.run.deadline import Deadline
 
 
 @pytest.fixture
@@ -63,33 +63,33 @@ def test_durations_for_people(seconds, text):
 
 
 def test_a_budget_counts_down_and_keeps_a_reserve(clock):
-    budget = Budget(100, reserve=20)
-    assert (budget.spent(), budget.left(), budget.exhausted) == (0, 80, False)
+    budget = Deadline(100, reserve=20)
+    assert (budget.spent(), budget.left()) == (0, 80)
     budget.check()
     clock(79)
-    assert (budget.spent(), budget.left(), budget.exhausted) == (79, 1, False)
+    assert (budget.spent(), budget.left()) == (79, 1)
     clock(5)
-    assert (budget.left(), budget.exhausted) == (0, True)
+    assert (budget.left(), budget.requested()) == (0, True)
     with pytest.raises(BudgetExhausted, match=r"1 min 24 s of the budget of 1 min 40 s\.\n.*same command") as caught:
         budget.check()
     assert caught.value.exit_code == 3
 
 
 def test_no_budget_never_ends(clock):
-    budget = Budget()
+    budget = Deadline()
     clock(1e9)
     budget.check()
-    assert (budget.left(), budget.exhausted) == (math.inf, False)
+    assert (budget.left(), budget.requested()) == (math.inf, False)
 
 
 @pytest.mark.parametrize("seconds", [0, -1, float("nan")])
 def test_a_budget_without_time_is_a_usage_error(seconds):
     with pytest.raises(UsageError, match="more than 0"):
-        Budget(seconds)
+        Deadline(seconds)
 
 
 def test_the_reserve_follows_the_saves_but_leaves_half_for_work(clock):
-    budget = Budget(100)
+    budget = Deadline(100)
     assert budget.reserve == 5
     budget.note_save(1)
     assert budget.reserve == 5
@@ -97,11 +97,11 @@ def test_the_reserve_follows_the_saves_but_leaves_half_for_work(clock):
     assert budget.reserve == 16
     budget.note_save(80)
     assert budget.reserve == 50
-    assert Budget(3600).reserve == 10
+    assert Deadline(3600).reserve == 10
 
 
 def test_the_wall_clock_does_not_matter(clock, monkeypatch):
-    budget = Budget(100, reserve=0)
+    budget = Deadline(100, reserve=0)
     clock(10)
     for wall in (0.0, 4e9):  # the day jumps back to 1970, then far ahead
         monkeypatch.setattr(time, "time", lambda wall=wall: wall)
@@ -109,7 +109,7 @@ def test_the_wall_clock_does_not_matter(clock, monkeypatch):
 
 
 def test_a_stop_ends_before_a_step_that_would_not_fit(clock):
-    stop = Deadline(Budget(100, reserve=5))
+    stop = Deadline(100, reserve=5)
     done = 0
     while not stop.requested():
         clock(30)
@@ -120,7 +120,7 @@ def test_a_stop_ends_before_a_step_that_would_not_fit(clock):
 
 
 def test_a_slow_start_is_forgotten_after_some_steps(clock):
-    stop = Deadline(Budget(100, reserve=0))
+    stop = Deadline(100, reserve=0)
     stop.requested()
     clock(40)
     done = 0
@@ -131,7 +131,7 @@ def test_a_slow_start_is_forgotten_after_some_steps(clock):
 
 
 def test_once_requested_a_stop_stays_requested_and_raises(clock):
-    stop = Deadline(Budget(50, reserve=0))
+    stop = Deadline(50, reserve=0)
     stop.requested()
     clock(40)
     assert stop.requested()  # 10 s are left, and 40 were needed before
@@ -163,7 +163,7 @@ def test_signals_set_the_flag_and_the_handlers_come_back(number, name):
     said = []
     before = signal.getsignal(number)
     stop = Deadline()
-    with Interruption(stop, said.append) as entered:
+    with stop.signals(said.append) as entered:
         assert entered is stop
         assert not stop.requested()
         os.kill(os.getpid(), number)
@@ -176,7 +176,7 @@ def test_signals_set_the_flag_and_the_handlers_come_back(number, name):
 
 def test_the_second_interrupt_is_a_keyboard_interrupt():
     stop = Deadline()
-    with Interruption(stop, lambda text: None):
+    with stop.signals(lambda text: None):
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.interrupted
         with pytest.raises(KeyboardInterrupt):
@@ -187,7 +187,7 @@ def test_outside_the_main_thread_signals_are_left_alone():
     before, seen = signal.getsignal(signal.SIGINT), []
 
     def work() -> None:
-        with Interruption(Deadline()) as stop:
+        with Deadline().signals() as stop:
             seen.append((signal.getsignal(signal.SIGINT), stop.requested()))
 
     thread = threading.Thread(target=work)

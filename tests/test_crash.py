@@ -14,7 +14,7 @@ import pytest
 
 from fyi_bench.errors import StoreError
 from fyi_bench.files import sha256_file, write_bytes
-from fyi_bench.run.deadline import Budget
+from fyi_bench.run.deadline import Deadline
 from fyi_bench.store.jsonl import append_line, read_lines
 from fyi_bench.store.merge import verify
 from fyi_bench.store.run_dir import DONE, RECORD
@@ -74,7 +74,7 @@ def test_a_killed_owner_frees_the_lock_even_while_its_forked_helper_lives(tmp_pa
         owner.kill()
 
     try:
-        with Store(tmp_path).run(CELL, Budget(20), on_wait=told) as run:
+        with Store(tmp_path).run(CELL, Deadline(20), on_wait=told) as run:
             os.kill(helper, 0)  # alive
             assert run.finish({"value": 1})["value"] == 1
     finally:

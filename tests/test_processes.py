@@ -16,7 +16,7 @@ from toy_runs import as_type, computed, known, toy, toy_path
 
 from fyi_bench.config import Settings
 from fyi_bench.errors import BudgetExhausted, DataError, DivergenceError, Interrupted, StoreError, UsageError
-from fyi_bench.run.deadline import Budget, Deadline
+from fyi_bench.run.deadline import Deadline
 from fyi_bench.run.executor import Crew, compute, default_url
 from fyi_bench.run.plan import Plan
 from fyi_bench.run.processes import RESTARTS, Events, Rows, work_together
@@ -85,7 +85,7 @@ def test_the_first_error_ends_the_whole_and_is_raised_here(store, trouble, kind,
 
 def test_a_budget_holds_for_the_processes(store):
     with pytest.raises(BudgetExhausted):
-        share(store, [toy(1, 120.0), toy(2, 120.0)], stop=Deadline(Budget(6.0)))
+        share(store, [toy(1, 120.0), toy(2, 120.0)], stop=Deadline(6.0))
 
 
 def test_an_interrupt_reaches_the_processes(store):

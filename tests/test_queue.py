@@ -16,7 +16,7 @@ from toy_runs import computed, toy
 from fyi_bench.errors import BudgetExhausted, DataError, StoreError, UsageError
 from fyi_bench.run import holder
 from fyi_bench.run import queue as queue_module
-from fyi_bench.run.deadline import Budget, Deadline
+from fyi_bench.run.deadline import Deadline
 from fyi_bench.run.drain import Drain, Habits
 from fyi_bench.run.queue import MAX_FAILURES, Counts, Queue, connect
 from fyi_bench.run.storage import sqlite_url
@@ -275,7 +275,7 @@ def test_a_stopped_worker_gives_its_job_back_uncounted(url, store):
     sweep.enqueue([toy(1, seconds=30.0)], store)
     for _ in range(MAX_FAILURES + 1):
         with pytest.raises(BudgetExhausted):
-            work(sweep, store, stop=Deadline(Budget(0.2)))
+            work(sweep, store, stop=Deadline(0.2))
     assert sweep.counts() == Counts(waiting=1)
 
 

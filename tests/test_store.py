@@ -15,7 +15,7 @@ import torch
 
 from fyi_bench.errors import BudgetExhausted, DivergenceError, Interrupted, StoreError, UsageError
 from fyi_bench.files import write_bytes
-from fyi_bench.run.deadline import Budget, Deadline
+from fyi_bench.run.deadline import Deadline
 from fyi_bench.store import lock as lock_module
 from fyi_bench.store.lock import FolderLock
 from fyi_bench.store.merge import verify
@@ -261,7 +261,7 @@ def test_a_second_thread_waits_and_reads_what_the_first_wrote(store):
 
 def test_waiting_ends_with_the_budget_or_an_interrupt(store, monkeypatch):
     stop = Deadline()
-    used_up = Budget(1e-9)
+    used_up = Deadline(1e-9)
     with store.run(CELL):
         ended = []
 
@@ -341,7 +341,7 @@ def test_nothing_depends_on_the_wall_clock(store, monkeypatch):
 
     for name in ("time", "time_ns", "localtime", "gmtime", "strftime", "ctime"):
         monkeypatch.setattr(time, name, refused)
-    with store.run(CELL, Budget(60)) as run:
+    with store.run(CELL, Deadline(60)) as run:
         run.save(1, {"x": torch.zeros(1)}, {})
         run.finish({"value": 1})
     assert store.get(CELL.digest)["value"] == 1

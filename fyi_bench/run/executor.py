@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from fyi_bench.duration import format_duration
 from fyi_bench.errors import Declined, DivergenceError, PlanShown, StoreError
 from fyi_bench.run.artefacts import Artefacts
-from fyi_bench.run.deadline import Deadline, Interruption
+from fyi_bench.run.deadline import Deadline
 from fyi_bench.run.drain import Drain, Habits
 from fyi_bench.run.estimate import estimate_seconds
 from fyi_bench.run.plan import Plan, Records
@@ -147,7 +147,7 @@ def compute(session: Session, name: str, plan: Plan) -> Records:
         study = f"{name}-{plan.digest}"
         url = s.storage or default_url(store)
         artefacts = Artefacts.open(s.artefacts) if s.artefacts else None
-        with Interruption(session.stop), progress(session.display) as shown:
+        with session.stop.signals(), progress(session.display) as shown:
             queue = Queue.open(connect(url, session.stop.check, shown.say), study, runs)
             if artefacts is not None:
                 _exchange(artefacts, store, missing)

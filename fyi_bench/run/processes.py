@@ -19,7 +19,7 @@ from typing import Any, Self
 
 from fyi_bench import errors
 from fyi_bench.errors import BudgetExhausted, FyiBenchError, Interrupted, StoreError
-from fyi_bench.run.deadline import Budget, Deadline, Interruption
+from fyi_bench.run.deadline import Deadline
 from fyi_bench.run.progress import Progress
 
 RESTARTS = 3
@@ -78,8 +78,8 @@ class _Crew:
         return self.finished
 
     def _start(self, number: int) -> None:
-        budget = self.stop.budget
-        left = None if math.isinf(budget.seconds) else max(1.0, budget.seconds - budget.spent())
+        stop = self.stop
+        left = None if math.isinf(stop.seconds) else max(1.0, stop.seconds - stop.spent())
         listening, telling = self.context.Pipe(duplex=False)
         process = self.context.Process(
             target=_serve, args=(functools.partial(self.work, number), left, telling), daemon=True
@@ -153,7 +153,7 @@ def _serve(work: Callable[[Deadline, Events], int], budget: float | None, news: 
     from fyi_bench.run.runtime import end_with_parent
 
     end_with_parent()
-    stop, error, alone = Deadline(Budget(budget)), None, threading.Lock()
+    stop, error, alone = Deadline(budget), None, threading.Lock()
 
     def send(kind: str, *content: Any) -> None:
         with alone, contextlib.suppress(BrokenPipeError):
@@ -162,7 +162,7 @@ def _serve(work: Callable[[Deadline, Events], int], budget: float | None, news: 
     def tell(kind: str) -> Callable[..., None]:
         return lambda *content: send(kind, *content)
 
-    with Interruption(stop, say=lambda line: None):
+    with stop.signals(say=lambda line: None):
         try:
             work(stop, Events(tell("progress"), tell("done"), tell("say")))
         except FyiBenchError as caught:

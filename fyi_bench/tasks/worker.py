@@ -43,7 +43,6 @@ class WorkerTask(Task[Options]):
         """Raises UsageError without a storage, StoreError for one that cannot be used or a queue that is not there,
         and BudgetExhausted or Interrupted when stopped; the runs in hand are given back.
         """
-        from fyi_bench.run.deadline import Interruption
         from fyi_bench.run.executor import Crew, Display
         from fyi_bench.run.processes import work_together
         from fyi_bench.run.progress import progress
@@ -53,7 +52,7 @@ class WorkerTask(Task[Options]):
         s = session.settings
         if not s.storage:
             raise UsageError("No storage is named.\nGive --storage URL, or set FYI_BENCH_STORAGE.")
-        with Interruption(session.stop), progress(session.display) as rows:
+        with session.stop.signals(), progress(session.display) as rows:
             queues = Queue.all(connect(s.storage, session.stop.check, rows.say), options.study)
             waiting = sum(queue.counts().open for queue in queues)
             session.say(f"{shown(s.storage)}: {len(queues)} queue(s), {waiting} run(s) open")
