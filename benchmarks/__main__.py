@@ -70,8 +70,8 @@ def parser() -> argparse.ArgumentParser:
 class _Several(argparse.Action):
     """Several values by the rule of all commands: `--ipc 1 10`, `--ipc 1 --ipc 10` and `--ipc 1,10` are the same."""
 
-    def __init__(self, *args: Any, kind: Callable[[str], Any] = str, **more: Any):
-        super().__init__(*args, nargs="+", default=[], **more)
+    def __init__(self, option_strings: Sequence[str], dest: str, kind: Callable[[str], Any] = str, **more: Any):
+        super().__init__(option_strings, dest, nargs="+", default=[], **more)
         self.kind = kind
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:

@@ -48,7 +48,7 @@ class TableTask(Task[Options]):
 
     def plan(self, session: Session, options: Options, found: Records) -> Plan:
         protocol = protocol_of(session)
-        if not options.run:
+        if not (options.run or session.dry_run):
             return Plan("", "")
         from fyi_bench.present.tables import missing
 
