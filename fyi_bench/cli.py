@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_origin
@@ -183,21 +183,22 @@ class Commands(TyperGroup):
 def command(
     name: str, summary: str, parameters: Sequence[Parameter], examples: Sequence[str], run: Callable[..., None]
 ) -> Command:
-    """A command that calls run(words of the whole line, what was given by name)."""
-
-    def call(ctx: typer.Context, **given: Any) -> None:
-        run(ctx.find_root().obj, {key: value for key, value in given.items() if value not in (None, [])})
-
+    """A command that calls run(context, **parameters), None or [] for those left out."""
     kind = inspect.Parameter.KEYWORD_ONLY
     context = inspect.Parameter("ctx", kind, annotation=typer.Context)
     options = [inspect.Parameter(each.name, kind, **_asked(each)) for each in parameters]
-    call.__signature__ = inspect.Signature([context, *options])  # type: ignore[attr-defined]
-    call.__annotations__ = {each.name: each.annotation for each in (context, *options)}
+    run.__signature__ = inspect.Signature([context, *options])  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in (context, *options)}
     app = typer.Typer(add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
-    app.command(name, cls=Command, help=summary)(call)
+    app.command(name, cls=Command, help=summary)(run)
     made: Any = typer.main.get_command(app)
     made.parameters, made.examples = parameters, examples
     return made
+
+
+def _given(asked_for: Mapping[str, Any]) -> dict[str, Any]:
+    """What the user typed, by name."""
+    return {key: value for key, value in asked_for.items() if value not in (None, [])}
 
 
 def _asked(each: Parameter) -> dict[str, Any]:
@@ -238,10 +239,11 @@ def task_command(name: str, task: type[Task]) -> Command:
     own = of_dataclass(Terminal, common=True)
     parameters = parameters_of(task)
 
-    def run(words: Sequence[str], given: dict[str, Any]) -> None:
+    def run(ctx: typer.Context, **asked_for: Any) -> None:
         from fyi_bench.session import Session
         from fyi_bench.tasks.base import perform
 
+        given, words = _given(asked_for), ctx.find_root().obj
         here = Terminal(**bind(name, own, (), {p.name: given.pop(p.name) for p in own if p.name in given}))
         options, settings = build_options(task, bind(name, parameters, (), given))
         display = "silent" if here.quiet else "auto"
@@ -268,9 +270,10 @@ def tool_command(tool: Tool) -> Command:
     """The command of a tool."""
     own = [each for each in of_dataclass(Terminal) if each.name == "json_file"] if tool.json else []
 
-    def run(words: Sequence[str], given: dict[str, Any]) -> None:
+    def run(ctx: typer.Context, **asked_for: Any) -> None:
         from fyi_bench.files import write_json
 
+        given = _given(asked_for)
         file = bind(tool.name, own, (), {"json_file": given.pop("json_file")} if "json_file" in given else {})
         saying = {"say": typer.echo} if "say" in tool.function.__annotations__ else {}
         result = tool.function(**given, **saying)

@@ -14,11 +14,12 @@ from toy_runs import as_type, computed, known, toy, toy_path
 
 from fyi_bench.config import Settings
 from fyi_bench.errors import Declined, DivergenceError, PlanShown, StoreError, UsageError
-from fyi_bench.run.executor import announce, compute, default_url, execute
+from fyi_bench.run.executor import announce, compute, default_url
 from fyi_bench.run.plan import Plan
 from fyi_bench.run.queue import MAX_FAILURES, Counts, Queue, connect
 from fyi_bench.session import Session
 from fyi_bench.store.spec import RunSpec
+from fyi_bench.tasks.base import Task, perform
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +37,21 @@ def session(tmp_path: Path, **changes: object) -> Session:
 
 def plan_of(*runs: RunSpec, **more: object) -> Plan:
     return Plan("toys", "quick", runs, **more)
+
+
+class Asking(Task):
+    """A task whose plans a function makes of the records so far."""
+
+    name, keeps = "toys", False
+
+    def __init__(self, planned):
+        self.planned = planned
+
+    def plan(self, session, options, found):
+        return self.planned(found)
+
+    def answer(self, session, options, plan, found):
+        return {"found": found}
 
 
 def test_a_run_waits_for_those_it_needs_whatever_the_order_of_the_plan(tmp_path):
@@ -108,9 +124,9 @@ def test_a_plan_that_is_open_is_asked_again_with_what_was_found(tmp_path):
         best = max(first, key=lambda run: found[run.digest]["value"])
         return plan_of(*first, toy(10 + best.inputs["number"]), open=True)
 
-    plan, found = execute(session(tmp_path), "toys", more)
-    assert [run.inputs["number"] for run in plan.runs] == [0, 1, 2, 12]
+    found = perform(Asking(more), session(tmp_path), None)["found"]
     assert found[toy(12).digest]["value"] == 144.0
+    assert len(found) == 4
     assert computed(session(tmp_path).store) == [0, 1, 2, 12]
 
 
@@ -118,7 +134,7 @@ def test_a_dry_run_and_a_refusal_leave_nothing_behind(tmp_path, monkeypatch):
     made, said = session(tmp_path), []
     made.say, made.dry_run = said.append, True
     with pytest.raises(PlanShown):
-        execute(made, "toys", lambda found: plan_of(toy(1), toy(2)))
+        perform(Asking(lambda found: plan_of(toy(1), toy(2))), made, None)
     assert said[1:] == ["toys", f"2 runs, about 4 s to go · store {tmp_path / 'store'}"]
     monkeypatch.setattr("fyi_bench.run.executor.estimate_seconds", lambda *given: 3600.0)
     made.dry_run, made.confirm = False, lambda question: False

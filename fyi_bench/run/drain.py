@@ -6,7 +6,7 @@ import contextlib
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,10 +67,14 @@ class Drain:
                     self.worker.say(line)
             began = time.monotonic()
             claim = next((claim for queue in self.queues if (claim := queue.claim()) is not None), None)
-            if claim is not None:
-                self._work(claim)
-            elif not self._stay(time.monotonic() - began):
-                return self.finished
+            if claim is None:
+                if not self._stay(time.monotonic() - began):
+                    return self.finished
+                continue
+            with self._taken(claim) as claims:
+                while claims:
+                    self._ended_with(claims[0], ensure(claims[0].spec, self.worker))
+                    claims.pop(0)
 
     def _stay(self, looked_s: float) -> bool:
         """Whether to wait, when nothing can be taken now; a little while has passed then."""
@@ -91,8 +95,12 @@ class Drain:
         """Whether a run that matters failed elsewhere: the command will say so."""
         return any(kind not in (self.habits.tolerant or ()) for kind, _, _ in queue.failed())
 
-    def _work(self, claim: Claim) -> None:
-        """Compute a run, and with it others that the device computes at the same time."""
+    @contextlib.contextmanager
+    def _taken(self, claim: Claim) -> Iterator[list[Claim]]:
+        """The claim, and others that the device computes at the same time; what is not taken out waits again.
+
+        The first in the list is the one at work: an error is its own.
+        """
         self.idle_since, self.pause = None, _FIRST_PAUSE_S
         key, count = alike(claim.spec, self.worker)
         more = claim.queue.claim_alike(key, count - 1, lambda spec: alike(spec, self.worker)[0]) if count > 1 else []
@@ -104,14 +112,11 @@ class Drain:
                 self._make_ready(claim)
                 if more:
                     together([each.spec for each in left], self.worker)
-                while left:
-                    self._ended_with(left[0], ensure(left[0].spec, self.worker))
-                    left.pop(0)
+                yield left
             except Exception as error:
                 if not self._failed(left.pop(0), error):
                     raise
             finally:
-                # others taken along wait again: only the first could fail here
                 for each in left:
                     with contextlib.suppress(StoreError):  # the database may be the trouble
                         each.queue.put_back(each)

@@ -79,24 +79,6 @@ def default_url(store: Store) -> str:
     return sqlite_url(store.root / QUEUE_FILE)
 
 
-def execute(session: Session, name: str, plan_of: Callable[[Records], Plan]) -> tuple[Plan, Records]:
-    """Announce the plan and compute what is missing of it; returns the plan and the records of its finished runs.
-
-    plan_of(records so far): the plan; asked again while it is `open` and names runs that are not computed. name: word
-    for the queue. Raises PlanShown after a dry run or --enqueue, Declined, DivergenceError for a run that may not fail,
-    and what `session.stop` raises when asked to stop; everything done is kept.
-    """
-    plan = plan_of({})
-    announce(session, plan)
-    found = compute(session, name, plan)
-    while plan.open:
-        plan = plan_of(found)
-        if all(run.digest in found for run in plan.runs):
-            break
-        found = {**found, **compute(session, name, plan)}
-    return plan, found
-
-
 def announce(session: Session, plan: Plan) -> None:
     """Print the plan: protocol first, what is to compute, how long it takes. Stops here on a dry run."""
     s, runs = session.settings, _unique([*plan.runs, *plan.later])
@@ -162,7 +144,10 @@ def compute(session: Session, name: str, plan: Plan) -> Records:
             titles = {run.digest: run_type(run).title(run) for run in missing}
             view = Display(shown, len(missing), lambda: [queue.counts()], titles)
             with view:
-                work_together(crew.work, min(s.workers or 1, len(missing)), view.events, session.stop, view.tick)
+                if min(s.workers or 1, len(missing)) == 1:
+                    crew.work(0, session.stop, view.events)
+                else:
+                    work_together(crew.work, min(s.workers, len(missing)), view.events, session.stop, view.tick)
             if artefacts is not None:
                 for run in missing:
                     artefacts.bring(store, run.kind, run.digest, optional=True)

@@ -42,12 +42,12 @@ Work = Callable[[int, Deadline, Events], int]
 def work_together(
     work: Work, count: int, events: Events, stop: Deadline, tick: Callable[[], None] = lambda: None
 ) -> int:
-    """Do `work` in this process, or in `count` of its own (then it must be picklable); returns what was finished.
+    """Do `work`, which must be picklable, in `count` processes; returns what was finished.
 
     tick() is called several times a second meanwhile. The first error ends the whole: the others stop at their next
     safe point, and it is raised here, as is what `stop.check()` raises when asked to stop.
     """
-    return work(0, stop, events) if count == 1 else _Crew(work, count, events, stop, tick).run()
+    return _Crew(work, count, events, stop, tick).run()
 
 
 class _Crew:

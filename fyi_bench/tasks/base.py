@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 from fyi_bench.errors import BudgetExhausted, Interrupted
 from fyi_bench.files import write_json
 from fyi_bench.registry import Registry
-from fyi_bench.run.executor import execute, records_of
+from fyi_bench.run.executor import announce, compute, records_of
 from fyi_bench.run.plan import Plan, Records
 from fyi_bench.store.commands import save_record
 from fyi_bench.store.record import plain
@@ -117,25 +117,27 @@ class PlanOfParts(Plan):
 def perform(task: Task[O], session: Session, options: O, command: str = "", json_file: Path | None = None) -> Record:
     """Plan, compute, answer, and save the answer: what every command and every word of the Python API does.
 
-    command: the line that asked, kept in the record. json_file: a second place for the record. Raises what `execute`
-    raises; when stopped in the middle, the answer so far is said, where there is one, and the answers of finished parts
-    are saved.
+    command: the line that asked, kept in the record. json_file: a second place for the record. When stopped in the
+    middle, the answer so far is said, where there is one, and the answers of finished parts are saved. Raises PlanShown
+    after a dry run or --enqueue, Declined, DivergenceError for a run that may not fail, and what `session.stop` raises
+    when asked to stop; everything done is kept.
     """
-    plans: list[Plan] = []
-
-    def plan_of(found: Records) -> Plan:
-        plans.append(task.plan(session, options, found))
-        return plans[-1]
-
+    found: Records = {}
+    plan = task.plan(session, options, found)
+    announce(session, plan)
     try:
-        plan, found = execute(session, task.name, plan_of)
+        found = compute(session, task.name, plan)
+        while plan.open:
+            plan = task.plan(session, options, found)
+            if all(run.digest in found for run in plan.runs):
+                break
+            found = {**found, **compute(session, task.name, plan)}
     except (BudgetExhausted, Interrupted):
-        if plans:
-            found = records_of(session.store, plans[-1].runs)
-            _save_parts(plans[-1], found)
-            so_far = task.partial(session, options, plans[-1], found)
-            if so_far is not None:
-                session.say(f"\n{task.words(so_far)}")
+        found = records_of(session.store, plan.runs)
+        _save_parts(plan, found)
+        so_far = task.partial(session, options, plan, found)
+        if so_far is not None:
+            session.say(f"\n{task.words(so_far)}")
         raise
     _save_parts(plan, found)
     record = task.answer(session, options, plan, found)

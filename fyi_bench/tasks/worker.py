@@ -62,8 +62,12 @@ class WorkerTask(Task[Options]):
                 view = Display(rows, waiting, lambda: [queue.counts() for queue in queues], titles)
                 crew = Crew(s.storage, options.study, s.store, s.data_root, s.device, s.devices, s.threads, s.artefacts,
                             options.wait)  # fmt: skip
+                count = min(s.workers or 1, waiting)
                 with view:
-                    done = work_together(crew.work, min(s.workers, waiting), view.events, session.stop, view.tick)
+                    if count == 1:
+                        done = crew.work(0, session.stop, view.events)
+                    else:
+                        done = work_together(crew.work, count, view.events, session.stop, view.tick)
         return {"task": self.name, "done": done, "store": str(s.store)}
 
     def words(self, record: Mapping[str, Any]) -> str:
