@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fyi_bench.config import options_of, parse_overrides
 from fyi_bench.errors import FyiBenchError
+from fyi_bench.present.missing import Missing
 from fyi_bench.present.words import seconds_words
 from fyi_bench.run.estimate import estimate_seconds
 from fyi_bench.run.plan import Plan, Records
+from fyi_bench.session import Session
 from fyi_bench.tasks.base import TASKS, Part, plan_of_parts
-
-if TYPE_CHECKING:
-    from fyi_bench.present.missing import Missing
-    from fyi_bench.session import Session
 
 
 def plan_of_holes(session: Session, title: str, holes: Sequence[Missing], found: Records) -> Plan:
