@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from distill.tensor_file import read_header, save_tensors
+from distill.tensor_file import metadata_of, open_tensors, save_tensors, sha256_of
 from fyi_bench.errors import DataError
 
 SCHEMA, CONTENT = 1, "trajectory"
 
-_BY_NAME = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _REMEDY = "Remove the folder it is in and run the command again: the expert is trained anew."
 
 
@@ -38,7 +35,7 @@ class Trajectory:
 
     def save(self, path: str | Path, facts: dict[str, Any] | None = None) -> Path:
         """Write the trajectory with its checksums and some JSON facts."""
-        sums = [_row_sha256(row) for row in self._weights]
+        sums = [sha256_of(row) for row in self._weights]
         header = {"schema": SCHEMA, "content": CONTENT, "row_sha256": sums, "facts": facts or {}}
         return save_tensors(path, {"weights": self._weights}, header)
 
@@ -48,33 +45,25 @@ class _Stored(Trajectory):
 
     def __init__(self, path: Path):
         self.path = path
-        header, begin, size = read_header(path)
         try:
-            own = json.loads(header["__metadata__"]["fyi_bench"])
+            with open_tensors(path) as file:
+                own, (rows, _) = metadata_of(path, file), file.get_slice("weights").get_shape()
             if own["content"] != CONTENT or own["schema"] > SCHEMA:
                 raise ValueError(f"content {own['content']}, schema {own['schema']}")
-            entry, self._sums = header["weights"], own["row_sha256"]
-            rows, parameters = entry["shape"]
-            self._dtype = _BY_NAME[entry["dtype"]]
-            self._row_bytes, self._begin = parameters * self._dtype.itemsize, begin + entry["data_offsets"][0]
-            if len(self._sums) != rows or self._begin + rows * self._row_bytes > size:
+            self._sums = own["row_sha256"]
+            if len(self._sums) != rows:
                 raise ValueError("it is cut short")
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path} is not an expert trajectory of this version ({error}).\n{_REMEDY}") from error
         self.epochs = rows - 1
 
     def at(self, epoch: int) -> torch.Tensor:
-        with open(self.path, "rb") as handle:
-            handle.seek(self._begin + range(self.epochs + 1)[epoch] * self._row_bytes)
-            data = handle.read(self._row_bytes)
-        if hashlib.sha256(data).hexdigest() != self._sums[epoch]:
+        with open_tensors(self.path) as file:
+            row = file.get_slice("weights")[range(self.epochs + 1)[epoch]]
+        if sha256_of(row) != self._sums[epoch]:
             raise DataError(f"{self.path} is damaged: the weights after epoch {epoch} do not match.\n{_REMEDY}")
-        return _full_precision(torch.frombuffer(bytearray(data), dtype=self._dtype))
+        return _full_precision(row)
 
 
 def _full_precision(weights: torch.Tensor) -> torch.Tensor:
     return weights if weights.dtype == torch.float64 else weights.float()
-
-
-def _row_sha256(row: torch.Tensor) -> str:
-    return hashlib.sha256(row.contiguous().view(torch.uint8).numpy().data).hexdigest()

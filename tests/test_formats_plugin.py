@@ -113,3 +113,22 @@ def test_a_data_set_from_outside_is_found_listed_verified_and_cached(plugged, tm
     assert load_dataset("dots", tmp_path / "root").sums["train"]  # from the cache this time
     (tmp_path / "root" / "dots" / "dots.txt").write_text("9")
     assert load_dataset("dots", tmp_path / "root").train_digest != first.train_digest
+
+
+def test_constants_that_nobody_published_are_measured_and_harm_no_other_guess(plugged, tmp_path):
+    twin = DATASET + 'twin = DatasetEntry("twin", num_classes=10, size=32)\n'
+    plugged.install(
+        "dots", {"fyi_bench.datasets": {"dots": "dots_data:entry", "twin": "dots_data:twin"}}, dots_data=twin
+    )
+    (tmp_path / "root" / "dots").mkdir(parents=True)
+    (tmp_path / "root" / "dots" / "dots.txt").write_text("7")
+    rows = [torch.linspace(-4, 3, 2 * 64).reshape(2, 1, 8, 8), torch.tensor([0, 1])]
+    torch.save({"data": [rows]}, tmp_path / "x.pt")
+    found = load_set(tmp_path / "x.pt", dataset="dots", space="normalized", data_root=tmp_path / "root")
+    assert found.image_set.space == load_dataset("dots", tmp_path / "root").space
+    assert "channel constants: of the train images of dots" in found.guesses
+    generator = torch.Generator().manual_seed(0)
+    rows = [torch.randn(10, 3, 32, 32, generator=generator).cumsum(-1), torch.arange(10)]
+    torch.save({"data": [rows]}, tmp_path / "y.pt")
+    found = load_set(tmp_path / "y.pt", space="normalized")
+    assert any("the constants are cifar10's, but it may be" in w and "twin" in w for w in found.warnings)

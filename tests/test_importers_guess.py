@@ -283,10 +283,12 @@ def test_guesses_and_warnings_go_into_the_file(tmp_path):
 
 @pytest.fixture
 def _formats_as_before():
-    before = dict(FORMATS._entries)
+    before, owners = dict(FORMATS._entries), dict(FORMATS._owners)
     yield
     FORMATS._entries.clear()
     FORMATS._entries.update(before)
+    FORMATS._owners.clear()
+    FORMATS._owners.update(owners)
 
 
 @pytest.mark.usefixtures("_formats_as_before")

@@ -155,14 +155,7 @@ def test_the_cores_are_shared_out_among_the_planned_cells(store, monkeypatch, pr
 
 
 def test_rows_count_a_piece_once_whoever_says_so():
-    class Silent:
-        def show(self, tasks, changed): ...
-
-        def say(self, text): ...
-
-        def close(self, tasks): ...
-
-    shown = Progress(Silent())
+    shown = Progress()
     rows = Rows(shown, "condensing", 2, "cell", {"a": "first"})
     rows.events.progress("a", 1, 10, 0.5)
     assert [task.name for task in shown.tasks] == ["condensing", "first"]

@@ -35,7 +35,8 @@ def list_datasets(root: str | Path | None = None) -> list[DatasetRow]:
     rows = []
     for name, entry in entries.items():
         files = entry.fixed or find_files(entry, roots)
-        state = "can be downloaded" if entry.download else entry.obtain
+        wanted = " or ".join(layout.looks_like for layout in entry.layouts)
+        state = "can be downloaded" if entry.download else entry.obtain or f"{wanted} is looked for"
         if files is not None:
             state = "complete" if files.complete else "partial"
         facts = (entry.num_classes, entry.size, entry.channels, entry.train, entry.test)

@@ -9,6 +9,7 @@ import torch
 
 from distill.recipes import recipe
 from distill.spaces import NormalizedSpace, PixelSpace, Space, WhitenedSpace
+from fyi_bench.data.entry import DatasetEntry, Statistics, find_entry
 from fyi_bench.data.load import load_dataset
 from fyi_bench.data.real import statistics
 from fyi_bench.data.whitening import zca_space
@@ -121,15 +122,26 @@ class Case:
                 f"The images look normalised ({self.looks.text()}), but it is not known with which constants.\n"
                 "State the data set (dataset=cifar10 …), or mean=… and std=…."
             )
-        constants = statistics(entry.name, self.family)
-        borrowed = constants != statistics(entry.name)
-        of = " are those of CIFAR-10, as code of this family has them" if borrowed else ""
-        self.notes.append(f"channel constants of {entry.name}{of}")
-        others = [name for name in self.origin.rivals if statistics(name, self.family) != constants]
+        constants = self._constants(entry)
+        others = [
+            name for name in self.origin.rivals
+            if not find_entry(name).statistics or statistics(name, self.family) != constants
+        ]  # fmt: skip
         if others:
             odd = f"the constants are {entry.name}'s, but it may be {', '.join(others)}: state dataset=…"
             self.warnings.append(odd)
         return NormalizedSpace(*constants)
+
+    def _constants(self, entry: DatasetEntry) -> Statistics:
+        """The published ones of a data set, else those of its train images on this machine."""
+        if not entry.statistics:
+            self.notes.append(f"channel constants: of the train images of {entry.name}")
+            return statistics(load_dataset(entry.name, self.options.data_root, test=False, download=False), self.family)
+        constants = statistics(entry.name, self.family)
+        borrowed = constants != statistics(entry.name)
+        of = " are those of CIFAR-10, as code of this family has them" if borrowed else ""
+        self.notes.append(f"channel constants of {entry.name}{of}")
+        return constants
 
     def _whitened(self) -> Space:
         given, raw, name = self.options.zca, self.raw, self.origin.name

@@ -90,7 +90,7 @@ def announce(session: Session, plan: Plan) -> None:
         return
     threads = threads_of(session, plan)
     missing = [run for run in runs if not session.store.has(run)]
-    each = sorted({threads(run) for run in runs})
+    each = sorted({threads(run) for run in runs}) or [s.threads_for(1)]
     session.say(
         f"protocol {plan.protocol} · {s.device} · {s.workers} worker(s) x"
         f" {'-'.join(map(str, dict.fromkeys((each[0], each[-1]))))} thread(s) · {s.precision}"

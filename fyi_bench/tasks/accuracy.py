@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+from downstream.protocol import Protocol
 from fyi_bench.config import option
 from fyi_bench.errors import UsageError
 from fyi_bench.present.words import arm_title, bytes_words
 from fyi_bench.run.plan import Plan, Records
 from fyi_bench.run.types.accuracy import accuracy_cell
+from fyi_bench.session import Session
 from fyi_bench.store.record import build_record
 from fyi_bench.tasks import words
 from fyi_bench.tasks.base import TASKS, Record, Task
@@ -19,10 +21,6 @@ from fyi_bench.tasks.common import ARCHITECTURES, SET_HELP, digest_of_runs, summ
 from fyi_bench.tasks.distill import accuracy_section
 from fyi_bench.tasks.given import given_set
 from fyi_bench.tasks.robust import Robust
-
-if TYPE_CHECKING:
-    from downstream.protocol import Protocol
-    from fyi_bench.session import Session
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from fyi_bench.config import option
 from fyi_bench.errors import UsageError
 from fyi_bench.files import digest_of
+from fyi_bench.session import Session
 
 if TYPE_CHECKING:
     from distill.recipes import Recipe
-    from fyi_bench.session import Session
     from fyi_bench.store.spec import RunSpec
 
 FLOOR = "random"  # the coreset that every comparison is held against

@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
+from downstream.protocol import Protocol
 from fyi_bench.config import option
 from fyi_bench.present.figures.continual import continual_drawing, continual_figure
 from fyi_bench.present.words import arm_title, count_words, mean_and_std
 from fyi_bench.run.plan import Plan, Records
 from fyi_bench.run.types.continual import continual_cell
 from fyi_bench.run.types.expert import prerequisites
+from fyi_bench.session import Session
 from fyi_bench.store.record import build_record
 from fyi_bench.store.spec import RunSpec
 from fyi_bench.tasks import words
@@ -29,10 +31,6 @@ from fyi_bench.tasks.common import (
     summary,
     titles,
 )
-
-if TYPE_CHECKING:
-    from downstream.protocol import Protocol
-    from fyi_bench.session import Session
 
 SetKey = tuple[Arm, int, int]  # arm, order seed, step
 TestKey = tuple[Arm, int, int, int]  # arm, order seed, step, network

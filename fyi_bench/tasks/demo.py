@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from fyi_bench.run.plan import Plan, Records
+from fyi_bench.session import Session
 from fyi_bench.store.commands import record_path
 from fyi_bench.tasks.base import TASKS, Part, Record, Task, plan_of_parts
 from fyi_bench.tasks.continual import Continual
 from fyi_bench.tasks.distill import Distill
 from fyi_bench.tasks.report import write_report
-
-if TYPE_CHECKING:
-    from fyi_bench.session import Session
 
 
 @dataclass(frozen=True)

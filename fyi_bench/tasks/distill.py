@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from fyi_bench.present.words import arm_title
 from fyi_bench.run.plan import Plan, Records
+from fyi_bench.session import Session
 from fyi_bench.store.record import build_record
 from fyi_bench.tasks import words
 from fyi_bench.tasks.base import TASKS, Record, Task
@@ -22,9 +23,6 @@ from fyi_bench.tasks.common import (
     titles,
 )
 from fyi_bench.tasks.measured import Measured
-
-if TYPE_CHECKING:
-    from fyi_bench.session import Session
 
 
 @dataclass(frozen=True)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from fyi_bench.config import option
 from fyi_bench.errors import UsageError
 from fyi_bench.present.words import bytes_words, seconds_words, short
 from fyi_bench.run.plan import Plan, Records
 from fyi_bench.run.types.expert import TRAJECTORY_FILE, expert_cells
+from fyi_bench.session import Session
 from fyi_bench.store.record import build_record
 from fyi_bench.tasks.base import TASKS, Record, Task
 from fyi_bench.tasks.common import IPC, digest_of_runs
-
-if TYPE_CHECKING:
-    from fyi_bench.session import Session
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from fyi_bench.errors import UsageError
 from fyi_bench.run.worker import SET_FILE
+from fyi_bench.session import Session
 
 if TYPE_CHECKING:
     from distill.image_set import ImageSet
-    from fyi_bench.session import Session
 
 
 @dataclass(frozen=True)

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fyi_bench.config import options_of, parse_overrides
 from fyi_bench.errors import FyiBenchError
+from fyi_bench.present.missing import Missing
+from fyi_bench.present.words import seconds_words
 from fyi_bench.run.estimate import estimate_seconds
 from fyi_bench.run.plan import Plan, Records
+from fyi_bench.session import Session
 from fyi_bench.tasks.base import TASKS, Part, plan_of_parts
-
-if TYPE_CHECKING:
-    from fyi_bench.present.missing import Missing
-    from fyi_bench.session import Session
 
 
 def plan_of_holes(session: Session, title: str, holes: Sequence[Missing], found: Records) -> Plan:
     """One plan of the commands that fill the holes, under a title that names them, and says which are left out."""
-    lines = [title]
-    parts = []
+    lines, parts, estimate = [title], [], estimator(session)
     for hole in holes:
         left_out = hole.reason or ("" if hole.task in TASKS else "run it by itself")
-        lines.append(f"  {hole.command}" + (f"\n    left out: {left_out}" if left_out else ""))
-        if not left_out:
-            parts.append(part_of(session, hole))
+        lines.append(f"  {hole.command}")
+        if left_out:
+            lines.append(f"    left out: {left_out}")
+            continue
+        parts.append(part_of(session, hole))
+        lines[-1] += f"   (about {seconds_words(estimate(hole))})" if session.dry_run else ""
     return plan_of_parts("\n".join(lines), parts, found)
 
 

@@ -10,20 +10,18 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from downstream.protocol import Protocol
+from fyi_bench.run.plan import Records
 from fyi_bench.run.types.accuracy import accuracy_cell
 from fyi_bench.run.types.expert import prerequisites
 from fyi_bench.run.types.trail import raw_name, set_name, trail_cell
 from fyi_bench.run.types.unequalness import unequalness_cell
 from fyi_bench.run.worker import SET_FILE
+from fyi_bench.session import Session
 from fyi_bench.store.spec import RunSpec
 from fyi_bench.tasks.common import NETWORKS_OF_A_SET, Arm, images_of, summary
-
-if TYPE_CHECKING:
-    from downstream.protocol import Protocol
-    from fyi_bench.run.plan import Records
-    from fyi_bench.session import Session
 
 SetKey = tuple[Arm, int]  # arm, set seed
 TestKey = tuple[Arm, str, int, int, int]  # arm, architecture, set seed, iteration, network

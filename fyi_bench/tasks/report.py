@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from fyi_bench.store.store import Store
 from fyi_bench.tasks.base import TASKS, Task
-
-if TYPE_CHECKING:
-    from fyi_bench.store.store import Store
 
 # tasks as they follow each other on the page; then those of others
 _ORDER = ("distill", "accuracy", "cross-arch", "robust", "continual", "nas", "experts")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from downstream.protocol import Protocol
 from fyi_bench.errors import UsageError
 from fyi_bench.present.words import (
     HOLE,
@@ -19,6 +20,7 @@ from fyi_bench.present.words import (
 )
 from fyi_bench.run.plan import Plan, Records
 from fyi_bench.run.types.robust import TEST, VALIDATION, Subject, robust_cell
+from fyi_bench.session import Session
 from fyi_bench.store.record import build_record
 from fyi_bench.store.spec import RunSpec
 from fyi_bench.tasks.base import TASKS, Record, Task
@@ -26,9 +28,7 @@ from fyi_bench.tasks.common import digest_of_runs, summary
 from fyi_bench.tasks.given import GivenSet, given_set
 
 if TYPE_CHECKING:
-    from downstream.protocol import Protocol
     from downstream.robust_scores import Arm, Rules, Scores
-    from fyi_bench.session import Session
 
 Searches = dict["tuple[Arm, float]", RunSpec]
 Tests = dict["tuple[Arm, int]", RunSpec]

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from fyi_bench.config import option
 from fyi_bench.errors import UsageError, unknown_name_message
 from fyi_bench.files import write_text
 from fyi_bench.run.plan import Plan, Records
+from fyi_bench.session import Session
 from fyi_bench.tasks.base import TASKS, Record, Task
 from fyi_bench.tasks.holes import estimator, plan_of_holes
-
-if TYPE_CHECKING:
-    from fyi_bench.session import Session
 
 
 @dataclass(frozen=True)

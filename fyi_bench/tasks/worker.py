@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from fyi_bench.config import option
 from fyi_bench.errors import UsageError
 from fyi_bench.run.plan import Plan, Records
+from fyi_bench.session import Session
 from fyi_bench.tasks.base import TASKS, Record, Task
-
-if TYPE_CHECKING:
-    from fyi_bench.session import Session
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from distill.image_set import ImageSet
 from distill.spaces import PixelSpace
-from distill.tensor_file import load_tensors, read_header
+from distill.tensor_file import METADATA_KEY, load_tensors, open_tensors
 from fyi_bench.errors import DataError
 from fyi_bench.formats.base import FORMATS, Format, Options, Raw
 from fyi_bench.formats.input_files import FOLDER, InputFiles
@@ -37,9 +37,10 @@ class Own(Format):
         name = files.need(_name(files), "a .safetensors file, nor a folder with one")
         path = files.used(files.folder / name)
         check_size(path, path.stat().st_size, options.max_bytes)
-        header, _, _ = read_header(path)
+        with open_tensors(path) as file:
+            ours = METADATA_KEY in (file.metadata() or {})
         try:
-            if "fyi_bench" in header.get("__metadata__", {}):
+            if ours:
                 return Raw(finished=ImageSet.load(path))
             return from_mapping(files, load_tensors(path)[0])
         except (KeyError, TypeError, ValueError, AttributeError) as error:  # changed bytes in its description

@@ -39,7 +39,7 @@ _MARKERS = "osD^vPX"
 _LABEL_SIZE = 8.5
 _CAPTION_SIZE, _CAPTION_LEADING = 7.2, 1.45
 
-RC = {
+RC: dict[Any, Any] = {
     "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 9.0,
     "text.color": INK, "text.parse_math": False,  # names come from files: a dollar sign is a dollar sign
     "axes.edgecolor": SOFT, "axes.labelcolor": INK, "axes.linewidth": 0.7, "axes.unicode_minus": True,

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 from fyi_bench.run.plan import Plan, Records
+from fyi_bench.session import Session
 from fyi_bench.tasks.base import TASKS, Record, Task
 from fyi_bench.tasks.nas.answer import answer_of
 from fyi_bench.tasks.nas.search import FEWEST, Options, measured_ranking, search_of
-
-if TYPE_CHECKING:
-    from fyi_bench.session import Session
 
 __all__ = ["Nas", "Options"]
 

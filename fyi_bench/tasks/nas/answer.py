@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from fyi_bench.run.plan import Records
 from fyi_bench.store.record import build_record
 from fyi_bench.tasks.common import Arm
 from fyi_bench.tasks.nas.search import Search, Side
 
 if TYPE_CHECKING:
-    from fyi_bench.run.plan import Records
     from search_space.space720 import Point
 
 Scores = Sequence[float | None]

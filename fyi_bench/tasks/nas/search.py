@@ -8,12 +8,15 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from downstream.protocol import Protocol
 from fyi_bench.config import option
 from fyi_bench.errors import DataError, UsageError
 from fyi_bench.files import digest_of
 from fyi_bench.present.words import count_words
+from fyi_bench.run.plan import Records
 from fyi_bench.run.types.architecture import Source, real_source, set_cell, set_source, train_cell
 from fyi_bench.run.types.expert import prerequisites
+from fyi_bench.session import Session
 from fyi_bench.store.spec import RunSpec
 from fyi_bench.store.store import Store
 from fyi_bench.tasks.common import (
@@ -32,9 +35,6 @@ from fyi_bench.tasks.given import given_set
 
 if TYPE_CHECKING:
     from downstream.nas import Budget
-    from downstream.protocol import Protocol
-    from fyi_bench.run.plan import Records
-    from fyi_bench.session import Session
     from search_space.ranking import Ranking
     from search_space.space720 import Point
 
