@@ -96,7 +96,7 @@ class Protocol:
         return replace(self, **values, name=self.name + suffix)
 
     def keyed(self) -> dict[str, Any]:
-        """Every field that can change a number; the name and the repetitions are left out of a cell's digest."""
+        """Every field that can change a number; the name and the repetitions are left out of a run's digest."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _REPETITIONS}
         return {key: value for key, value in values.items() if key not in _RARE or value != _RARE[key]}
 

@@ -113,7 +113,7 @@ class Settings:
                 raise UsageError(f"--{name} must be 1 or more, not {value}.")
 
     def resolved(self) -> Settings:
-        """The same with every 'auto', and None but that of the threads, replaced by what it is on this machine.
+        """Settings with every 'auto', and None but that of the threads, replaced by what it is on this machine.
 
         Raises UsageError for a device that is not there.
         """
@@ -135,18 +135,18 @@ class Settings:
             workers=self.workers or (_cores() if device == "cpu" else len(devices)),
         )
 
-    def threads_for(self, cells: int) -> int:
-        """Threads of each worker for a stage of so many cells: on a CPU the cores are shared out among the cells.
+    def threads_for(self, runs: int) -> int:
+        """Threads of each worker for so many runs of a kind: on a CPU the cores are shared out among them.
 
         Networks side by side with a thread each are faster than one after the other with all threads. Another number of
-        threads may change a last bit: so it does not depend on the workers, nor on how many cells are done already, and
+        threads may change a last bit: so it does not depend on the workers, nor on how many runs are done already, and
         under `quick` it is 1 on every machine.
         """
         if self.threads is not None:
             return self.threads
         if self.protocol == "quick" and self.device == "cpu":
             return 1
-        return _cores() if self.device == "cuda" else max(1, _cores() // max(1, cells))
+        return _cores() if self.device == "cuda" else max(1, _cores() // max(1, runs))
 
 
 def parse_overrides(pairs: Iterable[str]) -> dict[str, str]:

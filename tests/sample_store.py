@@ -12,9 +12,9 @@ from distill.spaces import PixelSpace
 from downstream.protocol import protocol as protocol_of
 from fyi_bench import rng
 from fyi_bench.data.real import RealDataset
-from fyi_bench.run.types.accuracy import accuracy_cell
-from fyi_bench.run.types.architecture import real_source, set_source, train_cell
-from fyi_bench.run.types.distill import distill_cell
+from fyi_bench.run.types.accuracy import accuracy_run
+from fyi_bench.run.types.architecture import real_source, set_source, train_run
+from fyi_bench.run.types.distill import distill_run
 from fyi_bench.store.spec import RunSpec
 from fyi_bench.store.store import Store
 from search_space import space720
@@ -45,7 +45,7 @@ def add_set(
 ) -> None:
     """Finish one distil cell with a set in it: coloured noise, with a loss curve where the method has a loss."""
     data = data or tiny_dataset()
-    made = distill_cell(data, method, flip, ipc, seed, recipe(method, data.name, ipc, protocol).with_overrides(changes))
+    made = distill_run(data, method, flip, ipc, seed, recipe(method, data.name, ipc, protocol).with_overrides(changes))
     n = data.num_classes * ipc
     noise = torch.rand(n, *data.train.shape, generator=rng.stream(seed, method, flip, str(changes)))
     facts = {"method": method, "flip": flip, "ipc": ipc, "seed": seed}
@@ -76,13 +76,13 @@ def fill(
     chosen = recipe(method, data.name, ipc, base).with_overrides(changes)
     rules = protocol_of(base, "accuracy", method).with_overrides(dict(o.split("=") for o in overrides))
     for seed, accuracies in values.items():
-        made = distill_cell(data, method, flip, ipc, seed, chosen, precision=precision)
+        made = distill_run(data, method, flip, ipc, seed, chosen, precision=precision)
         with store.run(made) as run:
             if not run.done:
                 run.finish({"set": "set.safetensors"})
         for number, value in enumerate(accuracies):
             reference = {"cell": made.digest}
-            tested = accuracy_cell(
+            tested = accuracy_run(
                 data, reference, 100, rules, SEEDS_A_SET * seed + number, model=arch, precision=precision
             )
             with store.run(tested) as run:
@@ -108,7 +108,7 @@ def search(
     sides = [(real_source(data, images, 0), seed, found) for seed, found in enumerate((real, real[:again]))]
     for (method, flip), accuracies in arms.items():
         chosen = recipe(method, data.name, ipc, "quick")
-        made = distill_cell(data, method, flip, ipc, 0, chosen, precision=precision)
+        made = distill_run(data, method, flip, ipc, 0, chosen, precision=precision)
         with store.run(made) as run:
             if not run.done:
                 run.finish({"set": "set.safetensors"})
@@ -116,7 +116,7 @@ def search(
     for source, seed, accuracies in sides:
         rules = protocol_of("quick", "nas" if source.needs else "nas-reference")
         for point, value in zip(space720.subset(max(1, len(accuracies))), accuracies, strict=False):
-            _finish(store, train_cell(data, source, point, rules, seed, tested, precision), value)
+            _finish(store, train_run(data, source, point, rules, seed, tested, precision), value)
 
 
 def _finish(store: Store, spec: RunSpec, value: float | None) -> None:

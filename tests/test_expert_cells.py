@@ -16,8 +16,8 @@ from distill.recipes import recipe
 from fyi_bench.config import Settings
 from fyi_bench.data.real import RealDataset
 from fyi_bench.errors import BudgetExhausted, DivergenceError, StoreError, UsageError
-from fyi_bench.run.types.distill import distill_cell
-from fyi_bench.run.types.expert import TRAJECTORY_FILE, Expert, expert_cells, prerequisites
+from fyi_bench.run.types.distill import distill_run
+from fyi_bench.run.types.expert import TRAJECTORY_FILE, Expert, expert_runs, prerequisites
 from fyi_bench.run.worker import SET_FILE, Worker, ensure
 from fyi_bench.session import Session
 from fyi_bench.store.spec import RunSpec
@@ -52,11 +52,11 @@ def cell(
     method: str = "mtt", flip: str = "none", ipc: int = 2, seed: int = 0, classes=None, precision="fp32", **changes
 ):
     found = recipe(method, "cifar10", ipc, "quick").with_overrides({**SMALL, **changes})
-    return distill_cell(dataset(), method, flip, ipc, seed, found, classes, precision)
+    return distill_run(dataset(), method, flip, ipc, seed, found, classes, precision)
 
 
 def digests(*args, **kwargs) -> list[str]:
-    return [c.digest for c in expert_cells(cell(*args, **kwargs).inputs)]
+    return [c.digest for c in expert_runs(cell(*args, **kwargs).inputs)]
 
 
 def test_what_the_distillation_does_shares_experts():
@@ -82,15 +82,15 @@ def test_experts_key_the_set_and_methods_without_them_have_none():
     assert cell().inputs["experts"] == digests()
     assert cell().digest != cell(expert_lr=0.02).digest
     plain = recipe("dm", "cifar10", 1, "quick").with_overrides({"model": tiny.MODEL})
-    other = distill_cell(dataset(), "dm", "none", 1, 0, plain)
+    other = distill_run(dataset(), "dm", "none", 1, 0, plain)
     assert "experts" not in other.inputs
-    assert expert_cells(other.inputs) == []
+    assert expert_runs(other.inputs) == []
     needed = prerequisites([cell(), cell(flip="fyi"), other, cell("ftd")])
     assert [c.digest for c in needed] == digests() + digests("ftd")
 
 
 def test_cost_counts_every_pass_and_gsam_twice():
-    plain, flat = (Expert().passes(expert_cells(cell(m).inputs)[0], dataset())[0] for m in ("mtt", "ftd"))
+    plain, flat = (Expert().passes(expert_runs(cell(m).inputs)[0], dataset())[0] for m in ("mtt", "ftd"))
     assert plain.first == 3 * 36
     assert flat.first == 2 * plain.first
 

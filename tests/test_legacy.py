@@ -16,8 +16,8 @@ from downstream.protocol import protocol, protocol_data, protocol_names
 from downstream.training import train
 from fyi_bench.data import load_dataset
 from fyi_bench.errors import UsageError
-from fyi_bench.run.types.distill import distill_cell
-from fyi_bench.run.types.trail import raw_name, set_name, trail_cell
+from fyi_bench.run.types.distill import distill_run
+from fyi_bench.run.types.trail import raw_name, set_name, trail_run
 from fyi_bench.run.worker import Worker, ensure
 from fyi_bench.store.store import Store
 from fyi_bench.tasks.measured import pick
@@ -119,10 +119,10 @@ def test_sets_on_the_way_are_those_of_shorter_runs(tmp_path, method, monkeypatch
     worker = Worker(Store(tmp_path))
 
     def made(iterations: int):
-        return distill_cell(few, method, "fyi", 1, 0, recipes.with_overrides({**given, "iterations": str(iterations)}))
+        return distill_run(few, method, "fyi", 1, 0, recipes.with_overrides({**given, "iterations": str(iterations)}))
 
     raw = method == "ftd"
-    trail = trail_cell(made(3), [0, 2, 3], raw)
+    trail = trail_run(made(3), [0, 2, 3], raw)
     record = ensure(trail, worker)
     for iteration in (2, 3):
         alone = ensure(made(iteration), worker)

@@ -17,7 +17,7 @@ from fyi_bench.data.real import RealDataset
 from fyi_bench.errors import BudgetExhausted, DataError, DivergenceError, PlanShown, UnknownNameError, UsageError
 from fyi_bench.files import digest_of
 from fyi_bench.run.executor import default_url
-from fyi_bench.run.types.architecture import real_source, set_cell, set_source, train_cell
+from fyi_bench.run.types.architecture import real_source, set_run, set_source, train_run
 from fyi_bench.run.worker import Worker, ensure
 from fyi_bench.session import Session
 from fyi_bench.stats import rank_report
@@ -112,7 +112,7 @@ def worker(tmp_path, data) -> Worker:
 def test_a_cell_gives_what_the_trainer_gives(tmp_path, data):
     short = replace(protocol("quick", "nas"), epochs=2, min_steps=0, batch=5)
     source, point = real_source(data, 9, seed=4), CHEAP[1]
-    record = ensure(train_cell(data, source, point, short, 3, 12), worker(tmp_path, data))
+    record = ensure(train_run(data, source, point, short, 3, 12), worker(tmp_path, data))
     drawn, tested = search.balanced(data.train, 9, 4, "nas reference"), search.balanced(data.test, 12, 0, "nas test")
     network = new_network(f"convnet-{point.name}", drawn, 3)
     twin = train(network, drawn, short.for_network(f"convnet-{point.name}"), 3, space=data.space)
@@ -124,7 +124,7 @@ def test_a_cell_gives_what_the_trainer_gives(tmp_path, data):
 def test_what_can_change_the_number_changes_the_cell(data):
     short, point = protocol("quick", "nas"), CHEAP[0]
     cells = [
-        train_cell(data, real_source(data, images, seed), chosen, used, net, tested, precision)
+        train_run(data, real_source(data, images, seed), chosen, used, net, tested, precision)
         for images, seed, chosen, used, net, tested, precision in (
             (9, 0, point, short, 0, None, "fp32"),
             (10, 0, point, short, 0, None, "fp32"),
@@ -137,7 +137,7 @@ def test_what_can_change_the_number_changes_the_cell(data):
         )
     ]
     assert len({cell.digest for cell in cells}) == len(cells)
-    same = train_cell(data, real_source(data, 9, 0), point, replace(short, name="other", nets=9), 0, 36)
+    same = train_run(data, real_source(data, 9, 0), point, replace(short, name="other", nets=9), 0, 36)
     assert same.digest == cells[0].digest
 
 
@@ -147,15 +147,15 @@ def test_a_set_from_a_file_is_kept_in_the_store(tmp_path, data):
     from distill.image_set import ImageSet
 
     image_set = ImageSet.load(path)
-    cell, here = set_cell(image_set, path), worker(tmp_path, data)
+    cell, here = set_run(image_set, path), worker(tmp_path, data)
     assert ensure(cell, here)["set_digest"] == image_set.digest
     path.unlink()
-    trained = train_cell(data, set_source(cell, 6), CHEAP[0], protocol("quick", "nas"), 0, 12)
+    trained = train_run(data, set_source(cell, 6), CHEAP[0], protocol("quick", "nas"), 0, 12)
     assert 0 <= ensure(trained, here)["value"] <= 1
 
 
 def test_other_real_images_than_planned_are_refused(tmp_path, data):
-    cell = train_cell(data, real_source(data, 9, 0), CHEAP[0], protocol("quick", "nas"), 0, 12)
+    cell = train_run(data, real_source(data, 9, 0), CHEAP[0], protocol("quick", "nas"), 0, 12)
     other = RealDataset("tiny", data.train.select(torch.arange(20)), data.test, (0.5,) * 3, (0.25,) * 3)
     with pytest.raises(DataError, match="are not those the sweep was planned with"):
         ensure(cell, worker(tmp_path, other))

@@ -20,8 +20,8 @@ from fyi_bench.data import load_dataset
 from fyi_bench.errors import DataError, UnknownNameError
 from fyi_bench.registry import PluginError, Registry, pick
 from fyi_bench.run.numerics import check_numerics, numerics, using
-from fyi_bench.run.types.accuracy import accuracy_cell
-from fyi_bench.run.types.distill import distill_cell
+from fyi_bench.run.types.accuracy import accuracy_run
+from fyi_bench.run.types.distill import distill_run
 from search_space import ARCHITECTURES
 
 GROUP = "fyi_bench.things"
@@ -174,7 +174,7 @@ def test_code_that_lies_in_no_file_has_to_state_its_numerics(monkeypatch):
 def test_a_rewritten_architecture_of_a_plugin_is_trained_anew(plugged):
     plugged.install("nets", {"fyi_bench.architectures": {"mynet": "mynet:Net"}}, mynet=BASIC)
     data, rules = load_dataset("shapes10"), protocol("quick", "accuracy")
-    cell = lambda model: accuracy_cell(data, {"cell": "0"}, 10, rules, 0, model)  # noqa: E731
+    cell = lambda model: accuracy_run(data, {"cell": "0"}, 10, rules, 0, model)  # noqa: E731
     built_in, first = cell("convnet3"), cell("mynet")
     assert isinstance(search_space.build("mynet", 3, 8, 4, rng.stream(0, "n"))(torch.zeros(1, 3, 8, 8)), torch.Tensor)
     assert first.inputs["numerics"] == {
@@ -194,7 +194,7 @@ def test_a_run_names_every_plugin_its_settings_use(plugged):
     plugged.install("more", {f"fyi_bench.{group}": p for group, p in points.items()}, more=flip + blur, my=BASIC)
     changes = {"model": "mynet", "augment": "color_blur"}
     made = recipe("dm", "shapes10", 1, "quick").with_overrides(changes)
-    cell = distill_cell(load_dataset("shapes10"), "dm", "upside", 1, 0, made)
+    cell = distill_run(load_dataset("shapes10"), "dm", "upside", 1, 0, made)
     extra = {"architecture mynet", "augmentation blur", "flip upside"}
     assert set(cell.inputs["numerics"]) == {"method", "engine", "augment", "flip", "network", *extra}
     check_numerics(cell.inputs["numerics"])

@@ -331,9 +331,9 @@ def test_what_is_there_is_no_hole(store):
 
 def test_a_diverged_or_unfinished_set_is_a_hole(store):
     from distill.recipes import recipe
-    from fyi_bench.run.types.distill import distill_cell
+    from fyi_bench.run.types.distill import distill_run
 
-    made = distill_cell(tiny_dataset(), "dm", "none", 10, 0, recipe("dm", "cifar10", 10, "paper"))
+    made = distill_run(tiny_dataset(), "dm", "none", 10, 0, recipe("dm", "cifar10", 10, "paper"))
     with store.run(made) as run:
         run.mark_diverged({"message": "no longer finite", "step": 3})
     assert entry(table("1", store), "dm", "none").verdict == "not run"

@@ -27,7 +27,7 @@ _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 class Checkpoints:
     """The files `ckpt-<step>.safetensors` of a folder.
 
-    key: digest of the cell; a checkpoint of another cell is refused. say(text): told when a damaged one is passed over.
+    key: digest of the run; a checkpoint of another run is refused. say(text): told when a damaged one is passed over.
     """
 
     def __init__(self, folder: Path, key: str, say: Callable[[str], None] = lambda text: None):

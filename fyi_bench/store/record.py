@@ -69,7 +69,7 @@ _ARM_KEYS_OF: dict[str, dict[str, tuple[str, ...]]] = {
 }
 _TOP_KEYS_OF = {"robust": ("rules", "units"), "continual": ("steps", "class_orders"), "nas": ("ceiling", "reference")}
 
-# cost and circumstances: they differ between two runs of the same cell and are no result
+# cost and circumstances: they differ between two computations of one run and are no result
 CIRCUMSTANCES = frozenset((
     "artefacts", "device", "environment", "notes", "peak_cuda_memory_mib", "peak_memory_mib", "schema",
     "source_digest", "threads", "versions", "wall_s",

@@ -1,1 +1,1 @@
-"""What the commands do: plan cells, have them computed, put their records together."""
+"""What the commands do: plan runs, have them computed, put their records together."""

@@ -12,7 +12,7 @@ from fyi_bench.config import option
 from fyi_bench.errors import UsageError
 from fyi_bench.present.words import arm_title, bytes_words
 from fyi_bench.run.plan import Plan, Records
-from fyi_bench.run.types.accuracy import accuracy_cell
+from fyi_bench.run.types.accuracy import accuracy_run
 from fyi_bench.session import Session
 from fyi_bench.store.record import build_record
 from fyi_bench.tasks import words
@@ -53,7 +53,7 @@ class Accuracy(Task[Options]):
         protocol = session.protocol("accuracy", given.method)
         names = list(options.architectures) or [protocol.eval_model]
         runs = {
-            (name, net): accuracy_cell(
+            (name, net): accuracy_run(
                 session.data, given.reference, len(given.image_set), protocol, session.settings.seed + net, name,
                 session.settings.precision,
             )

@@ -85,11 +85,11 @@ def recipes_of(session: Session, arms: Sequence[Arm], ipc: int) -> dict[Arm, Rec
 
 def set_runs(session: Session, arms: Sequence[Arm], ipc: int, seeds: Sequence[int]) -> dict[tuple[Arm, int], RunSpec]:
     """The run of every set of whole data: (arm, seed) -> it."""
-    from fyi_bench.run.types.distill import distill_cell
+    from fyi_bench.run.types.distill import distill_run
 
     recipes, precision = recipes_of(session, arms, ipc), session.settings.precision
     return {
-        (arm, seed): distill_cell(session.data, arm.method, arm.flip, ipc, seed, recipes[arm], precision=precision)
+        (arm, seed): distill_run(session.data, arm.method, arm.flip, ipc, seed, recipes[arm], precision=precision)
         for arm in arms
         for seed in seeds
     }

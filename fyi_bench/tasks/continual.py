@@ -12,7 +12,7 @@ from fyi_bench.config import option
 from fyi_bench.present.figures.continual import continual_drawing, continual_figure
 from fyi_bench.present.words import arm_title, count_words, mean_and_std
 from fyi_bench.run.plan import Plan, Records
-from fyi_bench.run.types.continual import continual_cell
+from fyi_bench.run.types.continual import continual_run
 from fyi_bench.run.types.expert import prerequisites
 from fyi_bench.session import Session
 from fyi_bench.store.record import build_record
@@ -73,7 +73,7 @@ class Continual(Task[Options]):
 
     def plan(self, session: Session, options: Options, found: Records) -> Plan:
         from downstream.continual import class_order, step_classes
-        from fyi_bench.run.types.distill import distill_cell
+        from fyi_bench.run.types.distill import distill_run
 
         arms, steps, precision = options.arms, options.steps, session.settings.precision
         recipes = recipes_of(session, arms, options.ipc)
@@ -82,7 +82,7 @@ class Continual(Task[Options]):
         orders = {seed: class_order(seed, session.data.num_classes) for seed in seeds}
         classes = {seed: step_classes(order, steps) for seed, order in orders.items()}
         sets = {
-            (arm, seed, step): distill_cell(
+            (arm, seed, step): distill_run(
                 session.data, arm.method, arm.flip, options.ipc, seed, recipes[arm], classes[seed][step], precision
             )
             for step in range(steps)
@@ -90,7 +90,7 @@ class Continual(Task[Options]):
             for arm in arms
         }
         tests = {
-            (arm, seed, step, net): continual_cell(
+            (arm, seed, step, net): continual_run(
                 session.data, [sets[arm, seed, earlier] for earlier in range(step + 1)], seed, steps, step,
                 NETWORKS_OF_A_SET * seed + net, protocol, precision,
             )

@@ -10,7 +10,7 @@ from fyi_bench.config import option
 from fyi_bench.errors import UsageError
 from fyi_bench.present.words import bytes_words, seconds_words, short
 from fyi_bench.run.plan import Plan, Records
-from fyi_bench.run.types.expert import TRAJECTORY_FILE, expert_cells
+from fyi_bench.run.types.expert import TRAJECTORY_FILE, expert_runs
 from fyi_bench.session import Session
 from fyi_bench.store.record import build_record
 from fyi_bench.tasks.base import TASKS, Record, Task
@@ -39,14 +39,14 @@ class Experts(Task[Options]):
     )
 
     def plan(self, session: Session, options: Options, found: Records) -> Plan:
-        from fyi_bench.run.types.distill import distill_cell
+        from fyi_bench.run.types.distill import distill_run
 
         recipe = session.recipe(options.method, options.ipc)
         session.check_overrides([recipe])
-        whole = distill_cell(
+        whole = distill_run(
             session.data, options.method, "none", options.ipc, 0, recipe, precision=session.settings.precision
         )
-        runs = expert_cells(whole.inputs, options.count)
+        runs = expert_runs(whole.inputs, options.count)
         if not runs:
             raise UsageError(f"The method {options.method} matches no expert trajectories.\nName mtt or ftd.")
         space, epochs = whole.inputs["space"]["kind"], runs[0].inputs["expert"]["epochs"]

@@ -14,10 +14,10 @@ from typing import Any
 
 from downstream.protocol import Protocol
 from fyi_bench.run.plan import Records
-from fyi_bench.run.types.accuracy import accuracy_cell
+from fyi_bench.run.types.accuracy import accuracy_run
 from fyi_bench.run.types.expert import prerequisites
-from fyi_bench.run.types.trail import raw_name, set_name, trail_cell
-from fyi_bench.run.types.unequalness import unequalness_cell
+from fyi_bench.run.types.trail import raw_name, set_name, trail_run
+from fyi_bench.run.types.unequalness import unequalness_run
 from fyi_bench.run.worker import SET_FILE
 from fyi_bench.session import Session
 from fyi_bench.store.spec import RunSpec
@@ -73,13 +73,13 @@ class Measured:
         """The run that makes each set."""
         if not self.on_the_way:
             return dict(self.made)
-        return {key: trail_cell(run, self._checkpoints(key), self._warm(key)) for key, run in self.made.items()}
+        return {key: trail_run(run, self._checkpoints(key), self._warm(key)) for key, run in self.made.items()}
 
     @cached_property
     def tests(self) -> dict[TestKey, RunSpec]:
         """The run of every network of every architecture on every set."""
         return {
-            (arm, name, seed, at, net): accuracy_cell(
+            (arm, name, seed, at, net): accuracy_run(
                 self.session.data, self._reference((arm, seed), at), images_of(made), self.protocol,
                 NETWORKS_OF_A_SET * seed + net, model=name, precision=self.session.settings.precision,
                 warm=self._reference((arm, seed), at, raw=True) if self._warm((arm, seed)) else None,
@@ -106,7 +106,7 @@ class Measured:
         """Symmetry of the sets that count on the first architecture."""
         seed = self.session.settings.seed
         return {
-            key: unequalness_cell(self._reference(key, self._chosen(key, picks)), images_of(made), seed)
+            key: unequalness_run(self._reference(key, self._chosen(key, picks)), images_of(made), seed)
             for key, made in self.made.items()
         }
 

@@ -19,7 +19,7 @@ from fyi_bench.present.words import (
     text_table,
 )
 from fyi_bench.run.plan import Plan, Records
-from fyi_bench.run.types.robust import TEST, VALIDATION, Subject, robust_cell
+from fyi_bench.run.types.robust import TEST, VALIDATION, Subject, robust_run
 from fyi_bench.session import Session
 from fyi_bench.store.record import build_record
 from fyi_bench.store.spec import RunSpec
@@ -218,7 +218,7 @@ class _Question:
         from downstream.robust_scores import settings_of
 
         s, base = self.session, self.real_protocol if arm.subject == "real" else self.protocol
-        return robust_cell(
+        return robust_run(
             s.data, self.subject, arm, settings_of(arm, base, lr), self.rules, seed, tested, s.settings.precision,
             teacher,
         )  # fmt: skip

@@ -46,7 +46,7 @@ def _run(record: Mapping[str, Any]) -> dict[str, Any]:
         "seeds": _listed(record["seeds"]),
         "class orders": "; ".join(_listed(order) for order in orders[:3]) + (" …" if len(orders) > 3 else ""),
         "networks a class order": record.get("networks"),
-        "digest of the cells": record["digest"],
+        "digest of the runs": record["digest"],
         "source digest": record.get("source_digest"),
         "store": record.get("store"),
     }

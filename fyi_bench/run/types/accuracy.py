@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 TRAINING = ("accuracy", "trainer", "augment", "cutmix", "decode", "network")
 
 
-def accuracy_cell(
+def accuracy_run(
     data: RealDataset,
     image_set: dict[str, str],
     images: int,
@@ -31,7 +31,7 @@ def accuracy_cell(
     precision: str = "fp32",
     warm: dict[str, str] | None = None,
 ) -> RunSpec:
-    """The cell of one network's accuracy; `image_set` refers to a set as `Worker.image_set` understands it.
+    """The run of one network's accuracy; `image_set` refers to a set as `Worker.image_set` understands it.
 
     images: how many images the set has, for the estimate of time only. warm: a set to train on first.
     """
@@ -56,22 +56,22 @@ def accuracy_cell(
     return RunSpec("accuracy", inputs, notes)
 
 
-def protocol_of(cell: RunSpec) -> Protocol:
-    """The protocol a cell was planned with."""
+def protocol_of(spec: RunSpec) -> Protocol:
+    """The protocol a run was planned with."""
     from downstream.protocol import Protocol
 
-    keyed = dict(cell.inputs["protocol"])
+    keyed = dict(spec.inputs["protocol"])
     keyed["milestones"] = tuple(keyed["milestones"])
-    notes = cell.notes
+    notes = spec.notes
     return Protocol(
-        name=notes["protocol"], version=notes["protocol_version"], task=cell.kind, nets=1, sets=1, orders=1, **keyed
+        name=notes["protocol"], version=notes["protocol_version"], task=spec.kind, nets=1, sets=1, orders=1, **keyed
     )
 
 
-def training_passes(cell: RunSpec, data: RealDataset, tested: int) -> Passes:
-    """Passes of training one network by the cell's protocol and testing it on `tested` images."""
-    protocol = protocol_of(cell)
-    trained = cell.notes["images"] * protocol.epochs_for(cell.notes["images"]) * (2 if "warm" in cell.inputs else 1)
+def training_passes(spec: RunSpec, data: RealDataset, tested: int) -> Passes:
+    """Passes of training one network by the run's protocol and testing it on `tested` images."""
+    protocol = protocol_of(spec)
+    trained = spec.notes["images"] * protocol.epochs_for(spec.notes["images"]) * (2 if "warm" in spec.inputs else 1)
     forward = tested * protocol.tests
     return Passes(protocol.eval_model, data.train.shape, data.num_classes, forward=forward, first=trained)
 

@@ -31,7 +31,7 @@ TEST_DRAW = 0  # seed of the draw of test images: one for all, as nothing is cho
 
 
 @dataclass(frozen=True)
-class Source:
+class Material:
     """What networks are trained on. reference: goes into the spec; images: how many; needs: the run that holds it."""
 
     reference: Mapping[str, Any]
@@ -39,26 +39,26 @@ class Source:
     needs: tuple[str, str] | None = None
 
 
-def set_source(spec: RunSpec, images: int) -> Source:
+def set_source(spec: RunSpec, images: int) -> Material:
     """The set that a `distill` or `set` spec makes."""
-    return Source({"kind": spec.kind, "cell": spec.digest}, images, (spec.kind, spec.digest))
+    return Material({"kind": spec.kind, "cell": spec.digest}, images, (spec.kind, spec.digest))
 
 
-def real_source(data: RealDataset, images: int | None, seed: int) -> Source:
+def real_source(data: RealDataset, images: int | None, seed: int) -> Material:
     """Real train images: all, or so many of them drawn by the seed, class-balanced."""
     count = len(data.train) if images is None else min(images, len(data.train))
     drawn = {"seed": seed} if count < len(data.train) else {}
-    return Source({"kind": "real", "data": data.train_digest, "images": count, **drawn}, count)
+    return Material({"kind": "real", "data": data.train_digest, "images": count, **drawn}, count)
 
 
-def set_cell(image_set: ImageSet, path: Path) -> RunSpec:
+def set_run(image_set: ImageSet, path: Path) -> RunSpec:
     """The spec that keeps a file's set in the store."""
     return RunSpec("set", {"set": image_set.digest}, {"file": str(path.resolve())})
 
 
-def train_cell(
+def train_run(
     data: RealDataset,
-    source: Source,
+    source: Material,
     point: Point,
     protocol: Protocol,
     seed: int,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fyi_bench.data import RealDataset
 
 
-def continual_cell(
+def continual_run(
     data: RealDataset,
     sets: Sequence[RunSpec],
     order_seed: int,
@@ -28,7 +28,7 @@ def continual_cell(
     protocol: Protocol,
     precision: str = "fp32",
 ) -> RunSpec:
-    """The spec of one network after `step` (0-based); `sets` are the distill cells of steps 0 .. step."""
+    """The run of one network after `step` (0-based); `sets` are the distill runs of steps 0 .. step."""
     inputs = {
         "dataset": data.name,
         "train_data": data.train_digest,

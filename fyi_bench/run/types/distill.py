@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from fyi_bench.data import RealDataset
 
 
-def distill_cell(
+def distill_run(
     data: RealDataset,
     method: str,
     flip: str,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 TRAJECTORY_FILE = "trajectory.safetensors"
 
 
-def expert_cells(inputs: Mapping[str, Any], count: int | None = None) -> list[RunSpec]:
+def expert_runs(inputs: Mapping[str, Any], count: int | None = None) -> list[RunSpec]:
     """The experts that a distill spec with these inputs is matched to; none for methods without experts.
 
     They do not depend on method, flip, images a class or seed of the distillation: number k of the same data,
@@ -36,15 +36,15 @@ def expert_cells(inputs: Mapping[str, Any], count: int | None = None) -> list[Ru
     return [RunSpec("expert", {**shared, "seed": k}) for k in range(count or inputs["config"]["experts"])]
 
 
-def prerequisites(cells: Iterable[RunSpec]) -> list[RunSpec]:
-    """Every expert that some of the cells need, each once: to be computed before them, by all workers."""
-    needed = {e.digest: e for spec in cells if spec.kind == "distill" for e in expert_cells(spec.inputs)}
+def prerequisites(runs: Iterable[RunSpec]) -> list[RunSpec]:
+    """Every expert that some of the runs need, each once: to be computed before them, by all workers."""
+    needed = {e.digest: e for spec in runs if spec.kind == "distill" for e in expert_runs(spec.inputs)}
     return list(needed.values())
 
 
 def expert_digests(inputs: Mapping[str, Any]) -> dict[str, list[str]]:
     """What a distill spec adds to its inputs: {'experts': digests}, or nothing."""
-    digests = [spec.digest for spec in expert_cells(inputs)]
+    digests = [spec.digest for spec in expert_runs(inputs)]
     return {"experts": digests} if digests else {}
 
 
@@ -52,15 +52,15 @@ def trajectories(inputs: Mapping[str, Any], worker: Worker) -> Sequence[Trajecto
     """The experts of a distill run, opened; those that are missing are trained here first."""
     from distill.expert_file import Trajectory
 
-    cells = expert_cells(inputs)
-    if [spec.digest for spec in cells] != inputs.get("experts", []):
+    runs = expert_runs(inputs)
+    if [spec.digest for spec in runs] != inputs.get("experts", []):
         raise StoreError(
             "The experts of this run are not those this version trains.\n"
             "Run the command again with the version that planned it, or let this one plan it anew."
         )
-    for spec in cells:
+    for spec in runs:
         ensure(spec, worker)
-    return [Trajectory.open(worker.store.artefact("expert", spec.digest, TRAJECTORY_FILE)) for spec in cells]
+    return [Trajectory.open(worker.store.artefact("expert", spec.digest, TRAJECTORY_FILE)) for spec in runs]
 
 
 def _expert_config(inputs: Mapping[str, Any]) -> ExpertConfig | None:
@@ -107,7 +107,7 @@ class Expert(RunType):
         run.finish({"trajectory": TRAJECTORY_FILE, "losses": expert.losses})
 
     def passes(self, spec: RunSpec, data: RealDataset) -> list[Passes]:
-        """Training passes over the real images of the cell's classes, twice as many with GSAM."""
+        """Training passes over the real images of the run's classes, twice as many with GSAM."""
         inputs = spec.inputs
         expert, classes = inputs["expert"], inputs["classes"]
         images = int(data.train.counts[list(classes)].sum())

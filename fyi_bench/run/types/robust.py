@@ -40,7 +40,7 @@ class Subject:
     own_space: bool
 
 
-def robust_cell(
+def robust_run(
     data: RealDataset,
     subject: Subject,
     arm: Arm,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from distill.image_set import ImageSet
 
 
-def trail_cell(made: RunSpec, at: Sequence[int], raw: bool = False) -> RunSpec:
+def trail_run(made: RunSpec, at: Sequence[int], raw: bool = False) -> RunSpec:
     """The spec of the sets of a `distill` spec after the iterations `at`.
 
     raw: also the images themselves, where the method's result is something else (FTD's running average).

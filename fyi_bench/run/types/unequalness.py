@@ -20,7 +20,7 @@ DISTANCE = "dm"
 MODEL = "convnet"
 
 
-def unequalness_cell(image_set: dict[str, str], images: int, seed: int) -> RunSpec:
+def unequalness_run(image_set: dict[str, str], images: int, seed: int) -> RunSpec:
     """The spec of one set's score; `image_set` refers to a set as `Worker.image_set` understands it."""
     inputs = {
         "set": {k: v for k, v in image_set.items() if k != "file"},

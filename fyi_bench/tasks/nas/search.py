@@ -14,7 +14,7 @@ from fyi_bench.errors import DataError, UsageError
 from fyi_bench.files import digest_of
 from fyi_bench.present.words import count_words
 from fyi_bench.run.plan import Records
-from fyi_bench.run.types.architecture import Source, real_source, set_cell, set_source, train_cell
+from fyi_bench.run.types.architecture import Material, real_source, set_run, set_source, train_run
 from fyi_bench.run.types.expert import prerequisites
 from fyi_bench.session import Session
 from fyi_bench.store.spec import RunSpec
@@ -194,10 +194,10 @@ def search_of(session: Session, options: Options) -> Search:
     points = cheap_first(points, *data.train.shape[:2], data.num_classes)
     reference_protocol = _reference_protocol(session, options)
 
-    def side(name: str, points: Sequence[Point], used: Protocol, runs: Sequence[tuple[Source, int]]) -> Side:
+    def side(name: str, points: Sequence[Point], used: Protocol, runs: Sequence[tuple[Material, int]]) -> Side:
         cells = {
             point: [
-                train_cell(data, source, point, used, seed, limits.test_images, session.settings.precision)
+                train_run(data, source, point, used, seed, limits.test_images, session.settings.precision)
                 for source, seed in runs
             ]
             for point in points
@@ -231,7 +231,7 @@ class _Sets:
 
     seeds: Sequence[int]
     runs: list[RunSpec] = field(default_factory=list)
-    sources: dict[Arm, list[tuple[int, Source]]] = field(default_factory=dict)
+    sources: dict[Arm, list[tuple[int, Material]]] = field(default_factory=dict)
     ipcs: dict[Arm, int | None] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
@@ -251,7 +251,7 @@ def _condensed(session: Session, options: Options) -> _Sets:
 
 def _files(session: Session, options: Options) -> _Sets:
     """The sets of files, and random real images, in the number of the first, beside them."""
-    from fyi_bench.run.types.distill import distill_cell
+    from fyi_bench.run.types.distill import distill_run
 
     seed, floor = session.settings.seed, Arm(FLOOR, "none")
     made = _Sets([seed])
@@ -260,12 +260,12 @@ def _files(session: Session, options: Options) -> _Sets:
         arm = Arm(str(given.image_set.provenance.get("method", path.stem)), given.flip)
         if arm in made.sources:
             arm = Arm(f"{arm.method} ({path.stem})", arm.flip)
-        made.add(arm, seed, set_cell(given.image_set, given.path), len(given.image_set), given.image_set.ipc)
+        made.add(arm, seed, set_run(given.image_set, given.path), len(given.image_set), given.image_set.ipc)
         made.warnings += given.warnings
     first = next(iter(made.ipcs.values()))
     if not options.only and first and floor not in made.sources:
         recipe = session.recipe(FLOOR, first, overridden=False)
-        run = distill_cell(
+        run = distill_run(
             session.data, FLOOR, "none", first, seed, recipe, precision=session.settings.precision
         )  # fmt: skip
         made.add(floor, seed, run, images_of(run), first)
