@@ -24,7 +24,7 @@ from fyi_bench.stats import rank_report
 from fyi_bench.stats.rankings import misjudged, ranks
 from fyi_bench.store.store import Store
 from fyi_bench.tasks.base import perform
-from fyi_bench.tasks.nas import Nas, Options
+from fyi_bench.tasks.nas import Nas, NasOptions
 from fyi_bench.tasks.nas.words import misjudged_rows
 from search_space import space720
 from search_space.ranking import load
@@ -55,11 +55,11 @@ def session(tmp_path, overrides=SHORT_DM) -> Session:
     return Session(Settings(dataset="tiny", store=tmp_path / "store", **settings))
 
 
-def nas(session: Session, options: Options) -> dict:
+def nas(session: Session, options: NasOptions) -> dict:
     return perform(Nas(), session, options)
 
 
-QUESTION = Options(method="dm", flip="fyi", ipc=1, space=6, reference_epochs=3)
+QUESTION = NasOptions(method="dm", flip="fyi", ipc=1, space=6, reference_epochs=3)
 RANDOM = replace(QUESTION, method="random", flip="none")
 
 

@@ -24,7 +24,7 @@ from fyi_bench.tasks.robust import Robust
 
 
 @dataclass(frozen=True)
-class Options:
+class AccuracyOptions:
     """Which set, on which architectures; none: the protocol's own."""
 
     path: Path = option(MISSING, SET_HELP, argument="SET")
@@ -33,12 +33,12 @@ class Options:
 
 
 @TASKS.register("accuracy")
-class Accuracy(Task[Options]):
+class Accuracy(Task[AccuracyOptions]):
     """Train networks of each architecture on the set, and test each once; `--robust` asks the task of that name."""
 
     command = "evaluate"
     summary = "Accuracy of networks trained on a condensed set."
-    Options = Options
+    Options = AccuracyOptions
     heading = "Accuracy of a set"
     examples: ClassVar[Sequence[str]] = (
         "fyi-bench evaluate res_DM_CIFAR10_ConvNet_10ipc.pt",
@@ -46,7 +46,7 @@ class Accuracy(Task[Options]):
         "fyi-bench evaluate set.safetensors --robust",
     )
 
-    def plan(self, session: Session, options: Options, found: Records) -> Plan:
+    def plan(self, session: Session, options: AccuracyOptions, found: Records) -> Plan:
         if options.robust:
             return Robust().plan(session, options, found)
         given = given_set(session, options.path)
@@ -64,7 +64,7 @@ class Accuracy(Task[Options]):
         title = "\n".join([*said, f"evaluate {given.path.name} · {session.data.name}"])
         return Plan(title, protocol.name, tuple(runs.values()), details=(given, protocol, runs))
 
-    def answer(self, session: Session, options: Options, plan: Plan, found: Records) -> Record:
+    def answer(self, session: Session, options: AccuracyOptions, plan: Plan, found: Records) -> Record:
         if options.robust:
             return Robust().answer(session, options, plan, found)
         given, protocol, runs = plan.details

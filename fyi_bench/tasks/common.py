@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from distill.recipes import Recipe
     from fyi_bench.store.spec import RunSpec
 
+DEFAULT_METHOD = "dm"
 FLOOR = "random"  # the coreset that every comparison is held against
 NETWORKS_OF_A_SET = 1000  # network k of set s is drawn with seed 1000·s + k
 # options of several tasks, each with its own default
@@ -29,7 +30,7 @@ SET_HELP = "A condensed set: our file, or any public format."
 class Comparison:
     """Options of a task that compares a method's sets with the flip, without it, and with random real images."""
 
-    method: str = METHOD("dm")
+    method: str | None = METHOD(DEFAULT_METHOD)
     fyi: bool = option(False, "Short for --flip fyi.")
     flip: str | None = option(None, "none, fyi, random, vertical, rotate or scale.")
     ipc: int = IPC(10)
@@ -43,9 +44,10 @@ class Comparison:
     def arms(self) -> list[Arm]:
         """The method without the flip, with it, and random real images as the floor; `only` keeps the one asked for."""
         flip = "fyi" if self.fyi else self.flip or "none"
+        method = self.method or DEFAULT_METHOD
         if self.only:
-            return [Arm(self.method, flip)]
-        arms = [Arm(self.method, "none"), Arm(self.method, flip), Arm(FLOOR, "none")]
+            return [Arm(method, flip)]
+        arms = [Arm(method, "none"), Arm(method, flip), Arm(FLOOR, "none")]
         return list(dict.fromkeys(arms))
 
 

@@ -37,7 +37,7 @@ TestKey = tuple[Arm, int, int, int]  # arm, order seed, step, network
 
 
 @dataclass(frozen=True)
-class Options(Comparison):
+class ContinualOptions(Comparison):
     """How the classes come, and with what memory they are rehearsed."""
 
     method: str = METHOD("dsa")
@@ -54,7 +54,7 @@ class _Details:
 
 
 @TASKS.register("continual")
-class Continual(Task[Options]):
+class Continual(Task[ContinualOptions]):
     """Distil each step's classes, and rehearse from the memory after each step.
 
     Class orders are those of seeds seed, seed + 1, … (numpy's legacy permutation, as published); the set of a step is
@@ -62,7 +62,7 @@ class Continual(Task[Options]):
     """
 
     summary = "Class-incremental learning from distilled memory (Avalanche), against random real images."
-    Options = Options
+    Options = ContinualOptions
     defaults: ClassVar[Mapping[str, Any]] = {"dataset": "cifar100"}
     heading = "Continual learning"
     examples: ClassVar[Sequence[str]] = (
@@ -71,7 +71,7 @@ class Continual(Task[Options]):
         "fyi-bench continual --method dsa --fyi --only --seeds 5 --workers 4",
     )
 
-    def plan(self, session: Session, options: Options, found: Records) -> Plan:
+    def plan(self, session: Session, options: ContinualOptions, found: Records) -> Plan:
         from downstream.continual import class_order, step_classes
         from fyi_bench.run.types.distill import distill_run
 
@@ -108,7 +108,7 @@ class Continual(Task[Options]):
             details=_Details(protocol, seeds, orders, sets, tests),
         )
 
-    def answer(self, session: Session, options: Options, plan: Plan, found: Records) -> Record:
+    def answer(self, session: Session, options: ContinualOptions, plan: Plan, found: Records) -> Record:
         d = plan.details
         results = {key: found[run.digest] for key, run in d.tests.items()}
         return build_record(
@@ -177,7 +177,7 @@ def _averages(arm: Arm, results: Mapping[TestKey, Mapping[str, Any]]) -> list[fl
     return [sum(values) / len(values) for values in runs.values()]
 
 
-def _difference(options: Options, results: Mapping[TestKey, Mapping[str, Any]]) -> dict[str, Any]:
+def _difference(options: ContinualOptions, results: Mapping[TestKey, Mapping[str, Any]]) -> dict[str, Any]:
     """Paired differences with the flip and without: of the average over steps, and step by step."""
     arms = options.arms
     orders = [seed for arm, seed, step, _ in results if (arm, step) == (arms[0], 0)]

@@ -16,22 +16,22 @@ from fyi_bench.tasks.report import write_report
 
 
 @dataclass(frozen=True)
-class Options:
+class DemoOptions:
     """There are none: the demonstration is always the same."""
 
 
 @TASKS.register("demo")
-class Demo(Task[Options]):
+class Demo(Task[DemoOptions]):
     """Rehearse from distilled memory and condense a set, each with FYI and without; then write the report."""
 
     summary = "The whole story on built-in data in minutes: distil, rehearse, and an HTML report."
-    Options = Options
+    Options = DemoOptions
     defaults: ClassVar[Mapping[str, Any]] = {"dataset": "shapes10"}
     examples: ClassVar[Sequence[str]] = ("fyi-bench demo", "fyi-bench demo --store /tmp/demo --workers 2")
     keeps = False
     returns = "report"
 
-    def plan(self, session: Session, options: Options, found: Records) -> Plan:
+    def plan(self, session: Session, options: DemoOptions, found: Records) -> Plan:
         dataset = session.settings.dataset
         parts = [
             Part(
@@ -53,7 +53,7 @@ class Demo(Task[Options]):
         )
         return plan_of_parts(title, parts, found)
 
-    def answer(self, session: Session, options: Options, plan: Plan, found: Records) -> Record:
+    def answer(self, session: Session, options: DemoOptions, plan: Plan, found: Records) -> Record:
         records, plots = [], []
         for part, part_plan in plan.details:
             records.append(part.answer(part_plan, found))

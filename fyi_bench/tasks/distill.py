@@ -26,14 +26,14 @@ from fyi_bench.tasks.measured import Measured
 
 
 @dataclass(frozen=True)
-class Options(Comparison):
+class DistillOptions(Comparison):
     """Which sets, and the architectures that they are evaluated on; none: the protocol's own."""
 
     architectures: tuple[str, ...] = ARCHITECTURES(())
 
 
 @dataclass(frozen=True)
-class CrossArchOptions(Options):
+class CrossArchOptions(DistillOptions):
     """Which sets, and the architectures that they are evaluated on."""
 
     ipc: int = IPC(50)
@@ -41,11 +41,11 @@ class CrossArchOptions(Options):
 
 
 @TASKS.register("distill")
-class Distill(Task[Options]):
+class Distill(Task[DistillOptions]):
     """Distil what is missing and evaluate every set on every architecture."""
 
     summary = "Condense a data set, with and without the flip, and evaluate the sets."
-    Options = Options
+    Options = DistillOptions
     heading = "Condensed sets"
     examples: ClassVar[Sequence[str]] = (
         "fyi-bench distill --method dm --ipc 10 --fyi",
@@ -53,7 +53,7 @@ class Distill(Task[Options]):
         "fyi-bench distill --method mtt --fyi --only --arch none --budget 2h",
     )
 
-    def plan(self, session: Session, options: Options, found: Records) -> Plan:
+    def plan(self, session: Session, options: DistillOptions, found: Records) -> Plan:
         # one procedure for all arms of a comparison: the method's own where it has one
         protocol = session.protocol("accuracy", options.method)
         made = set_runs(session, options.arms, options.ipc, seeds_of(session, protocol.sets))
@@ -66,7 +66,7 @@ class Distill(Task[Options]):
         scores = sets.scores(picks).values() if known else ()
         return Plan(title, protocol.name, (*sets.runs, *scores), open=not known, details=sets)
 
-    def answer(self, session: Session, options: Options, plan: Plan, found: Records) -> Record:
+    def answer(self, session: Session, options: DistillOptions, plan: Plan, found: Records) -> Record:
         sets, arms = plan.details, options.arms
         picks = sets.picks(found)
         more: dict[str, Any] = {"chosen_on_test": True} if sets.on_the_way else {}

@@ -18,7 +18,7 @@ from fyi_bench.tasks.common import IPC, digest_of_runs
 
 
 @dataclass(frozen=True)
-class Options:
+class ExpertsOptions:
     """Whose experts. The recipe decides on ZCA and the model; recipes that agree in these share their experts."""
 
     method: str = option("mtt", "Whose experts: mtt or ftd.")
@@ -27,18 +27,18 @@ class Options:
 
 
 @TASKS.register("experts")
-class Experts(Task[Options]):
+class Experts(Task[ExpertsOptions]):
     """Train what is missing of the first `count` experts."""
 
     summary = "Train the expert trajectories that MTT and FTD match; resumable one by one."
-    Options = Options
+    Options = ExpertsOptions
     heading = "Expert trajectories"
     examples: ClassVar[Sequence[str]] = (
         "fyi-bench experts --dataset cifar10",
         "fyi-bench experts --method ftd --count 2 --budget 30m",
     )
 
-    def plan(self, session: Session, options: Options, found: Records) -> Plan:
+    def plan(self, session: Session, options: ExpertsOptions, found: Records) -> Plan:
         from fyi_bench.run.types.distill import distill_run
 
         recipe = session.recipe(options.method, options.ipc)
@@ -53,7 +53,7 @@ class Experts(Task[Options]):
         title = f"{len(runs)} experts of {options.method} · {session.data.name} · {epochs} epochs · {space} images"
         return Plan(title, recipe.label, tuple(runs))
 
-    def answer(self, session: Session, options: Options, plan: Plan, found: Records) -> Record:
+    def answer(self, session: Session, options: ExpertsOptions, plan: Plan, found: Records) -> Record:
         records = [found[run.digest] for run in plan.runs]
         files = [session.store.artefact("expert", run.digest, TRAJECTORY_FILE) for run in plan.runs]
         arm = {

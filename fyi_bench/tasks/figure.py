@@ -15,7 +15,7 @@ from fyi_bench.tasks.holes import plan_of_holes
 
 
 @dataclass(frozen=True)
-class Options:
+class FigureOptions:
     """Which figure, and where to."""
 
     name: str = option(MISSING, "Which figure of the paper.", argument="2…12|A…E")
@@ -24,11 +24,11 @@ class Options:
 
 
 @TASKS.register("figure")
-class FigureTask(Task[Options]):
+class FigureTask(Task[FigureOptions]):
     """Draw the figure as PNG and SVG."""
 
     summary = "A figure of the paper, from our data and results."
-    Options = Options
+    Options = FigureOptions
     examples: ClassVar[Sequence[str]] = (
         "fyi-bench figure 3",
         "fyi-bench figure E --run --protocol quick --budget 4h",
@@ -37,7 +37,7 @@ class FigureTask(Task[Options]):
     keeps = False
     returns = "paths"
 
-    def plan(self, session: Session, options: Options, found: Records) -> Plan:
+    def plan(self, session: Session, options: FigureOptions, found: Records) -> Plan:
         from fyi_bench.present.figures import figure_needs
 
         needs = figure_needs(options.name, session.settings.protocol)
@@ -48,7 +48,7 @@ class FigureTask(Task[Options]):
             return Plan(title, session.settings.protocol)
         return plan_of_holes(session, f"figure {options.name.upper()} · {len(needs)} command(s)", needs, found)
 
-    def answer(self, session: Session, options: Options, plan: Plan, found: Records) -> Record:
+    def answer(self, session: Session, options: FigureOptions, plan: Plan, found: Records) -> Record:
         from fyi_bench.present.figures import Request, figure
 
         s = session.settings

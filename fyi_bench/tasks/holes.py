@@ -39,17 +39,17 @@ def part_of(session: Session, hole: Missing) -> Part:
     return Part(task, part, task.Options(**_options(task.Options, hole)), hole.command)
 
 
-def _options(kind: type, hole: Missing) -> dict[str, Any]:
+def _options(options: type, hole: Missing) -> dict[str, Any]:
     """What the hole asks for, by the names of the task's options."""
-    known = options_of(kind)
+    known = options_of(options)
     given: dict[str, Any] = {"method": hole.method, "flip": hole.flip, "ipc": hole.ipc}
     for name, (field, option) in known.items():
         texts = hole.values_of(option.flag or "--" + name.replace("_", "-"))
         if name == "architectures":
             texts = [*hole.architectures, *texts]
         if texts:
-            several = isinstance(field.default, tuple)
-            given[name] = tuple(texts) if several else type(field.default)(texts[-1])
+            kind: Any = type(field.default)
+            given[name] = tuple(texts) if kind is tuple else kind(texts[-1])
     return {name: value for name, value in given.items() if name in known}
 
 
@@ -76,6 +76,6 @@ def estimator(session: Session) -> Callable[[Missing], float | None]:
             return None
         runs = [run for run in (*plan.runs, *plan.later) if not session.store.has(run)]
         s = part.session.settings
-        return estimate_seconds(runs, part.session.data, s.device, s.threads_for(len(runs)), s.workers, rough=True)
+        return estimate_seconds(runs, part.session.data, s.device, s.threads_for(len(runs)), s.workers or 1, rough=True)
 
     return estimate

@@ -194,7 +194,10 @@ class _Question:
         """
         from downstream.robust_scores import best_lr
 
-        searches, lrs, tests, teacher = {}, {}, {}, ""
+        searches: Searches = {}
+        lrs: dict[Arm, float] = {}
+        tests: Tests = {}
+        teacher = ""
         for arm in self.arms:  # the one of real images is the first
             if self.subject.soft and arm.subject == "random" and arm.labels != "hard" and teacher not in found:
                 continue

@@ -17,7 +17,7 @@ from fyi_bench.tasks.holes import estimator, plan_of_holes
 
 
 @dataclass(frozen=True)
-class Options:
+class TableOptions:
     """Which table, and in what form."""
 
     name: str = option(MISSING, "Which table of the paper.", argument="1|2|3|4|A|B")
@@ -27,7 +27,7 @@ class Options:
 
 
 @TASKS.register("table")
-class TableTask(Task[Options]):
+class TableTask(Task[TableOptions]):
     """The table as text, from what the store holds, with the commands for its holes.
 
     It shows the numbers of the protocol that the user named; where that was left open, what the store has, and with
@@ -35,7 +35,7 @@ class TableTask(Task[Options]):
     """
 
     summary = "A table of the paper with our numbers beside the published ones, and commands for the holes."
-    Options = Options
+    Options = TableOptions
     examples: ClassVar[Sequence[str]] = (
         "fyi-bench table 1",
         "fyi-bench table 3 --format markdown --out table3.md",
@@ -44,7 +44,7 @@ class TableTask(Task[Options]):
     keeps = False
     returns = "text"
 
-    def plan(self, session: Session, options: Options, found: Records) -> Plan:
+    def plan(self, session: Session, options: TableOptions, found: Records) -> Plan:
         protocol = protocol_of(session)
         if not (options.run or session.dry_run):
             return Plan("", "")
@@ -53,7 +53,7 @@ class TableTask(Task[Options]):
         holes = missing(options.name, protocol, session.store)
         return plan_of_holes(session, f"table {options.name.upper()} · {len(holes)} command(s)", holes, found)
 
-    def answer(self, session: Session, options: Options, plan: Plan, found: Records) -> Record:
+    def answer(self, session: Session, options: TableOptions, plan: Plan, found: Records) -> Record:
         from fyi_bench.present.tables import table
 
         mine, named = protocol_of(session), session.settings.given & {"protocol", "overrides"}

@@ -47,7 +47,7 @@ def set_columns(arm: Arm) -> list[str]:
     """Unequalness of the arm's sets, loss of the first, and mean time of condensing one."""
     losses = [short(None)] if arm["loss_first"] is None else [short(arm[key], 3) for key in ("loss_first", "loss_last")]
     taken = arm.get("distill_s")
-    seconds = sum(taken) / len(taken) if isinstance(taken, list) and taken else taken
+    seconds: Any = sum(taken) / len(taken) if isinstance(taken, list) and taken else taken
     return [short(unequalness_of(arm), 3), " → ".join(losses), seconds_words(seconds)]
 
 

@@ -14,7 +14,7 @@ from fyi_bench.tasks.base import TASKS, Record, Task
 
 
 @dataclass(frozen=True)
-class Options:
+class WorkerOptions:
     """Which queues, and how long to stay."""
 
     study: str | None = option(None, "One queue; default: all.")
@@ -22,11 +22,11 @@ class Options:
 
 
 @TASKS.register("worker")
-class WorkerTask(Task[Options]):
+class WorkerTask(Task[WorkerOptions]):
     """Work with as many processes as the settings say; the answer is how many runs they finished."""
 
     summary = "Take part in the queues of a storage until no run is left."
-    Options = Options
+    Options = WorkerOptions
     settings: ClassVar[Sequence[str]] = (
         "storage", "artefacts", "store", "data_root", "device", "devices", "workers", "threads", "budget",
     )  # fmt: skip
@@ -37,7 +37,7 @@ class WorkerTask(Task[Options]):
     keeps = False
     returns = "done"
 
-    def answer(self, session: Session, options: Options, plan: Plan, found: Records) -> Record:
+    def answer(self, session: Session, options: WorkerOptions, plan: Plan, found: Records) -> Record:
         """Raises UsageError without a storage, StoreError for one that cannot be used or a queue that is not there,
         and BudgetExhausted or Interrupted when stopped; the runs in hand are given back.
         """
@@ -58,9 +58,8 @@ class WorkerTask(Task[Options]):
             if waiting:
                 titles = {digest: title for queue in queues for digest, title in queue.titles().items()}
                 view = Display(rows, waiting, lambda: [queue.counts() for queue in queues], titles)
-                crew = Crew(s.storage, options.study, s.store, s.data_root, s.device, s.devices, s.threads, s.artefacts,
-                            options.wait)  # fmt: skip
-                count = min(s.workers or 1, waiting)
+                place = s.storage, options.study, session.store.root, s.data_root, s.device, s.devices, s.threads
+                crew, count = Crew(*place, s.artefacts, options.wait), min(s.workers or 1, waiting)
                 with view:
                     if count == 1:
                         done = crew.work(0, session.stop, view.events)

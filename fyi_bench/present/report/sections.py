@@ -116,7 +116,8 @@ class SectionMaker(Protocol):
     heading: stands above the title of its sections. section(record, section, store): puts in tables, figures, images.
     """
 
-    heading: str
+    @property
+    def heading(self) -> str: ...
 
     def section(self, record: Record, section: Section, store: Store | None, /) -> None: ...
 

@@ -15,17 +15,17 @@ from fyi_bench.run.plan import Plan, Records
 from fyi_bench.session import Session
 from fyi_bench.tasks.base import TASKS, Record, Task
 from fyi_bench.tasks.nas.answer import answer_of
-from fyi_bench.tasks.nas.search import FEWEST, Options, measured_ranking, search_of
+from fyi_bench.tasks.nas.search import FEWEST, NasOptions, measured_ranking, search_of
 
-__all__ = ["Nas", "Options"]
+__all__ = ["Nas", "NasOptions"]
 
 
 @TASKS.register("nas")
-class Nas(Task[Options]):
+class Nas(Task[NasOptions]):
     """Condense what is missing, train every architecture on every side, and compare the rankings."""
 
     summary = "Rank ConvNets on a condensed set, and say how far the ranking can be trusted (Table B)."
-    Options = Options
+    Options = NasOptions
     heading = "Architecture search"
     examples: ClassVar[Sequence[str]] = (
         "fyi-bench nas --ipc 50 --fyi --space 36",
@@ -33,14 +33,14 @@ class Nas(Task[Options]):
         "fyi-bench nas --ipc 50 --storage postgresql+psycopg://host/db --artefacts s3://bucket/runs --enqueue",
     )
 
-    def plan(self, session: Session, options: Options, found: Records) -> Plan:
+    def plan(self, session: Session, options: NasOptions, found: Records) -> Plan:
         search = search_of(session, options)
         return Plan(search.title, search.protocol.name, tuple(search.runs), tolerant=("train",), details=search)
 
-    def answer(self, session: Session, options: Options, plan: Plan, found: Records) -> Record:
+    def answer(self, session: Session, options: NasOptions, plan: Plan, found: Records) -> Record:
         return answer_of(plan.details, found)
 
-    def partial(self, session: Session, options: Options, plan: Plan, found: Records) -> Record | None:
+    def partial(self, session: Session, options: NasOptions, plan: Plan, found: Records) -> Record | None:
         search = plan.details
         done = [
             point for point in search.points
@@ -48,7 +48,7 @@ class Nas(Task[Options]):
         ]  # fmt: skip
         return answer_of(search.limited_to(done), found, partial=True) if len(done) >= FEWEST else None
 
-    def files(self, session: Session, options: Options, plan: Plan, found: Records) -> Mapping[str, Path]:
+    def files(self, session: Session, options: NasOptions, plan: Plan, found: Records) -> Mapping[str, Path]:
         if options.save_ranking is None or plan.details.stored is not None:
             return {}
         from search_space.ranking import save

@@ -26,7 +26,7 @@ def answer_of(search: Search, found: Records, partial: bool = False) -> dict[str
     real = search.real.scores(points, found)
     proxies = {arm: side.scores(points, found) for arm, side in search.proxies.items()}
     twice = _trained_twice(search, found)
-    both = [side.scores(twice, found) for side in (search.real, search.again)]
+    first, again = (side.scores(twice, found) for side in (search.real, search.again))
     return build_record(
         "nas",
         **session.facts(search.protocol),
@@ -48,7 +48,7 @@ def answer_of(search: Search, found: Records, partial: bool = False) -> dict[str
         architectures=_architectures(search, real, search.again.scores(points, found)),
         reference=_reference(search, real, found),
         # the real ranking against itself with another seed, on the architectures that have both
-        ceiling=rank_report(*both, seed) if twice else {"evaluated": 0},
+        ceiling=rank_report(first, again, seed) if twice else {"evaluated": 0},
         workers=session.settings.workers,
         partial=partial,
         **_difference(real, proxies, seed),
@@ -79,8 +79,8 @@ def _against_ceiling(search: Search, side: Side, found: Records, twice: Sequence
 
     if not twice:
         return {}
-    sides = (one.scores(twice, found) for one in (search.real, side, search.again))
-    return paired_rank_difference(*sides, search.session.settings.seed)
+    real, proxy, again = (one.scores(twice, found) for one in (search.real, side, search.again))
+    return paired_rank_difference(real, proxy, again, search.session.settings.seed)
 
 
 def _cost(search: Search, side: Side, found: Records) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from fyi_bench.session import Session
 from fyi_bench.store.spec import RunSpec
 from fyi_bench.store.store import Store
 from fyi_bench.tasks.common import (
+    DEFAULT_METHOD,
     FLOOR,
     IPC,
     NETWORKS_OF_A_SET,
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from search_space.ranking import Ranking
     from search_space.space720 import Point
 
-DEFAULT_METHOD = "dm"
 TRAIN = "train"  # the reference that is trained here; every other name is a stored ranking
 SPACE_SEED = 0  # one sequence of sub-spaces, so that results of all seeds and machines are about the same networks
 FEWEST = 3  # architectures below which nothing can be ranked
@@ -46,7 +46,7 @@ _REFERENCE_KEYS = frozenset(("epochs", "min_steps", "extra_epoch"))  # --set of 
 
 
 @dataclass(frozen=True)
-class Options(Comparison):
+class NasOptions(Comparison):
     """Which proxies are asked, about how many architectures, and what they are held against."""
 
     method: str | None = option(None, f"Distillation method of the proxy set; default: {DEFAULT_METHOD}.")
@@ -114,7 +114,7 @@ class Search:
     """
 
     session: Session
-    options: Options
+    options: NasOptions
     points: Sequence[Point]
     makers: Sequence[RunSpec]
     proxies: Mapping[Arm, Side]
@@ -175,12 +175,13 @@ class Search:
         return replace(self, points=points)
 
 
-def search_of(session: Session, options: Options) -> Search:
+def search_of(session: Session, options: NasOptions) -> Search:
     """The search that is asked for. Raises UsageError, UnknownNameError or DataError where there can be none."""
     from downstream.nas import budget, cheap_first
     from search_space import space720
 
-    stored, points = None, space720.subset(options.space, SPACE_SEED)
+    stored = None
+    points: Sequence[Point] = space720.subset(options.space, SPACE_SEED)
     if options.reference != TRAIN:
         stored = _stored(options.reference, session.data.name)
         points = _ranked_in(points, stored)
@@ -189,7 +190,7 @@ def search_of(session: Session, options: Options) -> Search:
     asked = {"reference_images": options.reference_images, "test_images": options.test_images}
     if stored is not None and options.test_images is None:  # the same draw of test images on both sides
         asked["test_images"] = stored.label.test_images
-    changed = {name: count or None for name, count in asked.items() if count is not None}
+    changed: dict[str, Any] = {name: count or None for name, count in asked.items() if count is not None}
     limits = replace(budget(session.settings.protocol), **changed)
     points = cheap_first(points, *data.train.shape[:2], data.num_classes)
     reference_protocol = _reference_protocol(session, options)
@@ -206,8 +207,8 @@ def search_of(session: Session, options: Options) -> Search:
         return Side(name, cells, runs[0][0].images, makers)
 
     if stored is not None:
-        first, again = ([*map(stored.scores, stored.seeds), {}])[:2]
-        real, again = Side("real", stored=first), Side("real again", stored=again)
+        first, second = ([*map(stored.scores, stored.seeds), {}])[:2]
+        real, again = Side("real", stored=first), Side("real again", stored=second)
     else:
         seed, source = session.settings.seed, real_source(data, limits.reference_images, session.settings.seed)
         twice = _repeated(points, limits)
@@ -241,15 +242,14 @@ class _Sets:
         self.ipcs[arm] = ipc
 
 
-def _condensed(session: Session, options: Options) -> _Sets:
+def _condensed(session: Session, options: NasOptions) -> _Sets:
     made = _Sets(seeds_of(session, 1))
-    arms = replace(options, method=options.method or DEFAULT_METHOD).arms
-    for (arm, seed), run in set_runs(session, arms, options.ipc, made.seeds).items():
+    for (arm, seed), run in set_runs(session, options.arms, options.ipc, made.seeds).items():
         made.add(arm, seed, run, images_of(run), options.ipc)
     return made
 
 
-def _files(session: Session, options: Options) -> _Sets:
+def _files(session: Session, options: NasOptions) -> _Sets:
     """The sets of files, and random real images, in the number of the first, beside them."""
     from fyi_bench.run.types.distill import distill_run
 
@@ -281,7 +281,7 @@ def _repeated(points: Sequence[Point], limits: Budget) -> list[Point]:
     return [point for point in points if point in chosen]
 
 
-def _reference_protocol(session: Session, options: Options) -> Protocol:
+def _reference_protocol(session: Session, options: NasOptions) -> Protocol:
     """The trainer's settings for the real side: the user's changes hold for it too, but not those of the length."""
     from downstream.protocol import protocol, protocol_keys
 

@@ -126,10 +126,11 @@ def _statistic(entry: Mapping[str, Any], key: str) -> str:
     return with_interval(entry[key], percent if key == "regret" else None)
 
 
-def _cost_rows(record: Record) -> list[Sequence[str]]:
+def _cost_rows(record: Record) -> Sequence[Sequence[str]]:
     """Images and time of the real side and of every arm, under `_COST`."""
     real = record["reference"]
-    rows = [("real data", f"{real['images']:,}", str(real["epochs"]), seconds_words(real["train_s"]), HOLE, "1")]
+    size, epochs, time = f"{real['images']:,}", str(real["epochs"]), seconds_words(real["train_s"])
+    rows: list[Sequence[str]] = [("real data", size, epochs, time, HOLE, "1")]
     for arm in record["arms"]:
         share = f"{(arm['train_s'] + arm['distill_s']) / real['train_s']:.2f}" if real["train_s"] else HOLE
         seconds = (seconds_words(arm[key]) for key in ("train_s", "distill_s"))
