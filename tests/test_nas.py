@@ -16,6 +16,7 @@ from fyi_bench.config import Settings
 from fyi_bench.data.real import RealDataset
 from fyi_bench.errors import BudgetExhausted, DataError, DivergenceError, PlanShown, UnknownNameError, UsageError
 from fyi_bench.files import digest_of
+from fyi_bench.run.deadline import Deadline
 from fyi_bench.run.executor import default_url
 from fyi_bench.run.types.architecture import real_source, set_run, set_source, train_run
 from fyi_bench.run.worker import Worker, ensure
@@ -231,23 +232,18 @@ def test_a_stopped_command_shows_the_answer_so_far_and_goes_on(small, tmp_path):
     lines: list[str] = []
     question = RANDOM
 
-    class Stopping:
+    class Stopping(Deadline):
         """Stops after so many questions."""
 
-        interrupted, left = False, 14
+        questions = 14
 
         def check(self) -> None:
-            self.left -= 1
-            if self.left < 0:
+            self.questions -= 1
+            if self.questions < 0:
                 raise BudgetExhausted("Stopped.")
 
-        def requested(self) -> bool:
-            return False
-
-        def note_save(self, seconds: float) -> None: ...
-
     made = session(tmp_path, SHORT)
-    made.say, made.stop = lines.append, Stopping()
+    made.say, made.stop = lines.append, Stopping(None)
     with pytest.raises(BudgetExhausted):
         nas(made, question)
     told = "\n".join(lines)
