@@ -135,6 +135,11 @@ class Settings:
             workers=self.workers or (_cores() if device == "cpu" else len(devices)),
         )
 
+    @property
+    def processes(self) -> int:
+        """How many processes work here, 1 where that was left open."""
+        return self.workers or 1
+
     def threads_for(self, runs: int) -> int:
         """Threads of each worker for so many runs of a kind: on a CPU the cores are shared out among them.
 

@@ -16,7 +16,7 @@ from fyi_bench.run.drain import Drain, Habits
 from fyi_bench.run.executor import compute, default_url
 from fyi_bench.run.plan import Plan
 from fyi_bench.run.queue import Queue, connect
-from fyi_bench.run.worker import Worker
+from fyi_bench.run.run_type import Worker
 from fyi_bench.session import Session
 from fyi_bench.store.merge import verify
 from fyi_bench.store.spec import RunSpec

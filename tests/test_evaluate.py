@@ -12,8 +12,8 @@ from commands import tell
 from fyi_bench.data import load_dataset
 from fyi_bench.errors import DataError, DivergenceError, UsageError
 from fyi_bench.formats.inspection import format_report, inspect_set
+from fyi_bench.run.run_type import AT_ONCE
 from fyi_bench.run.types.accuracy import Accuracy
-from fyi_bench.run.worker import AT_ONCE
 from fyi_bench.store.store import Store
 
 TINY = {"eval_model": "convnet-w8", "epochs": "2", "min_steps": "0", "nets": "2"}

@@ -247,7 +247,7 @@ def test_alike_runs_are_taken_together_where_the_device_gains(tmp_path, monkeypa
             self.compute_together([run], worker)
 
     known(monkeypatch, many=Together)
-    monkeypatch.setitem(__import__("fyi_bench.run.worker", fromlist=["AT_ONCE"]).AT_ONCE, "cpu", 3)
+    monkeypatch.setitem(__import__("fyi_bench.run.run_type", fromlist=["AT_ONCE"]).AT_ONCE, "cpu", 3)
     runs = [RunSpec("many", {"number": 1, "seed": seed}) for seed in range(4)] + [
         RunSpec("many", {"number": 2, "seed": 0})
     ]

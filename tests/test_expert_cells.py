@@ -16,9 +16,9 @@ from distill.recipes import recipe
 from fyi_bench.config import Settings
 from fyi_bench.data.real import RealDataset
 from fyi_bench.errors import BudgetExhausted, DivergenceError, StoreError, UsageError
+from fyi_bench.run.run_type import SET_FILE, Worker, ensure
 from fyi_bench.run.types.distill import distill_run
 from fyi_bench.run.types.expert import TRAJECTORY_FILE, Expert, expert_runs, prerequisites
-from fyi_bench.run.worker import SET_FILE, Worker, ensure
 from fyi_bench.session import Session
 from fyi_bench.store.spec import RunSpec
 from fyi_bench.store.store import Store

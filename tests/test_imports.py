@@ -76,8 +76,8 @@ def test_core_runs_where_only_torch_and_friends_are_installed():
     block = "; ".join(f"sys.modules['{name}'] = None" for name in absent)
     statement = (
         f"{block}; import distill.engine, distill.methods, downstream.training, downstream.accuracy;"
-        " distill.methods.METHODS.names(); import fyi_bench.run.worker; fyi_bench.run.run_type.RUN_TYPES.names();"
-        " fyi_bench.run.worker.ensure"
+        " distill.methods.METHODS.names(); import fyi_bench.run.run_type; fyi_bench.run.run_type.RUN_TYPES.names();"
+        " fyi_bench.run.run_type.ensure"
     )
     assert "torch" in modules_after(statement)
 

@@ -16,9 +16,9 @@ from downstream.protocol import protocol, protocol_data, protocol_names
 from downstream.training import train
 from fyi_bench.data import load_dataset
 from fyi_bench.errors import UsageError
+from fyi_bench.run.run_type import Worker, ensure
 from fyi_bench.run.types.distill import distill_run
 from fyi_bench.run.types.trail import raw_name, set_name, trail_run
-from fyi_bench.run.worker import Worker, ensure
 from fyi_bench.store.store import Store
 from fyi_bench.tasks.measured import pick
 

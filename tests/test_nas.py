@@ -18,8 +18,8 @@ from fyi_bench.errors import BudgetExhausted, DataError, DivergenceError, PlanSh
 from fyi_bench.files import digest_of
 from fyi_bench.run.deadline import Deadline
 from fyi_bench.run.executor import default_url
+from fyi_bench.run.run_type import Worker, ensure
 from fyi_bench.run.types.architecture import real_source, set_run, set_source, train_run
-from fyi_bench.run.worker import Worker, ensure
 from fyi_bench.session import Session
 from fyi_bench.stats import rank_report
 from fyi_bench.stats.rankings import misjudged, ranks

@@ -22,7 +22,7 @@ from fyi_bench.run.plan import Plan
 from fyi_bench.run.processes import RESTARTS, Events, Rows, work_together
 from fyi_bench.run.progress import Progress
 from fyi_bench.run.queue import Queue, connect
-from fyi_bench.run.worker import Worker, ensure
+from fyi_bench.run.run_type import Worker, ensure
 from fyi_bench.session import Session
 from fyi_bench.store.run_dir import RunDir
 from fyi_bench.store.spec import RunSpec
@@ -99,7 +99,7 @@ def test_a_cell_that_another_command_is_at_is_left_to_it_and_waited_for(store, t
     """The workers do the rest; then the command itself waits, and takes over when the other one is killed."""
     code = (
         "import sys; from pathlib import Path; from toy_runs import toy;"
-        "from fyi_bench.run.worker import Worker, ensure;"
+        "from fyi_bench.run.run_type import Worker, ensure;"
         "from fyi_bench.store.store import Store; ensure(toy(0, at_first=60.0), Worker(Store(Path(sys.argv[1]))))"
     )
     other = subprocess.Popen(

@@ -19,8 +19,8 @@ from fyi_bench.run import queue as queue_module
 from fyi_bench.run.deadline import Deadline
 from fyi_bench.run.drain import Drain, Habits
 from fyi_bench.run.queue import MAX_FAILURES, Counts, Queue, connect
+from fyi_bench.run.run_type import Worker
 from fyi_bench.run.storage import sqlite_url
-from fyi_bench.run.worker import Worker
 from fyi_bench.store.store import Store
 
 ELSEWHERE = "0123456789ab:17:99:elsewhere"  # a process of another machine

@@ -17,8 +17,8 @@ from toy_runs import computed, toy
 from fyi_bench.errors import StoreError
 from fyi_bench.run.drain import Drain
 from fyi_bench.run.queue import Counts, Queue
+from fyi_bench.run.run_type import Worker
 from fyi_bench.run.storage import Patient, open_storage, shown
-from fyi_bench.run.worker import Worker
 from fyi_bench.store.store import Store
 
 pytestmark = pytest.mark.skipif(binaries() is None, reason=ABSENT)

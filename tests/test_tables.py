@@ -383,9 +383,9 @@ def test_only_passes_that_are_needed_are_measured(monkeypatch):
     asked = []
     monkeypatch.setattr(estimate, "measure", lambda kind, model, *rest: asked.append((kind, model)) or 1e-3)
     one = estimate.Passes("vgg11", (3, 32, 32), 10, forward=10, first=20)
-    assert one.seconds("cpu", 1) == pytest.approx(0.03)
+    assert estimate.seconds_of(one, "cpu", 1) == pytest.approx(0.03)
     assert asked == [("forward", "vgg11"), ("first", "vgg11")]
-    share = one.seconds("cpu", 1, rough=True) / 0.03  # by operations of the small network that is measured
+    share = estimate.seconds_of(one, "cpu", 1, rough=True) / 0.03  # by operations of the small network that is measured
     assert {model for _, model in asked[2:]} == {estimate.REFERENCE}
     assert share == pytest.approx(estimate._flops("vgg11", 3, 32, 10) / estimate._flops(estimate.REFERENCE, 3, 32, 10))
 

@@ -16,7 +16,7 @@ from distill.image_set import ImageSet
 from distill.spaces import PixelSpace
 from fyi_bench.errors import DataError, StoreError
 from fyi_bench.present.words import arm_title
-from fyi_bench.run.worker import SET_FILE
+from fyi_bench.run.run_type import SET_FILE
 from fyi_bench.store.store import Store
 
 MOST_CLASSES, MOST_EACH = 10, 10

@@ -14,8 +14,8 @@ from fyi_bench.errors import BudgetExhausted, DivergenceError, FyiBenchError, In
 from fyi_bench.run.artefacts import Artefacts
 from fyi_bench.run.numerics import check_numerics
 from fyi_bench.run.queue import BEAT_S, GRACE_S, Claim, Queue
+from fyi_bench.run.run_type import Worker, alike, ensure, together
 from fyi_bench.run.runtime import set_threads
-from fyi_bench.run.worker import Worker, alike, ensure, together
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S, _LOOK_SHARE = 0.05, 1.0, 0.1
 _EXPLAIN_S = 20.0

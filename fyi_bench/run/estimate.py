@@ -9,10 +9,9 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fyi_bench.run.run_type import run_type
+from fyi_bench.run.run_type import Passes, run_type
 from fyi_bench.store.spec import RunSpec
 
 if TYPE_CHECKING:
@@ -29,31 +28,16 @@ _REPEATS = 3
 REFERENCE = "convnet-w64"
 
 
-@dataclass(frozen=True)
-class Passes:
-    """Images that go through a network: forward only, with first derivatives, with second derivatives.
+def seconds_of(passes: Passes, device: str, threads: int, rough: bool = False) -> float:
+    """Seconds these passes take here. A kind of pass that is not needed is not measured.
 
-    precision: of forward passes and first derivatives.
+    rough: measure the small network `REFERENCE` only, others in proportion to their floating-point operations.
     """
-
-    model: str
-    shape: tuple[int, int, int]
-    classes: int
-    forward: float = 0.0
-    first: float = 0.0
-    second: float = 0.0
-    precision: str = "fp32"
-
-    def seconds(self, device: str, threads: int, rough: bool = False) -> float:
-        """Seconds these passes take here. A kind of pass that is not needed is not measured.
-
-        rough: measure the small network `REFERENCE` only, others in proportion to their floating-point operations.
-        """
-        model = REFERENCE if rough else self.model
-        scale = _flops(self.model, *self.shape[:2], self.classes) / _flops(model, *self.shape[:2], self.classes)
-        needed = {kind: getattr(self, kind) for kind in PASSES if getattr(self, kind)}
-        network = model, self.shape, self.classes, device, threads, self.precision
-        return sum(scale * images * measure(kind, *network) for kind, images in needed.items())
+    model, size = REFERENCE if rough else passes.model, (*passes.shape[:2], passes.classes)
+    scale = _flops(passes.model, *size) / _flops(model, *size)
+    needed = {kind: getattr(passes, kind) for kind in PASSES if getattr(passes, kind)}
+    network = model, passes.shape, passes.classes, device, threads, passes.precision
+    return sum(scale * images * measure(kind, *network) for kind, images in needed.items())
 
 
 def estimate_seconds(
@@ -66,7 +50,7 @@ def estimate_seconds(
     runs = list(runs)
     if not runs:
         return 0.0
-    total = sum(p.seconds(device, threads, rough) for run in runs for p in run_type(run).passes(run, data))
+    total = sum(seconds_of(p, device, threads, rough) for run in runs for p in run_type(run).passes(run, data))
     used = min(workers, len(runs))
     return START_SECONDS + total / used * (SHARED_MACHINE if used > 1 else 1.0)
 
@@ -127,7 +111,7 @@ def _second(network: nn.Module, x: torch.Tensor, y: torch.Tensor) -> None:
 
     loss = torch.nn.functional.cross_entropy(network(x), y)
     gradients = torch.autograd.grad(loss, _weights(network), create_graph=True)
-    torch.autograd.grad(sum(g.square().sum() for g in gradients), x)
+    torch.autograd.grad(torch.stack([g.square().sum() for g in gradients]).sum(), x)
 
 
 def _weights(network: nn.Module) -> list[nn.Parameter]:

@@ -25,10 +25,9 @@ from fyi_bench.run.plan import Plan, Records
 from fyi_bench.run.processes import Events, Rows, work_together
 from fyi_bench.run.progress import Progress, progress
 from fyi_bench.run.queue import Counts, Queue, connect, finished
-from fyi_bench.run.run_type import run_type
+from fyi_bench.run.run_type import Worker, run_type
 from fyi_bench.run.runtime import prepare, release_memory
 from fyi_bench.run.storage import sqlite_url
-from fyi_bench.run.worker import Worker
 from fyi_bench.store.spec import RunSpec
 from fyi_bench.store.store import Store
 
@@ -100,7 +99,7 @@ def announce(session: Session, plan: Plan) -> None:
     seconds, waiting = 0.0, {run.digest: run for run in missing}
     for data, mine in groups:
         here = [waiting.pop(run.digest) for run in mine if run.digest in waiting]
-        seconds += estimate_seconds(here, data, s.device, each[0], s.workers)
+        seconds += estimate_seconds(here, data, s.device, each[0], s.processes)
     release_memory()
     done = f" ({len(runs) - len(missing)} done already)" if len(missing) < len(runs) else ""
     session.say(f"{len(runs)} runs{done}, about {format_duration(seconds)} to go · store {s.store}")
@@ -144,10 +143,11 @@ def compute(session: Session, name: str, plan: Plan) -> Records:
             titles = {run.digest: run_type(run).title(run) for run in missing}
             view = Display(shown, len(missing), lambda: [queue.counts()], titles)
             with view:
-                if min(s.workers or 1, len(missing)) == 1:
+                count = min(s.processes, len(missing))
+                if count == 1:
                     crew.work(0, session.stop, view.events)
                 else:
-                    work_together(crew.work, min(s.workers, len(missing)), view.events, session.stop, view.tick)
+                    work_together(crew.work, count, view.events, session.stop, view.tick)
             if artefacts is not None:
                 for run in missing:
                     artefacts.bring(store, run.kind, run.digest, optional=True)
@@ -216,7 +216,7 @@ class Display(Rows):
         with contextlib.suppress(StoreError):
             counts = self.counts()
             failed = sum(one.failed for one in counts)
-            done = self.stage.total - sum(one.open for one in counts)
+            done = (self.stage.total or 0) - sum(one.open for one in counts)
             self.stage.update(max(self.stage.step, done), failed=failed or None)
         now = time.monotonic()
         self._due = now + max(_COUNT_S, (now - began) / _COUNT_SHARE)

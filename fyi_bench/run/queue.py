@@ -220,8 +220,8 @@ class Queue:
 
         for key, fact in (facts or {}).items():
             self._tell(claim, key, fact)
-        known = isinstance(value, int | float) and math.isfinite(value)
-        self._end(claim, TrialState.COMPLETE, [float(value)] if known else None)
+        plotted = [float(value)] if isinstance(value, int | float) and math.isfinite(value) else None
+        self._end(claim, TrialState.COMPLETE, plotted)
 
     def fail(self, claim: Claim, reason: str) -> None:
         """The run's numbers diverged: it is over without a record, and trying again would end the same."""

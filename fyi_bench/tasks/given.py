@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fyi_bench.errors import UsageError
-from fyi_bench.run.worker import SET_FILE
+from fyi_bench.run.run_type import SET_FILE
 from fyi_bench.session import Session
 
 if TYPE_CHECKING:

@@ -76,6 +76,6 @@ def estimator(session: Session) -> Callable[[Missing], float | None]:
             return None
         runs = [run for run in (*plan.runs, *plan.later) if not session.store.has(run)]
         s = part.session.settings
-        return estimate_seconds(runs, part.session.data, s.device, s.threads_for(len(runs)), s.workers or 1, rough=True)
+        return estimate_seconds(runs, part.session.data, s.device, s.threads_for(len(runs)), s.processes, rough=True)
 
     return estimate

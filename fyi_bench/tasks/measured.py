@@ -14,11 +14,11 @@ from typing import Any
 
 from downstream.protocol import Protocol
 from fyi_bench.run.plan import Records
+from fyi_bench.run.run_type import SET_FILE
 from fyi_bench.run.types.accuracy import accuracy_run
 from fyi_bench.run.types.expert import prerequisites
 from fyi_bench.run.types.trail import raw_name, set_name, trail_run
 from fyi_bench.run.types.unequalness import unequalness_run
-from fyi_bench.run.worker import SET_FILE
 from fyi_bench.session import Session
 from fyi_bench.store.spec import RunSpec
 from fyi_bench.tasks.common import NETWORKS_OF_A_SET, Arm, images_of, summary

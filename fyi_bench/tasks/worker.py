@@ -59,7 +59,7 @@ class WorkerTask(Task[WorkerOptions]):
                 titles = {digest: title for queue in queues for digest, title in queue.titles().items()}
                 view = Display(rows, waiting, lambda: [queue.counts() for queue in queues], titles)
                 place = s.storage, options.study, session.store.root, s.data_root, s.device, s.devices, s.threads
-                crew, count = Crew(*place, s.artefacts, options.wait), min(s.workers or 1, waiting)
+                crew, count = Crew(*place, s.artefacts, options.wait), min(s.processes, waiting)
                 with view:
                     if count == 1:
                         done = crew.work(0, session.stop, view.events)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from distill.image_set import ImageSet
 from fyi_bench.data.entry import DATASETS
 from fyi_bench.files import digest_of
-from fyi_bench.run.worker import SET_FILE
+from fyi_bench.run.run_type import SET_FILE
 
 if TYPE_CHECKING:
     from fyi_bench.store.store import Store

@@ -13,11 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fyi_bench.errors import DataError
-from fyi_bench.run.estimate import Passes
 from fyi_bench.run.numerics import using
-from fyi_bench.run.run_type import RUN_TYPES, Need, RunType
+from fyi_bench.run.run_type import RUN_TYPES, SET_FILE, Need, Passes, RunType, Worker
 from fyi_bench.run.types.accuracy import TRAINING, protocol_of, set_needs
-from fyi_bench.run.worker import SET_FILE, Worker
 from fyi_bench.store.run_dir import RunDir
 from fyi_bench.store.spec import RunSpec
 

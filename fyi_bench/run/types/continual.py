@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from fyi_bench.run.estimate import Passes
 from fyi_bench.run.numerics import using
-from fyi_bench.run.run_type import RUN_TYPES, Need, RunType
+from fyi_bench.run.run_type import RUN_TYPES, Need, Passes, RunType, Worker
 from fyi_bench.run.types.accuracy import TRAINING, protocol_of, training_passes
-from fyi_bench.run.worker import Worker
 from fyi_bench.store.run_dir import RunDir
 from fyi_bench.store.spec import RunSpec
 

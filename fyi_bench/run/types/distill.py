@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from fyi_bench.errors import DivergenceError
-from fyi_bench.run.estimate import Passes
 from fyi_bench.run.numerics import using
-from fyi_bench.run.run_type import RUN_TYPES, Need, RunType
+from fyi_bench.run.run_type import LAST_GOOD_FILE, RUN_TYPES, SET_FILE, Need, Passes, RunType, Worker
 from fyi_bench.run.types.expert import expert_digests, trajectories
-from fyi_bench.run.worker import LAST_GOOD_FILE, SET_FILE, Worker
 from fyi_bench.store.run_dir import RunDir
 from fyi_bench.store.spec import RunSpec
 
@@ -18,7 +16,7 @@ if TYPE_CHECKING:
     from distill.method import Method
     from distill.problem import Problem
     from distill.recipes import Recipe
-    from distill.spaces import Space
+    from distill.spaces import NormalizedSpace, Space
     from fyi_bench.data import RealDataset
 
 
@@ -101,7 +99,7 @@ def problem_of(spec: RunSpec, worker: Worker) -> Problem:
         device=torch.device(worker.device),
         precision=inputs["precision"],
         data_digest=inputs["data"],
-        statistics=space_from(inputs["statistics"]) if "statistics" in inputs else None,
+        statistics=cast("NormalizedSpace", space_from(inputs["statistics"])) if "statistics" in inputs else None,
         experts=(lambda: experts) if experts else None,
     )
 

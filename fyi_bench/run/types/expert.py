@@ -6,10 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from fyi_bench.errors import StoreError
-from fyi_bench.run.estimate import Passes
 from fyi_bench.run.numerics import using
-from fyi_bench.run.run_type import RUN_TYPES, RunType
-from fyi_bench.run.worker import Worker, ensure
+from fyi_bench.run.run_type import RUN_TYPES, Passes, RunType, Worker, ensure
 from fyi_bench.store.run_dir import RunDir
 from fyi_bench.store.spec import RunSpec
 

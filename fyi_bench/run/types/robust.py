@@ -6,11 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from fyi_bench.run.estimate import Passes
+from fyi_bench.errors import StoreError
 from fyi_bench.run.numerics import using
-from fyi_bench.run.run_type import RUN_TYPES, Need, RunType
+from fyi_bench.run.run_type import RUN_TYPES, Need, Passes, RunType, Worker
 from fyi_bench.run.types.accuracy import TRAINING, protocol_of, set_needs, training_passes
-from fyi_bench.run.worker import Worker
 from fyi_bench.store.run_dir import RunDir
 from fyi_bench.store.spec import RunSpec
 
@@ -121,6 +120,8 @@ def _teacher(digest: str, data: RealDataset, worker: Worker) -> nn.Module:
     from fyi_bench import rng
 
     record = worker.store.get(digest)
+    if record is None:
+        raise StoreError(f"The run robust {digest}, whose network gives labels, is not finished.\nRun it first.")
     model = record["config"]["protocol"]["eval_model"]
     network = search_space.build(model, *data.train.shape[:2], data.num_classes, rng.stream(0, "teacher"))
     tensors, _ = load_tensors(worker.store.artefact("robust", digest, NETWORK_FILE))

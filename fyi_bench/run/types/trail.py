@@ -11,9 +11,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fyi_bench.errors import DivergenceError
-from fyi_bench.run.run_type import RUN_TYPES
+from fyi_bench.run.run_type import RUN_TYPES, Worker
 from fyi_bench.run.types.distill import Distill, problem_of
-from fyi_bench.run.worker import Worker
 from fyi_bench.store.run_dir import RunDir
 from fyi_bench.store.spec import RunSpec
 
@@ -119,7 +118,8 @@ class Trail(Distill):
             found = engine(iteration)
             found.save(run.path(set_name(iteration)), preview=False)
             if inputs["raw"]:
-                _, tensors, _ = run.load()
-                replace(found, images=tensors["images"]).save(run.path(raw_name(iteration)), preview=False)
+                held = run.load()
+                assert held is not None  # `_advance` left a checkpoint
+                replace(found, images=held[1]["images"]).save(run.path(raw_name(iteration)), preview=False)
         facts = found_facts(run, inputs["at"])
         run.finish(facts)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fyi_bench.run.estimate import Passes
 from fyi_bench.run.numerics import using
-from fyi_bench.run.run_type import RUN_TYPES, Need, RunType
+from fyi_bench.run.run_type import RUN_TYPES, Need, Passes, RunType, Worker
 from fyi_bench.run.types.accuracy import set_needs
-from fyi_bench.run.worker import Worker
 from fyi_bench.store.run_dir import RunDir
 from fyi_bench.store.spec import RunSpec
 
