@@ -49,6 +49,15 @@ def test_every_file_and_function_that_the_page_names_exists():
         assert (ROOT / path).exists(), path
     files = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
     sources = "\n".join(path.read_text(encoding="utf-8") for path in files)
-    for name in ("announce", "compute", "build_options", "bind", "distill_run", "problem_of", "initial_images", "groups_of"):
+    for name in (
+        "announce",
+        "compute",
+        "build_options",
+        "bind",
+        "distill_run",
+        "problem_of",
+        "initial_images",
+        "groups_of",
+    ):
         assert f"`{name}`" in PAGE
         assert f"def {name}(" in sources, name
