@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from fyi_bench.version import __version__
+
+__all__ = ["__version__"]
 
 if TYPE_CHECKING:
     from fyi_bench.api import *  # noqa: F403  api.pyi, for editors and type checkers

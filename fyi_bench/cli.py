@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Annotated, Any, get_origin
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from fyi_bench import __version__, listing  # noqa: F401  registers its commands
+from fyi_bench import listing  # noqa: F401  registers its commands
 from fyi_bench.catalogue import TaskEntry, build_options, find_task, parameters_of, tasks
 from fyi_bench.config import option
 from fyi_bench.errors import EXIT_INPUT, EXIT_INTERRUPTED, EXIT_USAGE, FyiBenchError, UnknownNameError, UsageError
 from fyi_bench.parameters import Parameter, bind, of_dataclass
 from fyi_bench.tools import TOOLS, Tool
+from fyi_bench.version import __version__
 
 if TYPE_CHECKING:
     from fyi_bench.session import Session

@@ -107,3 +107,31 @@ def test_nothing_forbidden_is_written(kind):
 def test_files_stay_readable():
     long = [str(p.relative_to(ROOT)) for p in SOURCES if len(p.read_text().splitlines()) > 400]
     assert long == []
+
+
+def module_graph() -> dict[str, set[str]]:
+    """Module -> modules of ours that it imports, wherever in it, for types too; a package means its `__init__`."""
+    names = {}
+    for path in SOURCES:
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        names[name.removesuffix(".__init__")] = path
+    graph = {}
+    for name, path in names.items():
+        found = set()
+        for target, _ in imported(path):
+            parent = target.rpartition(".")[0]
+            found |= {target} if target in names else {parent} & names.keys()
+        graph[name] = found - {name}
+    return graph
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    """Files can be read one after another: nothing is needed, not even for a type, that needs this in turn."""
+    graph, order = module_graph(), []
+    left = dict(graph)
+    while left:
+        free = [name for name, needs in left.items() if not needs & left.keys()]
+        assert free, f"a circle is among {sorted(left)}"
+        order += free
+        left = {name: needs for name, needs in left.items() if name not in free}
+    assert len(order) == len(graph)

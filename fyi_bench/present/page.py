@@ -22,7 +22,7 @@ def render(template: str, **values: Any) -> str:
     import jinja2
     from markupsafe import Markup
 
-    from fyi_bench import __version__
+    from fyi_bench.version import __version__
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("fyi_bench.present", "templates"),

@@ -16,10 +16,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import fyi_bench
 from fyi_bench.errors import StoreError
 from fyi_bench.files import tree_digest
 from fyi_bench.registry import PACKAGES
+from fyi_bench.version import __version__
 
 SCHEMA = 1
 # schema of the file -> function that gives the record in the next schema; add one whenever SCHEMA goes up
@@ -261,7 +261,7 @@ def _missing(entry: Any, keys: Iterable[str], where: str = "") -> list[str]:
 
 @functools.cache
 def _versions() -> dict[str, str]:
-    found = {"fyi-bench": fyi_bench.__version__, "python": platform.python_version()}
+    found = {"fyi-bench": __version__, "python": platform.python_version()}
     for name in LIBRARIES:
         try:
             found[name] = metadata.version(name)
