@@ -195,7 +195,7 @@ class _Question:
         from downstream.robust_scores import best_lr
 
         searches: Searches = {}
-        lrs: dict[Arm, float] = {}
+        lrs: dict[Treatment, float] = {}
         tests: Tests = {}
         teacher = ""
         for arm in self.arms:  # the one of real images is the first
