@@ -27,9 +27,10 @@ from distill.problem import Problem
 from distill.recipes import recipe
 from distill.spaces import NormalizedSpace, PixelSpace
 from distill.trajectory import FlatNetwork
-from downstream.nas import train_architecture
+from downstream.accuracy import train_and_test
+from downstream.nas import architecture_name
 from downstream.protocol import protocol
-from downstream.training import new_network, train
+from downstream.training import Conditions, new_network, train
 from fyi_bench import rng
 from fyi_bench.registry import Registry
 from search_space import architectures
@@ -201,7 +202,7 @@ def _retraining(setup: Setup) -> Sides:
 
     def ours(stop: Deadline) -> list[Tensor]:
         network = new_network(model, train_set, setup.seed)
-        train(network, train_set, how, setup.seed, device=device, precision=setup.precision, stop=stop)
+        train(network, train_set, how, setup.seed, Conditions(device, setup.precision, stop=stop))
         return [p.detach() for p in network.parameters()]
 
     def twin(stop: Deadline) -> list[Tensor]:
@@ -217,10 +218,11 @@ def _search(setup: Setup) -> Sides:
     points = subset(case.changes.get("networks", NETWORKS))
     epochs = case.changes.get("epochs", 1)
     how = replace(protocol("paper", "nas"), epochs=epochs, extra_epoch=False)
-    one = partial(train_architecture, space=setup.space, device=device, precision=setup.precision)
+    conditions = Conditions(device, setup.precision, setup.space)
 
     def ours() -> list[Tensor]:
-        found = [one(point, train_set, train_set, how, 0).accuracy for point in points]
+        rules = [how.for_network(architecture_name(point)) for point in points]
+        found = [train_and_test(train_set, train_set, rule, [0], conditions)[0].accuracy for rule in rules]
         return [torch.tensor(found, dtype=torch.float64)]
 
     def twin() -> list[Tensor]:

@@ -10,17 +10,16 @@ project's one trainer. Avalanche is imported inside functions, because importing
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 
-from distill.contracts import Deadline
 from distill.decode import decoded
 from distill.engine import distill
 from distill.image_set import ImageSet, concatenate
@@ -29,7 +28,7 @@ from distill.problem import Problem
 from distill.recipes import recipe
 from distill.spaces import PixelSpace, Space
 from downstream.protocol import Protocol
-from downstream.training import EVAL_BATCH, new_network, train
+from downstream.training import EVAL_BATCH, HERE, Conditions, Report, new_network, train
 from fyi_bench.errors import DataError, UsageError
 
 NUMERICS = 1
@@ -55,7 +54,7 @@ def step_classes(order: Sequence[int], steps: int) -> list[list[int]]:
 
 
 @functools.cache
-def avalanche() -> Any:
+def avalanche() -> SimpleNamespace:
     """The parts of Avalanche in use, imported once; a DataError says how to get it when it is missing."""
     try:
         import search_space.torchvision_compat  # noqa: F401  Avalanche imports torchvision
@@ -74,7 +73,7 @@ def avalanche() -> Any:
             f"Continual learning needs Avalanche, which cannot be imported ({error}).\n"
             "Install it: pip install 'avalanche-lib==0.6.0'."
         ) from error
-    return _Names(
+    return SimpleNamespace(
         class_incremental_benchmark=class_incremental_benchmark,
         as_classification_dataset=as_classification_dataset,
         accuracy_metrics=accuracy_metrics,
@@ -83,12 +82,6 @@ def avalanche() -> Any:
         ExemplarsBuffer=ExemplarsBuffer,
         SupervisedTemplate=SupervisedTemplate,
     )
-
-
-class _Names(dict):
-    """Attributes by name."""
-
-    __getattr__ = dict.__getitem__
 
 
 class TensorImages(torch.utils.data.Dataset):
@@ -128,22 +121,13 @@ def scenario(train_set: ImageSet, test_set: ImageSet, space: Space, order: Seque
     )
 
 
-def image_set_of(dataset: Any, space: Space, num_classes: int) -> ImageSet:
-    """Collect the images of an Avalanche (or torch) dataset of (image, label, …) as an ImageSet in `space`."""
-    pairs = [(item[0], int(item[1])) for item in dataset]
-    return ImageSet(
-        images=torch.stack([image for image, _ in pairs]),
-        labels=torch.tensor([label for _, label in pairs]),
-        space=space,
-        num_classes=num_classes,
-    ).validate()
-
-
 @functools.cache
 def condensed_buffer_class() -> type:
     """The storage policy as a subclass of Avalanche's ExemplarsBuffer (made when Avalanche is first needed)."""
 
-    class CondensedBuffer(avalanche().ExemplarsBuffer):
+    base: Any = avalanche().ExemplarsBuffer
+
+    class CondensedBuffer(base):
         """Memory of condensed sets: each experience is distilled and its set appended."""
 
         def __init__(self, condense: Condense, max_size: int):
@@ -204,7 +188,9 @@ def condensed_buffer(
 
     def condense(exp: Any) -> ImageSet:
         everything = {int(c) for e in exp.origin_stream for c in e.classes_in_this_experience}
-        real = image_set_of(exp.dataset, space or PixelSpace(), num_classes or max(everything) + 1)
+        images, labels = zip(*((image, int(label)) for image, label, *_ in exp.dataset), strict=True)
+        classes = num_classes or max(everything) + 1
+        real = ImageSet(torch.stack(images), torch.tensor(labels), space or PixelSpace(), classes).validate()
         per_class = ipc or max(1, max_size // len(everything))
         values = recipe(method, dataset, per_class, protocol).with_overrides(overrides or {}).values
         problem = Problem(real, real.space, per_class, seed, classes=tuple(exp.classes_in_this_experience))
@@ -225,7 +211,7 @@ class StepResult:
 
 @dataclass
 class Rehearsal:
-    """Runs the protocol on one class order: Avalanche streams in, accuracies out.
+    """The continual protocol on one class order: Avalanche streams in, accuracies out.
 
     benchmark: from `scenario`; sets: the condensed set of each step so far; protocol: of the retraining.
     """
@@ -233,17 +219,17 @@ class Rehearsal:
     benchmark: Any
     sets: Sequence[ImageSet]
     protocol: Protocol
-    model: str | None = None
-    device: str = "cpu"
-    precision: str = "fp32"
-    stop: Deadline | None = None
-    report: Callable[[int, float], None] | None = None
+    conditions: Conditions = HERE
+    report: Report | None = None
 
     def after_step(self, step: int, seed: int) -> StepResult:
         """Train a new network on the memory after `step` (0-based) and test it on the classes seen so far."""
-        memory = self._memory(step)
-        network = new_network(self.model or self.protocol.eval_model, self.sets[0], seed)
-        with _untouched_global_generator():
+        # the storage policy before this step: earlier sets inside, this step's still to come
+        memory = condensed_buffer_class()(lambda exp: self.sets[step], sum(len(s) for s in self.sets[: step + 1]))
+        for earlier in self.sets[:step]:
+            memory.append(earlier)
+        network = new_network(self.protocol.eval_model, self.sets[0], seed)
+        with torch.random.fork_rng(devices=[]):  # data loaders draw a base seed from torch's global generator
             strategy = _strategy_class()(network=network, memory=memory, settings=self, seed=seed)
             strategy.train(self.benchmark.train_stream[step])
             metrics = strategy.eval(self.benchmark.test_stream[: step + 1])
@@ -251,17 +237,12 @@ class Rehearsal:
         seen = sum(len(e.classes_in_this_experience) for e in self.benchmark.test_stream[: step + 1])
         return StepResult(step, seen, len(memory.image_set), float(accuracy))
 
-    def _memory(self, step: int) -> Any:
-        """The storage policy as it stands before this step: earlier sets inside, this step's still to come."""
-        memory = condensed_buffer_class()(lambda exp: self.sets[step], sum(len(s) for s in self.sets[: step + 1]))
-        for earlier in self.sets[:step]:
-            memory.append(earlier)
-        return memory
-
 
 @functools.cache
 def _strategy_class() -> type:
-    class FromScratchOnMemory(avalanche().SupervisedTemplate):
+    base: Any = avalanche().SupervisedTemplate
+
+    class FromScratchOnMemory(base):
         """Avalanche strategy: at each experience update the memory, then train a new network on it alone."""
 
         def __init__(self, *, network: torch.nn.Module, memory: Any, settings: Rehearsal, seed: int):
@@ -270,7 +251,7 @@ def _strategy_class() -> type:
                 optimizer=torch.optim.SGD(network.parameters(), lr=settings.protocol.lr),
                 criterion=torch.nn.CrossEntropyLoss(),
                 eval_mb_size=EVAL_BATCH,
-                device=settings.device,
+                device=settings.conditions.device,
                 evaluator=avalanche().EvaluationPlugin(
                     avalanche().accuracy_metrics(stream=True), loggers=[avalanche().BaseLogger()]
                 ),
@@ -283,14 +264,6 @@ def _strategy_class() -> type:
         def _train_exp(self, experience: Any, eval_streams: Any = None, **kwargs: Any) -> None:
             self.memory.post_adapt(self, experience)
             s = self.settings
-            train(self.model, self.memory.image_set, s.protocol, self.seed, device=s.device, precision=s.precision,
-                  stop=s.stop, report=s.report)  # fmt: skip
+            train(self.model, self.memory.image_set, s.protocol, self.seed, s.conditions, s.report)
 
     return FromScratchOnMemory
-
-
-@contextlib.contextmanager
-def _untouched_global_generator() -> Iterator[None]:
-    """Data loaders draw a base seed from torch's global generator; put it back as it was."""
-    with torch.random.fork_rng(devices=[]):
-        yield

@@ -7,17 +7,13 @@ images may be a stated share of the data set, drawn once, class-balanced, never 
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import torch
 
-from distill.contracts import Deadline
 from distill.image_set import ImageSet
-from distill.spaces import Space
-from downstream.accuracy import AccuracyResult, train_and_test
-from downstream.protocol import FOLDER, Protocol
+from downstream.protocol import protocol_data
 from fyi_bench import rng
 from fyi_bench.errors import UsageError
 from search_space.space720 import Point, flops
@@ -30,7 +26,7 @@ FLOPS_PER_ACTIVATION = 400
 
 
 @dataclass(frozen=True)
-class Budget:
+class Limits:
     """What a protocol's real ranking is made of. None: all images.
 
     ceiling: share of the architectures that is trained on real data a second time.
@@ -41,13 +37,13 @@ class Budget:
     ceiling: float
 
 
-def budget(protocol: str) -> Budget:
-    """The budget of a protocol; a changed one (`quick+epochs=3`) has that of its base."""
+def limits_of(protocol: str) -> Limits:
+    """The limits of a protocol; a changed one (`quick+epochs=3`) has that of its base. UsageError where it has none."""
     base = protocol.partition("+")[0]
-    table = tomllib.loads((FOLDER / f"{base}.toml").read_text()).get("nas")
+    table = protocol_data(base).get("nas")
     if table is None:
         raise UsageError(f"The protocol '{base}' has no budget for architecture search.\nUse paper or quick.")
-    return Budget(table["reference_images"] or None, table["test_images"] or None, table["ceiling"])
+    return Limits(table["reference_images"] or None, table["test_images"] or None, table["ceiling"])
 
 
 def architecture_name(point: Point) -> str:
@@ -71,7 +67,7 @@ def representative(point: Point) -> Point:
 
 
 def cheap_first(points: Iterable[Point], channels: int, size: int, classes: int) -> list[Point]:
-    """The points by rising effort, so that an unfinished sweep has ranked many of them."""
+    """The points by rising effort, so that an unfinished search has ranked many of them."""
     return sorted(points, key=lambda point: (effort(point, channels, size, classes), point.index))
 
 
@@ -92,26 +88,3 @@ def balanced(images: ImageSet, count: int | None, seed: int, purpose: str) -> Im
     # whole rounds of one image a class, the classes in order inside a round
     chosen = torch.argsort(ranks * images.num_classes + labels)[:count]
     return images.select(chosen.sort().values)
-
-
-def train_architecture(
-    point: Point,
-    train_set: ImageSet,
-    test_set: ImageSet,
-    protocol: Protocol,
-    seed: int,
-    *,
-    space: Space,
-    device: torch.device | str = "cpu",
-    precision: str = "fp32",
-    stop: Deadline | None = None,
-    report: Callable[[int, float], None] | None = None,
-) -> AccuracyResult:
-    """Train one network of the space on the set and test it once, after the last epoch.
-
-    Raises DivergenceError when its loss is no longer finite.
-    """
-    return train_and_test(
-        train_set, test_set, protocol, seed, model=architecture_name(point), device=device, precision=precision,
-        space=space, stop=stop, report=report,
-    )  # fmt: skip

@@ -11,8 +11,8 @@ hard labels, against all real images:
   u(a) = (e^a - 1/e) / (e - 1/e)
 
 Every accuracy here is a fraction in [0, 1], so every argument of u lies in [-1, 1] and every score in [0, 1]. (The
-published program enters percent into the exponential.) Every arm gets the same search for its step size, judged on
-train images that are set aside, never on test images; the learned step size of a set is not used.
+published program enters percent into the exponential.) Every treatment gets the same search for its step size, judged
+on train images that are set aside, never on test images; the learned step size of a set is not used.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import nn
@@ -37,7 +36,7 @@ _TEACHER_BATCH = 256
 
 
 @dataclass(frozen=True)
-class Arm:
+class Treatment:
     """One treatment whose accuracy the scores need.
 
     subject: 'real' (all train images), 'set', or 'random' (real images, as many of each class as the set has).
@@ -51,20 +50,22 @@ class Arm:
     augmented: bool = True
 
 
-ARMS = (
-    Arm("real-hard", "real", "hard"),
-    Arm("set-hard", "set", "hard"),
-    Arm("set-any", "set", "own"),
-    Arm("random-any", "random", "own"),
-    Arm("set-plain", "set", "own", augmented=False),
-    Arm("random-plain", "random", "own", augmented=False),
+TREATMENTS = (
+    Treatment("real-hard", "real", "hard"),
+    Treatment("set-hard", "set", "hard"),
+    Treatment("set-any", "set", "own"),
+    Treatment("random-any", "random", "own"),
+    Treatment("set-plain", "set", "own", augmented=False),
+    Treatment("random-plain", "random", "own", augmented=False),
 )
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What is not of the trainer's protocol: step sizes tried, share of the train images set aside to judge them, how
-    many real images stand for all (0: all), weights w of LRS and g of ARS.
+    """What robust scores need beside the trainer's protocol.
+
+    lrs: step sizes tried; validation: share of the train images set aside to judge them; real_images: how many stand
+    for all (0: all); label_weight, augmentation_weight: w of LRS, g of ARS.
     """
 
     lrs: tuple[float, ...]
@@ -90,7 +91,7 @@ def unit_score(advantage: float) -> float:
 
 @dataclass(frozen=True)
 class Scores:
-    """All four numbers of one repetition, fractions: `recovery` in [-1, 1], 0 is best; scores in [0, 1], 1 is best."""
+    """The four numbers of one repetition, fractions: `recovery` in [-1, 1], 0 is best; scores in [0, 1], 1 is best."""
 
     recovery: float
     improvement: float
@@ -99,7 +100,7 @@ class Scores:
 
 
 def robust_scores(accuracy: Mapping[str, float], rules: Rules) -> Scores:
-    """The scores of one repetition from the accuracy of every arm of `ARMS`, by name.
+    """The scores of one repetition from the accuracy of every treatment, by name.
 
     Raises UsageError for an accuracy that is no fraction in [0, 1]: percent would pass through u unnoticed.
     """
@@ -118,10 +119,10 @@ def robust_scores(accuracy: Mapping[str, float], rules: Rules) -> Scores:
     )
 
 
-def settings_of(arm: Arm, protocol: Protocol, lr: float) -> Protocol:
-    """The trainer's settings of an arm at a step size of the search."""
-    augment = {} if arm.augmented else {"eval_augment": "none", "cutmix": 0.0}
-    return replace(protocol, lr=lr, lr_from_set=False, **augment)
+def settings_of(treatment: Treatment, protocol: Protocol, lr: float) -> Protocol:
+    """The trainer's settings of a treatment at a step size of the search."""
+    searched = replace(protocol, lr=lr, lr_from_set=False)
+    return searched if treatment.augmented else replace(searched, eval_augment="none", cutmix=0.0)
 
 
 def best_lr(validation: Mapping[float, float]) -> float:
@@ -168,13 +169,3 @@ def taught(images: ImageSet, teacher: nn.Module, teacher_space: Space) -> ImageS
     parts = torch.arange(len(images)).split(_TEACHER_BATCH)
     logits = [teacher(images.batch(rows, teacher_space).to(device)).float().cpu() for rows in parts]
     return replace(images, labels=torch.cat(logits))
-
-
-def hardened(image_set: ImageSet) -> ImageSet:
-    """The set with the most likely class of each soft label."""
-    return replace(image_set, labels=image_set.hard_labels)
-
-
-def describe(rules: Rules) -> dict[str, Any]:
-    """The rules for a record."""
-    return {name: getattr(rules, name) for name in rules.__dataclass_fields__} | {"lrs": list(rules.lrs)}

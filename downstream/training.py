@@ -12,7 +12,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -44,6 +43,23 @@ class Trained:
     losses: list[float] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Conditions:
+    """Where, in what precision and in which space networks are trained and tested, and when to stop.
+
+    space: of the images as networks see them (default: the set's own). precision: 'fp32' or 'bf16'.
+    """
+
+    device: torch.device | str = "cpu"
+    precision: str = "fp32"
+    space: Space | None = None
+    stop: Deadline | None = None
+
+
+HERE = Conditions()
+Report = Callable[[int, int, float], None]  # number of the network, epochs done, mean loss of the last one
+
+
 def training_space(image_set: ImageSet, normalized: Space) -> Space:
     """The space to train on a set in: its own, but `normalized` (the data set's) for pixels, as in every protocol."""
     return normalized if image_set.space.kind == "pixel" else image_set.space
@@ -61,20 +77,15 @@ def train_together(
     train_set: ImageSet,
     protocol: Protocol,
     seeds: Sequence[int],
-    *,
-    device: torch.device | str = "cpu",
-    precision: str = "fp32",
-    space: Space | None = None,
-    stop: Deadline | None = None,
-    report: Callable[[int, int, float], None] | None = None,
+    conditions: Conditions = HERE,
+    report: Report | None = None,
 ) -> list[Trained]:
     """Train networks in place on the set by the protocol, each by its seed as if it were alone.
 
-    Images are used in `space` (default: the set's own). `report(network, epochs done, loss)` follows each.
     Raises DivergenceError when a loss is no longer finite, and what `stop.check()` raises when asked to stop.
     """
-    images = _Images(decoded(train_set), space or train_set.space, torch.device(device))
-    trainings = [_Training(n, images, protocol, seed, precision) for n, seed in zip(networks, seeds, strict=True)]
+    images, stop = _Images(decoded(train_set), conditions), conditions.stop
+    trainings = [_Training(network, images, protocol, seed) for network, seed in zip(networks, seeds, strict=True)]
     for epoch in range(protocol.epochs_for(len(train_set))):
         if stop is not None and stop.requested():
             stop.check()
@@ -93,26 +104,21 @@ def train(
     train_set: ImageSet,
     protocol: Protocol,
     seed: int,
-    *,
-    report: Callable[[int, float], None] | None = None,
-    **how: Any,
+    conditions: Conditions = HERE,
+    report: Report | None = None,
 ) -> Trained:
-    """Train one network in place: `train_together` of one, with its other keywords; report(epochs done, loss)."""
-    return train_together([network], train_set, protocol, [seed], **how, report=report_of_one(report))[0]
-
-
-def report_of_one(report: Callable[[int, float], None] | None) -> Callable[[int, int, float], None] | None:
-    """What follows networks trained together, where there is one of them."""
-    return None if report is None else lambda number, epochs, loss: report(epochs, loss)
+    """Train one network in place: `train_together` of one."""
+    return train_together([network], train_set, protocol, [seed], conditions, report)[0]
 
 
 class _Training:
     """One network on its way: its images, its optimiser, the losses so far."""
 
-    def __init__(self, network: nn.Module, images: _Images, protocol: Protocol, seed: int, precision: str):
+    def __init__(self, network: nn.Module, images: _Images, protocol: Protocol, seed: int):
         device, lr = images.device, images.source.lr
-        self.network, self.losses = network.to(device).train(), []
-        self._images, self._protocol, self._seed, self._precision = images, protocol, seed, precision
+        self.network = network.to(device).train()
+        self.losses: list[float] = []
+        self._images, self._protocol, self._seed = images, protocol, seed
         self._device, self._count = device, len(images.source)
         self._augmentation = Augmentation(protocol.eval_augment, dispatcher=protocol.eval_dispatcher)
         self._lr = lr if protocol.lr_from_set and lr is not None else protocol.lr
@@ -161,22 +167,34 @@ class _Training:
         return {e: (batches[k], draws[k * steps : (k + 1) * steps]) for k, e in enumerate(epochs)}
 
     def _launch(self, epoch: int, number: int, index: torch.Tensor, draw: Draw) -> None:
-        size, mixing = self._images.source.shape[-1], ()
+        mixing: list[torch.Tensor] = []
         if self._protocol.cutmix:
-            generator = rng.stream(self._seed, "cutmix", epoch, number)
+            generator, size = rng.stream(self._seed, "cutmix", epoch, number), self._images.source.shape[-1]
             mix = draw_cutmix(generator, len(index), (size, size), self._protocol.cutmix, 1.0)
-            mixing = (upload(t, self._device) for t in (mix.permutation, mix.boxes, mix.ratios))
+            mixing = [upload(t, self._device) for t in (mix.permutation, mix.boxes, mix.ratios)]
         optimiser = self._schedule(epoch, number)
         if optimiser not in self._recorded:
             self._recorded[optimiser] = Captured(partial(self._step, optimiser))
         self._recorded[optimiser](index, draw.codes, draw.values, *mixing)
 
-    def _step(self, optimiser: torch.optim.Optimizer, index, codes, values, *mixing: torch.Tensor) -> torch.Tensor:
-        """One step on these images; adds its loss, times their number, to the epoch's."""
+    def _step(
+        self,
+        optimiser: torch.optim.Optimizer,
+        index: torch.Tensor,
+        codes: torch.Tensor,
+        values: torch.Tensor,
+        *mixing: torch.Tensor,
+    ) -> torch.Tensor:
+        """One step on these images; adds its loss, times their number, to the epoch's. mixing: the draw of CutMix."""
         x, y = self._images[index]
         x = self._augmentation.apply(x, Draw(self._augmentation.stages, codes, values))
         optimiser.zero_grad(set_to_none=True)
-        loss = _loss(self.network, x, y, mixing, self._precision)
+        if mixing:
+            permutation, boxes, ratios = mixing
+            logits = self._images.logits(self.network, paste(x, permutation, boxes))
+            loss = mixed_loss(_cross_entropy(logits, y), _cross_entropy(logits, y[permutation]), ratios)
+        else:
+            loss = _cross_entropy(self._images.logits(self.network, x), y)
         loss.backward()
         optimiser.step()
         self._total += loss.detach() * len(x)
@@ -184,37 +202,34 @@ class _Training:
 
 
 @torch.no_grad()
-def correct(
-    network: nn.Module, test_set: ImageSet, space: Space, device: torch.device | str = "cpu", precision: str = "fp32"
-) -> torch.Tensor:
+def correct(network: nn.Module, test_set: ImageSet, conditions: Conditions = HERE) -> torch.Tensor:
     """bool [N]: which test images the network classifies right (eval mode, no augmentation, no averaging)."""
-    device = torch.device(device)
-    network = network.to(device).eval()
-    images = _Images(test_set, space, device)
-    labels = test_set.hard_labels
+    images, labels = _Images(test_set, conditions), test_set.hard_labels
+    network = network.to(images.device).eval()
     found = []
-    for index in torch.arange(len(test_set)).split(EVAL_BATCH if device.type == "cpu" else 2048):
-        with _precision(device, precision):
-            predicted = network(images[index][0]).argmax(dim=1)
+    for index in torch.arange(len(test_set)).split(EVAL_BATCH if images.device.type == "cpu" else 2048):
+        predicted = images.logits(network, images[index][0]).argmax(dim=1)
         found.append(predicted.cpu() == labels[index])
     return torch.cat(found)
 
 
-def accuracy(
-    network: nn.Module, test_set: ImageSet, space: Space, device: torch.device | str = "cpu", precision: str = "fp32"
-) -> float:
+def accuracy(network: nn.Module, test_set: ImageSet, conditions: Conditions = HERE) -> float:
     """Share of test images classified right, in [0, 1]."""
-    return float(correct(network, test_set, space, device, precision).double().mean())
+    return float(correct(network, test_set, conditions).double().mean())
 
 
 class _Images:
     """Images and labels of a set in the working space: converted once when small, batch by batch when large."""
 
-    def __init__(self, image_set: ImageSet, space: Space, device: torch.device):
-        self.space, self.device = space, device
+    def __init__(self, image_set: ImageSet, conditions: Conditions):
+        self.space, self.device = conditions.space or image_set.space, torch.device(conditions.device)
+        if conditions.precision not in ("fp32", "bf16"):
+            raise UsageError(f"Unknown precision '{conditions.precision}'.\nKnown: bf16, fp32.")
+        self._bf16 = conditions.precision == "bf16"
         if image_set.images.numel() * 4 <= KEEP_AS_FLOAT_BYTES:
-            image_set = image_set.to_space(space)
-        self.images, self.labels, self.source = image_set.images.to(device), image_set.labels.to(device), image_set
+            image_set = image_set.to_space(self.space)
+        self.source = image_set
+        self.images, self.labels = image_set.images.to(self.device), image_set.labels.to(self.device)
 
     def __getitem__(self, index: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         index = upload(index, self.device)
@@ -224,29 +239,17 @@ class _Images:
             picked = pixels.batch(slice(None), self.space)
         return picked, labels
 
-
-def _loss(network, x, y, mixing: tuple[torch.Tensor, ...], precision: str) -> torch.Tensor:
-    """Cross-entropy (soft labels are logits: DATM's convention); mixing: the draw of CutMix where it is used."""
-    permutation, boxes, ratios = mixing or (None, None, None)
-    if mixing:
-        x = paste(x, permutation, boxes)
-    with _precision(x.device, precision):
-        logits = network(x)
-    logits = logits.float() if precision != "fp32" else logits
-    own = _cross_entropy(logits, y)
-    return own if not mixing else mixed_loss(own, _cross_entropy(logits, y[permutation]), ratios)
+    def logits(self, network: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        """The network's answer in the working precision."""
+        if not self._bf16:
+            return network(x)
+        with torch.autocast(self.device.type, torch.bfloat16):
+            return network(x).float()
 
 
 def _cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Mean cross-entropy; soft labels are logits (DATM's convention)."""
     return F.cross_entropy(logits, labels.softmax(dim=1) if labels.ndim == 2 else labels)
-
-
-def _precision(device: torch.device, precision: str) -> contextlib.AbstractContextManager:
-    if precision == "fp32":
-        return contextlib.nullcontext()
-    if precision != "bf16":
-        raise UsageError(f"Unknown precision '{precision}'.\nKnown: bf16, fp32.")
-    return torch.autocast(device.type, torch.bfloat16)
 
 
 # schedules: built once for a training, then called with (epoch, batch number) to give the optimiser of that step
@@ -256,9 +259,10 @@ Step = Callable[[int, int], torch.optim.Optimizer]
 
 def _sgd(network: nn.Module, p: Protocol, lr: float) -> torch.optim.SGD:
     parameters = list(network.parameters())
-    if parameters[0].device.type == "cuda":  # a step size that a recorded step reads when it runs
-        lr = torch.tensor(lr, device=parameters[0].device)
-    return torch.optim.SGD(parameters, lr=lr, momentum=p.momentum, weight_decay=p.weight_decay, fused=True)
+    device = parameters[0].device
+    # a recorded step reads its step size when it runs
+    step_size = torch.tensor(lr, device=device) if device.type == "cuda" else lr
+    return torch.optim.SGD(parameters, lr=step_size, momentum=p.momentum, weight_decay=p.weight_decay, fused=True)
 
 
 def _drop_restart(network: nn.Module, p: Protocol, lr: float, images: int) -> Step:

@@ -87,14 +87,14 @@ def test_accuracy_is_on_all_classes_seen_and_repeats(benchmark, sets):
 
 def test_avalanche_counts_as_the_trainer_does(benchmark, sets, real):
     """The stream accuracy of Avalanche equals a plain count over the test images of the classes seen."""
-    from downstream.training import accuracy, new_network, train
+    from downstream.training import Conditions, accuracy, new_network, train
 
     result = Rehearsal(benchmark, sets, small_protocol()).after_step(1, seed=5)
     memory = concatenate(sets[:2])
     network = new_network(tiny.MODEL, memory, 5)
     train(network, memory, small_protocol(), 5)
     seen = tiny.real_set(CLASSES, 6).of_classes(ORDER[:4])
-    assert result.accuracy == pytest.approx(accuracy(network, seen, tiny.SPACE), abs=1e-12)
+    assert result.accuracy == pytest.approx(accuracy(network, seen, Conditions(space=tiny.SPACE)), abs=1e-12)
 
 
 def test_each_step_starts_from_a_new_network(benchmark, sets):

@@ -14,7 +14,7 @@ from distill.image_set import ImageSet
 from distill.initial import initial_images
 from distill.spaces import NormalizedSpace, PixelSpace
 from downstream.protocol import protocol
-from downstream.training import new_network, train, training_space
+from downstream.training import Conditions, new_network, train, training_space
 from fyi_bench import rng
 from fyi_bench.errors import UnknownNameError, UsageError
 
@@ -175,7 +175,7 @@ def test_training_on_tiles_is_training_on_the_decoded_set():
     found = []
     for image_set in (stored, decoded(stored)):
         network = new_network(tiny.MODEL, image_set, 0)
-        found.append(train(network, image_set, short, 0, space=training_space(image_set, SPACE)))
+        found.append(train(network, image_set, short, 0, Conditions(space=training_space(image_set, SPACE))))
     assert found[0].losses == found[1].losses
     assert len(decoded(stored)) == 16
     for one, other in zip(*(t.network.parameters() for t in found), strict=True):

@@ -82,8 +82,8 @@ def test_the_best_mean_is_picked_and_of_equal_ones_the_first():
 def test_the_best_of_several_tests_is_the_result_and_testing_changes_no_training():
     real = tiny.real_set()
     train_set = real.to_space(tiny.SPACE)
-    once = train_and_test(train_set, real, small("legacy-mtt"), 3)
-    often = train_and_test(train_set, real, small("legacy-mtt", tests=4), 3)
+    [once] = train_and_test(train_set, real, small("legacy-mtt"), [3])
+    [often] = train_and_test(train_set, real, small("legacy-mtt", tests=4), [3])
     assert once.tests == (once.accuracy,)
     assert len(often.tests) == 4
     assert often.tests[-1] == once.accuracy
@@ -91,16 +91,16 @@ def test_the_best_of_several_tests_is_the_result_and_testing_changes_no_training
 
 
 def test_a_warm_network_is_one_trained_twice():
-    from downstream.training import accuracy, new_network
+    from downstream.training import Conditions, accuracy, new_network
 
     real = tiny.real_set()
     first = real.to_space(tiny.SPACE)
     second = dataclasses.replace(first, images=first.images * 0.5)
-    found = train_and_test(second, real, small(), 0, warm_set=first)
+    [found] = train_and_test(second, real, small(), [0], warm_set=first)
     network = new_network(tiny.MODEL, second, 0)
     for image_set in (first, second):
         train(network, image_set, small(), 0)
-    assert found.accuracy == accuracy(network, real, second.space)
+    assert found.accuracy == accuracy(network, real, Conditions(space=second.space))
 
 
 @pytest.mark.parametrize("method", ["dm", "ftd"])

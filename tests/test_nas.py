@@ -9,9 +9,10 @@ import torch
 
 import tiny
 from commands import ask, tell
+from downstream import accuracy as retraining
 from downstream import nas as search
 from downstream.protocol import protocol
-from downstream.training import accuracy, new_network, train
+from downstream.training import Conditions, accuracy, new_network, train
 from fyi_bench.config import Settings
 from fyi_bench.data.real import RealDataset
 from fyi_bench.errors import BudgetExhausted, DataError, DivergenceError, PlanShown, UnknownNameError, UsageError
@@ -47,7 +48,7 @@ def data() -> RealDataset:
 def small(monkeypatch, data):
     """The tiny data set, few images, and the cheapest points of the space."""
     monkeypatch.setattr("fyi_bench.data.load_dataset", lambda name, root, test=True: data)
-    monkeypatch.setattr(search, "budget", lambda name: search.Budget(18, 30, 0.5))
+    monkeypatch.setattr(search, "limits_of", lambda name: search.Limits(18, 30, 0.5))
     monkeypatch.setattr(space720, "subset", lambda n, seed=0: tuple(CHEAP[:n]))
 
 
@@ -98,8 +99,8 @@ def test_a_few_networks_are_measured_for_all():
 
 @pytest.mark.parametrize("name", ["quick", "paper"])
 def test_protocols_state_a_budget(name):
-    assert search.budget(name + "+epochs=3") == search.budget(name)
-    assert 0 < search.budget(name).ceiling <= 1
+    assert search.limits_of(name + "+epochs=3") == search.limits_of(name)
+    assert 0 < search.limits_of(name).ceiling <= 1
     assert protocol(name, "nas").lr_from_set is protocol(name, "nas-reference").lr_from_set is False
     assert protocol("paper", "nas").epochs_for(500) == protocol("paper", "nas-reference").epochs_for(50_000) == 200
 
@@ -116,8 +117,9 @@ def test_a_cell_gives_what_the_trainer_gives(tmp_path, data):
     record = ensure(train_run(data, source, point, short, 3, 12), worker(tmp_path, data))
     drawn, tested = search.balanced(data.train, 9, 4, "nas reference"), search.balanced(data.test, 12, 0, "nas test")
     network = new_network(f"convnet-{point.name}", drawn, 3)
-    twin = train(network, drawn, short.for_network(f"convnet-{point.name}"), 3, space=data.space)
-    assert record["value"] == accuracy(twin.network, tested, data.space)
+    conditions = Conditions(space=data.space)
+    twin = train(network, drawn, short.for_network(f"convnet-{point.name}"), 3, conditions)
+    assert record["value"] == accuracy(twin.network, tested, conditions)
     assert record["last_loss"] == twin.losses[-1]
     assert (record["parameters"], record["epochs"]) == (space720.parameters(point, 3, 32, 3), 2)
 
@@ -205,16 +207,16 @@ def levels_of(record) -> list[set]:
 
 
 def test_networks_that_fail_are_counted_and_rank_last(small, tmp_path, monkeypatch):
-    real_train = search.train_architecture
+    real_train = retraining.train_and_test
 
-    def train(point, train_set, *rest, **named):
-        if point == CHEAP[2] and len(train_set) == 3:
+    def train(train_set, test_set, protocol, *rest):
+        if protocol.eval_model == search.architecture_name(CHEAP[2]) and len(train_set) == 3:
             raise DivergenceError("the loss is no longer finite.", 0)
-        if point == CHEAP[3]:
+        if protocol.eval_model == search.architecture_name(CHEAP[3]):
             raise ArithmeticError("toy")
-        return real_train(point, train_set, *rest, **named)
+        return real_train(train_set, test_set, protocol, *rest)
 
-    monkeypatch.setattr(search, "train_architecture", train)
+    monkeypatch.setattr(retraining, "train_and_test", train)
     lines: list[str] = []
     made = session(tmp_path)
     made.say = lines.append
@@ -243,7 +245,7 @@ def test_a_stopped_command_shows_the_answer_so_far_and_goes_on(small, tmp_path):
                 raise BudgetExhausted("Stopped.")
 
     made = session(tmp_path, SHORT)
-    made.say, made.stop = lines.append, Stopping(None)
+    made.say, made.stop = lines.append, Stopping()
     with pytest.raises(BudgetExhausted):
         nas(made, question)
     told = "\n".join(lines)

@@ -28,7 +28,7 @@ def record(tmp_path_factory) -> dict:
     data = RealDataset("tiny", real, real, (0.5,) * 3, (0.25,) * 3)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("fyi_bench.data.load_dataset", lambda name, root, test=True: data)
-        patch.setattr(nas, "budget", lambda name: nas.Budget(18, 30, 1.0))
+        patch.setattr(nas, "limits_of", lambda name: nas.Limits(18, 30, 1.0))
         patch.setattr(space720, "subset", lambda n, seed=0: tuple(CHEAP[:n]))
         asked = {"method": "dm", "fyi": True, "ipc": 1, "space": 6, "reference_epochs": 3}
         return ask("nas", session(tmp_path_factory.mktemp("nas")), **asked)
@@ -71,7 +71,7 @@ def searched(record: dict) -> dict:
 
 def test_the_runs_of_a_search_have_the_numbers_of_its_record(record, monkeypatch):
     monkeypatch.setattr(space720, "subset", lambda n, seed=0: tuple(CHEAP[:n]))
-    monkeypatch.setattr(nas, "budget", lambda name: nas.Budget(18, 30, 1.0))
+    monkeypatch.setattr(nas, "limits_of", lambda name: nas.Limits(18, 30, 1.0))
     groups = {(g.made["method"], g.made["flip"]): g for g in groups_of(Store(record["store"]))}
     for arm in record["arms"]:
         for metric in ("spearman_all", "spearman_top50"):

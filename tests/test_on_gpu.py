@@ -20,7 +20,7 @@ from distill.experts import ExpertConfig, train_expert
 from distill.gsam import GSAM
 from distill.methods import METHODS
 from downstream.protocol import protocol
-from downstream.training import correct, new_network, train_together
+from downstream.training import Conditions, correct, new_network, train_together
 from plain_method import NAME, plain_method  # noqa: F401  a method of a plug-in, one of all here
 
 CUDA = torch.device("cuda")
@@ -130,8 +130,8 @@ def test_networks_learn_the_same_there(gpu, schedule, cutmix):
     real, right, losses = tiny.real_set(), [], []
     for device in ("cpu", "cuda"):
         networks = [new_network(model, real, seed) for seed, model in enumerate((tiny.MODEL, "convnet-w8-d1-batch"))]
-        trained = train_together(networks, real, rules, [0, 1], device=device)
-        right.append([correct(network, real, real.space, device).tolist() for network in networks])
+        trained = train_together(networks, real, rules, [0, 1], Conditions(device))
+        right.append([correct(network, real, Conditions(device)).tolist() for network in networks])
         losses.append([one.losses for one in trained])
     assert right[0] == right[1]
     assert losses[1] == [pytest.approx(one, rel=1e-4) for one in losses[0]]
@@ -143,7 +143,7 @@ def test_an_epoch_waits_once(gpu):
     real, waits = tiny.real_set(), []
     for epochs in (2, 5):
         gpu.waits.clear()
-        train_together([new_network(tiny.MODEL, real, 0)], real, replace(rules, epochs=epochs), [0], device=CUDA)
+        train_together([new_network(tiny.MODEL, real, 0)], real, replace(rules, epochs=epochs), [0], Conditions(CUDA))
         waits.append(gpu.waits.copy())
     assert waits[1] - waits[0] == {"read of a value": 3}
 

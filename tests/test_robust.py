@@ -99,7 +99,7 @@ def test_a_teacher_labels_with_the_logits_it_has_for_each_image():
 
 def test_arms_differ_from_the_protocol_in_what_their_names_say():
     base = protocol("quick", "robust")
-    arms = {arm.name: rs.settings_of(arm, base, 0.05) for arm in rs.ARMS}
+    arms = {arm.name: rs.settings_of(arm, base, 0.05) for arm in rs.TREATMENTS}
     assert {p.lr for p in arms.values()} == {0.05}
     assert not any(p.lr_from_set for p in arms.values())
     assert arms["set-any"] == arms["random-any"]

@@ -10,7 +10,7 @@ import torch
 import tiny
 from distill.image_set import ImageSet
 from downstream.protocol import protocol, protocol_data, protocol_names
-from downstream.training import SCHEDULES, accuracy, correct, new_network, train, train_together
+from downstream.training import SCHEDULES, Conditions, accuracy, correct, new_network, train, train_together
 from fyi_bench.errors import DivergenceError, UnknownNameError, UsageError
 from golden import golden
 
@@ -39,13 +39,13 @@ def test_same_seed_same_weights_and_together_equals_one_by_one(small_set):
 
 def test_learns_the_tiny_classes(small_set):
     trained = train(new_network(tiny.MODEL, small_set, 0), small_set, settings(epochs=30), 0)
-    assert accuracy(trained.network, tiny.real_set(), tiny.SPACE) > 0.9
+    assert accuracy(trained.network, tiny.real_set(), Conditions(space=tiny.SPACE)) > 0.9
     assert trained.losses[-1] < trained.losses[0]
 
 
 def test_uint8_and_float_sets_train_alike(small_set):
     raw = tiny.real_set()
-    a = train(new_network(tiny.MODEL, raw, 0), raw, settings(), 0, space=tiny.SPACE)
+    a = train(new_network(tiny.MODEL, raw, 0), raw, settings(), 0, Conditions(space=tiny.SPACE))
     b = train(new_network(tiny.MODEL, small_set, 0), small_set, settings(), 0)
     assert torch.equal(weights(a), weights(b))
 
@@ -98,7 +98,7 @@ def test_learned_step_size_is_used_only_where_the_protocol_says(small_set):
 
 def test_correct_is_image_by_image(small_set):
     network = new_network(tiny.MODEL, small_set, 0)
-    found = correct(network, tiny.real_set(), tiny.SPACE)
+    found = correct(network, tiny.real_set(), Conditions(space=tiny.SPACE))
     network.eval()
     expected = [
         int(network(small_set.images[i : i + 1]).argmax()) == int(small_set.labels[i]) for i in range(len(found))

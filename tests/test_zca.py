@@ -13,7 +13,7 @@ from distill.image_set import ImageSet
 from distill.spaces import PixelSpace, space_from
 from distill.zca import ZCASpace, fit, moments, whitening_matrix
 from downstream.protocol import protocol
-from downstream.training import accuracy, new_network, train
+from downstream.training import Conditions, accuracy, new_network, train
 from fyi_bench import rng
 from fyi_bench.data.real import RealDataset
 from fyi_bench.data.whitening import ready, zca_space
@@ -192,6 +192,6 @@ def test_set_in_zca_space_is_stored_shown_scored_and_trained_on(tmp_path, monkey
     settings = protocol("quick", "accuracy").with_overrides({"epochs": "60", "lr": "0.05", "eval_augment": "none"})
     trained = train(new_network(tiny.MODEL, loaded, 0), loaded, settings, 0)
     # real images are pixels: the set's own space turns them into what the network was trained on
-    assert accuracy(trained.network, data.train, loaded.space) > 0.9
+    assert accuracy(trained.network, data.train, Conditions(space=loaded.space)) > 0.9
     logits = [trained.network(x.batch(slice(None), space)) for x in (loaded, data.train)]
     assert torch.allclose(*logits, atol=1e-3)

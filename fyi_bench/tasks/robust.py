@@ -28,10 +28,10 @@ from fyi_bench.tasks.common import digest_of_runs, summary
 from fyi_bench.tasks.given import GivenSet, given_set
 
 if TYPE_CHECKING:
-    from downstream.robust_scores import Arm, Rules, Scores
+    from downstream.robust_scores import Rules, Scores, Treatment
 
-Searches = dict["tuple[Arm, float]", RunSpec]
-Tests = dict["tuple[Arm, int]", RunSpec]
+Searches = dict["tuple[Treatment, float]", RunSpec]
+Tests = dict["tuple[Treatment, int]", RunSpec]
 UNITS = "accuracies, recovery, improvement and scores are fractions; both scores lie in [0, 1], 1 is best"
 # key of a record's arm -> what people read
 SCORES = {
@@ -80,7 +80,7 @@ class Robust(Task[Any]):
         )
 
     def answer(self, session: Session, options: Any, plan: Plan, found: Records) -> Record:
-        from downstream.robust_scores import describe, robust_scores
+        from downstream.robust_scores import robust_scores
 
         q: _Question = plan.details
         searches, lrs, tests = q.known(found)
@@ -112,7 +112,7 @@ class Robust(Task[Any]):
             seeds=q.seeds,
             digest=digest_of_runs("robust", [*searches.values(), *tests.values()]),
             arms=[entry],
-            rules=describe(q.rules),
+            rules=asdict(q.rules),
             units=UNITS,
             reference=q.real_words,
         )
@@ -152,12 +152,12 @@ class _Question:
     protocol: Protocol
     real_protocol: Protocol
     rules: Rules
-    arms: Sequence[Arm]
+    arms: Sequence[Treatment]
 
     @classmethod
     def of(cls, session: Session, options: Any) -> _Question:
         """Raises UsageError for several architectures, or a set of another size."""
-        from downstream.robust_scores import ARMS, rules_of
+        from downstream.robust_scores import TREATMENTS, rules_of
         from downstream.training import training_space
 
         if len(options.architectures) > 1:
@@ -174,7 +174,7 @@ class _Question:
             image_set.labels.ndim == 2,
             training_space(image_set, session.data.space) != session.data.space,
         )
-        return cls(session, given, subject, protocol, real, rules_of(session.settings.protocol), ARMS)
+        return cls(session, given, subject, protocol, real, rules_of(session.settings.protocol), TREATMENTS)
 
     @property
     def seeds(self) -> list[int]:
@@ -187,7 +187,7 @@ class _Question:
         images = self.rules.real_images
         return f"{self.real_protocol.epochs} epochs on {f'{images:,}' if images else 'all'} images"
 
-    def known(self, found: Records) -> tuple[Searches, dict[Arm, float], Tests]:
+    def known(self, found: Records) -> tuple[Searches, dict[Treatment, float], Tests]:
         """What can be planned with these results: searches, the step sizes they found, and the tests with these.
 
         The arms whose labels a network of real images gives come when it is trained.
@@ -195,7 +195,7 @@ class _Question:
         from downstream.robust_scores import best_lr
 
         searches: Searches = {}
-        lrs: dict[Arm, float] = {}
+        lrs: dict[Treatment, float] = {}
         tests: Tests = {}
         teacher = ""
         for arm in self.arms:  # the one of real images is the first
@@ -210,13 +210,13 @@ class _Question:
                 teacher = tests[arm, self.seeds[0]].digest
         return searches, lrs, tests
 
-    def likely(self, arm: Arm) -> list[RunSpec]:
+    def likely(self, arm: Treatment) -> list[RunSpec]:
         """Stand-ins for the runs of an arm that cannot be planned yet."""
         lrs = self.rules.lrs
         searches = [self.run(arm, lr, self.seeds[0], VALIDATION) for lr in lrs]
         return [*searches, *(self.run(arm, lrs[0], seed, TEST) for seed in self.seeds)]
 
-    def run(self, arm: Arm, lr: float, seed: int, tested: str, teacher: str = "") -> RunSpec:
+    def run(self, arm: Treatment, lr: float, seed: int, tested: str, teacher: str = "") -> RunSpec:
         """One network of an arm. tested: on the images set aside, or on test images."""
         from downstream.robust_scores import settings_of
 

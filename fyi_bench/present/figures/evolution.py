@@ -213,7 +213,7 @@ def _trained(dataset: str, request: Request) -> tuple[nn.Module, float]:
 
     from distill.fyi import mirror_distance
     from downstream.protocol import protocol
-    from downstream.training import new_network, train
+    from downstream.training import Conditions, new_network, train
     from fyi_bench import rng
 
     data = request.data(dataset)
@@ -222,7 +222,7 @@ def _trained(dataset: str, request: Request) -> tuple[nn.Module, float]:
     rules = protocol("quick", "accuracy").with_overrides({"epochs": "10", "eval_augment": "none"})
     request.say(f"training a network on {len(real)} real images of {dataset} …")
     network = new_network(rules.eval_model, real, request.seed)
-    train(network, real, rules, request.seed, device=request.device)
+    train(network, real, rules, request.seed, Conditions(request.device))
     network.eval()
     return network, float(mirror_distance(real.images[:500].to(request.device), network))
 

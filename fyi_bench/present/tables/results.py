@@ -99,7 +99,7 @@ def _real_side(group: Search, sides: Sequence[RealSide]) -> RealSide:
     """The side that was trained as the protocol says, else as it was; without any a ranking of the package, or none."""
     base, *changes = group.protocol.split("+")
     own = "+".join([base, *(change for change in changes if change.partition("=")[0] not in _PROXIES)])
-    images = (nas.budget(base).reference_images, None)
+    images = (nas.limits_of(base).reference_images, None)
     if sides:
         side = min(sides, key=lambda s: (s.protocol != own, s.images not in images, -len(s.scores), s.seed))
         as_stated = side.protocol == own and side.images in images

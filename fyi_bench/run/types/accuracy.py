@@ -88,25 +88,22 @@ class Accuracy(RunType):
 
     def compute_together(self, runs: Sequence[RunDir], worker: Worker) -> None:
         """Train networks of several seeds side by side, test each, record."""
-        from downstream.accuracy import train_and_test_together
-        from downstream.training import training_space
+        from downstream.accuracy import train_and_test
+        from downstream.training import Conditions, training_space
 
         one = runs[0].spec
         reference = {**one.inputs["set"], **({"file": one.notes["file"]} if one.notes.get("file") else {})}
         protocol = protocol_of(one)
         total = protocol.epochs_for(one.notes["images"])
         image_set, data = worker.image_set(reference), worker.data(one.inputs["dataset"])
-        results = train_and_test_together(
+        results = train_and_test(
             image_set,
             data.test,
             protocol,
             [run.spec.inputs["seed"] for run in runs],
-            device=worker.device,
-            precision=one.inputs["precision"],
-            space=training_space(image_set, data.space),
+            Conditions(worker.device, one.inputs["precision"], training_space(image_set, data.space), worker.stop),
+            lambda number, epochs, loss: worker.progress(runs[number].spec.digest, epochs, total, loss),
             warm_set=worker.image_set(one.inputs["warm"]) if "warm" in one.inputs else None,
-            stop=worker.stop,
-            report=lambda number, epochs, loss: worker.progress(runs[number].spec.digest, epochs, total, loss),
         )
         share = {"wall_s": round(runs[0].wall_s() / len(runs), 3)} if len(runs) > 1 else {}
         for run, result in zip(runs, results, strict=True):

@@ -143,25 +143,21 @@ class Train(RunType):
 
     def compute(self, run: RunDir, worker: Worker) -> None:
         """Train, test once, record; `wall_s` is training and testing, without reading data."""
-        from downstream.nas import train_architecture
-        from downstream.training import training_space
+        from downstream.accuracy import train_and_test
+        from downstream.training import Conditions, training_space
 
         spec = run.spec
         inputs, protocol = spec.inputs, protocol_of(spec)
         data, train_set, test_set = worker.data(inputs["dataset"]), _train_set(spec, worker), _test_set(spec, worker)
         total = protocol.epochs_for(len(train_set))
         began = time.monotonic()
-        result = train_architecture(
-            point_of(spec),
+        [result] = train_and_test(
             train_set,
             test_set,
             protocol,
-            inputs["seed"],
-            space=training_space(train_set, data.space),
-            device=worker.device,
-            precision=inputs["precision"],
-            stop=worker.stop,
-            report=lambda epochs, loss: worker.progress(spec.digest, epochs, total, loss),
+            [inputs["seed"]],
+            Conditions(worker.device, inputs["precision"], training_space(train_set, data.space), worker.stop),
+            lambda _, epochs, loss: worker.progress(spec.digest, epochs, total, loss),
         )
         run.finish(
             {

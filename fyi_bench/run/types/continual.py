@@ -54,6 +54,7 @@ class Continual(RunType):
     def compute(self, run: RunDir, worker: Worker) -> None:
         """Run one step of the protocol in Avalanche and record the accuracy on all classes seen."""
         from downstream.continual import Rehearsal, class_order, scenario
+        from downstream.training import Conditions
 
         spec = run.spec
         inputs = spec.inputs
@@ -67,10 +68,8 @@ class Continual(RunType):
             benchmark=benchmark,
             sets=[worker.image_set({"cell": digest}).to_space(data.space) for digest in inputs["sets"]],
             protocol=protocol,
-            device=worker.device,
-            precision=inputs["precision"],
-            stop=worker.stop,
-            report=lambda epochs, loss: worker.progress(spec.digest, epochs, total, loss),
+            conditions=Conditions(worker.device, inputs["precision"], stop=worker.stop),
+            report=lambda _, epochs, loss: worker.progress(spec.digest, epochs, total, loss),
         ).after_step(inputs["step"], inputs["seed"])
         run.finish({"value": result.accuracy, "classes_seen": result.classes_seen, "images": result.images})
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from fyi_bench.errors import DivergenceError
 from fyi_bench.run.numerics import using
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from distill.method import Method
     from distill.problem import Problem
     from distill.recipes import Recipe
-    from distill.spaces import NormalizedSpace, Space
+    from distill.spaces import Space
     from fyi_bench.data import RealDataset
 
 
@@ -85,7 +85,7 @@ def problem_of(spec: RunSpec, worker: Worker) -> Problem:
     import torch
 
     from distill.problem import Problem
-    from distill.spaces import space_from
+    from distill.spaces import NormalizedSpace, space_from
     from fyi_bench.data.whitening import ready
 
     inputs = spec.inputs
@@ -99,7 +99,7 @@ def problem_of(spec: RunSpec, worker: Worker) -> Problem:
         device=torch.device(worker.device),
         precision=inputs["precision"],
         data_digest=inputs["data"],
-        statistics=cast("NormalizedSpace", space_from(inputs["statistics"])) if "statistics" in inputs else None,
+        statistics=NormalizedSpace.rebuild(inputs["statistics"]) if "statistics" in inputs else None,
         experts=(lambda: experts) if experts else None,
     )
 

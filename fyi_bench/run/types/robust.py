@@ -1,9 +1,9 @@
-"""Run type `robust`: one network of one arm of the robust scores, tested on images set aside or on test images."""
+"""Run type `robust`: one network of one side of the robust scores, tested on images set aside or on test images."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from fyi_bench.errors import StoreError
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from distill.image_set import ImageSet
     from downstream.protocol import Protocol
-    from downstream.robust_scores import Arm, Rules
+    from downstream.robust_scores import Rules, Treatment
     from fyi_bench.data import RealDataset
 
 NETWORK_FILE = "network.safetensors"
@@ -42,7 +42,7 @@ class Subject:
 def robust_run(
     data: RealDataset,
     subject: Subject,
-    arm: Arm,
+    arm: Treatment,
     protocol: Protocol,
     rules: Rules,
     seed: int,
@@ -100,14 +100,14 @@ def _own(spec: RunSpec, worker: Worker) -> ImageSet:
 
 def _train_set(spec: RunSpec, rest: ImageSet, data: RealDataset, worker: Worker) -> ImageSet:
     from downstream.nas import balanced
-    from downstream.robust_scores import hardened, random_like, taught
+    from downstream.robust_scores import random_like, taught
 
     inputs = spec.inputs
     if inputs["subject"] == "real":
         return balanced(rest, inputs["real_images"] or None, 0, "robust real")
     if inputs["subject"] == "set":
         own = _own(spec, worker)
-        return hardened(own) if inputs["labels"] == "hard" else own
+        return replace(own, labels=own.hard_labels) if inputs["labels"] == "hard" else own
     drawn = random_like(rest, inputs["counts"], inputs["seed"])
     if inputs["labels"] == "hard":
         return drawn
@@ -138,7 +138,7 @@ class Robust(RunType):
     def compute(self, run: RunDir, worker: Worker) -> None:
         """Train, test once, record; a network of real images is kept, as a teacher."""
         from distill.tensor_file import save_tensors
-        from downstream.training import accuracy, new_network, train
+        from downstream.training import Conditions, accuracy, new_network, train
 
         spec = run.spec
         inputs, protocol = spec.inputs, protocol_of(spec)
@@ -148,19 +148,17 @@ class Robust(RunType):
         train_set = _train_set(spec, rest, data, worker)
         total = protocol.epochs_for(len(train_set))
         network = new_network(protocol.eval_model, train_set, inputs["seed"]).to(worker.device)
+        conditions = Conditions(worker.device, inputs["precision"], space, worker.stop)
         trained = train(
             network,
             train_set,
             protocol,
             inputs["seed"],
-            device=worker.device,
-            precision=inputs["precision"],
-            space=space,
-            stop=worker.stop,
-            report=lambda epochs, loss: worker.progress(spec.digest, epochs, total, loss),
+            conditions,
+            lambda _, epochs, loss: worker.progress(spec.digest, epochs, total, loss),
         )
         judged = data.test if inputs["tested"] == TEST else held
-        value = accuracy(network, judged, space, worker.device, inputs["precision"])
+        value = accuracy(network, judged, conditions)
         if inputs["subject"] == "real" and inputs["tested"] == TEST:
             weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
             save_tensors(run.path(NETWORK_FILE), weights, {"cell": spec.digest})

@@ -35,7 +35,7 @@ from fyi_bench.tasks.common import (
 from fyi_bench.tasks.given import given_set
 
 if TYPE_CHECKING:
-    from downstream.nas import Budget
+    from downstream.nas import Limits
     from search_space.ranking import Ranking
     from search_space.space720 import Point
 
@@ -177,7 +177,7 @@ class Search:
 
 def search_of(session: Session, options: NasOptions) -> Search:
     """The search that is asked for. Raises UsageError, UnknownNameError or DataError where there can be none."""
-    from downstream.nas import budget, cheap_first
+    from downstream.nas import cheap_first, limits_of
     from search_space import space720
 
     stored = None
@@ -191,7 +191,7 @@ def search_of(session: Session, options: NasOptions) -> Search:
     if stored is not None and options.test_images is None:  # the same draw of test images on both sides
         asked["test_images"] = stored.label.test_images
     changed: dict[str, Any] = {name: count or None for name, count in asked.items() if count is not None}
-    limits = replace(budget(session.settings.protocol), **changed)
+    limits = replace(limits_of(session.settings.protocol), **changed)
     points = cheap_first(points, *data.train.shape[:2], data.num_classes)
     reference_protocol = _reference_protocol(session, options)
 
@@ -272,7 +272,7 @@ def _files(session: Session, options: NasOptions) -> _Sets:
     return made
 
 
-def _repeated(points: Sequence[Point], limits: Budget) -> list[Point]:
+def _repeated(points: Sequence[Point], limits: Limits) -> list[Point]:
     """The architectures that the real side trains twice."""
     from search_space import space720
 
