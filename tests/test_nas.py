@@ -19,7 +19,7 @@ from fyi_bench.errors import BudgetExhausted, DataError, DivergenceError, PlanSh
 from fyi_bench.files import digest_of
 from fyi_bench.run.deadline import Deadline
 from fyi_bench.run.executor import default_url
-from fyi_bench.run.run_type import Worker, ensure
+from fyi_bench.run.run_type import Worker, ensure, run_type
 from fyi_bench.run.types.architecture import real_source, set_run, set_source, train_run
 from fyi_bench.session import Session
 from fyi_bench.stats import rank_report
@@ -144,6 +144,14 @@ def test_what_can_change_the_number_changes_the_cell(data):
     assert same.digest == cells[0].digest
 
 
+def test_a_network_is_named_by_its_architecture_and_what_it_was_trained_on(data):
+    point = CHEAP[0]
+    spec = train_run(data, real_source(data, 9, seed=0), point, protocol("quick", "nas"), 1, 12)
+    assert run_type(spec).title(spec) == f"{point.name} on real seed 1"
+    shown = run_type(spec).parameters(spec)
+    assert (shown["width"], shown["norm"], shown["trained_on"], shown["seed"]) == (32, point.norm, "real", 1)
+
+
 def test_a_set_from_a_file_is_kept_in_the_store(tmp_path, data):
     path = tmp_path / "mine.safetensors"
     data.train.select(torch.arange(0, 36, 6)).save(path, preview=False)
@@ -160,7 +168,7 @@ def test_a_set_from_a_file_is_kept_in_the_store(tmp_path, data):
 def test_other_real_images_than_planned_are_refused(tmp_path, data):
     cell = train_run(data, real_source(data, 9, 0), CHEAP[0], protocol("quick", "nas"), 0, 12)
     other = RealDataset("tiny", data.train.select(torch.arange(20)), data.test, (0.5,) * 3, (0.25,) * 3)
-    with pytest.raises(DataError, match="are not those the sweep was planned with"):
+    with pytest.raises(DataError, match="are not those the search was planned with"):
         ensure(cell, worker(tmp_path, other))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +103,12 @@ def point_of(spec: RunSpec) -> Point:
     return point(spec.inputs["protocol"]["eval_model"].removeprefix("convnet-"))
 
 
+def _trained_on(spec: RunSpec) -> str:
+    """'real', or the digest of the set."""
+    reference = spec.inputs["set"]
+    return "real" if reference["kind"] == "real" else reference["cell"]
+
+
 def _train_set(spec: RunSpec, worker: Worker) -> ImageSet:
     from distill.decode import decoded
     from downstream.nas import balanced
@@ -130,7 +136,7 @@ def check_same_data(data: RealDataset, planned: str) -> None:
     """Raise DataError where this machine's real images are others than those the spec was planned with."""
     if data.train_digest != planned:
         raise DataError(
-            f"The train images of {data.name} in {data.where} are not those the sweep was planned with.\n"
+            f"The train images of {data.name} in {data.where} are not those the search was planned with.\n"
             "Give every machine the same --data-root; `fyi-bench data verify` tells what is there."
         )
 
@@ -169,6 +175,14 @@ class Train(RunType):
                 "wall_s": round(time.monotonic() - began, 3),
             }
         )
+
+    def title(self, spec: RunSpec) -> str:
+        """'w64-d3-instance-relu-avg on real seed 0'."""
+        return f"{point_of(spec).name} on {_trained_on(spec)} seed {spec.inputs['seed']}"
+
+    def parameters(self, spec: RunSpec) -> dict[str, Any]:
+        """The factors of the architecture, and what it was trained on, so that a dashboard's plots tell something."""
+        return {**super().parameters(spec), **asdict(point_of(spec)), "trained_on": _trained_on(spec)}
 
     def needs(self, spec: RunSpec) -> list[Need]:
         """The set trained on; real images need nothing."""
