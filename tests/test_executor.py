@@ -144,11 +144,13 @@ def test_a_dry_run_and_a_refusal_leave_nothing_behind(tmp_path, monkeypatch):
 
 
 def test_every_command_can_leave_its_runs_to_workers(tmp_path):
-    made = session(tmp_path, enqueue=True)
+    made, said = session(tmp_path, enqueue=True), []
+    made.say = said.append
     with pytest.raises(PlanShown):
         compute(made, "toys", plan_of(toy(1), toy(2)))
     (queue,) = Queue.all(connect(default_url(made.store), lambda: None, print))
     assert queue.counts() == Counts(waiting=2)
+    assert f"fyi-bench worker --storage {default_url(made.store)}" in said[0]
     assert computed(made.store) == []
     made.settings = replace(made.settings, enqueue=False)
     assert len(compute(made, "toys", plan_of(toy(1), toy(2)))) == 2
@@ -167,7 +169,7 @@ def test_two_commands_with_one_plan_share_its_runs(tmp_path):
 def test_a_store_without_a_queue_file_goes_on(tmp_path):
     """The queue is no result: removing it loses nothing."""
     compute(session(tmp_path), "toys", plan_of(toy(1)))
-    for path in (tmp_path / "store").glob("queue.sqlite3*"):
+    for path in (tmp_path / "store").glob("queue-*.sqlite3*"):
         path.unlink()
     assert len(compute(session(tmp_path), "toys", plan_of(toy(1), toy(2)))) == 2
     assert computed(session(tmp_path).store) == [1, 2]

@@ -86,7 +86,7 @@ def test_a_table_over_four_workers_one_killed_is_that_of_one_process(environment
     expected = finished(start(environment, *RUN, "--store", str(alone.root), "--workers", "1"))
     with Server() as server:
         here = ("--storage", server.url, "--store", str(shared.root))
-        assert "waits for `fyi-bench worker`" in finished(start(environment, *RUN, *here, "--enqueue"))
+        assert "waits for workers: fyi-bench worker --storage" in finished(start(environment, *RUN, *here, "--enqueue"))
         workers = [start(environment, "worker", *here, "--workers", "1", "--quiet") for _ in range(4)]
         end = time.monotonic() + 120
         while not any(run.state == "running" for run in shared.ls()):

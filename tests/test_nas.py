@@ -202,7 +202,7 @@ def test_the_command_ranks_every_arm_against_the_real_side(record, tmp_path):
     assert "dm+fyi misjudges the" in shown
     assert len(misjudged_rows(record["arms"][0])) == sum(len(levels) for levels in levels_of(record))
     # nothing is trained again, and the queue is not even opened
-    path = tmp_path / "store" / "queue.sqlite3"
+    (path,) = (tmp_path / "store").glob("queue-*.sqlite3")
     path.unlink()
     again = nas(session(tmp_path), QUESTION)
     assert (again["digest"], again["arms"]) == (record["digest"], record["arms"])

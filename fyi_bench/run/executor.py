@@ -8,6 +8,9 @@ change a result: a run's numbers follow from its spec, and the number of its thr
 from __future__ import annotations
 
 import contextlib
+import re
+import shlex
+import socket
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +30,7 @@ from fyi_bench.run.progress import Progress, progress
 from fyi_bench.run.queue import Counts, Queue, connect, finished
 from fyi_bench.run.run_type import Worker, run_type
 from fyi_bench.run.runtime import prepare, release_memory
+from fyi_bench.run.storage import shown as shown_url
 from fyi_bench.run.storage import sqlite_url
 from fyi_bench.store.spec import RunSpec
 from fyi_bench.store.store import Store
@@ -34,7 +38,6 @@ from fyi_bench.store.store import Store
 if TYPE_CHECKING:
     from fyi_bench.session import Session
 
-QUEUE_FILE = "queue.sqlite3"
 ASK_ABOVE_SECONDS = 30 * 60
 _COUNT_S, _COUNT_SHARE = 2.0, 0.05  # the queue is counted this often, and for this share of the time at most
 _REASONS_SHOWN = 3
@@ -74,8 +77,12 @@ class Crew:
 
 
 def default_url(store: Store) -> str:
-    """The queue of a store, where no --storage is given: a sqlite file beside the results."""
-    return sqlite_url(store.root / QUEUE_FILE)
+    """The queue of a store, where no --storage is given: a sqlite file beside the results, one a machine.
+
+    sqlite's locks do not hold between machines. Two that share a store by its folder alone have a queue each, and
+    take turns at a run by the store's own lock.
+    """
+    return sqlite_url(store.root / f"queue-{re.sub(r'[^A-Za-z0-9.-]', '_', socket.gethostname())}.sqlite3")
 
 
 def announce(session: Session, plan: Plan) -> None:
@@ -136,7 +143,10 @@ def compute(session: Session, name: str, plan: Plan) -> Records:
             threads = threads_of(session, plan)
             queue.enqueue(missing, store, threads, retried=lambda run: run.kind not in plan.tolerant)
             if s.enqueue:
-                session.say(f"The queue '{study}' waits for `fyi-bench worker`; run this again without --enqueue.")
+                words = shlex.join(["fyi-bench", "worker", "--storage", shown_url(url)])
+                session.say(
+                    f"The queue '{study}' waits for workers: {words}\nRun this again without --enqueue to see it."
+                )
                 raise PlanShown
             crew = Crew(url, study, store.root, s.data_root, s.device, s.devices, s.threads, s.artefacts,
                         tolerant=plan.tolerant)  # fmt: skip

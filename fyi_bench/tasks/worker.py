@@ -32,7 +32,7 @@ class WorkerTask(Task[WorkerOptions]):
     )  # fmt: skip
     examples: ClassVar[Sequence[str]] = (
         "fyi-bench worker --storage postgresql+psycopg://user@host/db",
-        "fyi-bench worker --storage sqlite:////shared/runs/queue.sqlite3 --workers 4 --budget 8h",
+        "fyi-bench worker --storage sqlite:////data/runs/queue-here.sqlite3 --workers 4 --budget 8h",
     )
     keeps = False
     returns = "done"
