@@ -20,6 +20,7 @@ from fyi_bench.store.run_dir import (
     broken_artefacts,
     final_record,
     read_config,
+    sealed_record,
     sweep,
 )
 from fyi_bench.store.spec import run_digest
@@ -86,9 +87,9 @@ def faults_of(folder: Path) -> list[Fault]:
         return [Fault(folder, what, anew) for what in found]
     steps = checkpoint_steps(folder)
     return [Fault(folder, what, anew) for what in found] + [
-        Fault(folder, str(error).splitlines()[0], "Remove it; the run goes on from an older one or starts again.")
+        Fault(folder, str(wrong).splitlines()[0], "Remove it; the run goes on from an older one or starts again.")
         for step in steps
-        if (error := _checkpoint_error(folder, step)) is not None
+        if (wrong := _checkpoint_error(folder, step)) is not None
     ]
 
 
@@ -144,7 +145,7 @@ def _merge_finished(source: Path, target: Path) -> str:
 
 def _replace(source: Path, target: Path) -> None:
     """Make `target` a copy of a finished run; a kill on the way leaves an unfinished one that completes itself."""
-    artefacts = final_record(source)["artefacts"]
+    artefacts = sealed_record(source)["artefacts"]
     (target / DONE).unlink(missing_ok=True)
     (target / RECORD).unlink(missing_ok=True)
     sweep(target)
@@ -199,7 +200,7 @@ def _progress(folder: Path) -> tuple[int, bool, bool]:
 
 def _equal_runs(source: Path, target: Path) -> bool:
     """Whether two finished runs hold the same result: their values, and the tensors of their sets."""
-    ours, theirs = final_record(target), final_record(source)
+    ours, theirs = sealed_record(target), sealed_record(source)
     files, other_files = ours["artefacts"], theirs["artefacts"]
     tensors = {name for name in files if name.endswith(".safetensors")}
     if tensors != {name for name in other_files if name.endswith(".safetensors")} or not same_result(ours, theirs):

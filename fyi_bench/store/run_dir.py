@@ -153,7 +153,7 @@ class RunDir:
         whole["artefacts"] = {name: _facts_of(self.folder / name) for name in artefact_names(self.folder)}
         write_json(self.folder / RECORD, whole)
         self._seal()
-        return self.record
+        return sealed_record(self.folder)
 
     # opening and closing, by the store -------------------------------------------------------------------------
 
@@ -256,6 +256,14 @@ def final_record(folder: Path) -> dict[str, Any] | None:
             f"{path} was changed after the run finished: its checksum does not match.\n"
             f"Bring back a copy (`fyi-bench store merge DIR`), or remove {folder} to compute it anew."
         )
+    return record
+
+
+def sealed_record(folder: Path) -> dict[str, Any]:
+    """The record of a run that has to be finished. Raises StoreError where it is not, or where its bytes were changed."""
+    record = final_record(folder)
+    if record is None:
+        raise StoreError(f"The run in {folder} is not finished.\nRun its command first.")
     return record
 
 
