@@ -260,7 +260,7 @@ def final_record(folder: Path) -> dict[str, Any] | None:
 
 
 def sealed_record(folder: Path) -> dict[str, Any]:
-    """The record of a run that has to be finished. Raises StoreError where it is not, or where its bytes were changed."""
+    """The record of a run that has to be finished. Raises StoreError where it is not, or was changed since."""
     record = final_record(folder)
     if record is None:
         raise StoreError(f"The run in {folder} is not finished.\nRun its command first.")
