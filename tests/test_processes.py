@@ -83,6 +83,21 @@ def test_the_first_error_ends_the_whole_and_is_raised_here(store, trouble, kind,
     assert not store.has(toy(1))
 
 
+def test_a_plain_script_may_ask_for_several_workers(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import fyi_bench\n"
+        "print('asked')\n"
+        "record = fyi_bench.distill('random', dataset='shapes10', ipc=1, workers=2, architectures='convnet-w8',\n"
+        "                           protocol='quick', overrides='epochs=1,min_steps=0,nets=2')\n"
+        "print(len(record['arms'][0]['architectures'][0]['values']))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert (done.stdout, done.returncode) == ("asked\n2\n", 0), done.stderr
+
+
 def test_a_budget_holds_for_the_processes(store):
     with pytest.raises(BudgetExhausted):
         share(store, [toy(1, 120.0), toy(2, 120.0)], stop=Deadline(6.0))

@@ -10,9 +10,10 @@ import contextlib
 import functools
 import math
 import multiprocessing
+import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from multiprocessing.connection import wait
 from typing import Any, Self
@@ -84,7 +85,8 @@ class _Crew:
         process = self.context.Process(
             target=_serve, args=(functools.partial(self.work, number), left, telling), daemon=True
         )
-        process.start()
+        with _without_main():
+            process.start()
         telling.close()  # the process has its own end: when it dies, ours is at its end too
         self.processes[number], self.news[number] = process, listening
 
@@ -146,6 +148,18 @@ class _Crew:
             process.join(timeout=_FAREWELL_S)
             if process.is_alive():
                 process.kill()
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Inside, new processes do not run the script that calls us: it would ask for the same work again."""
+    main = sys.modules["__main__"]
+    kept = {name: vars(main)[name] for name in ("__file__", "__spec__") if name in vars(main)}
+    vars(main).update(dict.fromkeys(kept))
+    try:
+        yield
+    finally:
+        vars(main).update(kept)
 
 
 def _serve(work: Callable[[Deadline, Events], int], budget: float | None, news: Any) -> None:
