@@ -176,7 +176,7 @@ def _begin_as_writer(engine: sqlalchemy.Engine) -> None:
     from sqlalchemy import event
 
     @event.listens_for(engine, "connect")
-    def _connected(connection, record) -> None:
+    def _connected(connection: Any, record: Any) -> None:
         connection.isolation_level = None  # the driver must not begin transactions on its own
         connection.execute(
             "PRAGMA journal_mode=WAL"
@@ -184,7 +184,7 @@ def _begin_as_writer(engine: sqlalchemy.Engine) -> None:
         connection.execute("PRAGMA synchronous=NORMAL")
 
     @event.listens_for(engine, "begin")
-    def _begun(connection) -> None:
+    def _begun(connection: Any) -> None:
         connection.exec_driver_sql("BEGIN IMMEDIATE")
 
     engine.dispose()  # connections from before the listeners
