@@ -154,7 +154,7 @@ class _Crew:
 def _without_main() -> Iterator[None]:
     """Inside, new processes do not run the script that calls us: it would ask for the same work again."""
     main = sys.modules["__main__"]
-    kept = {name: vars(main)[name] for name in ("__file__", "__spec__") if name in vars(main)}
+    kept: dict[str, Any] = {name: vars(main)[name] for name in ("__file__", "__spec__") if name in vars(main)}
     vars(main).update(dict.fromkeys(kept))
     try:
         yield
