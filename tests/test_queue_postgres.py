@@ -75,6 +75,21 @@ def test_four_workers_with_wrong_clocks_one_killed_and_the_database_restarted(se
         crowd.end()
 
 
+def test_a_worker_that_starts_while_the_server_restarts_waits(server, tmp_path):
+    crowd = Crowd(server.url, tmp_path / "store", toy_runs.toy_path(tmp_path / "toys"))
+    try:
+        queue, store = sweep_of(crowd, [toy(1), toy(2)], "starting")
+        server.stop()
+        crowd.start(1)
+        time.sleep(4)
+        server.start()
+        assert crowd.wait() == [2]
+        assert sorted(computed(store)) == [1, 2]
+        assert queue.counts() == Counts(complete=2)
+    finally:
+        crowd.end()
+
+
 def test_a_server_that_stays_away_ends_the_worker_with_its_result_kept(server, tmp_path, monkeypatch):
     stops = toy_runs.as_type(lambda run, worker: (server.stop(), run.finish({"value": 1.0})))
     toy_runs.known(monkeypatch, toy=stops)

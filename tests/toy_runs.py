@@ -125,7 +125,7 @@ def jump_clock(seconds: float) -> None:
 def worker_process(url: str, store: Path, beat_s: float, grace_s: float) -> int:
     """Work until nothing is left."""
     stop = Deadline()
-    ask = connect(url, stop.check, lambda line: print(line, file=sys.stderr))
+    ask = connect(url, stop.check, lambda line: print(line, file=sys.stderr), patience_s=60.0)
     worker = Worker(Store(store), stop=stop, say=lambda line: print(line, file=sys.stderr, flush=True))
     return Drain(Queue.all(ask), worker, Habits(beat_s=beat_s, grace_s=grace_s)).run()
 

@@ -30,8 +30,8 @@ from fyi_bench.run.progress import Progress, progress
 from fyi_bench.run.queue import Counts, Queue, connect, finished
 from fyi_bench.run.run_type import Worker, run_type
 from fyi_bench.run.runtime import prepare, release_memory
+from fyi_bench.run.storage import PATIENCE_S, sqlite_url
 from fyi_bench.run.storage import shown as shown_url
-from fyi_bench.run.storage import sqlite_url
 from fyi_bench.store.spec import RunSpec
 from fyi_bench.store.store import Store
 
@@ -70,7 +70,7 @@ class Crew:
             torch.cuda.set_device(int(self.devices[number % len(self.devices)].partition(":")[2]))
         store = Store(self.store, say=events.say)
         worker = Worker(store, self.data_root, self.device, stop, events.progress, events.say)
-        ask = connect(self.url, stop.check, events.say)
+        ask = connect(self.url, stop.check, events.say, PATIENCE_S)
         artefacts = Artefacts.open(self.artefacts) if self.artefacts else None
         habits = Habits(self.linger, self.tolerant, self.threads, artefacts=artefacts, done=events.done)
         return Drain(Queue.all(ask, self.study), worker, habits).run()

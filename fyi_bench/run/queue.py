@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 from fyi_bench.errors import StoreError
 from fyi_bench.run.holder import is_gone, this_process, worker_words
 from fyi_bench.run.run_type import run_type
-from fyi_bench.run.storage import Patient, open_storage, quiet_optuna, shown
+from fyi_bench.run.storage import Patient, open_storage, passing, quiet_optuna, shown
 from fyi_bench.store.run_dir import DIVERGED
 from fyi_bench.store.spec import RunSpec
 from fyi_bench.store.store import Store
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 MARK, FORMAT = "fyi_bench_queue", 2  # the user attribute by which a study is known to be ours
 BEAT_S, GRACE_S = 10.0, 60.0
 MAX_FAILURES = 3
+_RETRY_S = 1.0
 _LOOK_S = 2.0  # bringing back looks at running trials no more often than this
 
 
@@ -325,9 +326,22 @@ class Queue:
             self._ask("set_trial_state_values", claim.trial_id, state, values)
 
 
-def connect(url: str, check: Callable[[], None], say: Callable[[str], None]) -> Patient:
-    """The storage at this URL, asked with patience."""
-    return Patient(open_storage(url), shown(url), check, say)
+def connect(
+    url: str, check: Callable[[], None], say: Callable[[str], None], patience_s: float = 0.0
+) -> Patient:  # fmt: skip
+    """The storage at this URL, asked with patience. patience_s: how long a server that is away now is waited for."""
+    began, told = time.monotonic(), False
+    while True:
+        try:
+            return Patient(open_storage(url), shown(url), check, say)
+        except StoreError as error:
+            if error.__cause__ is None or not passing(error.__cause__) or time.monotonic() - began > patience_s:
+                raise
+            if not told:
+                say(f"Waiting for the storage {shown(url)}.")
+            told = True
+        check()
+        time.sleep(_RETRY_S)
 
 
 def finished(store: Store, spec: RunSpec) -> bool:
