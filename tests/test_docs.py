@@ -1,0 +1,69 @@
+"""Every command that the pages and the help show can be typed: its words, options and kinds of values exist."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import typer
+
+from fyi_bench.catalogue import built_in_tasks
+from fyi_bench.cli import Commands, app
+from fyi_bench.parameters import bind
+from fyi_bench.tools import TOOLS
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# words that stand for what a reader puts there
+STAND_INS = {"N": "1", "$ipc": "1", "$method": "dm", "NAME": "dm", "FILE…": "a.pt"}
+ELSEWHERE = ("growth", "bench")  # a plug-in's; one that is told to be gone
+
+
+def shown_on(page: Path) -> list[str]:
+    """Command lines of a page: in code blocks, and in running text those with an argument."""
+    text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+    inline = re.findall(r"`(fyi-bench [\w-]+ [^`\n]+)`", text)
+    return [*inline, *(line.strip() for line in text.splitlines() if re.match(r" *fyi-bench ", line))]
+
+
+def typed(line: str) -> list[str]:
+    """The words of a line as somebody would type them: optional parts too, the first of several choices."""
+    line = re.sub(r"(\w+)(\|\w+)+", r"\1", line.replace("[", "").replace("]", ""))
+    return [STAND_INS.get(word, word) for word in shlex.split(line, comments=True)[1:]]
+
+
+def parse(words: list[str]) -> None:
+    """Read a command line as the program does, up to calling anything. Raises what the program would say."""
+    command = typer.main.get_command(app)
+    context = command.make_context("fyi-bench", list(words), obj=words)
+    rest = list(words)
+    while isinstance(command, Commands):
+        name, command, rest = command.resolve_command(context, rest)
+        if isinstance(command, Commands) and not rest:
+            return  # 'store', named as a group
+    given = command.make_context(name, rest, parent=context).params
+    bind(name, command.parameters, (), {key: value for key, value in given.items() if value not in (None, [])})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_of_a_page_can_be_typed(page):
+    for line in shown_on(page):
+        words = typed(line)
+        if words[0] not in ELSEWHERE and "--help" not in words and "numpy-rows" not in words:
+            if words[:2] == ["store", "merge"] and len(words) == 2:
+                continue  # the command's name in running text
+            parse(words)
+
+
+def test_pages_show_commands():
+    assert sum(len(shown_on(page)) for page in PAGES) > 40
+
+
+def test_examples_of_the_help_can_be_typed():
+    examples = [line for entry in built_in_tasks().values() for line in entry.load().examples]
+    examples += [line for tool in TOOLS.values() for line in tool.examples]
+    assert len(examples) > 40
+    for line in examples:
+        parse(typed(line))
