@@ -482,6 +482,18 @@ def unequalness(
     distance: str = "dm",
     networks: int = 20,
     seed: int = 0,
+    format: str | None = None,
+    space: str | Any | None = None,
+    dataset: str | None = None,
+    factor: int | None = None,
+    ipc: int | None = None,
+    mean: Sequence[float] | float | None = None,
+    std: Sequence[float] | float | None = None,
+    zca: str | Any | None = None,
+    experiment: int = -1,
+    step: int | None = None,
+    labels: str | None = None,
+    lr: float | None = None,
     data_root: str | PathLike[str] | None = None,
 ) -> dict[str, Any]:
     """Symmetry score of a set or of real images (FYI eq. 5): 0 where every image's mirror image is there too.
@@ -491,6 +503,18 @@ def unequalness(
     distance: dm or dc.
     networks: Random networks to average over.
     seed: Of the networks, and of the images drawn.
+    format: Layout; guessed from the content where not given.
+    space: pixel, normalized or zca, where the guess is wrong.
+    dataset: Data set it stands for, where it cannot be guessed.
+    factor: Tiles a side in each image (IDC), where not told.
+    ipc: Images per class, where not told.
+    mean: Means of the normalisation, one a channel.
+    std: Its standard deviations.
+    zca: Data set that the whitening was fitted to.
+    experiment: Which of several in a file, counted from the end if negative.
+    step: Which step of a continual file; default: all.
+    labels: What soft rows are: hard, logits or probabilities.
+    lr: Learned step size that belongs to the set.
     data_root: Folder of real data sets; default: ./data.
     """
 

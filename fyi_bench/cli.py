@@ -75,8 +75,10 @@ def gather(words: Sequence[str], parameters: Sequence[Parameter]) -> list[str]:
         if each is not None and each.several:
             inside = True
             groups.append((each, [value] if equals else []))
-        elif each is None or each.type is bool or equals or not rest:
+        elif each is None or each.type is bool or equals:
             options.append(word)
+        elif not rest:
+            raise UsageError(f"{each.flag} needs a value: {each.option.help}")
         else:
             options += [word, rest.pop(0)]
     needed = sum(each.required for each in parameters if each.option.argument) - len(arguments)

@@ -181,7 +181,7 @@ def _unequalness_lines(found: Mapping[str, Any]) -> list[str]:
             f" ({found['distance']} distance)"]  # fmt: skip
 
 
-@tool("unequalness", _unequalness_lines, json=True,
+@tool("unequalness", _unequalness_lines, options=Reading, json=True,
       examples=("fyi-bench unequalness cifar10", "fyi-bench unequalness set.safetensors --distance dc"))  # fmt: skip
 def unequalness(
     what: Annotated[str, Option("A file, or the name of a data set.", argument="SET|DATASET")],
@@ -190,7 +190,7 @@ def unequalness(
     distance: Annotated[str, Option("dm or dc.")] = "dm",
     networks: Annotated[int, Option("Random networks to average over.")] = 20,
     seed: Annotated[int, Option("Of the networks, and of the images drawn.")] = 0,
-    data_root: Root = None,
+    **reading: Any,
 ) -> dict[str, Any]:
     """Symmetry score of a set or of real images (FYI eq. 5): 0 where every image's mirror image is there too."""
     from distill.decode import decoded
@@ -199,11 +199,11 @@ def unequalness(
     from fyi_bench.data import DATASETS, load_dataset
 
     if what in DATASETS:
-        data = load_dataset(what, data_root, test=False)
+        data = load_dataset(what, reading.get("data_root"), test=False)
         rows = Problem(data.train, data.space, images, seed).draw_rows(images, "unequalness").flatten()
         chosen, space = data.train.select(rows), data.space
     else:
-        chosen, space = decoded(load(Path(what))), None
+        chosen, space = decoded(load(Path(what), **reading)), None
     found = set_unequalness(chosen, seed, networks=networks, distance=distance, space=space)
     return {"what": what, "distance": distance, **found}
 
