@@ -89,6 +89,9 @@ class Protocol:
             if key not in known:
                 raise UsageError(unknown_name_message("protocol key", key, known))
         values = {key: _parse(key, text, getattr(self, key)) for key, text in overrides.items()}
+        for key in _COUNTS & values.keys():
+            if values[key] < 1:
+                raise UsageError(f"{key} must be 1 or more, not {values[key]}.")
         changed = {k: v for k, v in values.items() if v != getattr(self, k)}
         if "lr" in changed:
             values.setdefault("lr_others", 0.0)  # a step size that was asked for is every network's
@@ -113,6 +116,7 @@ class Protocol:
         return found
 
 
+_COUNTS = {"nets", "sets", "orders", "tests", "batch"}
 _REPETITIONS = {"name", "nets", "sets", "orders", "task", "version", "checkpoints_from", "checkpoints_every"}
 # what few protocols do; at these values it is not in a digest
 _RARE = {"tests": 1, "warm": "none", "lr_others": 0.0}

@@ -144,7 +144,7 @@ def test_case_11_statistics_of_the_published_retraining(data_root):
     trained = train(new_network("convnet", train_set, 0), train_set, p, 0)
     test_set = cifar.test.select(torch.arange(2000))  # rows are class-balanced block by block
     recorded = [float(data[f"final_test_acc_seed{s}"]) for s in (0, 1)]
-    assert abs(accuracy(trained.network, test_set, cifar.space) - sum(recorded) / 2) < 0.04
+    assert abs(accuracy(trained.network, test_set, Conditions(space=cifar.space)) - sum(recorded) / 2) < 0.04
     expected = sum(data[f"train_loss_seed{s}"][-20:].mean() for s in (0, 1)) / 2
     assert 0.5 < (sum(trained.losses[-20:]) / 20) / expected < 2
 
@@ -157,3 +157,9 @@ def test_networks_that_are_no_convnets_may_have_a_step_size_of_their_own():
     assert (asked.name, asked.for_network("convnet").lr, asked.for_network("vgg11").lr) == ("quick+lr=0.02", 0.02, 0.02)
     paper = protocol("paper", "accuracy")
     assert paper.for_network("vgg11").lr == paper.lr == 0.01
+
+
+@pytest.mark.parametrize("key", ["nets", "sets", "orders", "batch"])
+def test_a_count_below_one_is_refused(key):
+    with pytest.raises(UsageError, match=f"^{key} must be 1 or more, not 0"):
+        protocol("quick", "accuracy").with_overrides({key: "0"})

@@ -40,7 +40,7 @@ class Artefacts:
         if not colon:
             return _folder(place)
         if scheme not in _PLACES:
-            raise UnknownNameError("kind of place for artefacts", scheme, _PLACES)
+            raise UnknownNameError("kind of place for artefacts", scheme, [*_PLACES, "a folder"])
         try:
             return _PLACES[scheme](rest.rstrip("/"), place)
         except ImportError as error:
