@@ -37,14 +37,16 @@ def continual(
 ) -> dict[str, Any]:
     """Class-incremental learning from distilled memory (Avalanche), against random real images.
 
-    method: Distillation method; `fyi-bench ls methods`.
-    fyi: Short for --flip fyi.
-    flip: none, fyi, random, vertical, rotate or scale.
-    ipc: Images per class.
-    only: Only this arm: no comparison without the flip or random.
-    steps: Steps the classes come in.
-    dataset, data_root, store, protocol, seed, seeds, overrides, budget, device, devices, precision, workers,
-        threads, storage, artefacts, enqueue: as fyi_bench.config.Settings says.
+    Args:
+        method: Distillation method; `fyi-bench ls methods`.
+        fyi: Short for --flip fyi.
+        flip: none, fyi, random, vertical, rotate or scale.
+        ipc: Images per class.
+        only: Only this arm: no comparison without the flip or random.
+        steps: Steps the classes come in.
+
+    Common options, as fyi_bench.config.Settings has them: dataset, data_root, store, protocol, seed, seeds,
+    overrides, budget, device, devices, precision, workers, threads, storage, artefacts, enqueue.
     """
 
 def cross_arch(
@@ -76,14 +78,16 @@ def cross_arch(
 ) -> dict[str, Any]:
     """Accuracy of other architectures trained on a condensed set (Table 3).
 
-    method: Distillation method; `fyi-bench ls methods`.
-    fyi: Short for --flip fyi.
-    flip: none, fyi, random, vertical, rotate or scale.
-    ipc: Images per class.
-    only: Only this arm: no comparison without the flip or random.
-    architectures: Architecture(s) to evaluate; 'none' for none.
-    dataset, data_root, store, protocol, seed, seeds, overrides, budget, device, devices, precision, workers,
-        threads, storage, artefacts, enqueue: as fyi_bench.config.Settings says.
+    Args:
+        method: Distillation method; `fyi-bench ls methods`.
+        fyi: Short for --flip fyi.
+        flip: none, fyi, random, vertical, rotate or scale.
+        ipc: Images per class.
+        only: Only this arm: no comparison without the flip or random.
+        architectures: Architecture(s) to evaluate; 'none' for none.
+
+    Common options, as fyi_bench.config.Settings has them: dataset, data_root, store, protocol, seed, seeds,
+    overrides, budget, device, devices, precision, workers, threads, storage, artefacts, enqueue.
     """
 
 def demo(
@@ -109,8 +113,8 @@ def demo(
 ) -> Any:
     """The whole story on built-in data in minutes: distil, rehearse, and an HTML report.
 
-    dataset, data_root, store, protocol, seed, seeds, overrides, budget, device, devices, precision, workers,
-        threads, storage, artefacts, enqueue: as fyi_bench.config.Settings says.
+    Common options, as fyi_bench.config.Settings has them: dataset, data_root, store, protocol, seed, seeds,
+    overrides, budget, device, devices, precision, workers, threads, storage, artefacts, enqueue.
     """
 
 def distill(
@@ -142,14 +146,16 @@ def distill(
 ) -> dict[str, Any]:
     """Condense a data set, with and without the flip, and evaluate the sets.
 
-    method: Distillation method; `fyi-bench ls methods`.
-    fyi: Short for --flip fyi.
-    flip: none, fyi, random, vertical, rotate or scale.
-    ipc: Images per class.
-    only: Only this arm: no comparison without the flip or random.
-    architectures: Architecture(s) to evaluate; 'none' for none.
-    dataset, data_root, store, protocol, seed, seeds, overrides, budget, device, devices, precision, workers,
-        threads, storage, artefacts, enqueue: as fyi_bench.config.Settings says.
+    Args:
+        method: Distillation method; `fyi-bench ls methods`.
+        fyi: Short for --flip fyi.
+        flip: none, fyi, random, vertical, rotate or scale.
+        ipc: Images per class.
+        only: Only this arm: no comparison without the flip or random.
+        architectures: Architecture(s) to evaluate; 'none' for none.
+
+    Common options, as fyi_bench.config.Settings has them: dataset, data_root, store, protocol, seed, seeds,
+    overrides, budget, device, devices, precision, workers, threads, storage, artefacts, enqueue.
     """
 
 def evaluate(
@@ -178,11 +184,13 @@ def evaluate(
 ) -> dict[str, Any]:
     """Accuracy of networks trained on a condensed set.
 
-    path: A condensed set: our file, or any public format.
-    architectures: Architecture(s) to evaluate; 'none' for none.
-    robust: Scores that labels and augmentation cannot inflate.
-    dataset, data_root, store, protocol, seed, seeds, overrides, budget, device, devices, precision, workers,
-        threads, storage, artefacts, enqueue: as fyi_bench.config.Settings says.
+    Args:
+        path: A condensed set: our file, or any public format.
+        architectures: Architecture(s) to evaluate; 'none' for none.
+        robust: Scores that labels and augmentation cannot inflate.
+
+    Common options, as fyi_bench.config.Settings has them: dataset, data_root, store, protocol, seed, seeds,
+    overrides, budget, device, devices, precision, workers, threads, storage, artefacts, enqueue.
     """
 
 def experts(
@@ -211,11 +219,13 @@ def experts(
 ) -> dict[str, Any]:
     """Train the expert trajectories that MTT and FTD match; resumable one by one.
 
-    method: Whose experts: mtt or ftd.
-    ipc: Images per class.
-    count: How many; default: as many as the recipe.
-    dataset, data_root, store, protocol, seed, seeds, overrides, budget, device, devices, precision, workers,
-        threads, storage, artefacts, enqueue: as fyi_bench.config.Settings says.
+    Args:
+        method: Whose experts: mtt or ftd.
+        ipc: Images per class.
+        count: How many; default: as many as the recipe.
+
+    Common options, as fyi_bench.config.Settings has them: dataset, data_root, store, protocol, seed, seeds,
+    overrides, budget, device, devices, precision, workers, threads, storage, artefacts, enqueue.
     """
 
 def export(
@@ -227,9 +237,10 @@ def export(
 ) -> list[Path]:
     """Write a set for other people's readers.
 
-    image_set: A condensed set: our file, or any public format.
-    path: File or folder to write.
-    format: folder, parquet, dc, mtt …
+    Args:
+        image_set: A condensed set: our file, or any public format.
+        path: File or folder to write.
+        format: folder, parquet, dc, mtt …
     """
 
 def figure(
@@ -258,11 +269,13 @@ def figure(
 ) -> Any:
     """A figure of the paper, from our data and results.
 
-    name: Which figure of the paper.
-    out: Folder of the pictures; default: in the store.
-    run: Compute what it needs first, within --budget.
-    dataset, data_root, store, protocol, seed, seeds, overrides, budget, device, devices, precision, workers,
-        threads, storage, artefacts, enqueue: as fyi_bench.config.Settings says.
+    Args:
+        name: Which figure of the paper.
+        out: Folder of the pictures; default: in the store.
+        run: Compute what it needs first, within --budget.
+
+    Common options, as fyi_bench.config.Settings has them: dataset, data_root, store, protocol, seed, seeds,
+    overrides, budget, device, devices, precision, workers, threads, storage, artefacts, enqueue.
     """
 
 def import_set(
@@ -286,21 +299,22 @@ def import_set(
 ) -> list[Path]:
     """Read other people's condensed sets and write them as ours. Files that carry code are refused, never run.
 
-    paths: Files or folders of others.
-    out: Where to write; default: beside, as .safetensors.
-    format: Layout; guessed from the content where not given.
-    space: pixel, normalized or zca, where the guess is wrong.
-    dataset: Data set it stands for, where it cannot be guessed.
-    factor: Tiles a side in each image (IDC), where not told.
-    ipc: Images per class, where not told.
-    mean: Means of the normalisation, one a channel.
-    std: Its standard deviations.
-    zca: Data set that the whitening was fitted to.
-    experiment: Which of several in a file, counted from the end if negative.
-    step: Which step of a continual file; default: all.
-    labels: What soft rows are: hard, logits or probabilities.
-    lr: Learned step size that belongs to the set.
-    data_root: Folder of real data sets; default: ./data.
+    Args:
+        paths: Files or folders of others.
+        out: Where to write; default: beside, as .safetensors.
+        format: Layout; guessed from the content where not given.
+        space: pixel, normalized or zca, where the guess is wrong.
+        dataset: Data set it stands for, where it cannot be guessed.
+        factor: Tiles a side in each image (IDC), where not told.
+        ipc: Images per class, where not told.
+        mean: Means of the normalisation, one a channel.
+        std: Its standard deviations.
+        zca: Data set that the whitening was fitted to.
+        experiment: Which of several in a file, counted from the end if negative.
+        step: Which step of a continual file; default: all.
+        labels: What soft rows are: hard, logits or probabilities.
+        lr: Learned step size that belongs to the set.
+        data_root: Folder of real data sets; default: ./data.
     """
 
 def inspect(
@@ -326,24 +340,25 @@ def inspect(
 ) -> dict[str, Any]:
     """Everything known about a condensed set: classes, space, duplicates, symmetry, provenance.
 
-    path: A condensed set: our file, or any public format.
-    unequalness: Also measure the symmetry score.
-    networks: Random networks of the score.
-    seed: Of these networks.
-    duplicates: Look for pairs of equal images.
-    format: Layout; guessed from the content where not given.
-    space: pixel, normalized or zca, where the guess is wrong.
-    dataset: Data set it stands for, where it cannot be guessed.
-    factor: Tiles a side in each image (IDC), where not told.
-    ipc: Images per class, where not told.
-    mean: Means of the normalisation, one a channel.
-    std: Its standard deviations.
-    zca: Data set that the whitening was fitted to.
-    experiment: Which of several in a file, counted from the end if negative.
-    step: Which step of a continual file; default: all.
-    labels: What soft rows are: hard, logits or probabilities.
-    lr: Learned step size that belongs to the set.
-    data_root: Folder of real data sets; default: ./data.
+    Args:
+        path: A condensed set: our file, or any public format.
+        unequalness: Also measure the symmetry score.
+        networks: Random networks of the score.
+        seed: Of these networks.
+        duplicates: Look for pairs of equal images.
+        format: Layout; guessed from the content where not given.
+        space: pixel, normalized or zca, where the guess is wrong.
+        dataset: Data set it stands for, where it cannot be guessed.
+        factor: Tiles a side in each image (IDC), where not told.
+        ipc: Images per class, where not told.
+        mean: Means of the normalisation, one a channel.
+        std: Its standard deviations.
+        zca: Data set that the whitening was fitted to.
+        experiment: Which of several in a file, counted from the end if negative.
+        step: Which step of a continual file; default: all.
+        labels: What soft rows are: hard, logits or probabilities.
+        lr: Learned step size that belongs to the set.
+        data_root: Folder of real data sets; default: ./data.
     """
 
 def load(
@@ -365,20 +380,21 @@ def load(
 ) -> ImageSet:
     """Read a condensed set, ours or of any public format; DataError names what is wrong with a broken one.
 
-    path: A condensed set.
-    format: Layout; guessed from the content where not given.
-    space: pixel, normalized or zca, where the guess is wrong.
-    dataset: Data set it stands for, where it cannot be guessed.
-    factor: Tiles a side in each image (IDC), where not told.
-    ipc: Images per class, where not told.
-    mean: Means of the normalisation, one a channel.
-    std: Its standard deviations.
-    zca: Data set that the whitening was fitted to.
-    experiment: Which of several in a file, counted from the end if negative.
-    step: Which step of a continual file; default: all.
-    labels: What soft rows are: hard, logits or probabilities.
-    lr: Learned step size that belongs to the set.
-    data_root: Folder of real data sets; default: ./data.
+    Args:
+        path: A condensed set.
+        format: Layout; guessed from the content where not given.
+        space: pixel, normalized or zca, where the guess is wrong.
+        dataset: Data set it stands for, where it cannot be guessed.
+        factor: Tiles a side in each image (IDC), where not told.
+        ipc: Images per class, where not told.
+        mean: Means of the normalisation, one a channel.
+        std: Its standard deviations.
+        zca: Data set that the whitening was fitted to.
+        experiment: Which of several in a file, counted from the end if negative.
+        step: Which step of a continual file; default: all.
+        labels: What soft rows are: hard, logits or probabilities.
+        lr: Learned step size that belongs to the set.
+        data_root: Folder of real data sets; default: ./data.
     """
 
 def nas(
@@ -416,20 +432,22 @@ def nas(
 ) -> dict[str, Any]:
     """Rank ConvNets on a condensed set, and say how far the ranking can be trusted (Table B).
 
-    method: Distillation method of the proxy set; default: dm.
-    fyi: Short for --flip fyi.
-    flip: none, fyi, random, vertical, rotate or scale.
-    ipc: Images per class.
-    only: Only this arm: no comparison without the flip or random.
-    space: How many of the 720, a stratified choice.
-    set_files: A set as the proxy.
-    reference: train, or a stored ranking: name or CSV.
-    reference_images: Real images of the reference; 0: all.
-    test_images: Test images; 0: all.
-    reference_epochs: Epochs of the reference.
-    save_ranking: CSV of the real ranking.
-    dataset, data_root, store, protocol, seed, seeds, overrides, budget, device, devices, precision, workers,
-        threads, storage, artefacts, enqueue: as fyi_bench.config.Settings says.
+    Args:
+        method: Distillation method of the proxy set; default: dm.
+        fyi: Short for --flip fyi.
+        flip: none, fyi, random, vertical, rotate or scale.
+        ipc: Images per class.
+        only: Only this arm: no comparison without the flip or random.
+        space: How many of the 720, a stratified choice.
+        set_files: A set as the proxy.
+        reference: train, or a stored ranking: name or CSV.
+        reference_images: Real images of the reference; 0: all.
+        test_images: Test images; 0: all.
+        reference_epochs: Epochs of the reference.
+        save_ranking: CSV of the real ranking.
+
+    Common options, as fyi_bench.config.Settings has them: dataset, data_root, store, protocol, seed, seeds,
+    overrides, budget, device, devices, precision, workers, threads, storage, artefacts, enqueue.
     """
 
 def report(
@@ -437,7 +455,8 @@ def report(
 ) -> Path:
     """One self-contained HTML page out of everything the store holds; its place.
 
-    store: Folder of results; default: ./runs.
+    Args:
+        store: Folder of results; default: ./runs.
     """
 
 def table(
@@ -467,12 +486,14 @@ def table(
 ) -> Any:
     """A table of the paper with our numbers beside the published ones, and commands for the holes.
 
-    name: Which table of the paper.
-    form: text, markdown, latex, csv or html.
-    out: Write to this file instead of printing.
-    run: Fill the holes first, within --budget.
-    dataset, data_root, store, protocol, seed, seeds, overrides, budget, device, devices, precision, workers,
-        threads, storage, artefacts, enqueue: as fyi_bench.config.Settings says.
+    Args:
+        name: Which table of the paper.
+        form: text, markdown, latex, csv or html.
+        out: Write to this file instead of printing.
+        run: Fill the holes first, within --budget.
+
+    Common options, as fyi_bench.config.Settings has them: dataset, data_root, store, protocol, seed, seeds,
+    overrides, budget, device, devices, precision, workers, threads, storage, artefacts, enqueue.
     """
 
 def unequalness(
@@ -498,24 +519,25 @@ def unequalness(
 ) -> dict[str, Any]:
     """Symmetry score of a set or of real images (FYI eq. 5): 0 where every image's mirror image is there too.
 
-    what: A file, or the name of a data set.
-    images: Real images a class, for a data set.
-    distance: dm or dc.
-    networks: Random networks to average over.
-    seed: Of the networks, and of the images drawn.
-    format: Layout; guessed from the content where not given.
-    space: pixel, normalized or zca, where the guess is wrong.
-    dataset: Data set it stands for, where it cannot be guessed.
-    factor: Tiles a side in each image (IDC), where not told.
-    ipc: Images per class, where not told.
-    mean: Means of the normalisation, one a channel.
-    std: Its standard deviations.
-    zca: Data set that the whitening was fitted to.
-    experiment: Which of several in a file, counted from the end if negative.
-    step: Which step of a continual file; default: all.
-    labels: What soft rows are: hard, logits or probabilities.
-    lr: Learned step size that belongs to the set.
-    data_root: Folder of real data sets; default: ./data.
+    Args:
+        what: A file, or the name of a data set.
+        images: Real images a class, for a data set.
+        distance: dm or dc.
+        networks: Random networks to average over.
+        seed: Of the networks, and of the images drawn.
+        format: Layout; guessed from the content where not given.
+        space: pixel, normalized or zca, where the guess is wrong.
+        dataset: Data set it stands for, where it cannot be guessed.
+        factor: Tiles a side in each image (IDC), where not told.
+        ipc: Images per class, where not told.
+        mean: Means of the normalisation, one a channel.
+        std: Its standard deviations.
+        zca: Data set that the whitening was fitted to.
+        experiment: Which of several in a file, counted from the end if negative.
+        step: Which step of a continual file; default: all.
+        labels: What soft rows are: hard, logits or probabilities.
+        lr: Learned step size that belongs to the set.
+        data_root: Folder of real data sets; default: ./data.
     """
 
 def worker(
@@ -536,10 +558,12 @@ def worker(
 ) -> Any:
     """Take part in the queues of a storage until no run is left.
 
-    study: One queue; default: all.
-    wait: Stay while others still work, so that the run of one that dies comes back at once.
-    data_root, store, budget, device, devices, workers, threads, storage, artefacts: as
-        fyi_bench.config.Settings says.
+    Args:
+        study: One queue; default: all.
+        wait: Stay while others still work, so that the run of one that dies comes back at once.
+
+    Common options, as fyi_bench.config.Settings has them: data_root, store, budget, device, devices, workers,
+    threads, storage, artefacts.
     """
 
 CondensedBuffer = condensed_buffer

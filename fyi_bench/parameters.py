@@ -171,15 +171,18 @@ def dress(call: Callable[..., Any], word: str, summary: str, parameters: Sequenc
         )
         for each in sorted(parameters, key=lambda each: not each.positional)
     ]
-    rest = [kind(name, kind.KEYWORD_ONLY, annotation=text, default=default) for name, (text, default) in more.items()]
+    added = [kind(name, kind.KEYWORD_ONLY, annotation=text, default=default) for name, (text, default) in more.items()]
     call.__name__ = call.__qualname__ = word
-    call.__signature__ = inspect.Signature([*own, *rest], return_annotation=result)  # type: ignore[attr-defined]
-    call.__annotations__ = {each.name: each.annotation for each in (*own, *rest)} | {"return": result}
+    call.__signature__ = inspect.Signature([*own, *added], return_annotation=result)  # type: ignore[attr-defined]
+    call.__annotations__ = {each.name: each.annotation for each in (*own, *added)} | {"return": result}
     lines = [f"{each.name}: {each.option.help}" for each in parameters if not each.common]
-    common = [each.name for each in parameters if each.common]
-    lines += [f"{', '.join(common)}: as fyi_bench.config.Settings says."] if common else []
-    wrapped = [line for text in lines for line in textwrap.wrap(text, 108, subsequent_indent="    ")]
-    call.__doc__ = "\n".join([summary, "", *wrapped])
+    common = ", ".join(each.name for each in parameters if each.common)
+    wrapped = [
+        line for text in lines for line in textwrap.wrap(text, 108, initial_indent="    ", subsequent_indent=" " * 8)
+    ]
+    rest = textwrap.wrap(f"Common options, as fyi_bench.config.Settings has them: {common}.", 108) if common else []
+    parts = [[summary], ["Args:", *wrapped] if wrapped else [], rest]
+    call.__doc__ = "\n\n".join("\n".join(part) for part in parts if part)
     return call
 
 
