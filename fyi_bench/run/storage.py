@@ -98,7 +98,7 @@ class Patient:
             pause = min(_LONGEST_PAUSE_S, pause * 2)
 
     def once(self, method: str, *arguments: Any) -> Any:
-        """The same without waiting: StoreError at the first trouble."""
+        """Ask once, without waiting: StoreError at the first trouble."""
         import optuna
         from sqlalchemy.exc import SQLAlchemyError
 

@@ -122,7 +122,7 @@ def merge(ours: Store, other: str | Path) -> MergeReport:
 
 
 class _TheirsDamaged(Exception):
-    """The other store's run cannot be trusted."""
+    """A run of the other store that cannot be trusted."""
 
 
 def _merge_finished(source: Path, target: Path) -> str:

@@ -171,7 +171,7 @@ class Search:
         return digest_of([runs, to_csv(self.stored)])
 
     def limited_to(self, points: Sequence[Point]) -> Search:
-        """The same about fewer architectures."""
+        """This search, about fewer architectures."""
         return replace(self, points=points)
 
 
