@@ -32,7 +32,8 @@ def class_gradients(
 ) -> list[torch.Tensor]:
     """Gradients of each class's mean cross-entropy with respect to the network's parameters.
 
-    images: [C, n, ch, H, W], class c's images in row c; labels: int64 [C], default 0 .. C - 1.
+    images: [C, n, ch, H, W], class c's images in row c; labels: int64 [C], default 0 .. C - 1, or [C, n], where the
+    images of a row are of several classes.
     Returns one tensor [C, *parameter.shape] a parameter, in `network.parameters()` order, or only those of
     parameters with two or more dimensions when `matrices_only`. With `create_graph` they can be differentiated
     with respect to `images`. Raises UsageError for layers whose gradient is not known here.
@@ -41,9 +42,10 @@ def class_gradients(
     if labels is None:
         labels = torch.arange(classes, device=images.device)
     # frozen until the gradients stand: else their graph would also lead to the weights, one convolution more a layer
+    targets = labels.repeat_interleave(n) if labels.ndim == 1 else labels.flatten()
     with _frozen(network):
         layers, logits = _forward(network, images.flatten(0, 1), matrices_only)
-        loss = F.cross_entropy(logits, labels.repeat_interleave(n), reduction="sum") / n
+        loss = F.cross_entropy(logits, targets, reduction="sum") / n
         output_grads = torch.autograd.grad(loss, [out for _, _, out in layers], create_graph=create_graph)
     by_parameter: dict[int, torch.Tensor] = {}
     with torch.set_grad_enabled(create_graph):

@@ -7,7 +7,7 @@ iterations, flips, checkpoints or logs: the engine does, the same way for all.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, ClassVar
@@ -189,14 +189,19 @@ class RecordedMethod(Method):
     """A method whose matching step is a function of tensors, so that a GPU can record and replay it.
 
     `inputs` does all that needs the host (draws, which real images), `objective` the rest. A subclass that needs more
-    than a scalar loss overrides `gradient`. Its loss is a sum over classes and logged as their mean.
+    than a scalar loss overrides `gradient`. Its loss is a sum over classes and logged as their mean. Where a step is
+    not the same function throughout, `phase` says which one it is, and each is recorded by itself.
     """
 
     network: Any  # of this iteration, set by `begin`
 
     def __init__(self, config: MethodConfig, problem: Problem):
         super().__init__(config, problem)
-        self._step: Captured | None = None
+        self._steps: dict[Hashable, Captured] = {}
+
+    def phase(self, ctx: Context) -> Hashable:
+        """What the step's function depends on beside its tensors; usually nothing."""
+        return None
 
     def inputs(self, ctx: Context) -> tuple[torch.Tensor, ...]:
         """What a matching step takes from outside, on the problem's device."""
@@ -215,9 +220,10 @@ class RecordedMethod(Method):
         return self.objective(ctx, *self.inputs(ctx))
 
     def backward(self, ctx: Context) -> torch.Tensor:
-        if self._step is None:
-            self._step = Captured(partial(self.gradient, ctx))
-        loss, ctx.images.grad = self._step(*self.inputs(ctx))
+        inputs, phase = self.inputs(ctx), self.phase(ctx)
+        if phase not in self._steps:
+            self._steps[phase] = Captured(partial(self.gradient, ctx))
+        loss, ctx.images.grad = self._steps[phase](*inputs)
         return loss
 
     def logged(self, loss: float) -> float:

@@ -43,7 +43,7 @@ def test_every_row_is_read_and_has_a_source_and_a_lower_case_name():
     rows = published()
     with open(FILE, newline="") as handle:
         raw = list(csv.DictReader(handle))
-    assert len(rows) == len(raw) == 351
+    assert len(rows) == len(raw) == 362
     for row, text in zip(rows, raw, strict=True):
         assert row.source == text["source"] != ""
         assert row.dataset == row.dataset.lower()

@@ -20,6 +20,8 @@ FIVE = "color_crop_cutout_scale_rotate"
 RUNNABLE = [
     "dc",
     "dsa",
+    "dcc",
+    "dsac",
     "dm",
     "mtt",
     "ftd",
@@ -60,6 +62,8 @@ PUBLISHED = [
     ("dsa", "cifar100", 10, {"outer_loop": 10, "inner_loop": 50, "init": "real", "augment": SIX}),
     ("dsa", "mnist", 10, {"augment": FIVE, "lr_net": 0.01, "momentum_net": 0.0}),
     ("dsa", "svhn", 10, {"augment": FIVE}),
+    ("dcc", "cifar10", 1, {"outer_loop": 10, "inner_loop": 5, "init": "real", "augment": "none", "outer_warmup": 250}),
+    ("dsac", "cifar100", 50, {"outer_loop": 50, "inner_loop": 10, "augment": SIX, "inner_warmup": 10}),
     ("dm", "cifar10", 10, {"iterations": 20000, "lr_img": 1.0, "batch_real": 256, "augment": SIX, "init": "real"}),
     ("dm", "cifar10", 200, {"lr_img": 10.0}),
     ("dm", "tinyimagenet", 50, {"model": "convnet4"}),

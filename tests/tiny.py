@@ -51,6 +51,7 @@ def experts(of: Problem, count: int = 2) -> list[Trajectory]:
 SMALL: dict[str, dict[str, Any]] = {
     "dc": {"outer_loop": 2, "inner_loop": 1, "batch_train": 4},
     "dsa": {"outer_loop": 2, "inner_loop": 1, "batch_train": 4},
+    **{name: {"outer_loop": 3, "inner_loop": 1, "batch_train": 4, "outer_warmup": 2} for name in ("dcc", "dsac")},
     "mtt": {"syn_steps": 3, "batch_syn": 4, "expert_epochs": 1, "max_start_epoch": 2, "lr_img": 10.0},
     "ftd": {"syn_steps": 3, "batch_syn": 4, "expert_epochs": 1, "max_start_epoch": 2, "lr_img": 10.0},
     "idc": {"inner_loop": 2, "n_data": 12, "batch_train": 6, "lr_img": 0.01},
@@ -75,6 +76,9 @@ SPACES = {"pixel": PixelSpace()}
 LOSS_FALLS: dict[str, dict[str, Any]] = {
     "dc": {"lr_img": 1.0, "batch_real": 12, "init": "noise"},
     "dsa": {"lr_img": 1.0, "batch_real": 12, "init": "noise"},
+    # one phase each: the loss is of another size in the other
+    "dcc": {"lr_img": 3.0, "batch_real": 12, "init": "noise", "outer_warmup": 0, "outer_loop": 1},
+    "dsac": {"lr_img": 1.0, "batch_real": 12, "init": "noise", "inner_warmup": 9, "outer_warmup": 99},
     "dm": {"lr_img": 1.0, "batch_real": 12, "init": "noise"},
     "plain": {"lr_img": 1.0, "batch_real": 12, "init": "noise"},
     "idc": {"lr_img": 0.2, "batch_real": 12, "init": "noise", "aug_match": "none"},

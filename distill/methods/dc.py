@@ -25,6 +25,7 @@ from distill.augment import Draw
 from distill.class_gradients import class_gradients
 from distill.contracts import Context
 from distill.matching import GRADIENT_METRICS, MATRIX_METRICS
+from distill.method import MethodConfig
 from distill.methods import METHODS
 from distill.methods._learning import LearningConfig, LearningMethod
 from fyi_bench.registry import pick
@@ -45,7 +46,7 @@ class DC(LearningMethod):
     """Dataset Condensation; DSA is the same with an augmentation in its recipe."""
 
     numerics = 2
-    Config = DCConfig
+    Config: ClassVar[type[MethodConfig]] = DCConfig
     config: DCConfig
     timed_with: ClassVar = {"outer_loop": 1}  # without the epochs in between, which are retraining
 
