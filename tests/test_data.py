@@ -28,7 +28,9 @@ from distill.spaces import NormalizedSpace, PixelSpace
 from fyi_bench.data import DATASETS, RealDataset, get, list_datasets, load_dataset, statistics, verify
 from fyi_bench.data.entry import DatasetEntry, Decoded
 from fyi_bench.data.real import pixel_statistics
+from fyi_bench.data.sets.imagenet import SUBSETS
 from fyi_bench.errors import DataError, UnknownNameError
+from fyi_bench.rng import numpy_stream
 
 CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010))
 
@@ -177,6 +179,22 @@ def test_pictures_of_any_size_with_a_size_named(tmp_path):
     assert data.size == 8
     assert data.name == "imagefolder:photos@8"
     assert (data.train.images[0, :, 1:-1] == 200).all()
+
+
+@pytest.mark.parametrize("name", SUBSETS)
+def test_pictures_of_imagenet_subsets_are_squashed_not_cropped(tmp_path, name):
+    folders = [words[:9] for words in SUBSETS[name].split(", ")]
+    root = write_folder(tmp_path / "imagenet", folders, per_class=1, side=8, test="val")
+    wide = numpy_stream(0, "wide").integers(0, 256, (130, 300, 3), dtype=np.uint8)
+    wide[:, :60] = 0
+    for split in ("train", "val"):
+        (root / split / folders[0] / "0.png").write_bytes(png(wide))
+    data = load_dataset(name, tmp_path)
+    whole = torch.from_numpy(wide).permute(2, 0, 1)[None].double()
+    squashed = torch.nn.functional.interpolate(whole, (128, 128), mode="bilinear", antialias=True)[0]
+    for images in (data.train.images, data.test.images):
+        assert (images[0] - squashed).abs().max() <= 1  # rounded to whole levels twice
+        assert (images[0, :, :, :24] == 0).all()
 
 
 def test_tiny_imagenet_sample(tmp_path):

@@ -25,6 +25,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".
 TEST_NAMES = ("test", "val", "valid", "validation")
 _MODES = {1: "L", 3: "RGB"}
 _CHUNK = 256
+Resize = int | tuple[int, int]  # side of the middle square that is kept, or (height, width) the whole is squashed to
 _SAME_SIZE = "Bring all to one square size first, or ask for imagefolder:PATH@64 to have them resized and cropped."
 
 
@@ -40,7 +41,7 @@ class PictureFolder(DataFiles):
     layout = "folder"
     test_names: tuple[str, ...] = TEST_NAMES
     classes: tuple[tuple[str, str], ...] = ()
-    resize: int | None = None
+    resize: Resize | None = None
     annotations: str = ""
     words: str = ""
 
@@ -152,14 +153,15 @@ def decode_images(
     blobs: Sequence[bytes | Path],
     describe: Callable[[int], str],
     channels: int = 3,
-    resize: int | None = None,
+    resize: Resize | None = None,
     hint: str = "Replace that file.",
 ) -> torch.Tensor:
     """uint8 [N, channels, side, side] of encoded images, given as bytes or as paths, in their order.
 
-    `resize`: the shorter side is brought to this many pixels (bilinear, antialiased) and the middle square is kept;
-    without it all images must be squares of one size. `describe(i)` names image i in messages, and `hint` says what
-    to do about images of different size. Decoding runs in threads; the result does not depend on their number.
+    `resize`: a number brings the shorter side to this many pixels and keeps the middle square, a pair brings the whole
+    image to (height, width), whatever its shape (both bilinear, antialiased); without it all images must be squares of
+    one size. `describe(i)` names image i in messages, and `hint` says what to do about images of different size.
+    Decoding runs in threads; the result does not depend on their number.
     """
     if not blobs:
         raise DataError("There are no images to decode.\nCheck the folder or file that was named.")
@@ -184,14 +186,16 @@ def decode_images(
     return torch.from_numpy(images)
 
 
-def _decode(blob: bytes | Path, name: str, channels: int, resize: int | None) -> np.ndarray:
+def _decode(blob: bytes | Path, name: str, channels: int, resize: Resize | None) -> np.ndarray:
     """uint8 [H, W, channels]."""
     from PIL import Image, UnidentifiedImageError
 
     try:
         with Image.open(blob if isinstance(blob, Path) else io.BytesIO(blob)) as picture:
             image = picture.convert(_MODES[channels])
-        if resize is not None:
+        if isinstance(resize, tuple):
+            image = image.resize(resize[::-1], Image.Resampling.BILINEAR)
+        elif resize is not None:
             scale = resize / min(image.size)
             width, height = (max(resize, round(length * scale)) for length in image.size)
             left, top = (width - resize) // 2, (height - resize) // 2

@@ -7,7 +7,7 @@ from fyi_bench.data.parquet import ParquetFiles
 from fyi_bench.data.pictures import PictureFolder, folder_at
 
 IMAGENET_STATISTICS: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-SUBSET_SIZE = 128  # the shorter side is resized to it and the middle kept, as published
+SUBSET_SIZE = 128  # both sides are brought to it and nothing is cut off, as published
 # Classes (folder, name) and their order as the MTT paper's code has them.
 SUBSETS = {
     "imagenette": (
@@ -46,7 +46,7 @@ def _subset(name: str, listed: str) -> DatasetEntry:
     folders = (name, "imagenet", "ILSVRC2012", "imagenet-subsets-128")
     return DatasetEntry(
         name,
-        (PictureFolder(folders, test_names=("val",), classes=classes, resize=SUBSET_SIZE),),
+        (PictureFolder(folders, test_names=("val",), classes=classes, resize=(SUBSET_SIZE, SUBSET_SIZE)),),
         {"dc": IMAGENET_STATISTICS},
         num_classes=len(classes),
         size=SUBSET_SIZE,
@@ -84,7 +84,7 @@ for _entry in (
     DatasetEntry(
         "imagefolder",
         at=_named_folder,
-        obtain="PATH holds train/<class>/*.png and test/<class>/*.png (or val/); PATH@64 resizes to 64x64.",
+        obtain="PATH holds train/<class>/*.png and test/<class>/*.png (or val/); PATH@64 resizes and crops to 64x64.",
     ),
 ):
     DATASETS.register(_entry.name, _entry)
