@@ -107,28 +107,41 @@ def store_ls(store: StoreFolder = None) -> Iterator[str]:
     yield from columns(rows) if len(rows) > 1 else [f"The store {opened.root} is empty."]
 
 
-@tool("store merge", examples=("fyi-bench store merge /mnt/other/runs",))
+@tool("store merge", examples=("fyi-bench store merge /mnt/other/runs",
+                                "fyi-bench store merge runs --excerpt paper --store results"))  # fmt: skip
 def store_merge(
-    folder: Annotated[Path, Option("Another store.", argument="DIR")], store: StoreFolder = None
+    folder: Annotated[Path, Option("Another store.", argument="DIR")],
+    excerpt: Annotated[
+        str | None,
+        Option("Only finished runs of this protocol; large sets and real images by digest alone, to publish them."),
+    ] = None,
+    store: StoreFolder = None,
 ) -> Iterator[str]:
     """Bring finished runs of another machine's store into this one."""
     from fyi_bench.store.merge import merge
     from fyi_bench.store.store import Store
 
-    yield from merge(Store(store), folder).lines()
+    if excerpt is not None:
+        from downstream.protocol import protocol_data
+
+        protocol_data(excerpt.partition("+")[0])  # an unknown name gets a suggestion
+    yield from merge(Store(store), folder, excerpt).lines()
 
 
 @tool("store verify", examples=("fyi-bench store verify",))
 def store_verify(store: StoreFolder = None) -> Iterator[str]:
     """Check every record and file of the store against its checksum."""
     from fyi_bench.store.merge import verify
+    from fyi_bench.store.run_dir import absent_names
     from fyi_bench.store.store import Store
 
-    faults = verify(Store(store))
+    opened = Store(store)
+    faults = verify(opened)
     yield from map(str, faults)
     if faults:
         raise StoreError(f"{len(faults)} file(s) are not what their records say.\nSee the lines above.")
-    yield "Everything is whole."
+    absent = sum(len(absent_names(folder)) for folder in opened.run_dirs())
+    yield "Everything is whole." + (f" {absent} file(s) are known by their digests alone." if absent else "")
 
 
 NameArgument = Annotated[str, Option("A data set; `fyi-bench data list` lists them.", argument="NAME")]

@@ -262,3 +262,65 @@ def test_a_store_that_is_not_there_or_is_this_one_is_refused(ours, tmp_path):
     finish(ours)
     with pytest.raises(StoreError, match="is this very store"):
         merge(ours, ours.root / ".." / "ours")
+
+
+# an excerpt of a store, to be shown to others ---------------------------------------------------------------------
+
+
+def made_and_tested(store: Store, method="dsa", ipc=1, notes=None) -> tuple[RunSpec, RunSpec, RunSpec]:
+    """A set, its accuracy by a protocol, its unequalness."""
+    made = RunSpec("distill", {"method": method, "ipc": ipc})
+    test = RunSpec("accuracy", {"set": {"cell": made.digest}}, notes or {"protocol": "paper+nets=5", "file": None})
+    score = RunSpec("unequalness", {"set": {"cell": made.digest}})
+    with store.run(made) as run:
+        save_tensors(run.path("set.safetensors"), {"images": torch.ones(3)}, {})
+        write_bytes(run.path("preview.png"), b"png")
+        run.finish({"set_digest": f"{ipc:016x}"})
+    finish(store, test, value=0.25)
+    finish(store, score, mean=3.0)
+    return made, test, score
+
+
+def test_an_excerpt_holds_finished_runs_of_its_protocol_and_what_they_were_made_of(ours, theirs):
+    wanted = [*made_and_tested(theirs), *made_and_tested(theirs, "random")]
+    made_and_tested(theirs, "dm", notes={"protocol": "quick"})
+    made_and_tested(theirs, "dc", notes={"protocol": "paper+epochs=20"})
+    advance(theirs, 3, RunSpec("distill", {"method": "dsa", "ipc": 1, "seed": 1}))
+    finish(theirs)
+    assert set(merge(ours, theirs.root, "paper").copied) == {f"{run.kind}/{run.digest}" for run in wanted}
+    assert verify(ours) == []
+    more = RunSpec("accuracy", {"set": {"cell": wanted[0].digest}, "seed": 1}, {"protocol": "paper"})
+    finish(theirs, more, value=0.5)
+    again = merge(ours, theirs.root, "paper")
+    assert (again.copied, len(again.same)) == ([f"accuracy/{more.digest}"], len(wanted))
+
+
+@pytest.mark.parametrize(("method", "ipc", "shown"), [("dsa", 1, True), ("dsa", 10, False), ("random", 1, False)])
+def test_large_sets_and_real_images_are_in_an_excerpt_by_digest_alone(ours, theirs, method, ipc, shown):
+    made, *_ = made_and_tested(theirs, method, ipc)
+    merge(ours, theirs.root, "paper")
+    assert (ours.folder(made) / "set.safetensors").exists() == shown
+    assert (ours.folder(made) / "preview.png").exists() == shown
+    assert ours.record(made)["artefacts"] == theirs.record(made)["artefacts"]
+    assert verify(ours) == []
+    assert summary(merge(theirs, ours.root)).keys() == {"same"}
+    assert verify(theirs) == []
+    if not shown:
+        with pytest.raises(StoreError, match="by its digest alone"):
+            ours.artefact("distill", made.digest, "set.safetensors")
+        assert merge(ours, theirs.root).mended == [f"distill/{made.digest}"]
+        assert ours.artefact("distill", made.digest, "set.safetensors").exists()
+
+
+def test_a_file_that_an_excerpt_lost_is_named(ours, theirs):
+    made, *_ = made_and_tested(theirs)
+    merge(ours, theirs.root, "paper")
+    (ours.folder(made) / "set.safetensors").unlink()
+    assert "set.safetensors is missing" in str(verify(ours)[0])
+    assert merge(ours, theirs.root, "paper").mended == [f"distill/{made.digest}"]
+
+
+def test_an_excerpt_names_no_place_of_a_machine(ours, theirs):
+    _, test, _ = made_and_tested(theirs, notes={"protocol": "paper", "file": "/home/me/set.pt"})
+    assert "mentions /home/me/set.pt" in merge(ours, theirs.root, "paper").damaged[0]
+    assert not ours.has(test)

@@ -9,6 +9,7 @@ from pathlib import Path
 from fyi_bench.errors import DataError, StoreError
 from fyi_bench.files import atomic_write, sha256_file
 from fyi_bench.store.checkpoint import Checkpoints, checkpoint_steps
+from fyi_bench.store.excerpt import left_behind, note_absent, place_in, runs_of_protocol
 from fyi_bench.store.lock import FolderLock
 from fyi_bench.store.record import same_result
 from fyi_bench.store.run_dir import (
@@ -16,6 +17,7 @@ from fyi_bench.store.run_dir import (
     DIVERGED,
     DONE,
     RECORD,
+    absent_names,
     artefact_names,
     broken_artefacts,
     final_record,
@@ -98,11 +100,12 @@ def verify(store: Store) -> list[Fault]:
     return [fault for folder in store.run_dirs() for fault in faults_of(folder)]
 
 
-def merge(ours: Store, other: str | Path) -> MergeReport:
+def merge(ours: Store, other: str | Path, excerpt_of: str | None = None) -> MergeReport:
     """Bring the finished runs, and further checkpoints of unfinished ones, from another store into ours.
 
     Artefacts are checked against their records on the way. Where both stores have a finished run of one digest with
-    different results, ours stays and the report names it.
+    different results, ours stays and the report names it. excerpt_of: a protocol, of which the finished runs alone are
+    brought, large files and real images by their digests (`fyi_bench.store.excerpt`).
     """
     theirs = Store(other, ours.say)
     if not theirs.root.is_dir():
@@ -110,12 +113,18 @@ def merge(ours: Store, other: str | Path) -> MergeReport:
     if ours.root.exists() and ours.root.samefile(theirs.root):
         raise StoreError(f"{theirs.root} is this very store.\nName another one.")
     report = MergeReport()
+    chosen = None if excerpt_of is None else runs_of_protocol(theirs, excerpt_of)
     for info in theirs.ls():
+        if chosen is not None and info.digest not in chosen:
+            continue
         source, target = info.folder, ours.root / info.kind / info.digest
         name = f"{info.kind}/{info.digest}"
         try:
-            outcome = _merge_finished if info.state == "done" else _merge_unfinished
-            getattr(report, outcome(source, target)).append(name)
+            if info.state == "done":
+                outcome = _merge_finished(source, target, excerpt_of is not None)
+            else:
+                outcome = _merge_unfinished(source, target)
+            getattr(report, outcome).append(name)
         except _TheirsDamaged as error:
             report.damaged.append(f"{name}: {error}")
     return report
@@ -125,27 +134,36 @@ class _TheirsDamaged(Exception):
     """A run of the other store that cannot be trusted."""
 
 
-def _merge_finished(source: Path, target: Path) -> str:
+def _merge_finished(source: Path, target: Path, excerpt: bool) -> str:
     """Bring in one finished run; returns the list of the report it belongs to."""
     faults = faults_of(source)
     if faults:
         raise _TheirsDamaged(faults[0].what)
+    if excerpt and (place := place_in(source)):
+        raise _TheirsDamaged(f"it mentions {place}, which is a place on that machine")
+    absent = {*absent_names(source), *(left_behind(sealed_record(source)) if excerpt else ())}
     lock = FolderLock(target)
     if not lock.try_acquire():
         return "busy"
     try:
         finished_here = (target / DONE).exists()
         if finished_here and not faults_of(target):
-            return "same" if _equal_runs(source, target) else "conflicts"
-        _replace(source, target)
+            if not _equal_runs(source, target):
+                return "conflicts"
+            if absent.issuperset(absent_names(target)):
+                return "same"
+        _replace(source, target, absent)
     finally:
         lock.release()
     return "mended" if finished_here else "copied"
 
 
-def _replace(source: Path, target: Path) -> None:
-    """Make `target` a copy of a finished run; a kill on the way leaves an unfinished one that completes itself."""
-    artefacts = sealed_record(source)["artefacts"]
+def _replace(source: Path, target: Path, absent: set[str]) -> None:
+    """Make `target` a copy of a finished run without the artefacts `absent`.
+
+    A kill on the way leaves an unfinished one that completes itself.
+    """
+    artefacts = {name: facts for name, facts in sealed_record(source)["artefacts"].items() if name not in absent}
     (target / DONE).unlink(missing_ok=True)
     (target / RECORD).unlink(missing_ok=True)
     sweep(target)
@@ -154,6 +172,7 @@ def _replace(source: Path, target: Path) -> None:
     for name, facts in artefacts.items():
         _copy(source / name, target / name, facts["sha256"])
     (target / DIVERGED).unlink(missing_ok=True)
+    note_absent(target, sorted(absent))
     _copy(source / CONFIG, target / CONFIG)
     _copy(source / RECORD, target / RECORD)
     _checkpoints(target).clear()
@@ -205,7 +224,8 @@ def _equal_runs(source: Path, target: Path) -> bool:
     tensors = {name for name in files if name.endswith(".safetensors")}
     if tensors != {name for name in other_files if name.endswith(".safetensors")} or not same_result(ours, theirs):
         return False
-    changed = [name for name in tensors if files[name]["sha256"] != other_files[name]["sha256"]]
+    known = tensors - {*absent_names(source), *absent_names(target)}  # of the others `set_digest` was compared
+    changed = [name for name in known if files[name]["sha256"] != other_files[name]["sha256"]]
     return all(_tensor_digests(target / name) == _tensor_digests(source / name) for name in changed)
 
 

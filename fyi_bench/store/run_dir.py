@@ -6,6 +6,7 @@
     diverged.json            the run stopped because its numbers were no longer finite
     …                        artefacts, whatever the run type writes
     record.json, done        written last, in this order; `done` holds the sha256 of the record
+    absent.json              of an excerpt: artefacts that are known by their digest alone
 
 States are told by files alone, so a kill at any moment leaves one of them.
 """
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     from fyi_bench.store.spec import RunSpec
 
 CONFIG, LOCK, RECORD, DONE, DIVERGED = "config.json", "lock", "record.json", "done", "diverged.json"
-_RESERVED = frozenset((CONFIG, LOCK, RECORD, DONE, DIVERGED))
+ABSENT = "absent.json"
+_RESERVED = frozenset((CONFIG, LOCK, RECORD, DONE, DIVERGED, ABSENT))
 
 
 class Watch(Protocol):
@@ -290,12 +292,22 @@ def check_artefact_name(name: str) -> None:
 
 
 def broken_artefacts(folder: Path, record: dict[str, Any]) -> list[str]:
-    """One line for each artefact that is not what the record says it is."""
+    """One line for each artefact that is not what the record says it is; one absent on purpose is no fault."""
+    absent = absent_names(folder)
     try:
-        found = [_fault(folder, name, facts["bytes"], facts["sha256"]) for name, facts in record["artefacts"].items()]
+        found = [
+            _fault(folder, name, facts["bytes"], facts["sha256"]) for name, facts in record["artefacts"].items()
+            if name not in absent
+        ]  # fmt: skip
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         return [f"the list of artefacts in {RECORD} makes no sense ({error})"]
     return [fault for fault in found if fault]
+
+
+def absent_names(folder: Path) -> list[str]:
+    """Artefacts that the run in this folder has by digest alone, see `fyi_bench.store.excerpt`."""
+    path = folder / ABSENT
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
 
 
 def _fault(folder: Path, name: str, size: int, sha256: str) -> str | None:

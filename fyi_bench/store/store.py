@@ -19,7 +19,16 @@ from fyi_bench.errors import DivergenceError, StoreError
 from fyi_bench.store.checkpoint import checkpoint_steps
 from fyi_bench.store.lock import FolderLock
 from fyi_bench.store.record import read_record
-from fyi_bench.store.run_dir import DIVERGED, DONE, RunDir, Watch, check_artefact_name, final_record, read_config
+from fyi_bench.store.run_dir import (
+    DIVERGED,
+    DONE,
+    RunDir,
+    Watch,
+    absent_names,
+    check_artefact_name,
+    final_record,
+    read_config,
+)
 from fyi_bench.store.spec import KIND, RunSpec
 
 ENVIRONMENT_VARIABLE, DEFAULT_ROOT = "FYI_BENCH_STORE", "runs"
@@ -139,6 +148,11 @@ class Store:
         folder = self.root / kind / digest
         if not (folder / DONE).exists():
             raise StoreError(f"The {kind} run {digest} is not finished in {self.root}.\nRun its command first.")
+        if name in absent_names(folder):
+            raise StoreError(
+                f"{folder / name} is known here by its digest alone.\n"
+                f"Bring it from a store that has it: fyi-bench store merge DIR --store {self.root}"
+            )
         if not (folder / name).is_file():
             raise StoreError(f"{folder / name} is missing.\n`fyi-bench store verify` tells what else is.")
         return folder / name

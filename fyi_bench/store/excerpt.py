@@ -1,0 +1,80 @@
+"""What of a store is shown to others: finished runs of one protocol, without large files and without real images.
+
+A run keeps its record; a file that is left behind stays known by the digest in it, and `ABSENT` names it as absent on
+purpose. So tables of an excerpt are those of the store it came from, and a merge of the whole store completes it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from downstream.protocol import procedure
+from fyi_bench.files import write_json
+from fyi_bench.store.run_dir import ABSENT, final_record, read_config
+from fyi_bench.store.store import Store
+
+LARGE = 100_000  # bytes: a file of a run that is no small set stays behind from this size on
+SHOWN_IPC = 1  # sets of so many images a class are shown as files
+_PLACE = re.compile(r"(/|~|[A-Za-z]:[\\/])")
+
+
+def runs_of_protocol(store: Store, protocol: str) -> set[str]:
+    """Digests of the finished runs measured by a protocol, however often it was repeated.
+
+    With them come the runs they were made of, and scores of these sets that no protocol rules (unequalness).
+    """
+    runs = {info.digest: info for info in store.ls() if info.state == "done"}
+    named = {digest: read_config(info.folder).get("notes", {}).get("protocol") for digest, info in runs.items()}
+    needs = {digest: {text for text in _texts(info.inputs) if text in runs} for digest, info in runs.items()}
+    taken = {digest for digest, name in named.items() if name and procedure(name) == protocol}
+    found = set(taken)
+    while found:
+        found = set().union(*(needs[digest] for digest in found)) - taken
+        taken |= found
+    scores = {d for d, info in runs.items() if "set" in info.inputs and not named[d] and needs[d]}
+    return taken | {digest for digest in scores if needs[digest] <= taken}
+
+
+def place_in(folder: Path) -> str:
+    """A path of the machine it was computed on that a finished run mentions; '' where there is none."""
+    record = final_record(folder) or {}
+    return next((text for text in _texts([record, read_config(folder)]) if _PLACE.match(text)), "")
+
+
+def left_behind(record: dict[str, Any]) -> list[str]:
+    """Names of the artefacts of a finished run that an excerpt has by digest alone."""
+    files = record["artefacts"]
+    if _shown(record):
+        return []
+    large = (name for name, facts in files.items() if facts["bytes"] >= LARGE)
+    return sorted({*large, *(name for name in files if name.endswith((".safetensors", ".png")))})
+
+
+def note_absent(folder: Path, names: list[str]) -> None:
+    """Keep which artefacts are absent on purpose."""
+    if names:
+        write_json(folder / ABSENT, names)
+    else:
+        (folder / ABSENT).unlink(missing_ok=True)
+
+
+def _shown(record: dict[str, Any]) -> bool:
+    """Whether the run made a set that is small, and made of no real images."""
+    from distill.methods import METHODS
+    from distill.methods.random import Coreset
+
+    made = record["config"]
+    small = record["kind"] == "distill" and made["ipc"] <= SHOWN_IPC
+    return small and made["method"] in METHODS and not issubclass(METHODS.get(made["method"]), Coreset)
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Every string in a JSON value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for entry in value.values() if isinstance(value, dict) else value:
+            yield from _texts(entry)
