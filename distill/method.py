@@ -181,8 +181,8 @@ class Method:
 
     def chunks_of_real(self, images_per_class: int, network: nn.Module) -> list[slice]:
         """`chunks` for real images, which need no graph; all classes at once where batch norms mix them."""
-        mixes = any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
-        return [slice(0, self.problem.num_classes)] if mixes else self.chunks(images_per_class)
+        everything = slice(0, self.problem.num_classes)
+        return [everything] if mixes_images(network) else self.chunks(images_per_class)
 
 
 class RecordedMethod(Method):
@@ -243,6 +243,11 @@ class RecordedMethod(Method):
     def drawn(self, codes: torch.Tensor, values: torch.Tensor) -> Draw:
         """The draw of these inputs."""
         return Draw(self.augmentation.stages, codes, values)
+
+
+def mixes_images(network: nn.Module) -> bool:
+    """Whether images of a batch see each other in this network (batch norm)."""
+    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
 
 
 def _values(module: nn.Module) -> list[torch.Tensor]:

@@ -15,16 +15,13 @@ Published (factor 2): CIFAR-10 at 1 / 10 / 50 images a class 50.6 / 67.5 / 74.5 
 Ours:   CIFAR-10 at 1 / 10 images a class under `quick` 29.0 / 38.9 %, with FYI 27.1 / 38.7 %
         (random real images 15.8 / 30.3 %; docs/methods.md).
 Run:    fyi-bench distill --method idc --dataset cifar10 --ipc 10 --fyi
-
-All classes of a round go through the network together. That is exact: with one momentum buffer for the whole set, a
-class's turn moves the others by their decayed momentum only, and that has a closed form.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial, reduce
+from functools import partial
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -37,33 +34,28 @@ from distill.captured import Captured, upload
 from distill.class_gradients import class_gradients
 from distill.contracts import Context
 from distill.cutmix import draw_cutmix, mixed_loss, paste
-from distill.decode import decode, decoded_count
-from distill.initial import initial_images
+from distill.decode import decoded_count
 from distill.matching import TENSOR_METRICS, tensors_distance
+from distill.method import mixes_images
 from distill.methods import METHODS
 from distill.methods._learning import LearningConfig, LearningMethod
+from distill.methods._tiles import TilesConfig, TilesMethod
 from distill.problem import Problem
 from fyi_bench.errors import UsageError
 from fyi_bench.registry import pick
 
 VECTORS_AND_CLASSIFIER = frozenset({1, 2})  # dimensions of the gradients that IDC leaves out
-SYNTHETIC_AT_ONCE = 2048  # images whose second derivatives are held together on a GPU: about 10 GB at 32 pixels
 MIXES = {"cut": True, "vanilla": False}
 
 Summary = Callable[[nn.Module, torch.Tensor, torch.Tensor, bool], list[torch.Tensor]]
 
 
 @dataclass(frozen=True)
-class IDCConfig(LearningConfig):
+class IDCConfig(TilesConfig, LearningConfig):
     inner_loop: int
-    batch_real: int
-    batch_syn_max: int
     n_data: int
-    factor: int
-    decode_type: str
     match: str
     metric: str
-    aug_match: str
     aug_net: str
     net_mix: str
     mix_p: float
@@ -77,7 +69,7 @@ def gradients(
 
     matrices_only: those of vectors may be left out, so that norms need not be watched.
     """
-    if not _mixes_images(network):
+    if not mixes_images(network):
         return class_gradients(network, images, create_graph=graph, matrices_only=matrices_only, labels=labels)
     parameters, rows = list(network.parameters()), []
     for x, label in zip(images, labels, strict=True):
@@ -90,7 +82,7 @@ def mean_features(network: Any, images: torch.Tensor, labels: torch.Tensor, grap
     """Class means [C, …] of the pooled map of every block; images [C, n, ch, H, W]."""
     if not hasattr(network, "pooled_per_block"):
         raise UsageError("IDC with match=feat reads the blocks of a ConvNet.\nChoose such a model, or match=grad.")
-    together = images.split(1) if _mixes_images(network) else [images]
+    together = images.split(1) if mixes_images(network) else [images]
     with torch.set_grad_enabled(graph):
         rows = [
             [
@@ -110,14 +102,12 @@ MATCHES: dict[str, tuple[Summary, frozenset[int]]] = {
 
 
 @METHODS.register("idc")
-class IDC(LearningMethod):
+class IDC(TilesMethod, LearningMethod):
     """Efficient synthetic-data parameterisation; IDC-I is the same with factor 1."""
 
     numerics = 2
     Config = IDCConfig
     config: IDCConfig
-    space_kind = "pixel"
-    statistics_family = "mtt"
     components = ("cutmix", "decode")
     timed_with: ClassVar = {"inner_loop": 2}
 
@@ -126,74 +116,13 @@ class IDC(LearningMethod):
         pick("IDC metric", config.metric, TENSOR_METRICS)
         self.mixes = pick("net_mix", config.net_mix, MIXES)
         self.summary, self.skip = pick("match", config.match, MATCHES)
-        self.augmentation = Augmentation(config.aug_match, dispatcher=config.dispatcher)
         self.net_augmentation = Augmentation(config.aug_net, dispatcher=config.dispatcher)
-        self.momentum: torch.Tensor | None = None
-        self._powers: torch.Tensor | None = None
-
-    # what is learned -------------------------------------------------------------------------------------------
-
-    def initial_images(self) -> torch.Tensor:
-        if self.problem.space.kind != "pixel":
-            raise UsageError("IDC works on pixels from 0 to 1.\nGive the problem the pixel space.")
-        return initial_images(self.problem, self.config.init, self.config.factor)
-
-    def decode(self, images: torch.Tensor) -> torch.Tensor:
-        return decode(images, self.config.factor, self.config.decode_type)
-
-    def state(self) -> dict[str, torch.Tensor]:
-        return {} if self.momentum is None else {"momentum": self.momentum}
-
-    def load_state(self, state: dict[str, torch.Tensor]) -> None:
-        self.momentum = state.get("momentum")
 
     # one iteration: rounds over the classes on one network, which learns from real images in between -----------
 
     def begin(self, ctx: Context) -> None:
-        with torch.no_grad():
-            ctx.images.clamp_(0, 1)
         super().begin(ctx)
         self._ready_to_match()
-
-    def inputs(self, ctx: Context) -> tuple[torch.Tensor, ...]:
-        """The usual ones, and int64 [C, m], which of its decoded images a class shows (empty: all)."""
-        used = self._used(ctx)
-        shown = used.shape[:2] if used.numel() else (self.problem.num_classes, self._decoded)
-        rows, codes, values, _ = self.rows_and_draws(ctx, self.config.batch_real)
-        return rows, codes, values, ctx.flip_draw(shown), used
-
-    def objective(
-        self, ctx: Context, rows: Tensor, codes: Tensor, values: Tensor, chosen: Tensor, used: Tensor
-    ) -> Tensor:
-        synthetic, real = self.synthetic(ctx, used, chosen), self.problem.images_at(rows)
-        parts = [part.sum() for _, part in self.distances(real, self.drawn(codes, values), synthetic)]
-        return reduce(torch.add, parts)
-
-    def gradient(
-        self, ctx: Context, rows: Tensor, codes: Tensor, values: Tensor, chosen: Tensor, used: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        synthetic, real = self.synthetic(ctx, used, chosen), self.problem.images_at(rows)
-        images, parts = synthetic.detach().requires_grad_(True), []
-        total = torch.zeros((), dtype=images.dtype, device=images.device)
-        # each group's graph is freed before the next is built
-        for group, distances in self.distances(real, self.drawn(codes, values), images):
-            loss = distances.sum()
-            parts.append(torch.autograd.grad(loss, images)[0][group])
-            total = total + loss.detach()
-        return total, torch.autograd.grad(synthetic, ctx.images, torch.cat(parts))[0]
-
-    def backward(self, ctx: Context) -> torch.Tensor:
-        self._drift(ctx, before_turn=True)
-        return super().backward(ctx)
-
-    def step(self, ctx: Context, optimiser: torch.optim.Optimizer) -> None:
-        """Each class's own optimiser step, with what the turns of the other classes add: see `_drift`."""
-        with torch.no_grad():
-            momentum = self._momentum(ctx).mul_(self.config.momentum_img)
-            if ctx.images.grad is not None:
-                momentum.add_(ctx.images.grad)
-            ctx.images.sub_(self.learning_rate(ctx.iteration) * momentum)
-        self._drift(ctx, before_turn=False)
 
     def advance(self, ctx: Context) -> bool:
         if ctx.match + 1 >= self.config.inner_loop:
@@ -209,37 +138,15 @@ class IDC(LearningMethod):
 
     # matching --------------------------------------------------------------------------------------------------
 
-    def synthetic(self, ctx: Context, used: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-        """[C, m, ch, H, W] pixels: decoded, those that are `used` of each class, expanded by the flip."""
-        images = self.decode(ctx.per_class)
-        if used.numel():
-            images = images[torch.arange(len(images), device=images.device).unsqueeze(1), used]
-        return ctx.flip.expand_classes(images, chosen=chosen)
-
     def distances(
         self, real: torch.Tensor, draw: Draw, synthetic: torch.Tensor
     ) -> Iterator[tuple[slice, torch.Tensor]]:
-        """(group of classes, distance of each of them) in turn; images [C, n, ch, H, W] in pixels."""
         labels = torch.arange(self.problem.num_classes, device=synthetic.device)
         targets = self._real_summary(real, draw, labels)
         for group in self._groups(synthetic.shape[1]):
             seen = self._seen(synthetic[group], draw.select(group))
             found = self.summary(self.network, seen, labels[group], True)
             yield group, tensors_distance(found, [t[group] for t in targets], self.config.metric, self.skip)
-
-    @property
-    def _decoded(self) -> int:
-        """Images a class has after decoding."""
-        return decoded_count(self.problem.ipc, self.config.factor, self.config.decode_type)
-
-    def _used(self, ctx: Context) -> torch.Tensor:
-        """Which decoded images a class shows where they are more than are used at once; else empty."""
-        most = max(1, self.config.batch_syn_max // ctx.flip.multiplier)
-        if self._decoded <= most:
-            return torch.zeros(self.problem.num_classes, 0, dtype=torch.int64, device=self.problem.device)
-        sizes = (self.problem.num_classes, self._decoded)
-        order = torch.rand(sizes, generator=ctx.stream("used"), dtype=torch.float64).argsort(1)
-        return upload(order[:, :most].contiguous(), self.problem.device)
 
     def _real_summary(self, real: torch.Tensor, draw: Draw, labels: torch.Tensor) -> list[torch.Tensor]:
         """What synthetic images are to match, [C, …], without a graph."""
@@ -249,41 +156,6 @@ class IDC(LearningMethod):
             with self.first_order():
                 parts.append(self.summary(self.network, seen, labels[group], False))
         return [torch.cat(values).detach().to(self.problem.dtype) for values in zip(*parts, strict=True)]
-
-    def _seen(self, pixels: torch.Tensor, draw: Draw) -> torch.Tensor:
-        """Pixels [C', n, ch, H, W] normalised, and augmented by one draw a class."""
-        flat = self.problem.normalisation.encode(pixels.flatten(0, 1))
-        return self.augmentation.apply(flat, draw.repeat(pixels.shape[1])).view_as(pixels)
-
-    def _groups(self, images_per_class: int) -> list[slice]:
-        """Classes whose synthetic images go through the network together, with all their second derivatives."""
-        if self.problem.device.type == "cpu":
-            return self.chunks(images_per_class, second_order=True)
-        step = max(1, SYNTHETIC_AT_ONCE // images_per_class)
-        return [slice(c, c + step) for c in range(0, self.problem.num_classes, step)]
-
-    def _momentum(self, ctx: Context) -> torch.Tensor:
-        if self.momentum is None:
-            self.momentum = torch.zeros_like(ctx.images, requires_grad=False)
-        return self.momentum
-
-    def _drift(self, ctx: Context, before_turn: bool) -> None:
-        """What momentum alone does to each class while it is the others' turn.
-
-        Published code steps after every class with one momentum buffer for all images; class c of C has c turns of
-        others before its own and C - 1 - c after it, in which its gradient is zero. k such steps multiply the
-        momentum v by μ^k and move the images by -lr (μ + … + μ^k) v.
-        """
-        classes, whole = self.problem.num_classes, self._momentum(ctx)
-        if self._powers is None:
-            powers = self.config.momentum_img ** torch.arange(classes, dtype=torch.float64)
-            both = torch.stack([powers, powers.cumsum(0) - 1]).view(2, classes, 1, 1, 1, 1)
-            self._powers = upload(both, whole.device).to(whole.dtype)
-        powers, travelled = self._powers if before_turn else self._powers.flip(1)
-        with torch.no_grad():
-            momentum = whole.unflatten(0, (classes, -1))
-            ctx.per_class.sub_(self.learning_rate(ctx.iteration) * travelled * momentum)
-            momentum.mul_(powers)
 
     # the network -----------------------------------------------------------------------------------------------
 
@@ -324,9 +196,4 @@ class IDC(LearningMethod):
 
     def _ready_to_match(self) -> None:
         """Weights need derivatives only where the plain way to class gradients asks torch for them."""
-        self.network.requires_grad_(self.config.match == "grad" and _mixes_images(self.network))
-
-
-def _mixes_images(network: nn.Module) -> bool:
-    """Whether images of a batch see each other (batch norm): IDC then takes each class through alone, as published."""
-    return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in network.modules())
+        self.network.requires_grad_(self.config.match == "grad" and mixes_images(self.network))
