@@ -26,6 +26,7 @@ RUNNABLE = [
     "mtt",
     "ftd",
     "idc",
+    "m3d",
     "cafe",
     "cafe-dsa",
     "datadam",

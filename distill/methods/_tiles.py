@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import reduce
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -39,9 +40,13 @@ class TilesConfig(MethodConfig):
 
 
 class TilesMethod(RecordedMethod):
-    """A recorded method on stored tiles, one optimiser step a class; a subclass says how far classes are apart."""
+    """A recorded method on stored tiles, one optimiser step a class; a subclass says how far classes are apart.
+
+    second_order: whether its step is differentiated twice, which takes three times the memory.
+    """
 
     config: TilesConfig
+    second_order: ClassVar[bool] = True
     space_kind = "pixel"
     statistics_family = "mtt"
 
@@ -151,8 +156,8 @@ class TilesMethod(RecordedMethod):
     def _groups(self, images_per_class: int) -> list[slice]:
         """Classes whose synthetic images go through the network together, with all their derivatives."""
         if self.problem.device.type == "cpu":
-            return self.chunks(images_per_class, second_order=True)
-        step = max(1, SYNTHETIC_AT_ONCE // images_per_class)
+            return self.chunks(images_per_class, self.second_order)
+        step = max(1, SYNTHETIC_AT_ONCE * (1 if self.second_order else 3) // images_per_class)
         return [slice(c, c + step) for c in range(0, self.problem.num_classes, step)]
 
     def _momentum(self, ctx: Context) -> torch.Tensor:
