@@ -45,10 +45,16 @@ def flip_color_one_cutout(listed: tuple[str, ...]) -> Stages:
     return _present(listed, "flip"), _present(listed, "color"), rest, _present(listed, "cutout")
 
 
+def one_for_each_image(listed: tuple[str, ...]) -> Stages:
+    """One operation of the listed for every image, DC's own ones (DC's evaluation, Zhao et al., ICLR 2021)."""
+    return (tuple(f"dc-{name}" for name in listed),)
+
+
 # name -> function(listed operations) giving the stages of a call, each the operations one is chosen from
 DISPATCHERS: dict[str, Callable[[tuple[str, ...]], Stages]] = {
-    "dsa": one_of_all, "dsa-flip-first": flip_then_one, "idc": flip_color_one_cutout,
+    "dsa": one_of_all, "dsa-flip-first": flip_then_one, "idc": flip_color_one_cutout, "dc": one_for_each_image,
 }  # fmt: skip
+_FOR_EACH_IMAGE = "dc"  # the dispatcher that makes every image a group of its own
 
 
 def _present(listed: tuple[str, ...], name: str) -> tuple[str, ...]:
@@ -127,7 +133,7 @@ class Augmentation:
     """An augmentation strategy: which operations, how they are combined, how strong.
 
     strategy: operation names joined by '_'; '' or 'none' changes nothing.
-    dispatcher: 'dsa', 'dsa-flip-first' or 'idc', see `DISPATCHERS`.
+    dispatcher: 'dsa', 'dsa-flip-first', 'idc' or 'dc', see `DISPATCHERS`.
     Raises UnknownNameError for unknown names and UsageError for a name listed twice.
     """
 
@@ -137,13 +143,14 @@ class Augmentation:
         text = (strategy or "").lower()
         self.operations = () if text in _IDENTITY else tuple(text.split("_"))
         for name in self.operations:
-            OPERATIONS.get(name)
             if self.operations.count(name) > 1:
                 raise UsageError(f"The augmentation strategy '{strategy}' lists '{name}' twice.")
         self.dispatcher = dispatcher
         self.strength = strength or AugmentStrength()
         stages = pick("augmentation dispatcher", dispatcher, DISPATCHERS)(self.operations)
         self.stages: Stages = tuple(stage for stage in stages if stage)
+        for name in (name for stage in self.stages for name in stage):
+            OPERATIONS.get(name)
 
     @property
     def identity(self) -> bool:
@@ -172,14 +179,15 @@ class Augmentation:
         Each group gets its own operations. Siamese: one row of numbers a group, which does not depend on n;
         otherwise one row an image. Give one CPU generator, or one for each group. From a generator come, group
         by group and stage by stage, one number for the choice of the operation and three for each row: 64-bit
-        uniform numbers, always all of them, so that no draw depends on what was drawn before it.
+        uniform numbers, always all of them, so that no draw depends on what was drawn before it. The dispatcher 'dc'
+        draws for n groups of one image in place of a group of n.
         """
-        rows = 1 if siamese else n
+        rows, parts = (1, n) if self.dispatcher == _FOR_EACH_IMAGE and not siamese else (1 if siamese else n, 1)
         shape = (len(self.stages), 1 + COLUMNS * rows)
         if isinstance(generator, torch.Generator):
-            u = torch.rand((groups, *shape), generator=generator, dtype=torch.float64)
+            u = torch.rand((groups * parts, *shape), generator=generator, dtype=torch.float64)
         elif len(generator) == groups:
-            u = torch.stack([torch.rand(shape, generator=g, dtype=torch.float64) for g in generator])
+            u = torch.cat([torch.rand((parts, *shape), generator=g, dtype=torch.float64) for g in generator])
         else:
             raise ValueError(f"{len(generator)} generators for {groups} groups")
         counts = torch.tensor([len(stage) for stage in self.stages], dtype=torch.float64)
@@ -210,7 +218,8 @@ class Augmentation:
         found: dict[int, Draw] = {}
         for count, where in places.items():
             together = self.draw([streams[k] for k in where], count, size, groups=len(where)).to(device)
-            found |= {place: together.select(slice(group, group + 1)) for group, place in enumerate(where)}
+            step = together.groups // len(where)
+            found |= {place: together.select(slice(k * step, (k + 1) * step)) for k, place in enumerate(where)}
         return [found[place] for place in range(len(counts))]
 
     def apply(self, x: Tensor, draw: Draw, counts: Sequence[int] | None = None) -> Tensor:

@@ -148,6 +148,27 @@ def rotate(x: Tensor, values: Tensor, strength: AugmentStrength) -> Tensor:
     return resample(x, torch.stack((cos, -sin, sin, cos), dim=1).view(-1, 2, 2), reach=math.sqrt(2))
 
 
+def dc_scale(x: Tensor, values: Tensor, strength: AugmentStrength) -> Tensor:
+    """Resized to (height, width) pixels, nearest pixel, then its middle; values hold these integers."""
+    sizes = values[:, :2].to(device=x.device, dtype=torch.int64).clamp(min=1)
+    canvas = sizes.amax(dim=1, keepdim=True).clamp(min=max(x.shape[-2:]))
+    positions = []
+    for size, side in zip(sizes.split(1, dim=1), x.shape[-2:], strict=True):
+        place = torch.arange(side, device=x.device) + (canvas - side) // 2 - (canvas - size) // 2
+        nearest = (place * (side / size.float())).long().clamp(max=side - 1)
+        positions.append(torch.where((place >= 0) & (place < size), nearest, -1))
+    rows, columns = torch.broadcast_tensors(positions[0].unsqueeze(2), positions[1].unsqueeze(1))
+    return _gather(x, rows, columns)
+
+
+def dc_rotate(x: Tensor, values: Tensor, strength: AugmentStrength) -> Tensor:
+    """Turned by these degrees; values hold the integer."""
+    (degrees,) = _columns(x, values, 1)
+    angle = degrees.flatten() * (math.pi / 180)
+    cos, sin = angle.cos(), angle.sin()
+    return resample(x, torch.stack((cos, -sin, sin, cos), dim=1).view(-1, 2, 2), reach=math.sqrt(2))
+
+
 def resample(x: Tensor, matrices: Tensor, reach: float) -> Tensor:
     """Bilinear resampling about the centre: the output at position q is the input at matrix · q, 0 outside.
 
@@ -172,6 +193,21 @@ def _finish_cutout(u: Tensor, size: Size, strength: AugmentStrength) -> Tensor:
     box = cutout_box(size, strength)
     counts = [side + 1 - k % 2 for side, k in zip(size, box, strict=True)]
     return _integers(u, torch.tensor([*counts, 1], dtype=u.dtype))
+
+
+def _finish_dc_crop(u: Tensor, size: Size, strength: AugmentStrength) -> Tensor:
+    """Integers from -4 to 3: the published code never draws the last offset."""
+    return _integers(u, torch.full((), 8.0, dtype=u.dtype)) - 4
+
+
+def _finish_dc_scale(u: Tensor, size: Size, strength: AugmentStrength) -> Tensor:
+    """Whole pixels: 0.8 to 1.2 of each side, rounded down."""
+    return ((0.8 + 0.4 * u) * torch.tensor([*size, 0], dtype=u.dtype)).floor()
+
+
+def _finish_dc_rotate(u: Tensor, size: Size, strength: AugmentStrength) -> Tensor:
+    """Whole degrees from -45 to 44."""
+    return _integers(u, torch.full((), 90.0, dtype=u.dtype)) - 45
 
 
 def _integers(u: Tensor, counts: Tensor) -> Tensor:
@@ -302,3 +338,8 @@ OPERATIONS.register("cutout", Operation(2, cutout, _finish_cutout))
 OPERATIONS.register("flip", Operation(1, flip))
 OPERATIONS.register("scale", Operation(2, scale))
 OPERATIONS.register("rotate", Operation(1, rotate))
+# those of DC's own evaluation, of fixed strength (the dispatcher `dc`). What they uncover is 0 here and for `scale`
+# there; its `crop` and `rotate` fill in the batch's mean, and its `rotate` is a cubic spline.
+OPERATIONS.register("dc-crop", Operation(2, crop, _finish_dc_crop))
+OPERATIONS.register("dc-scale", Operation(2, dc_scale, _finish_dc_scale))
+OPERATIONS.register("dc-rotate", Operation(1, dc_rotate, _finish_dc_rotate))

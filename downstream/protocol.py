@@ -1,7 +1,9 @@
 """Protocols: how a number is measured, named and versioned, as data in protocols/*.toml.
 
 A protocol has a table per task ([task.accuracy], [task.continual], …) over [common], and inside a task overrides per
-method ([task.accuracy.method.dc]). `extends` names a protocol whose [common] comes first; its tasks are not inherited.
+method ([task.accuracy.method.dc]). Each of these may have overrides per data set (dataset.mnist): `mirror = false`
+takes the mirror out of `eval_augment`, and `like` in [common] names another data set whose overrides hold.
+`extends` names a protocol whose [common] comes first; its tasks are not inherited.
 A protocol changed by the user is recorded under a name that says so: `paper+epochs=300`.
 
 `legacy-…` protocols are published procedures with their quirks, choices by test accuracy among them. No other protocol
@@ -27,6 +29,7 @@ FOLDER = Path(__file__).parent / "protocols"
 class Protocol:
     """Settings of retraining and of the number of repetitions.
 
+    version: rises where numbers change, on some data sets alone where only theirs do.
     epochs: as published (the loop of the published code runs one more, see `extra_epoch`).
     min_steps: small sets get more epochs, so that at least this many optimiser steps are made (0: never).
     lr: initial step size; when `lr_from_set` is true a set that carries a learned one is trained with it.
@@ -140,19 +143,23 @@ def protocol_names() -> list[str]:
     return sorted(p.stem for p in FOLDER.glob("*.toml"))
 
 
-def protocol(name: str, task: str, method: str | None = None) -> Protocol:
-    """The named protocol for a task and (where the published procedures differ) a method.
+def protocol(name: str, task: str, method: str | None = None, dataset: str | None = None) -> Protocol:
+    """The named protocol for a task and (where the published procedures differ) a method and a data set.
 
     Raises UsageError with a suggestion for an unknown protocol, or when it does not define the task.
     """
     data = protocol_data(name)
     if task not in data["task"]:
         raise UsageError(f"The protocol '{name}' has no settings for '{task}'.\nIt has: {', '.join(data['task'])}.")
-    table = dict(data["task"][task])
-    per_method = table.pop("method", {})
-    values = {**data["common"], **table, **per_method.get(method or "", {})}
+    table = data["task"][task]
+    dataset = data["common"].get("dataset", {}).get(dataset, {}).get("like", dataset)
+    values: dict[str, Any] = {"version": data["version"]}
+    for layer in (data["common"], table, table.get("method", {}).get(method, {})):
+        values |= layer | layer.get("dataset", {}).get(dataset, {})
+    if not values.pop("mirror", True):
+        values["eval_augment"] = "_".join(word for word in values["eval_augment"].split("_") if word != "flip")
     values["milestones"] = tuple(values["milestones"])
-    return Protocol(name=name, version=data["version"], task=task, **values)
+    return Protocol(name=name, task=task, **{key: values[key] for key in values.keys() - {"dataset", "method"}})
 
 
 @functools.cache

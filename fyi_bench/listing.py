@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,7 +52,16 @@ def protocols() -> list[str]:
     from downstream.protocol import protocol_data, protocol_names
 
     found = ((name, protocol_data(name)) for name in protocol_names())
-    return columns([(name, f"version {d['version']}", ", ".join(d["task"]), d["about"]) for name, d in found])
+    return columns([(name, _version(d), ", ".join(d["task"]), d["about"]) for name, d in found])
+
+
+def _version(protocol: Mapping[str, Any]) -> str:
+    """'version 1 (2: mnist, svhn)'."""
+    others: dict[int, list[str]] = {}
+    for dataset, table in protocol["common"].get("dataset", {}).items():
+        if "version" in table:
+            others.setdefault(table["version"], []).append(dataset)
+    return " ".join([f"version {protocol['version']}", *(f"({v}: {', '.join(names)})" for v, names in others.items())])
 
 
 def recipes() -> list[str]:

@@ -15,13 +15,18 @@ from distill.fyi import FLIPS
 from fyi_bench import rng
 from fyi_bench.errors import UnknownNameError, UsageError
 
-DISPATCHERS = ["dsa", "dsa-flip-first", "idc"]
+DISPATCHERS = ["dsa", "dsa-flip-first", "idc", "dc"]
 SIZE = (8, 8)
 CLASSES, PER_CLASS = 30, 3
 
 
 def images(n: int, dtype: torch.dtype = torch.float32) -> torch.Tensor:
     return torch.randn(n, 3, *SIZE, generator=rng.stream(0, "images", n), dtype=torch.float64).to(dtype)
+
+
+def augmentation_of(dispatcher: str) -> Augmentation:
+    """With every operation the dispatcher has."""
+    return Augmentation("crop_scale_rotate" if dispatcher == "dc" else STRATEGY, dispatcher=dispatcher)
 
 
 def class_by_class(augmentation: Augmentation, x: torch.Tensor, draw: Draw) -> torch.Tensor:
@@ -42,9 +47,9 @@ def class_by_class(augmentation: Augmentation, x: torch.Tensor, draw: Draw) -> t
 @pytest.mark.parametrize("siamese", [True, False])
 @pytest.mark.parametrize("dispatcher", DISPATCHERS)
 def test_all_classes_at_once_is_the_loop(dispatcher: str, siamese: bool, dtype: torch.dtype, per_class: int) -> None:
-    augmentation = Augmentation(dispatcher=dispatcher)
+    augmentation = augmentation_of(dispatcher)
     draw = augmentation.draw(rng.stream(1), per_class, SIZE, siamese, CLASSES)
-    assert len({name for names in draw.names for name in names}) == len(OPERATIONS.names())
+    assert {n for names in draw.names for n in names} == {n for stage in augmentation.stages for n in stage}
     x = images(CLASSES * per_class, dtype)
     before = x.clone()
     out = augmentation.apply(x, draw)
@@ -55,7 +60,7 @@ def test_all_classes_at_once_is_the_loop(dispatcher: str, siamese: bool, dtype: 
 
 @pytest.mark.parametrize("dispatcher", DISPATCHERS)
 def test_gradient_is_that_of_the_loop(dispatcher: str) -> None:
-    augmentation = Augmentation(dispatcher=dispatcher)
+    augmentation = augmentation_of(dispatcher)
     draw = augmentation.draw_classes(rng.stream(2), CLASSES, SIZE)
     x = images(CLASSES * PER_CLASS, torch.float64).requires_grad_()
     weight = images(CLASSES * PER_CLASS, torch.float64).cos()
@@ -78,7 +83,7 @@ def test_differentiable_twice() -> None:
 @pytest.mark.parametrize("dispatcher", DISPATCHERS)
 def test_form_without_the_host_is_the_same(dispatcher: str, siamese: bool) -> None:
     """The form that runs where the codes lie on a device, values and gradients (run here on the CPU)."""
-    augmentation = Augmentation(dispatcher=dispatcher)
+    augmentation = augmentation_of(dispatcher)
     draw = augmentation.draw(rng.stream(4), PER_CLASS, SIZE, siamese, CLASSES)
     x = images(CLASSES * PER_CLASS, torch.float64).requires_grad_()
     out = x
@@ -93,7 +98,7 @@ def test_form_without_the_host_is_the_same(dispatcher: str, siamese: bool) -> No
 
 @pytest.mark.parametrize("dispatcher", DISPATCHERS)
 def test_classes_of_different_sizes(dispatcher: str) -> None:
-    augmentation = Augmentation(dispatcher=dispatcher)
+    augmentation = augmentation_of(dispatcher)
     counts = [3, 0, 5, 1]
     draw = augmentation.draw_classes(rng.stream(5), len(counts), SIZE)
     x = images(sum(counts))
@@ -152,6 +157,7 @@ def test_no_global_generator_is_touched() -> None:
         ("idc", STRATEGY, (("flip",), ("color",), ("crop", "scale", "rotate"), ("cutout",))),
         ("idc", "color_crop_cutout", (("color",), ("crop",), ("cutout",))),
         ("idc", "color_crop_flip_scale_rotate", (("flip",), ("color",), ("crop", "scale", "rotate"))),
+        ("dc", "crop_scale_rotate", (("dc-crop", "dc-scale", "dc-rotate"),)),
     ],
 )
 def test_dispatchers(dispatcher: str, strategy: str, stages: augment.Stages) -> None:
@@ -166,7 +172,20 @@ def test_identity(strategy: str | None, dispatcher: str) -> None:
     draw = augmentation.draw(rng.stream(0), 2, SIZE, groups=3)
     assert augmentation.identity
     assert augmentation.apply(x, draw) is x
-    assert not Augmentation(dispatcher=dispatcher).identity
+    assert not augmentation_of(dispatcher).identity
+
+
+def test_dc_draws_an_operation_for_every_image() -> None:
+    augmentation, x = Augmentation("crop_scale_rotate", "dc"), images(60)
+    draw = augmentation.draw(rng.stream(13), 60, SIZE)
+    assert set(Counter(draw.names[0])) == set(augmentation.stages[0])
+    apart = [augmentation.apply(x[k : k + 1], draw.select([k])) for k in range(60)]
+    assert torch.equal(augmentation.apply(x, draw), torch.cat(apart))
+    ahead = augmentation.draw_ahead([rng.stream(12), rng.stream(13)], [60, 60], 8, torch.device("cpu"))
+    assert torch.equal(ahead[1].values, draw.values)
+    assert torch.equal(ahead[1].codes, draw.codes)
+    with pytest.raises(UnknownNameError, match="dc-flip"):
+        Augmentation("flip", "dc")
 
 
 def test_operations_are_equally_likely() -> None:
@@ -227,8 +246,9 @@ def test_fingerprint() -> None:
     x = torch.linspace(-2, 2, 40 * 3 * 64, dtype=torch.float64).view(40, 3, *SIZE).sin()
     found = []
     for dispatcher in DISPATCHERS:
-        augmentation = Augmentation(dispatcher=dispatcher)
+        augmentation = augmentation_of(dispatcher)
         out = augmentation.apply(x, augmentation.draw(rng.stream(12), 2, SIZE, groups=20))
         found += [float(out.sum()), float(out.square().sum())]
     expected = [46.8489133174, 4052.05095184, -18.7725682416, 3946.33251241, 2.94651528543, 3383.50587019]
+    expected += [7.72343086761, 3411.94384226]
     assert found == pytest.approx(expected, rel=1e-9)

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from distill import augment_ops as ops
 from distill.augment_ops import COLUMNS, OPERATIONS, AugmentStrength, Operation
@@ -82,7 +83,26 @@ def plain_rotate(x: torch.Tensor, v: list[float]) -> torch.Tensor:
     return bilinear(x, torch.tensor([[cos, -sin], [sin, cos]], dtype=x.dtype))
 
 
+def plain_dc_scale(x: torch.Tensor, v: list[float]) -> torch.Tensor:
+    channels, height, width = x.shape
+    tall, wide = int(v[0]), int(v[1])
+    side = max(tall, wide, height, width)
+    canvas = torch.zeros(channels, side, side, dtype=x.dtype)
+    row, column = (side - tall) // 2, (side - wide) // 2
+    canvas[:, row : row + tall, column : column + wide] = F.interpolate(x[None], (tall, wide))[0]
+    row, column = (side - height) // 2, (side - width) // 2
+    return canvas[:, row : row + height, column : column + width]
+
+
+def plain_dc_rotate(x: torch.Tensor, v: list[float]) -> torch.Tensor:
+    cos, sin = math.cos(math.radians(v[0])), math.sin(math.radians(v[0]))
+    return bilinear(x, torch.tensor([[cos, -sin], [sin, cos]], dtype=x.dtype))
+
+
 PLAIN = {
+    "dc-crop": plain_crop,
+    "dc-scale": plain_dc_scale,
+    "dc-rotate": plain_dc_rotate,
     "color": plain_color,
     "crop": plain_crop,
     "cutout": plain_cutout,
@@ -181,6 +201,14 @@ def test_ranges_of_the_integers(side: int, reach: int, box: int) -> None:
     ends = torch.tensor([[0.0] * COLUMNS, [1 - 2**-53] * COLUMNS], dtype=torch.float64)
     assert OPERATIONS.get("crop").finish(ends, size, STRENGTH)[:, 0].tolist() == [-reach, reach]
     assert OPERATIONS.get("cutout").finish(ends, size, STRENGTH)[:, 0].tolist() == [0, side - box % 2]
+
+
+def test_ranges_of_dc() -> None:
+    """Offsets 0 … 7 of a border of 4, sides of 0.8 to 1.2, whole degrees below 45."""
+    found = {name: draws(name, 20_000, (28, 28))[:, 0].unique().tolist() for name in PLAIN if name.startswith("dc-")}
+    assert found == {
+        "dc-crop": list(range(-4, 4)), "dc-scale": list(range(22, 34)), "dc-rotate": list(range(-45, 45)),
+    }  # fmt: skip
 
 
 def test_strength_is_respected() -> None:

@@ -174,9 +174,9 @@ def test_members_of_a_family_and_coresets_are_not_borrowed():
 
 
 def test_digits_are_not_mirrored_but_clothes_are():
-    for method in ("dsa", "dm"):
-        assert recipe(method, "mnist", 10).values["augment"] == FIVE
-        assert recipe(method, "svhn", 10).values["augment"] == FIVE
+    for method in ("dsa", "dm", "mtt", "ftd", "cafe-dsa", "datadam"):
+        for digits in ("mnist", "mnist-mirrored", "svhn"):
+            assert recipe(method, digits, 10).values["augment"] == FIVE
         assert recipe(method, "fashionmnist", 10).values["augment"] == SIX
         assert "augment" in recipe(method, "fashionmnist", 10).inferred
 

@@ -11,7 +11,9 @@ import tiny
 from distill.image_set import ImageSet
 from downstream.protocol import protocol, protocol_data, protocol_names
 from downstream.training import SCHEDULES, Conditions, accuracy, correct, new_network, train, train_together
+from fyi_bench.config import Settings
 from fyi_bench.errors import DivergenceError, UnknownNameError, UsageError
+from fyi_bench.session import Session
 from golden import golden
 
 
@@ -129,6 +131,53 @@ def test_every_protocol_loads_for_its_tasks(name):
 def test_dc_is_evaluated_as_published():
     p = protocol("paper", "accuracy", "dc")
     assert (p.epochs, p.eval_augment, p.nets, p.sets) == (300, "none", 20, 5)
+
+
+@pytest.mark.parametrize("name", protocol_names())
+@pytest.mark.parametrize("dataset", ["mnist", "mnist-mirrored", "svhn"])
+def test_digits_are_never_mirrored(name, dataset):
+    for task in protocol_data(name)["task"]:
+        for method in (None, "dc", "dsa", "dm", "mtt", "ftd", "idc", "cafe", "cafe-dsa", "datadam"):
+            found, usual = (protocol(name, task, method, data) for data in (dataset, "cifar10"))
+            assert "flip" not in found.eval_augment
+            assert found.version == 2
+            if method not in ("dc", "idc") and name != "legacy-idc":
+                unmirrored = usual.eval_augment.replace("_flip", "")
+                assert found == dataclasses.replace(usual, eval_augment=unmirrored, version=2)
+
+
+@pytest.mark.parametrize("dataset", [None, "cifar10", "cifar100", "fashionmnist", "tinyimagenet", "imagenette"])
+def test_other_data_sets_have_the_common_protocol(dataset):
+    for name in protocol_names():
+        for task in protocol_data(name)["task"]:
+            for method in (None, "dc", "idc", "dm"):
+                found = protocol(name, task, method, dataset)
+                assert (found, found.version) == (protocol(name, task, method), 1)
+
+
+def test_protocols_of_dc_and_idc_on_digits():
+    dc, idc, svhn = (
+        protocol("paper", "accuracy", m, d) for m, d in [("dc", "mnist"), ("idc", "mnist"), ("idc", "svhn")]
+    )
+    assert (dc.epochs, dc.eval_augment, dc.eval_dispatcher, dc.nets) == (1000, "crop_scale_rotate", "dc", 20)
+    assert protocol("legacy-fyi-code", "accuracy", "dc", "mnist").keyed() == dc.keyed()
+    assert (idc.cutmix, idc.eval_augment, idc.batch) == (0.0, "color_crop_scale_rotate", 64)
+    assert (svhn.cutmix, svhn.eval_augment, svhn.batch) == (0.5, "color_crop_scale_rotate", 64)
+    assert protocol("paper", "accuracy", "dc", "svhn").epochs == 300
+    assert protocol("legacy-idc", "accuracy", "idc", "mnist").cutmix == 0
+    assert protocol("paper", "accuracy", "idc", "fashionmnist") == protocol("paper", "accuracy", "idc")
+
+
+def test_the_retraining_of_dc_on_digits_is_repeatable_and_augments(small_set):
+    small = dataclasses.replace(protocol("paper", "accuracy", "dc", "mnist"), eval_model=tiny.MODEL, epochs=2, batch=5)
+    plain = dataclasses.replace(small, eval_augment="none")
+    found = [train(new_network(tiny.MODEL, small_set, 0), small_set, p, 1).losses for p in (small, small, plain)]
+    assert found[0] == found[1] != found[2]
+
+
+def test_a_question_about_digits_has_their_protocol(tmp_path):
+    session = Session(Settings(dataset="svhn", protocol="quick", store=tmp_path))
+    assert {session.protocol(task).version for task in ("accuracy", "continual", "nas", "robust")} == {2}
 
 
 @pytest.mark.slow

@@ -126,7 +126,7 @@ class Accuracies(Group):
     def _expected(self) -> int:
         """Networks times sets that the protocol asks for; 0 where the protocol is not known here."""
         try:
-            asked = protocol(self.protocol.split("+")[0], "accuracy", self.made["method"])
+            asked = protocol(self.protocol.split("+")[0], "accuracy", self.made["method"], self.made["dataset"])
         except FyiBenchError:
             return 0
         return asked.nets * asked.sets

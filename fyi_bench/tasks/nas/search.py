@@ -289,7 +289,7 @@ def _reference_protocol(session: Session, options: NasOptions) -> Protocol:
     mine = {key: value for key, value in session.settings.overrides.items() if key in known}
     if options.reference_epochs is not None:
         mine["epochs"] = str(options.reference_epochs)
-    return protocol(session.settings.protocol, "nas-reference").with_overrides(mine)
+    return protocol(session.settings.protocol, "nas-reference", dataset=session.settings.dataset).with_overrides(mine)
 
 
 def _stored(reference: str, dataset: str) -> Ranking:
