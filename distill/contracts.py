@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 
 from distill.captured import upload
+from distill.decoders import Decoder
 from distill.fyi import Flip
 from distill.problem import Problem
 from fyi_bench import rng
@@ -35,14 +36,30 @@ class Deadline(Protocol):
 class Decodes(Protocol):
     """A method, as far as a matching step needs it: what it stores, turned into images."""
 
-    def decode(self, images: torch.Tensor) -> torch.Tensor: ...
+    def decode(self, images: torch.Tensor, extras: Tensors) -> torch.Tensor: ...
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a method gives for the set of what it has learned.
+
+    images: [C·n, …], class-major: images, or rows of the decoder. labels: float [C·n, C] where they are soft; hard ones
+    are known. lr: step size, or one for each of the ordered steps [T].
+    """
+
+    images: torch.Tensor
+    lr: torch.Tensor | None = None
+    decoder: Decoder | None = None
+    labels: torch.Tensor | None = None
+    label_kind: str = "logits"
 
 
 @dataclass
 class Context:
     """One matching step as a method sees it.
 
-    images: the learned leaf [C·n, ch, H, W]; labels: int64 [C·n], 0 .. C - 1; extras: further learned tensors.
+    images: the learned leaf [C·n, ch, H, W], or rows of a stored form; labels: int64 [C·n], 0 .. C - 1; extras: further
+    learned tensors.
     """
 
     problem: Problem
@@ -63,7 +80,7 @@ class Context:
 
         chosen: what the flip leaves to chance (`flip_draw`), drawn here where it is not given.
         """
-        images = self.method.decode(self.per_class)
+        images = self.method.decode(self.per_class, self.extras)
         chosen = self.flip_draw(images.shape[:2]) if chosen is None else chosen
         return self.flip.expand_classes(images, chosen=chosen)
 

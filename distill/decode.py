@@ -51,14 +51,14 @@ def as_many_as_fit(n: int, factor: int, bound: int) -> Plan:
 
 
 # decode type -> function(stored images n, factor, bound) giving the plan
-DECODERS: dict[str, Callable[[int, int, int], Plan]] = {
+DECODE_TYPES: dict[str, Callable[[int, int, int], Plan]] = {
     "single": all_at_one_factor, "multi": all_at_every_factor, "bound": as_many_as_fit,
 }  # fmt: skip
 
 
 def plan_of(n: int, factor: int, decode_type: str, bound: int = BOUND) -> Plan:
     """What becomes of n stored images of a class. Raises UnknownNameError for the type."""
-    return pick("decode type", decode_type, DECODERS)(n, factor, bound)
+    return pick("decode type", decode_type, DECODE_TYPES)(n, factor, bound)
 
 
 def decode(images: Tensor, factor: int, decode_type: str = "single", bound: int = BOUND) -> Tensor:
@@ -79,12 +79,12 @@ def decoded_count(n: int, factor: int, decode_type: str = "single", bound: int =
 
 
 def decoded(image_set: ImageSet) -> ImageSet:
-    """The set as networks see it, factor 1: for training, scores and pictures. Sets without tiles come back as is.
+    """The set as networks see it: tiles enlarged, stored rows decoded. A set of plain images comes back as it is.
 
     Classes follow each other in ascending order; soft labels go with their images.
     """
     if image_set.factor == 1:
-        return image_set
+        return image_set.decoded()
     pixels, images, source = image_set.pixels(), [], []
     for label in image_set.classes:
         index = image_set.indices_of(label)

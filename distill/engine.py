@@ -1,8 +1,8 @@
 """The one outer loop of every method: initialise, draw, FYI, step, checkpoint, guard, budget.
 
 FYI is a switch here, not a method: methods receive synthetic batches already expanded by the flip. A run is a
-function of (problem, method, config, flip) alone; a checkpoint holds images, learned extras, optimiser buffers and
-losses, and no generator state, because every draw is keyed by its step.
+function of (problem, method, config, flip) alone; a checkpoint holds images, learned extras, the optimiser's state, the
+method's and losses, and no generator state, because every draw is keyed by its step.
 """
 
 from __future__ import annotations
@@ -10,14 +10,15 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 from distill.captured import recordings
-from distill.contracts import Checkpointer, Context, Deadline
+from distill.contracts import Checkpointer, Context, Deadline, Stored
 from distill.fyi import FLIPS, Flip
-from distill.image_set import ImageSet
+from distill.image_set import LABEL_KINDS, ImageSet
 from distill.method import Method, MethodConfig
 from distill.methods import METHODS
 from distill.problem import Problem
@@ -25,6 +26,7 @@ from fyi_bench.errors import DivergenceError
 
 NUMERICS = 1
 CHECKPOINT_SECONDS = 30.0
+CHECKPOINT_RATE = 1e6  # bytes a second that checkpoints may write on average: large ones (many networks) come rarely
 GUARD_EVERY = 10
 CURVE_POINTS = 200
 
@@ -49,7 +51,7 @@ def distill(
     """
     run = _Run(problem, METHODS.get(method)(config, problem), FLIPS.get(flip), provenance or {}, checkpointer)
     run.restore()
-    saved_at, on_cpu = time.monotonic(), problem.device.type == "cpu"
+    saved_at, pause, on_cpu = time.monotonic(), CHECKPOINT_SECONDS, problem.device.type == "cpu"
     while run.done < config.iterations:
         if stop is not None and stop.requested():
             run.save()
@@ -61,8 +63,8 @@ def distill(
         # reading a loss waits for the device: on a GPU only where the guard has read the losses anyway
         if report is not None and (on_cpu or guarded):
             report(run.done, run.last_loss())
-        if checkpointer is not None and time.monotonic() - saved_at > CHECKPOINT_SECONDS:
-            run.save()
+        if checkpointer is not None and time.monotonic() - saved_at > pause:
+            pause = max(CHECKPOINT_SECONDS, run.save() / CHECKPOINT_RATE)
             saved_at = time.monotonic()
     return run.image_set()
 
@@ -74,17 +76,18 @@ class _Run:
         self.problem, self.method, self.flip, self.keeper = problem, method, flip, keeper
         self.provenance = provenance
         images = method.initial_images().detach().to(problem.device).requires_grad_(True)
-        labels = torch.arange(problem.num_classes, device=problem.device).repeat_interleave(problem.ipc)
+        each = len(images) // problem.num_classes
+        labels = torch.arange(problem.num_classes, device=problem.device).repeat_interleave(each)
         groups = [{"params": [images], "lr": method.config.lr_img, "momentum": method.config.momentum_img}]
         extras = {}
         for name, (value, lr, momentum) in method.extra_parameters().items():
             extras[name] = value.detach().clone().to(problem.device).requires_grad_(True)
             groups.append({"params": [extras[name]], "lr": lr, "momentum": momentum})
         self.ctx = Context(problem, method, flip, images, labels, extras)
-        self.optimiser = torch.optim.SGD(groups, lr=method.config.lr_img)
+        self.optimiser = method.outer_optimiser(groups)
         self.losses = torch.zeros(method.config.iterations, dtype=torch.float64, device=problem.device)
         self.done = 0
-        self.good = images.detach().clone()
+        self.good = self._stored()
 
     def iterate(self) -> None:
         """One iteration: draw, match one or several times, one optimiser step a match."""
@@ -110,10 +113,10 @@ class _Run:
 
     def guard(self) -> None:
         """Stop a diverged run and keep the last finite images."""
-        images = self.ctx.images.detach()
         recent = self.losses[max(0, self.done - GUARD_EVERY) : self.done]
-        if bool(torch.isfinite(images).all()) and bool(torch.isfinite(recent).all()):
-            self.good = images.clone()
+        learned = (self.ctx.images, *self.ctx.extras.values(), recent)
+        if all(bool(torch.isfinite(tensor.detach()).all()) for tensor in learned):
+            self.good = self._stored()
             return
         bad = (~torch.isfinite(recent)).nonzero().flatten()
         step = self.done - len(recent) + (int(bad[0]) if len(bad) else len(recent) - 1) + 1
@@ -126,18 +129,19 @@ class _Run:
         error.last_good = self._as_set(self.good, diverged_at=step)
         raise error
 
-    def save(self) -> None:
-        """Checkpoint after the iterations done so far."""
+    def save(self) -> int:
+        """Checkpoint after the iterations done so far; returns its bytes."""
         if self.keeper is None:
-            return
+            return 0
         tensors = {"images": self.ctx.images, "losses": self.losses[: self.done]}
         tensors |= {f"extra.{name}": value for name, value in self.ctx.extras.items()}
         tensors |= {f"state.{name}": value for name, value in self.method.state().items()}
         for position, group in enumerate(self.optimiser.param_groups):
-            buffer = self.optimiser.state.get(group["params"][0], {}).get("momentum_buffer")
-            if buffer is not None:
-                tensors[f"momentum.{position}"] = buffer
+            for key, value in self.optimiser.state.get(group["params"][0], {}).items():
+                if value is not None:
+                    tensors[f"optimiser.{position}.{key}"] = torch.as_tensor(value)
         self.keeper.save(self.done, {k: v.detach().cpu() for k, v in tensors.items()}, {})
+        return sum(tensor.nbytes for tensor in tensors.values())
 
     def restore(self) -> None:
         """Go on from the newest checkpoint, if there is one."""
@@ -151,31 +155,59 @@ class _Run:
             for name, value in self.ctx.extras.items():
                 value.copy_(tensors[f"extra.{name}"])
         self.losses[: self.done] = tensors["losses"].to(device)
-        for position, group in enumerate(self.optimiser.param_groups):
-            if f"momentum.{position}" in tensors:
-                self.optimiser.state[group["params"][0]]["momentum_buffer"] = tensors[f"momentum.{position}"].to(device)
+        for name, value in tensors.items():
+            if name.startswith("momentum."):  # a checkpoint of an earlier version
+                name = f"optimiser.{name.removeprefix('momentum.')}.momentum_buffer"
+            if name.startswith("optimiser."):
+                _, position, key = name.split(".", 2)
+                leaf = self.optimiser.param_groups[int(position)]["params"][0]
+                # what is one number (the count of Adam's steps) is the host's
+                self.optimiser.state[leaf][key] = value.to(device) if value.ndim else value
         self.method.load_state({k[6:]: v.to(device) for k, v in tensors.items() if k.startswith("state.")})
-        self.good = self.ctx.images.detach().clone()
+        self.good = self._stored()
 
     def image_set(self) -> ImageSet:
         """The finished set."""
-        return self._as_set(self.method.result(self.ctx.images.detach()))
+        return self._as_set(self._stored())
 
-    def _as_set(self, images: torch.Tensor, **facts: Any) -> ImageSet:
+    def _stored(self) -> Stored:
+        """A copy of what the set would hold now."""
+        with torch.no_grad():
+            found = self.method.stored(self.ctx.images.detach(), {k: v.detach() for k, v in self.ctx.extras.items()})
+            lr, decoder = found.lr, found.decoder
+            return replace(
+                found,
+                images=found.images.clone(),
+                lr=None if lr is None else lr.clone(),
+                labels=None if found.labels is None else found.labels.clone(),
+                decoder=None if decoder is None else decoder.moved(torch.clone),
+            )
+
+    def _as_set(self, found: Stored, **facts: Any) -> ImageSet:
         p, real = self.problem, self.problem.real
-        local = self.ctx.labels.cpu()
-        lr = self.ctx.extras.get("lr")
         return ImageSet(
-            images=images.to(torch.float32).cpu().contiguous(),
-            labels=torch.tensor(list(p.classes))[local],
+            images=_on_host(found.images),
+            labels=self._labels(found),
             space=p.space,
             num_classes=real.num_classes,
             class_names=real.class_names,
             factor=getattr(self.method.config, "factor", 1),
             decode_type=getattr(self.method.config, "decode_type", "single"),
-            lr=None if lr is None else float(lr.detach()),
+            lr=None if found.lr is None else tuple(found.lr.tolist()) if found.lr.ndim else float(found.lr),
             provenance={**self.provenance, **self._facts(), **facts},
+            label_kind=found.label_kind,
+            decoder=None if found.decoder is None else found.decoder.moved(_on_host),
         )
+
+    def _labels(self, found: Stored) -> torch.Tensor:
+        """The set's labels: of all classes of the data, where soft ones are learned of the problem's."""
+        classes = torch.tensor(list(self.problem.classes))
+        if found.labels is None:
+            return classes[self.ctx.labels.cpu()]
+        soft = _on_host(found.labels)
+        least = soft.min(dim=1, keepdim=True).values
+        filled = LABEL_KINDS[found.label_kind](least).repeat(1, self.problem.real.num_classes)
+        return filled.index_copy(1, classes, soft)
 
     def _facts(self) -> dict[str, Any]:
         curve = [self.method.logged(v) for v in self.losses[: self.done].tolist()]
@@ -193,6 +225,10 @@ class _Run:
             "loss_every": stride,
             "loss_curve": [_finite(v) for v in curve[::stride]],
         }
+
+
+def _on_host(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().to(torch.float32).cpu().contiguous()
 
 
 def _finite(value: float) -> float | str:

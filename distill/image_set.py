@@ -8,7 +8,7 @@ so the same run gives the same bytes; what a run cost stands in its record.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -16,24 +16,38 @@ from typing import Any
 import torch
 
 import distill.zca  # noqa: F401  defines the space 'zca', which files may name
+from distill import decoders
+from distill.decoders import Decoder
 from distill.spaces import NormalizedSpace, PixelSpace, Space, space_from
 from distill.tensor_file import load_tensors, save_tensors
 from fyi_bench.errors import DataError
 from fyi_bench.files import atomic_write, canonical_json
 
-SCHEMA = 1
+SCHEMA = 2  # a set that needs nothing of schema 2 (decoder, kind of labels, several step sizes) is written as 1
+
+# what soft labels are -> the value of a class that a row says nothing of, from the row's least value
+LABEL_KINDS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+    "logits": lambda least: least - 30,
+    "probabilities": torch.zeros_like,
+    "targets": lambda least: least,
+}
 
 
 @dataclass(frozen=True)
 class ImageSet:
     """Images with labels in a stated space.
 
-    images: float [N, ch, H, W] in `space`, or uint8 [N, ch, H, W] (then `space` is pixel, value / 255).
-    labels: int64 [N], or float [N, num_classes] for soft labels, which are logits: a softmax is taken at use.
+    images: float [N, ch, H, W] in `space`, or uint8 [N, ch, H, W] (then `space` is pixel, value / 255); with a decoder
+    the rows it reads.
+    labels: int64 [N], or float [N, num_classes] for soft labels.
+    label_kind: what soft labels are: 'logits' (a softmax is taken at use), 'probabilities', or 'targets' (of a squared
+    loss: half its sum over the classes).
     num_classes: size of the head a network needs (labels lie in 0 .. num_classes - 1).
     class_names: num_classes names, or empty when unknown.
     factor, decode_type: each stored image holds factor² tiles that are enlarged at use (IDC); 1 = none.
-    lr: learned step size of the inner training, where the method learns one.
+    decoder: turns rows into images at use; None where images are stored.
+    variants: so many images in turn stand for one, of which each use draws one (a decoded set).
+    lr: learned step size of the inner training, where the method learns one; or one for each of its ordered steps.
     provenance: how the set came to be (method, flip, recipe, data digest, seeds, loss curve …).
     """
 
@@ -44,16 +58,19 @@ class ImageSet:
     class_names: tuple[str, ...] = ()
     factor: int = 1
     decode_type: str = "single"
-    lr: float | None = None
+    lr: float | tuple[float, ...] | None = None
     provenance: dict[str, Any] = field(default_factory=dict)
+    label_kind: str = "logits"
+    decoder: Decoder | None = None
+    variants: int = 1
 
     def __len__(self) -> int:
         return self.images.shape[0]
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(channels, height, width) of one stored image."""
-        return tuple(self.images.shape[1:])  # type: ignore[return-value]
+        """(channels, height, width) of one image, stored or decoded."""
+        return self.decoder.shape if self.decoder else tuple(self.images.shape[1:])  # type: ignore[return-value]
 
     @property
     def hard_labels(self) -> torch.Tensor:
@@ -78,8 +95,16 @@ class ImageSet:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of images and labels: the storage cost of the set."""
-        return self.images.nbytes + self.labels.nbytes
+        """Bytes of all that is needed to use the set: images or rows and their decoder, labels, step sizes."""
+        return sum(t.nbytes for t in self._tensors.values()) + (4 * len(self.lr) if isinstance(self.lr, tuple) else 0)
+
+    @property
+    def _tensors(self) -> dict[str, torch.Tensor]:
+        """The tensors as a file holds them."""
+        if self.decoder is None:
+            return {"images": self.images, "labels": self.labels}
+        shared = {f"decoder.{name}": tensor for name, tensor in self.decoder.tensors.items()}
+        return {**self.decoder.pack(self.images), "labels": self.labels, **shared}
 
     @property
     def digest(self) -> str:
@@ -87,23 +112,48 @@ class ImageSet:
         sha = hashlib.sha256()
         facts = [list(self.images.shape), str(self.images.dtype), str(self.labels.dtype), self.space.describe()]
         sha.update(canonical_json([*facts, self.num_classes, self.factor, self.decode_type, self.lr]).encode())
-        for tensor in (self.images, self.labels):
+        if self._more:
+            sha.update(canonical_json(self._more).encode())
+        for tensor in (self.images, self.labels, *(self.decoder.tensors.values() if self.decoder else ())):
             sha.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
         return sha.hexdigest()[:16]
+
+    @property
+    def _more(self) -> dict[str, Any]:
+        """What schema 1 cannot say, JSON-able; empty for most sets."""
+        return {
+            **({"label_kind": self.label_kind} if self.labels.ndim == 2 and self.label_kind != "logits" else {}),
+            **({"decoder": self.decoder.describe()} if self.decoder else {}),
+            **({"variants": self.variants} if self.variants != 1 else {}),
+        }
+
+    def decoded(self) -> ImageSet:
+        """The set with its rows decoded to images, all variants of a row one after the other; without a decoder itself.
+
+        For tiles see `distill.decode.decoded`.
+        """
+        if self.decoder is None:
+            return self
+        images, each = decoders.images_of(self.decoder, self.images), self.decoder.variants
+        labels = self.labels.repeat_interleave(each, dim=0)
+        return replace(self, images=images, labels=labels, decoder=None, variants=each)
 
     def batch(
         self, index: torch.Tensor | slice, space: Space | None = None, dtype: torch.dtype = torch.float32
     ) -> torch.Tensor:
         """Float images [n, ch, H, W] of these indices in `space` (default: the set's own)."""
-        return _convert(self.images[index], self.space, space or self.space, dtype)
+        chosen = self.images[index]
+        images = decoders.images_of(self.decoder, chosen) if self.decoder else chosen
+        return _convert(images, self.space, space or self.space, dtype)
 
     def to_space(self, space: Space) -> ImageSet:
         """The set with its images, as floats, in another space."""
-        return replace(self, images=_convert(self.images, self.space, space, torch.float32), space=space)
+        shown = self.decoded()
+        return replace(shown, images=_convert(shown.images, self.space, space, torch.float32), space=space)
 
     def pixels(self) -> torch.Tensor:
         """Float images in [0, 1] space, not clipped; tiles are not enlarged."""
-        return _convert(self.images, self.space, PixelSpace(), torch.float32)
+        return self.batch(slice(None), PixelSpace())
 
     def select(self, index: torch.Tensor) -> ImageSet:
         """The subset of these indices (int64), provenance kept."""
@@ -129,7 +179,7 @@ class ImageSet:
         """Write `path` (.safetensors) and, beside it, `preview.png`; both atomically."""
         path = Path(path)
         metadata = {
-            "schema": SCHEMA,
+            "schema": SCHEMA if self._more or isinstance(self.lr, tuple) else 1,
             "space": self.space.describe(),
             "num_classes": self.num_classes,
             "class_names": list(self.class_names),
@@ -137,8 +187,9 @@ class ImageSet:
             "decode_type": self.decode_type,
             "lr": self.lr,
             "provenance": self.provenance,
+            **self._more,
         }
-        save_tensors(path, {"images": self.images, "labels": self.labels}, metadata)
+        save_tensors(path, self._tensors, metadata)
         if preview:
             save_preview(self, path.with_name("preview.png"))
         return path
@@ -149,6 +200,11 @@ class ImageSet:
         tensors, meta = load_tensors(path)
         if meta.get("schema", 0) > SCHEMA:
             raise DataError(f"{path} was written by a newer fyi-bench (schema {meta['schema']}).\nUpgrade to read it.")
+        decoder = None
+        if "decoder" in meta:
+            shared = {name[8:]: tensors.pop(name) for name in list(tensors) if name.startswith("decoder.")}
+            decoder = decoders.rebuild(meta["decoder"], shared)
+            tensors["images"] = decoder.unpack(tensors)
         if not {"images", "labels"} <= set(tensors) or "space" not in meta:
             raise DataError(f"{path} holds tensors but no ImageSet.\nUse `fyi-bench import` for files of others.")
         return ImageSet(
@@ -159,17 +215,27 @@ class ImageSet:
             class_names=tuple(meta["class_names"]),
             factor=meta["factor"],
             decode_type=meta["decode_type"],
-            lr=meta["lr"],
+            lr=tuple(meta["lr"]) if isinstance(meta["lr"], list) else meta["lr"],
             provenance=meta["provenance"],
+            label_kind=meta.get("label_kind", "logits"),
+            decoder=decoder,
+            variants=meta.get("variants", 1),
         ).validate()
 
 
 def concatenate(sets: Sequence[ImageSet]) -> ImageSet:
-    """Sets of one space, size and label kind as one, in order: how a memory buffer grows."""
+    """Sets of one space, size and label kind as one, in order: how a memory buffer grows. Stored rows are decoded."""
+    sets = [one.decoded() for one in sets]
     first = sets[0]
     for other in sets[1:]:
         if other.space != first.space or other.shape != first.shape or other.factor != first.factor:
             raise DataError("Sets of different space, size or factor cannot be joined.\nConvert them with to_space().")
+        if (other.labels.ndim, other.label_kind, other.variants) != (
+            first.labels.ndim,
+            first.label_kind,
+            first.variants,
+        ):
+            raise DataError("Sets whose labels are of different kinds cannot be joined.\nUse sets of one method.")
     images = torch.cat([s.images for s in sets])
     return replace(first, images=images, labels=torch.cat([s.labels for s in sets]), provenance={})
 
@@ -178,6 +244,7 @@ def save_preview(image_set: ImageSet, path: Path, per_class: int = 10, max_class
     """A PNG grid, one row a class, at most `per_class` columns; pixels clipped to [0, 1]."""
     from PIL import Image
 
+    image_set = image_set.decoded()
     rows = [image_set.indices_of(c)[:per_class] for c in image_set.classes[:max_classes]]
     columns = max((len(r) for r in rows), default=0)
     _, height, width = image_set.shape
@@ -204,6 +271,13 @@ def _convert(images: torch.Tensor, source: Space, target: Space, dtype: torch.dt
 def _first_problem(s: ImageSet) -> tuple[str, str] | None:
     """(what is wrong, how to mend it) of the first problem found, or None."""
     x, y = s.images, s.labels
+    if s.decoder is not None:
+        if not all(bool(torch.isfinite(t).all()) for t in (x, *s.decoder.tensors.values())):
+            return "The stored rows or their decoder hold NaN or infinite values.", "The run diverged: lower lr_img."
+        try:
+            x = s.batch(slice(0, 1))
+        except (RuntimeError, ValueError, KeyError, IndexError) as error:
+            return f"The decoder '{s.decoder.name}' cannot read the stored rows ({error}).", "Make the set again."
     if x.ndim != 4:
         return f"Images have {x.ndim} dimensions, not 4 [N, channels, height, width].", "Reshape them first."
     if x.shape[0] == 0:
@@ -220,13 +294,17 @@ def _first_problem(s: ImageSet) -> tuple[str, str] | None:
         return f"{bad} of {len(s)} images hold NaN or infinite values.", "The run diverged: lower lr_img."
     if isinstance(s.space, NormalizedSpace) and len(s.space.mean) != x.shape[1]:
         return f"{x.shape[1]} channels, but statistics for {len(s.space.mean)}.", "Name the right mean and std."
-    if y.shape[0] != x.shape[0]:
-        return f"{x.shape[0]} images but {y.shape[0]} labels.", "Each image needs one label."
+    if y.shape[0] != len(s):
+        return f"{len(s)} images but {y.shape[0]} labels.", "Each image needs one label."
+    if s.variants < 1 or len(s) % s.variants:
+        return f"{len(s)} images do not divide into groups of {s.variants}.", "State variants=1."
     return _label_problem(s)
 
 
 def _label_problem(s: ImageSet) -> tuple[str, str] | None:
     y = s.labels
+    if s.label_kind not in LABEL_KINDS:
+        return f"Soft labels are said to be '{s.label_kind}'.", f"Known: {', '.join(LABEL_KINDS)}."
     if y.ndim == 2:
         if y.shape[1] != s.num_classes or not y.is_floating_point():
             return f"Soft labels are {tuple(y.shape)} {y.dtype}.", f"They must be float [N, {s.num_classes}]."

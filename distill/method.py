@@ -18,7 +18,7 @@ from torch import nn
 import search_space
 from distill.augment import Augmentation, Draw
 from distill.captured import Captured, upload
-from distill.contracts import Context
+from distill.contracts import Context, Stored, Tensors
 from distill.initial import initial_images
 from distill.problem import Problem
 from fyi_bench.errors import UsageError
@@ -84,18 +84,25 @@ class Method:
     # what is learned -------------------------------------------------------------------------------------------
 
     def initial_images(self) -> torch.Tensor:
-        """float [C·ipc, ch, H, W], class-major, in the problem's space."""
+        """float [C·ipc, ch, H, W], class-major, in the problem's space; or as many rows of a stored form [C·n, …]."""
         return initial_images(self.problem, self.config.init)
 
     def extra_parameters(self) -> dict[str, tuple[torch.Tensor, float, float]]:
         """Further learned tensors: name -> (initial value, learning rate, momentum); 'lr' ends in the set."""
         return {}
 
+    def outer_optimiser(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """What moves the learned tensors; its state is kept in checkpoints.
+
+        groups: one for the images, then one for each of `extra_parameters`, with their `lr` and `momentum`.
+        """
+        return torch.optim.SGD(groups, lr=self.config.lr_img)
+
     def learning_rate(self, iteration: int) -> float:
         """Step size of the images at this iteration."""
         return self.config.lr_img
 
-    def decode(self, images: torch.Tensor) -> torch.Tensor:
+    def decode(self, images: torch.Tensor, extras: Tensors) -> torch.Tensor:
         """Stored images [C, n, …] -> images a network sees [C, n', …] (IDC enlarges tiles); called before FYI."""
         return images
 
@@ -106,9 +113,9 @@ class Method:
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
         """Take back what `state` gave."""
 
-    def result(self, images: torch.Tensor) -> torch.Tensor:
-        """The images to store at the end: the learned ones, unless the method keeps better."""
-        return images
+    def stored(self, images: torch.Tensor, extras: Tensors) -> Stored:
+        """What ends in the set: the learned images (or rows), unless the method keeps better."""
+        return Stored(images, extras.get("lr"))
 
     # one iteration ---------------------------------------------------------------------------------------------
 
@@ -211,10 +218,10 @@ class RecordedMethod(Method):
         """Scalar loss, a function of the inputs, of `ctx.images` and of the network alone; nothing is read from it."""
         raise NotImplementedError(self.name)
 
-    def gradient(self, ctx: Context, *inputs: Any, **_: Any) -> tuple[torch.Tensor, torch.Tensor]:
-        """(detached loss, its gradient with respect to `ctx.images`)."""
+    def gradient(self, ctx: Context, *inputs: Any, **_: Any) -> tuple[torch.Tensor, ...]:
+        """(detached loss, its gradients with respect to `ctx.images` and each of `ctx.extras`)."""
         loss = self.objective(ctx, *inputs)
-        return loss.detach(), torch.autograd.grad(loss, ctx.images)[0]
+        return loss.detach(), *torch.autograd.grad(loss, [ctx.images, *ctx.extras.values()])
 
     def loss(self, ctx: Context) -> torch.Tensor:
         return self.objective(ctx, *self.inputs(ctx))
@@ -223,7 +230,9 @@ class RecordedMethod(Method):
         inputs, phase = self.inputs(ctx), self.phase(ctx)
         if phase not in self._steps:
             self._steps[phase] = Captured(partial(self.gradient, ctx))
-        loss, ctx.images.grad = self._steps[phase](*inputs)
+        loss, ctx.images.grad, *others = self._steps[phase](*inputs)
+        for tensor, found in zip(ctx.extras.values(), others, strict=True):
+            tensor.grad = found
         return loss
 
     def logged(self, loss: float) -> float:

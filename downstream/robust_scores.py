@@ -168,4 +168,4 @@ def taught(images: ImageSet, teacher: nn.Module, teacher_space: Space) -> ImageS
     device = next(teacher.parameters()).device
     parts = torch.arange(len(images)).split(_TEACHER_BATCH)
     logits = [teacher(images.batch(rows, teacher_space).to(device)).float().cpu() for rows in parts]
-    return replace(images, labels=torch.cat(logits))
+    return replace(images, labels=torch.cat(logits), label_kind="logits")

@@ -119,9 +119,10 @@ class _Training:
         self.network = network.to(device).train()
         self.losses: list[float] = []
         self._images, self._protocol, self._seed = images, protocol, seed
-        self._device, self._count = device, len(images.source)
+        self._device, self._count = device, len(images.source) // images.source.variants
         self._augmentation = Augmentation(protocol.eval_augment, dispatcher=protocol.eval_dispatcher)
-        self._lr = lr if protocol.lr_from_set and lr is not None else protocol.lr
+        self._lr = lr if protocol.lr_from_set and isinstance(lr, float) else protocol.lr
+        self._loss = LOSSES[images.source.label_kind if images.labels.ndim == 2 else "hard"]
         self._schedule = SCHEDULES[protocol.schedule](self.network, protocol, self._lr, self._count)
         self._total = torch.zeros((), device=device)
         self._recorded: dict[torch.optim.Optimizer, Captured] = {}
@@ -157,6 +158,11 @@ class _Training:
         steps = math.ceil(self._count / self._protocol.batch)
         epochs = range(first, min(first + math.ceil(STEPS_AHEAD / steps), self._protocol.epochs_for(self._count)))
         orders = [torch.randperm(self._count, generator=rng.stream(self._seed, "shuffle", epoch)) for epoch in epochs]
+        if (each := self._images.source.variants) > 1:
+            chances = [rng.stream(self._seed, "variant", epoch) for epoch in epochs]
+            orders = [
+                o * each + torch.randint(each, o.shape, generator=g) for o, g in zip(orders, chances, strict=True)
+            ]
         batches = [order.split(self._protocol.batch) for order in upload(torch.stack(orders), self._device)]
         draws = self._augmentation.draw_ahead(
             [rng.stream(self._seed, "augment", epoch, number) for epoch in epochs for number in range(steps)],
@@ -192,9 +198,9 @@ class _Training:
         if mixing:
             permutation, boxes, ratios = mixing
             logits = self._images.logits(self.network, paste(x, permutation, boxes))
-            loss = mixed_loss(_cross_entropy(logits, y), _cross_entropy(logits, y[permutation]), ratios)
+            loss = mixed_loss(self._loss(logits, y), self._loss(logits, y[permutation]), ratios)
         else:
-            loss = _cross_entropy(self._images.logits(self.network, x), y)
+            loss = self._loss(self._images.logits(self.network, x), y)
         loss.backward()
         optimiser.step()
         self._total += loss.detach() * len(x)
@@ -247,9 +253,13 @@ class _Images:
             return network(x).float()
 
 
-def _cross_entropy(logits: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-    """Mean cross-entropy; soft labels are logits (DATM's convention)."""
-    return F.cross_entropy(logits, labels.softmax(dim=1) if labels.ndim == 2 else labels)
+# kind of labels -> mean loss of a network's answers: cross-entropy, but for regression targets
+LOSSES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "hard": F.cross_entropy,
+    "probabilities": F.cross_entropy,
+    "logits": lambda answers, labels: F.cross_entropy(answers, labels.softmax(dim=1)),
+    "targets": lambda answers, labels: (answers - labels).square().sum(dim=1).mean() / 2,
+}
 
 
 # schedules: built once for a training, then called with (epoch, batch number) to give the optimiser of that step

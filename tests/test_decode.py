@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import tiny
-from distill.decode import BOUND, DECODERS, GREY, decode, decoded, decoded_count, pack
+from distill.decode import BOUND, DECODE_TYPES, GREY, decode, decoded, decoded_count, pack
 from distill.image_set import ImageSet
 from distill.initial import initial_images
 from distill.spaces import NormalizedSpace, PixelSpace
@@ -64,7 +64,7 @@ def test_multi_takes_every_factor_and_bound_what_fits():
 @settings(deadline=None)
 @given(n=st.integers(1, 150), factor=st.integers(1, 5), bound=st.integers(1, 200))
 def test_plans_use_every_image_once_and_keep_the_bound(n, factor, bound):
-    plan = DECODERS.get("bound")(n, factor, bound)
+    plan = DECODE_TYPES.get("bound")(n, factor, bound)
     used = [k for which, _ in plan for k in range(which.start, which.stop)]
     assert used == list(range(n))
     assert decoded_count(n, factor, "bound", bound) <= max(n, bound)
@@ -75,7 +75,7 @@ def test_plans_use_every_image_once_and_keep_the_bound(n, factor, bound):
 
 def test_decoding_is_differentiable():
     images = pictures(1, 2, 1, 5, 5).requires_grad_(True)
-    for kind in DECODERS:
+    for kind in DECODE_TYPES:
         assert torch.autograd.gradcheck(lambda x, kind=kind: decode(x, 2, kind), (images,))
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from distill.augment import Augmentation, Draw
 from distill.captured import upload
-from distill.contracts import Context
+from distill.contracts import Context, Tensors
 from distill.decode import decode, decoded_count
 from distill.initial import initial_images
 from distill.method import MethodConfig, RecordedMethod
@@ -63,7 +63,7 @@ class TilesMethod(RecordedMethod):
             raise UsageError(f"{self.name.upper()} works on pixels from 0 to 1.\nGive the problem the pixel space.")
         return initial_images(self.problem, self.config.init, self.config.factor)
 
-    def decode(self, images: torch.Tensor) -> torch.Tensor:
+    def decode(self, images: torch.Tensor, extras: Tensors) -> torch.Tensor:
         return decode(images, self.config.factor, self.config.decode_type)
 
     def state(self) -> dict[str, torch.Tensor]:
@@ -129,7 +129,7 @@ class TilesMethod(RecordedMethod):
 
     def synthetic(self, ctx: Context, used: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
         """[C, m, ch, H, W] pixels: decoded, those that are `used` of each class, expanded by the flip."""
-        images = self.decode(ctx.per_class)
+        images = self.decode(ctx.per_class, ctx.extras)
         if used.numel():
             images = images[torch.arange(len(images), device=images.device).unsqueeze(1), used]
         return ctx.flip.expand_classes(images, chosen=chosen)

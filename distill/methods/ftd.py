@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from distill.contracts import Context
+from distill.contracts import Context, Stored, Tensors
 from distill.experts import ExpertConfig
 from distill.gsam import GSAM
 from distill.methods import METHODS
@@ -64,8 +64,8 @@ class FTD(MTT):
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
         self.average = state["average"]
 
-    def result(self, images: torch.Tensor) -> torch.Tensor:
-        return self.average
+    def stored(self, images: torch.Tensor, extras: Tensors) -> Stored:
+        return super().stored(self.average, extras)
 
 
 def update_average(average: torch.Tensor, images: torch.Tensor, decay: float) -> None:

@@ -87,6 +87,7 @@ class Format:
     suffix: of the one file it writes; '' = it writes a folder. spaces: kinds of space its readers expect, the first
     being what others are converted to; empty = any, kept as it is. bytes_only: images are written as uint8 pixels.
     tiles, soft: whether it can say that images hold several tiles, and soft labels with a learned step size.
+    whole: whether it can say all that a set can: decoders, kinds of soft labels.
     """
 
     name: ClassVar[str]
@@ -98,6 +99,7 @@ class Format:
     bytes_only: ClassVar[bool] = False
     tiles: ClassVar[bool] = False
     soft: ClassVar[bool] = False
+    whole: ClassVar[bool] = False
 
     def looks(self, files: InputFiles) -> str:
         """Why the files are of this layout, or '' (then others are tried); DataError for damaged content."""

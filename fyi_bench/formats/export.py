@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from downstream.continual import TensorImages
 
 _LEVELS = 255
+_TINY = 1e-30  # least probability whose logarithm is taken
 _WHITENED = ("zca", "whitened")
 WITH_ZCA = ("normalized", *_WHITENED)  # what readers with a ZCA switch expect
 
@@ -64,6 +65,9 @@ def save_imported(imported: Imported, path: str | Path) -> Path:
 def _as_held(s: ImageSet, chosen: Format, space: Space | None) -> tuple[ImageSet, list[str]]:
     """The set as the format can hold it, and what was done for it or lost."""
     notes = []
+    if s.decoder is not None and not chosen.whole:
+        s = s.decoded()
+        notes.append(f"stored rows were decoded to {len(s)} images: the format knows no decoders")
     if s.factor != 1 and not chosen.tiles:
         s = decoded(s)
         notes.append(f"tiles were enlarged to {len(s)} images: the format knows no tiles")
@@ -84,6 +88,13 @@ def _as_held(s: ImageSet, chosen: Format, space: Space | None) -> tuple[ImageSet
     if s.labels.ndim == 2 and not chosen.soft:
         s = replace(s, labels=s.hard_labels)
         notes.append("soft labels were replaced by their largest entry")
+    if s.labels.ndim == 2 and s.label_kind == "probabilities" and not chosen.whole:
+        s = replace(s, labels=s.labels.clamp_min(_TINY).log(), label_kind="logits")
+    if s.labels.ndim == 2 and s.label_kind == "targets" and not chosen.whole:
+        notes.append("soft labels are regression targets, which the files do not say")
+    if isinstance(s.lr, tuple) and not chosen.whole:
+        s = replace(s, lr=None)
+        notes.append("the learned step sizes are not in the files")
     if s.lr is not None and not chosen.soft:
         notes.append("the learned step size is not in the files")
     return s, notes

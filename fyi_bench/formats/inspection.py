@@ -41,7 +41,8 @@ def inspect_set(
     imported = Imported(source, "", [], []) if isinstance(source, ImageSet) else source
     if isinstance(imported, str | Path):
         imported = load_set(imported, **facts)
-    s = imported.image_set
+    stored = imported.image_set
+    s = stored.decoded()
     looks, pixels, counts = look(s.images), _pixel_facts(s), s.counts
     present = counts[counts > 0]
     return {
@@ -49,7 +50,7 @@ def inspect_set(
         "format": imported.format or None,
         "guesses": list(imported.guesses),
         "warnings": [*imported.warnings, *_oddities(s, looks, pixels)],
-        "images": len(s),
+        "images": len(stored),
         "shape": list(s.shape),
         "dtype": type_name(s.images),
         "classes": {
@@ -60,7 +61,7 @@ def inspect_set(
             "names": list(s.class_names),
         },
         "ipc": s.ipc,
-        "labels": {"kind": "hard" if s.labels.ndim == 1 else "soft (logits)", "shape": list(s.labels.shape)},
+        "labels": {"kind": "hard" if s.labels.ndim == 1 else f"soft ({s.label_kind})", "shape": list(s.labels.shape)},
         "space": s.space.describe(),
         "looks": looks.to_json(),
         "pixels": pixels,
@@ -68,9 +69,10 @@ def inspect_set(
         "lr": s.lr,
         "factor": s.factor,
         "decode_type": s.decode_type,
+        "decoder": stored.decoder.describe() if stored.decoder else None,
         "decoded_images": sum(decoded_count(int(n), s.factor, s.decode_type) for n in present),
-        "bytes": s.nbytes,
-        "digest": s.digest,
+        "bytes": stored.nbytes,
+        "digest": stored.digest,
         "duplicates": find_duplicates(s) if duplicates else None,
         "unequalness": _score(s, networks, seed) if unequalness else None,
         "provenance": s.provenance,
@@ -123,6 +125,7 @@ def format_report(report: dict[str, Any]) -> str:
     """The report as lines for people."""
     file, classes, ipc, factor = report["file"], report["classes"], report["ipc"], report["factor"]
     (channels, height, width), labels, score = report["shape"], report["labels"], report["unequalness"]
+    decoder = report["decoder"]
     per_class = f"{ipc} a class" if ipc else f"{classes['smallest']} to {classes['largest']} a class"
     colours = _counted(channels, "channel")
     tiles = (
@@ -140,7 +143,8 @@ def format_report(report: dict[str, Any]) -> str:
         ("values", Looks(**report["looks"]).text().removeprefix("values ")),
         ("pixels", _pixels_text(report["pixels"])),
         ("tiles", tiles if factor != 1 else ""),
-        ("step size", f"{report['lr']:g} (learned)" if report["lr"] is not None else ""),
+        ("decoder", f"{decoder['name']}: {report['decoded_images']:,} images at use" if decoder else ""),
+        ("step size", _step_size_text(report["lr"])),
         ("size", f"{size_text(report['bytes'])}, digest {report['digest']}"),
         ("alike", _alike_text(report["duplicates"])),
         ("unequalness", spread),
@@ -153,6 +157,12 @@ def format_report(report: dict[str, Any]) -> str:
 
 def _counted(number: int, word: str) -> str:
     return f"{number:,} {word}{'' if number == 1 else 's'}"
+
+
+def _step_size_text(lr: float | tuple[float, ...] | None) -> str:
+    if isinstance(lr, tuple):
+        return f"{len(lr)} learned, one a step, {min(lr):g} to {max(lr):g}"
+    return "" if lr is None else f"{lr:g} (learned)"
 
 
 def _classes_text(classes: dict[str, Any]) -> str:

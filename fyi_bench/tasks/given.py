@@ -44,7 +44,7 @@ class GivenSet:
         return {
             "method": self.method,
             "flip": self.flip,
-            "ipc": self.image_set.ipc,
+            "ipc": self.image_set.ipc if self.image_set.decoder is None else self.image_set.provenance.get("ipc"),
             "set": str(self.path),
             "set_digest": self.image_set.digest,
             "set_bytes": self.image_set.nbytes,

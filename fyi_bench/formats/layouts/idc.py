@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from distill.decode import DECODERS
+from distill.decode import DECODE_TYPES
 from distill.image_set import ImageSet
 from fyi_bench.files import write_json
 from fyi_bench.formats.arrays import is_pair, to_tensor
@@ -80,7 +80,7 @@ class IDC(Format):
         raw.method = "dream" if "dream" in map(method_in, files.folders) else "idc"
         if options.factor is None:
             _guess_factor(raw, notes.get("factor"), [*names[0].split("/")[:-1], *files.folders])
-        if notes.get("decode_type") in DECODERS:
+        if notes.get("decode_type") in DECODE_TYPES:
             raw.decode_type = notes["decode_type"]
         if len(pairs) == 1 and _PHASE.fullmatch(files.folder.name):
             raw.warnings.append(f"{files.folder.name} is one of several phases: name the folder above for all classes")

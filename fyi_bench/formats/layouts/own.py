@@ -27,7 +27,7 @@ def _name(files: InputFiles) -> str:
 class Own(Format):
     """this project's sets, and .safetensors of others with images and labels"""
 
-    rank, suffix, tiles, soft = 1, _SUFFIX, True, True
+    rank, suffix, tiles, soft, whole = 1, _SUFFIX, True, True, True
 
     def looks(self, files: InputFiles) -> str:
         return "a .safetensors file" if _name(files) else ""
