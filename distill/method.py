@@ -238,6 +238,10 @@ class RecordedMethod(Method):
     def logged(self, loss: float) -> float:
         return loss / self.problem.num_classes
 
+    def real_rows(self, ctx: Context, count: int) -> torch.Tensor:
+        """int64 [C, k] on the device: the real images of a matching step, drawn unless the method chooses them."""
+        return ctx.real_rows(count)
+
     # help ------------------------------------------------------------------------------------------------------
 
     def rows_and_draws(self, ctx: Context, count: int) -> tuple[torch.Tensor, ...]:
@@ -247,7 +251,7 @@ class RecordedMethod(Method):
         """
         p = self.problem
         draw = self.augmentation.draw_classes(ctx.stream("augment"), p.num_classes, p.shape[-1]).to(p.device)
-        return ctx.real_rows(count), draw.codes, draw.values, ctx.flip_draw(ctx.per_class.shape[:2])
+        return self.real_rows(ctx, count), draw.codes, draw.values, ctx.flip_draw(ctx.per_class.shape[:2])
 
     def drawn(self, codes: torch.Tensor, values: torch.Tensor) -> Draw:
         """The draw of these inputs."""

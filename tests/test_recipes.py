@@ -26,6 +26,7 @@ RUNNABLE = [
     "mtt",
     "ftd",
     "idc",
+    "dream",
     "m3d",
     "cafe",
     "cafe-dsa",
@@ -35,7 +36,7 @@ RUNNABLE = [
     "kcenter",
     "kmeans",
 ]
-WITHOUT_CODE = ["datm", "dream", "haba", "idm", "tesla"]
+WITHOUT_CODE = ["datm", "haba", "idm", "tesla"]
 DATASETS = [
     "cifar10",
     "cifar100",
@@ -89,7 +90,7 @@ PUBLISHED = [
     ("datadam", "cifar10", 10, {"iterations": 8000, "lr_img": 1.0, "power": 4.0, "task_balance": 0.01}),
     ("datadam", "cifar10", 100, {"lr_img": 10.0}),
     ("tesla", "cifar10", 1, {"syn_steps": 50, "max_start_epoch": 5, "gradient": "tesla"}),
-    ("dream", "tinyimagenet", 50, {"lr_img_base": 1e-6, "batch_real": 64, "match": "grad"}),
+    ("dream", "tinyimagenet", 50, {"lr_img": 2e-5, "batch_real": 64, "match": "grad", "init": "kmeans"}),
     ("idm", "cifar100", 10, {"ce_weight": 0.1, "model_train_steps": 50, "batch_real": 256}),
     ("haba", "cifar10", 10, {"n_style": 5, "lr_teacher": 0.001, "momentum_img": 0.95}),
     ("datm", "cifar100", 10, {"max_start_epoch": 50, "lr_y": 10.0, "threshold": 1.0}),

@@ -55,6 +55,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "mtt": {"syn_steps": 3, "batch_syn": 4, "expert_epochs": 1, "max_start_epoch": 2, "lr_img": 10.0},
     "ftd": {"syn_steps": 3, "batch_syn": 4, "expert_epochs": 1, "max_start_epoch": 2, "lr_img": 10.0},
     "idc": {"inner_loop": 2, "n_data": 12, "batch_train": 6, "lr_img": 0.01},
+    "dream": {"inner_loop": 3, "interval": 2, "n_data": 12, "batch_train": 6, "lr_img": 0.01},
     "m3d": {"lr_img": 0.5},
     "cafe": {"max_matches": 2, "max_epochs": 1, "batch_train": 4},
     "cafe-dsa": {"max_matches": 2, "max_epochs": 1, "batch_train": 4},
@@ -83,6 +84,13 @@ LOSS_FALLS: dict[str, dict[str, Any]] = {
     "dm": {"lr_img": 1.0, "batch_real": 12, "init": "noise"},
     "plain": {"lr_img": 1.0, "batch_real": 12, "init": "noise"},
     "idc": {"lr_img": 0.2, "batch_real": 12, "init": "noise", "aug_match": "none"},
+    "dream": {
+        "lr_img": 0.2,
+        "batch_real": 12,
+        "init": "noise",
+        "aug_match": "none",
+        "representatives_per_cluster": 12,
+    },  # one cluster: all images of a class
     "m3d": {"lr_img": 0.5, "batch_real": 12, "init": "noise", "aug_match": "none"},
     "cafe": {"batch_real": 12},
     "cafe-dsa": {"batch_real": 12},

@@ -59,9 +59,12 @@ class TilesMethod(RecordedMethod):
     # what is learned -------------------------------------------------------------------------------------------
 
     def initial_images(self) -> torch.Tensor:
+        self._check_space()
+        return initial_images(self.problem, self.config.init, self.config.factor)
+
+    def _check_space(self) -> None:
         if self.problem.space.kind != "pixel":
             raise UsageError(f"{self.name.upper()} works on pixels from 0 to 1.\nGive the problem the pixel space.")
-        return initial_images(self.problem, self.config.init, self.config.factor)
 
     def decode(self, images: torch.Tensor, extras: Tensors) -> torch.Tensor:
         return decode(images, self.config.factor, self.config.decode_type)

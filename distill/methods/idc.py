@@ -19,7 +19,7 @@ Run:    fyi-bench distill --method idc --dataset cifar10 --ipc 10 --fyi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -36,13 +36,14 @@ from distill.contracts import Context
 from distill.cutmix import draw_cutmix, mixed_loss, paste
 from distill.decode import decoded_count
 from distill.matching import TENSOR_METRICS, tensors_distance
-from distill.method import mixes_images
+from distill.method import MethodConfig, mixes_images
 from distill.methods import METHODS
 from distill.methods._learning import LearningConfig, LearningMethod
 from distill.methods._tiles import TilesConfig, TilesMethod
 from distill.problem import Problem
 from fyi_bench.errors import UsageError
 from fyi_bench.registry import pick
+from fyi_bench.rng import Key
 
 VECTORS_AND_CLASSIFIER = frozenset({1, 2})  # dimensions of the gradients that IDC leaves out
 MIXES = {"cut": True, "vanilla": False}
@@ -106,8 +107,9 @@ class IDC(TilesMethod, LearningMethod):
     """Efficient synthetic-data parameterisation; IDC-I is the same with factor 1."""
 
     numerics = 2
-    Config = IDCConfig
+    Config: ClassVar[type[MethodConfig]] = IDCConfig
     config: IDCConfig
+    matches: ClassVar[Mapping[str, tuple[Summary, frozenset[int]]]] = MATCHES
     components = ("cutmix", "decode")
     timed_with: ClassVar = {"inner_loop": 2}
 
@@ -115,7 +117,7 @@ class IDC(TilesMethod, LearningMethod):
         super().__init__(config, problem)
         pick("IDC metric", config.metric, TENSOR_METRICS)
         self.mixes = pick("net_mix", config.net_mix, MIXES)
-        self.summary, self.skip = pick("match", config.match, MATCHES)
+        self.summary, self.skip = pick("match", config.match, self.matches)
         self.net_augmentation = Augmentation(config.aug_net, dispatcher=config.dispatcher)
 
     # one iteration: rounds over the classes on one network, which learns from real images in between -----------
@@ -127,7 +129,7 @@ class IDC(TilesMethod, LearningMethod):
     def advance(self, ctx: Context) -> bool:
         if ctx.match + 1 >= self.config.inner_loop:
             return False
-        self._train_network(ctx)
+        self._train_network(ctx, self.config.n_data)
         return True
 
     def passes(self, multiplier: int) -> tuple[float, float, float]:
@@ -159,19 +161,21 @@ class IDC(TilesMethod, LearningMethod):
 
     # the network -----------------------------------------------------------------------------------------------
 
-    def _train_network(self, ctx: Context) -> None:
-        """SGD on `n_data` real images of all classes (rounded up to whole batches), augmented one by one, mixed."""
+    def _train_network(self, ctx: Context, images: int, *keys: Key) -> None:
+        """SGD on so many real images of all classes (rounded up to whole batches), augmented one by one, mixed."""
         c = self.config
         self.network.train().requires_grad_(True)
-        batches = self.problem.shuffled(c.batch_train, "network order", ctx.iteration, ctx.match)
+        batches = self.problem.shuffled(c.batch_train, "network order", *keys, ctx.iteration, ctx.match)
         if self._learn is None:
             self._learn = Captured(self._network_step)
         size, device = self.problem.shape[-1], self.problem.device
-        for number, (rows, y) in enumerate(islice(batches, -(-c.n_data // c.batch_train))):
-            draw = self.net_augmentation.draw(ctx.stream("network augment", number), len(rows), size, siamese=False)
+        for number, (rows, y) in enumerate(islice(batches, -(-images // c.batch_train))):
+            draw = self.net_augmentation.draw(
+                ctx.stream("network augment", *keys, number), len(rows), size, siamese=False
+            )
             draw = draw.to(device)
             mix = draw_cutmix(
-                ctx.stream("cutmix", number), len(rows), (size, size), c.mix_p if self.mixes else 0.0, c.beta
+                ctx.stream("cutmix", *keys, number), len(rows), (size, size), c.mix_p if self.mixes else 0.0, c.beta
             )
             mixing = (upload(t, device) for t in (mix.permutation, mix.boxes, mix.ratios))
             self._learn(rows, y, draw.codes, draw.values, *mixing)
