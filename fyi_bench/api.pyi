@@ -294,6 +294,7 @@ def import_set(
     step: int | None = None,
     labels: str | None = None,
     lr: float | None = None,
+    classes: str | PathLike[str] | None = None,
     data_root: str | PathLike[str] | None = None,
     say: Callable[[str], None] = ...,
 ) -> list[Path]:
@@ -314,6 +315,7 @@ def import_set(
         step: Which step of a continual file; default: all.
         labels: What soft rows are: hard, logits or probabilities.
         lr: Learned step size that belongs to the set.
+        classes: File that lists its classes, in the order of its numbers.
         data_root: Folder of real data sets; default: ./data.
     """
 
@@ -336,6 +338,7 @@ def inspect(
     step: int | None = None,
     labels: str | None = None,
     lr: float | None = None,
+    classes: str | PathLike[str] | None = None,
     data_root: str | PathLike[str] | None = None,
 ) -> dict[str, Any]:
     """Everything known about a condensed set: classes, space, duplicates, symmetry, provenance.
@@ -358,6 +361,7 @@ def inspect(
         step: Which step of a continual file; default: all.
         labels: What soft rows are: hard, logits or probabilities.
         lr: Learned step size that belongs to the set.
+        classes: File that lists its classes, in the order of its numbers.
         data_root: Folder of real data sets; default: ./data.
     """
 
@@ -376,6 +380,7 @@ def load(
     step: int | None = None,
     labels: str | None = None,
     lr: float | None = None,
+    classes: str | PathLike[str] | None = None,
     data_root: str | PathLike[str] | None = None,
 ) -> ImageSet:
     """Read a condensed set, ours or of any public format; DataError names what is wrong with a broken one.
@@ -394,6 +399,7 @@ def load(
         step: Which step of a continual file; default: all.
         labels: What soft rows are: hard, logits or probabilities.
         lr: Learned step size that belongs to the set.
+        classes: File that lists its classes, in the order of its numbers.
         data_root: Folder of real data sets; default: ./data.
     """
 
@@ -515,6 +521,7 @@ def unequalness(
     step: int | None = None,
     labels: str | None = None,
     lr: float | None = None,
+    classes: str | PathLike[str] | None = None,
     data_root: str | PathLike[str] | None = None,
 ) -> dict[str, Any]:
     """Symmetry score of a set or of real images (FYI eq. 5): 0 where every image's mirror image is there too.
@@ -537,6 +544,7 @@ def unequalness(
         step: Which step of a continual file; default: all.
         labels: What soft rows are: hard, logits or probabilities.
         lr: Learned step size that belongs to the set.
+        classes: File that lists its classes, in the order of its numbers.
         data_root: Folder of real data sets; default: ./data.
     """
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 GROUPS = {
     "store": "Results: list, merge from another machine, verify.",
-    "data": "Real data sets: list, download, verify.",
+    "data": "Real data sets: list, classes, download, verify.",
 }
 PANELS = ("Arguments", "Options", "Common options", "Advanced options")
 EXIT_UNEXPECTED = 1

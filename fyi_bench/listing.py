@@ -168,6 +168,18 @@ def data_list(data_root: Root = None) -> Iterator[str]:
     yield from columns(rows)
 
 
+@tool("data classes", examples=("fyi-bench data classes imagewoof", "fyi-bench data classes cifar100"))
+def data_classes(name: NameArgument, data_root: Root = None) -> Iterator[str]:
+    """Number and names of each class; a file of such lines, in another order, is what `--classes` takes."""
+    from fyi_bench.data.classes import class_table
+
+    table = class_table(name, data_root)
+    if table is None:
+        raise DataError(f"Only its files say the classes of {name}, and they are not here.\nName their --data-root.")
+    for number, names in enumerate(table.rows):
+        yield "\t".join([str(number), *dict.fromkeys(names)])
+
+
 @tool("data get", examples=("fyi-bench data get cifar10",))
 def data_get(name: NameArgument, data_root: Root = None) -> Iterator[str]:
     """Download a data set into the data root."""

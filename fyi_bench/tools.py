@@ -97,6 +97,7 @@ class Reading:
     step: int | None = option(None, "Which step of a continual file; default: all.", advanced=True)
     labels: str | None = option(None, "What soft rows are: hard, logits or probabilities.", advanced=True)
     lr: float | None = option(None, "Learned step size that belongs to the set.", advanced=True)
+    classes: Path | None = option(None, "File that lists its classes, in the order of its numbers.", advanced=True)
     data_root: Path | None = option(None, _common("data_root").help, environment="FYI_BENCH_DATA", advanced=True)
 
 

@@ -276,12 +276,12 @@ def test_unreadable_pictures_are_named(tmp_path):
     assert "Name " in message(tmp_path / "d")
 
 
-def test_an_empty_class_folder_is_a_class_without_images(tmp_path):
+def test_a_folder_without_pictures_is_no_class(tmp_path):
     picture_folder(tmp_path, ["cat", "emu"])
     (tmp_path / "dog").mkdir()
     found = load_set(tmp_path)
-    assert found.image_set.class_names == ("cat", "dog", "emu")
-    assert found.warnings == ["1 of 3 classes have no image: dog"]
+    assert found.image_set.class_names == ("cat", "emu")
+    assert "folders without a picture are no classes: dog" in found.guesses
 
 
 def test_a_set_of_ours_with_a_flipped_byte_is_refused(tmp_path):

@@ -1,7 +1,7 @@
 """Image sets in the parquet layout of the Hugging Face hub (`train-00000-of-00002.parquet` …).
 
-Images are the column `img` or `image`, encoded bytes or a struct with a field `bytes`; labels are `label` or
-`fine_label`; class names come from the schema's `huggingface` metadata, where it is there.
+Images are the column `img` or `image`, encoded bytes or a struct with a field `bytes`; labels are `label`,
+`fine_label` …: numbers, or names. Class names come from the schema's `huggingface` metadata, where it is there.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from fyi_bench.data.entry import DataFiles, Decoded, Split
 from fyi_bench.data.pictures import decode_images
 from fyi_bench.errors import DataError
 
-IMAGE_COLUMNS = ("img", "image")
-LABEL_COLUMNS = ("label", "fine_label")
+IMAGE_COLUMNS = ("img", "image", "images", "picture")
+LABEL_COLUMNS = ("label", "fine_label", "labels", "class_id", "class", "target", "targets")
 _PREFIXES: dict[Split, tuple[str, ...]] = {"train": ("train",), "test": ("test", "validation", "valid")}
 _INNER = ("", "data", "plain_text")  # where clones of hub repositories keep the files
 _AGAIN = "It is truncated or another format: copy it again."
@@ -42,6 +42,11 @@ class ParquetFiles(DataFiles):
         shards = self.files("train")
         total = re.search(r"-of-(\d+)\.parquet$", shards[0].name)
         return total is None or len(shards) >= int(total.group(1))
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The names of its classes, where the files say them; no image is read."""
+        return stated_names(self.files("train")[0])
 
     def places(self, root: Path) -> list[Path]:
         return [folder / inner for folder in super().places(root) for inner in _INNER]
@@ -72,7 +77,7 @@ def read_shards(paths: Sequence[Path]) -> tuple[list[bytes], list[str], list[int
     """(encoded images, what messages call each, labels, class names) of the files of one set, in their order."""
     blobs: list[bytes] = []
     rows: list[str] = []
-    labels: list[int] = []
+    labels: list[Any] = []
     names: tuple[str, ...] = ()
     for path in paths:
         shard, shard_labels, shard_names = read_shard(path)
@@ -82,10 +87,13 @@ def read_shards(paths: Sequence[Path]) -> tuple[list[bytes], list[str], list[int
         rows += [f"row {i} of {path}" for i in range(len(shard))]
         blobs += shard
         labels += shard_labels
+    if any(isinstance(label, str) for label in labels):
+        names = tuple(sorted(set(map(str, labels))))
+        labels = [names.index(str(label)) for label in labels]
     return blobs, rows, labels, names
 
 
-def read_shard(path: Path) -> tuple[list[bytes], list[int], tuple[str, ...]]:
+def read_shard(path: Path) -> tuple[list[bytes], list[int | str], tuple[str, ...]]:
     """(encoded images, labels, class names) of one file; DataError naming the file and what is wrong with it."""
     try:
         import pyarrow.parquet as parquet
@@ -107,9 +115,21 @@ def read_shard(path: Path) -> tuple[list[bytes], list[int], tuple[str, ...]]:
             raise DataError(
                 f"Row {i} of {path} holds no image bytes.\nUse files with the images embedded, not links to them."
             )
-        if not isinstance(number, int) or number < 0:
-            raise DataError(f"Row {i} of {path} has the label {number!r}.\nLabels must be integers from 0.")
+        if not (isinstance(number, str) and number) and not (isinstance(number, int) and number >= 0):
+            raise DataError(f"Row {i} of {path} has the label {number!r}.\nLabels must be integers from 0, or names.")
     return blobs, labels, _class_names(schema.metadata or {}, label)
+
+
+def stated_names(path: Path) -> tuple[str, ...]:
+    """The class names that one file states; no image is read. DataError for a file that cannot be read."""
+    import pyarrow.parquet as parquet
+    from pyarrow import ArrowException
+
+    try:
+        schema = parquet.read_schema(path)
+    except (ArrowException, OSError) as error:
+        raise DataError(f"{path} is not a readable parquet file.\n{_AGAIN}") from error
+    return _class_names(schema.metadata or {}, _column(path, schema.names, "label"))
 
 
 def _column(path: Path, there: list[str], what: str) -> str:

@@ -61,24 +61,28 @@ class PictureFolder(DataFiles):
     def read(self, split: Split) -> Decoded:
         paths, labels = zip(*self._listing(split), strict=True)
         images = decode_images(paths, lambda i: str(paths[i]), 3, self.resize, hint=_SAME_SIZE)
-        return Decoded(images, torch.tensor(labels, dtype=torch.int64), len(self._class_folders()), self._names())
+        return Decoded(images, torch.tensor(labels, dtype=torch.int64), len(self.class_folders), self.names)
 
-    def _class_folders(self) -> list[str]:
+    @property
+    def class_folders(self) -> list[str]:
+        """The folder of each class, in order; DataError where there are none."""
         found = [name for name, _ in self.classes] or subfolders(self.folder / "train")
         if not found:
             raise DataError(f"{self.folder / 'train'} has no sub-folders.\nIt needs one folder of pictures a class.")
         return found
 
-    def _names(self) -> tuple[str, ...]:
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The name of each class that is shown."""
         words, table = self.folder / self.words, dict(self.classes)
         if self.words and words.is_file():
             lines = (line.split("\t", 1) for line in words.read_text(encoding="utf-8", errors="replace").splitlines())
             table |= {parts[0]: parts[1].split(",")[0].strip() for parts in lines if len(parts) == 2}
-        return tuple(table.get(name, name) for name in self._class_folders())
+        return tuple(table.get(name, name) for name in self.class_folders)
 
     def _listing(self, split: Split) -> list[tuple[Path, int]]:
         """(picture, label) of the split, class after class; DataError for classes without pictures."""
-        classes = self._class_folders()
+        classes = self.class_folders
         folder = self.folder / "train" if split == "train" else self._test_folder()
         listed = bool(self.annotations) and (self.folder / self.annotations).is_file()
         if split == "test" and listed and not any((folder / name).is_dir() for name in classes):

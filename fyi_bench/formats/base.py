@@ -27,7 +27,8 @@ class Options:
     'normalized' (one a channel); zca: the ZCA Space, or the data set its matrix is fitted to. ipc: images per class.
     factor: tiles a side of each image (IDC). experiment: which of several in one file, counted from the end if
     negative; step: which step of a continual file (default: all). labels: what soft rows are, 'hard' (take the
-    largest), 'logits' or 'probabilities'. lr: learned step size. data_root: folder of real data, for ZCA.
+    largest), 'logits' or 'probabilities'. lr: learned step size. classes: file that lists the classes in the order of
+    the set's numbers. data_root: folder of real data, for ZCA and names of classes.
     max_bytes: what the file may unpack to.
     """
 
@@ -42,6 +43,7 @@ class Options:
     step: int | None = None
     labels: str | None = None
     lr: float | None = None
+    classes: str | Path | None = None
     data_root: str | Path | None = None
     max_bytes: int = SIZE_BUDGET
 
@@ -52,9 +54,10 @@ class Raw:
 
     images: a tensor or array in any layout and type (`pixels` mends it). labels: likewise, or None where the file
     has none (then they are class-major). label_kind: 'hard', 'probabilities', 'logits', 'targets' (regression
-    targets) or '' where the numbers must tell. space: 'pixel', 'normalized' or 'zca' where the format says
-    so, with the reason. method: the name of the method, as far as it is known. dataset: what the file says it was
-    made from. finished: an ImageSet that needs no further guess.
+    targets) or '' where the numbers must tell. class_names: what the file calls the classes that its labels number;
+    numbered: whether it states these numbers, or they are only the order in which the names were found.
+    space: 'pixel', 'normalized' or 'zca' where the format says so, with the reason. method: the name of the method, as
+    far as it is known. dataset: what the file says it was made from. finished: an ImageSet that needs no further guess.
     """
 
     images: Any = None
@@ -64,6 +67,7 @@ class Raw:
     space_reason: str = ""
     whitening: str = ""
     class_names: tuple[str, ...] = ()
+    numbered: bool = False
     num_classes: int | None = None
     dataset: str = ""
     method: str = ""

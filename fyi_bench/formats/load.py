@@ -14,8 +14,9 @@ from distill.image_set import ImageSet
 from distill.spaces import PixelSpace
 from fyi_bench.errors import DataError, UnknownNameError, UsageError
 from fyi_bench.formats.base import Format, Imported, Options, Raw, formats_that, named_format
+from fyi_bench.formats.classes import class_order, numbers_in, relabelled
 from fyi_bench.formats.input_files import FOLDER, UNKNOWN, InputFiles
-from fyi_bench.formats.labels import check_classes, class_major, read_labels
+from fyi_bench.formats.labels import Labels, check_classes, class_major, read_labels
 from fyi_bench.formats.looks import look
 from fyi_bench.formats.origin import Origin, guessed, stated
 from fyi_bench.formats.pixels import Pixels, prepare
@@ -115,20 +116,19 @@ def _assemble(files: InputFiles, chosen: Format, raw: Raw, options: Options) -> 
     pixels = prepare(raw.images, options.max_bytes)
     count, per_class = len(pixels.images), options.ipc or pixels.per_class
     labels = read_labels(raw, options, count, pixels.per_class)
-    classes = labels.classes if labels else raw.num_classes or (math.ceil(count / per_class) if per_class else None)
-    origin = _origin(files, raw, options, pixels, classes)
+    origin = _origin(files, raw, options, pixels, _class_count(raw, labels, count, per_class))
     if labels is None:
         labels = class_major(count, per_class, origin.num_classes)
-    num_classes = raw.num_classes or origin.num_classes or labels.classes
-    names = raw.class_names or (origin.entry.class_names if origin.entry and origin.sure else ())
+    order = class_order(raw, options, origin)
+    labels = relabelled(labels, order)
+    num_classes = order.count or raw.num_classes or origin.num_classes or labels.classes
+    names = order.names if len(order.names) == num_classes else ()
     check_classes(labels, num_classes, names, options.ipc)
-    draft = ImageSet(
-        pixels.images, labels.labels, PixelSpace(), num_classes, names if len(names) == num_classes else ()
-    )
+    draft = ImageSet(pixels.images, labels.labels, PixelSpace(), num_classes, names)
     case = Case(pixels.images, look(pixels.images), raw, options, origin, draft.ipc, chosen.family)
     space = case.resolve()
-    guesses = [*raw.guesses, *pixels.notes, *labels.notes, *origin.notes, *case.notes]
-    warnings = [*raw.warnings, *origin.warnings, *labels.warnings, *case.warnings]
+    guesses = [*raw.guesses, *pixels.notes, *labels.notes, *origin.notes, *order.notes, *case.notes]
+    warnings = [*raw.warnings, *origin.warnings, *order.warnings, *labels.warnings, *case.warnings]
     known = {"method": raw.method, "dataset": origin.name, "ipc": draft.ipc}
     story = {"format": chosen.name, **files.facts(), **raw.facts, "guesses": guesses, "warnings": warnings}
     finished = replace(
@@ -142,11 +142,19 @@ def _assemble(files: InputFiles, chosen: Format, raw: Raw, options: Options) -> 
     return Imported(finished.validate(), chosen.name, guesses, warnings)
 
 
+def _class_count(raw: Raw, labels: Labels | None, count: int, per_class: int | None) -> int | None:
+    """How many classes the file speaks of, None where it does not say."""
+    if raw.class_names:
+        numbers = numbers_in(raw.class_names)
+        return max(numbers) + 1 if numbers else len(raw.class_names)
+    return labels.classes if labels else raw.num_classes or math.ceil(count / per_class) if per_class else None
+
+
 def _origin(files: InputFiles, raw: Raw, options: Options, pixels: Pixels, classes: int | None) -> Origin:
     shape = tuple(pixels.images.shape[1:])
     if options.dataset is not None:
         return stated(options.dataset, shape, classes)
-    return guessed(raw.dataset, files.path, shape, classes)
+    return guessed(raw.dataset, files.path, shape, classes, raw.class_names)
 
 
 def _factor(factor: int, pixels: Pixels) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from fyi_bench.data.classes import stated_classes
 from fyi_bench.data.entry import DATASETS, DatasetEntry, find_entry
 from fyi_bench.errors import DataError
 
@@ -24,11 +26,15 @@ def method_in(*texts: str) -> str:
 
 @dataclass
 class Origin:
-    """entry: the data set, or None. sure: False where only the shape speaks for it, `rivals` then has the others."""
+    """entry: the data set, or None. sure: False where only the shape speaks for it, `rivals` then has the others.
+
+    called: name of a data set whose classes these are, though its images have another size.
+    """
 
     entry: DatasetEntry | None = None
     sure: bool = True
     rivals: list[str] = field(default_factory=list)
+    called: str = ""
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -36,6 +42,11 @@ class Origin:
     def name(self) -> str:
         """Name of the data set where it is sure, else ''."""
         return self.entry.name if self.entry and self.sure else ""
+
+    @property
+    def classes_of(self) -> str:
+        """Name of the data set whose classes these are, else ''."""
+        return self.name or self.called
 
     @property
     def num_classes(self) -> int | None:
@@ -52,10 +63,10 @@ def stated(name: str, shape: tuple[int, ...], classes: int | None) -> Origin:
     return Origin(entry)
 
 
-def guessed(hint: str, path: Path, shape: tuple[int, ...], classes: int | None) -> Origin:
+def guessed(hint: str, path: Path, shape: tuple[int, ...], classes: int | None, names: Sequence[str] = ()) -> Origin:
     """The data set by what the file says (`hint`), by the names of file and folders, or by shape and classes.
 
-    shape: (channels, height, width). classes: their number, or None where the file does not tell.
+    shape: (channels, height, width). classes: their number, or None where the file does not tell; names: theirs.
     """
     origin = Origin()
     parts = [path.name, *(parent.name for parent in list(path.resolve().parents)[:_LEVELS])]
@@ -67,12 +78,23 @@ def guessed(hint: str, path: Path, shape: tuple[int, ...], classes: int | None) 
             origin.entry = entry
             origin.notes.append(f"data set {entry.name}: {where} '{text}' says so")
             return origin
-    return _by_shape(origin, shape, classes)
+    return _by_shape(origin, shape, classes, names)
 
 
-def _by_shape(origin: Origin, shape: tuple[int, ...], classes: int | None) -> Origin:
-    known = [e for e in DATASETS.usable()[0].values() if e.size and not e.fixed and e.num_classes == classes]
-    fitting = [entry for entry in known if not _misfit(entry, shape, classes)]
+def _by_shape(origin: Origin, shape: tuple[int, ...], classes: int | None, names: Sequence[str]) -> Origin:
+    every = [entry for entry in DATASETS.usable()[0].values() if entry.size and not entry.fixed]
+    known = [entry for entry in every if not _misfit(entry, shape, classes)]
+    if names and not all(name.isdigit() for name in names):
+        fits = {entry.name for entry in known}
+        called = [entry for entry in every if _has_classes(entry, names)]
+        called = [entry for entry in called if entry.name in fits] or called
+        if len(called) == 1 and called[0].name in fits:
+            origin.entry = called[0]
+            origin.notes.append(f"data set {called[0].name}: the names of the classes")
+        elif len(called) == 1 and len(names) == called[0].num_classes:
+            origin.called = called[0].name
+        return origin
+    fitting = [entry for entry in known if entry.num_classes == classes]
     fitting.sort(key=lambda entry: entry.name not in _USUAL)
     if fitting:
         origin.entry, origin.rivals = fitting[0], [entry.name for entry in fitting[1:]]
@@ -81,6 +103,12 @@ def _by_shape(origin: Origin, shape: tuple[int, ...], classes: int | None) -> Or
         facts = f"{classes} classes of {shape[2]}x{shape[1]} pixels, {shape[0]} channel{'s' * (shape[0] > 1)}"
         origin.notes.append(f"data set {fitting[0].name}: {facts}{also}")
     return origin
+
+
+def _has_classes(entry: DatasetEntry, names: Sequence[str]) -> bool:
+    """Whether all are classes of a data set, as far as that is known without its files."""
+    table = stated_classes(entry)
+    return table is not None and all(table.find(name) is not None for name in names)
 
 
 def _named(text: str) -> DatasetEntry | None:

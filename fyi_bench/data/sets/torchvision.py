@@ -19,6 +19,15 @@ _CIFAR100: Statistics = ((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762))
 _SVHN: Statistics = ((0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970))
 _ANIMALS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _CLOTHES = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+_THINGS = (
+    "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can "
+    "castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin "
+    "elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard lobster "
+    "man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear pickup_truck "
+    "pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal shark shrew skunk "
+    "skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank telephone television tiger "
+    "tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm"
+)
 _DIGITS = tuple(str(digit) for digit in range(10))
 _BATCHES = tuple(f"data_batch_{i}" for i in range(1, 6))
 _COLOUR: dict[str, Any] = {"num_classes": 10, "size": 32, "train": 50_000, "test": 10_000}
@@ -50,6 +59,7 @@ for _entry in (
         "cifar100",
         (ParquetFiles(("cifar100",)), CifarBatches(("cifar-100-python",), "CIFAR100")),
         {"dc": _CIFAR100, "mtt": _CIFAR10},
+        class_names=tuple(_THINGS.split()),
         download=downloader("CIFAR100", "cifar-100-python.tar.gz"),
         **{**_COLOUR, "num_classes": 100},
     ),

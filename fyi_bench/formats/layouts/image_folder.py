@@ -12,8 +12,7 @@ from pathlib import Path
 import torch
 
 from distill.image_set import ImageSet
-from fyi_bench.data.entry import DATASETS, DatasetEntry
-from fyi_bench.data.pictures import PictureFolder, decode_images, pictures_in, subfolders
+from fyi_bench.data.pictures import decode_images, pictures_in, subfolders
 from fyi_bench.errors import DataError, StoreError, UsageError
 from fyi_bench.formats.base import FORMATS, Format, Options, Raw
 from fyi_bench.formats.export import png
@@ -21,38 +20,15 @@ from fyi_bench.formats.input_files import FOLDER, InputFiles
 from fyi_bench.formats.opening import check_pictures
 from fyi_bench.formats.origin import method_in
 
-_NUMBERED = re.compile(r"(\d+)[-_ ](.+)")
-_SPLITS = ("train", "test", "val", "valid", "validation")
+_SPLITS = {"train", "test", "val", "valid", "validation"}
+_OF_A_MAC = "__MACOSX"
 _UNSAFE = re.compile(r"[^\w.,' ()-]")
 
 
-def _classes(files: InputFiles) -> list[str]:
-    return subfolders(files.path) if files.kind == FOLDER else []
-
-
-def _order(folders: Sequence[str], dataset: str | None) -> tuple[dict[str, int], tuple[str, ...], str]:
-    """(folder -> label, class names, how it was decided)."""
-    if all(name.isdigit() for name in folders):
-        return {name: int(name) for name in folders}, (), "labels: the numbers that the folders are called by"
-    numbered = [match for name in folders if (match := _NUMBERED.fullmatch(name))]
-    if len(numbered) == len(folders):
-        labels = {match[0]: int(match[1]) for match in numbered}
-        whole = sorted(labels.values()) == list(range(len(labels)))
-        names = tuple(match[2] for match in sorted(numbered, key=lambda m: int(m[1]))) if whole else ()
-        return labels, names, "labels: the numbers at the beginning of the folders' names"
-    known, _ = DATASETS.usable()
-    for entry in [known[dataset]] if dataset in known else known.values():
-        table = _known_names(entry)
-        if set(folders) <= set(table) and (dataset or len(folders) == entry.num_classes):
-            return {n: table[n] for n in folders}, entry.class_names, f"labels: the order of {entry.name}'s classes"
-    return {n: i for i, n in enumerate(folders)}, tuple(folders), "labels: the alphabetical order of the folders"
-
-
-def _known_names(entry: DatasetEntry) -> dict[str, int]:
-    """Names and folder names of a data set's classes -> label."""
-    listed = [layout.classes for layout in entry.layouts if isinstance(layout, PictureFolder) and layout.classes]
-    pairs = [(name, i) for classes in listed[:1] for i, both in enumerate(classes) for name in both]
-    return dict(pairs) | {name: i for i, name in enumerate(entry.class_names)}
+def _classes(files: InputFiles) -> dict[str, list[Path]]:
+    """The pictures in each sub-folder; [] of those that have none (logs, what a Mac adds to a zip): no classes."""
+    found = subfolders(files.path) if files.kind == FOLDER else []
+    return {name: [] if name == _OF_A_MAC else pictures_in(files.path / name) for name in found}
 
 
 def _folder_names(s: ImageSet) -> Sequence[str]:
@@ -72,17 +48,18 @@ class ImageFolder(Format):
     rank, spaces, bytes_only = 80, ("pixel",), True
 
     def looks(self, files: InputFiles) -> str:
-        has_some = any(pictures_in(files.path / name) for name in _classes(files))
-        return "a sub-folder of pictures a class" if has_some else ""
+        return "a sub-folder of pictures a class" if any(_classes(files).values()) else ""
 
     def read(self, files: InputFiles, options: Options) -> Raw:
         """All pictures as uint8, classes by the names of their folders."""
-        folders = files.need(_classes(files), "a folder with one sub-folder of pictures a class")
-        if split := next((name for name in folders if name in _SPLITS), ""):
+        every = _classes(files)
+        folders = {name: pictures for name, pictures in every.items() if pictures}
+        files.need(folders, "a folder with one sub-folder of pictures a class")
+        if set(folders) <= _SPLITS:
+            split = next(iter(folders))
             raise DataError(f"{files.path} holds whole data sets ({', '.join(folders)}).\nName {files.path / split}.")
-        labels, names, note = _order(folders, options.dataset)
-        listing = [(path, labels[name]) for name in folders for path in pictures_in(files.path / name)]
-        files.need(listing, "a folder with pictures in its sub-folders")
+        listing = [(path, label) for label, pictures in enumerate(folders.values()) for path in pictures]
+        bare = [name for name in every if name not in folders]
         paths = [files.used(path) for path, _ in listing]
         channels = check_pictures(paths, paths, options.max_bytes)
         hint = "All pictures must be squares of one size."
@@ -91,10 +68,9 @@ class ImageFolder(Format):
             torch.tensor([label for _, label in listing]),
             space="pixel",
             space_reason="pictures",
-            class_names=names,
-            num_classes=len(names) or max(labels.values()) + 1,
+            class_names=tuple(folders),
             method=method_in(files.path.name),
-            guesses=[note],
+            guesses=[f"folders without a picture are no classes: {', '.join(bare)}"] if bare else [],
         )
 
     def write(self, image_set: ImageSet, path: Path) -> list[Path]:

@@ -85,7 +85,7 @@ class Parquet(Format):
             space="pixel",
             space_reason="encoded pictures",
             class_names=names,
-            num_classes=len(names) or None,
+            numbered=True,
             method=method_in(files.name),
         )
 
