@@ -55,6 +55,12 @@ def test_the_published_procedures_are_as_published():
     assert protocol("legacy-fyi-code", "accuracy", "mtt").checkpoints(10_000)[0] == 5000
 
 
+@pytest.mark.parametrize("method", ["mtt", "ftd"])
+def test_the_code_of_fyi_looks_at_51_sets_on_their_way(method):
+    found = recipe(method, "cifar10", 10, "legacy-fyi-code").values
+    assert len(protocol("legacy-fyi-code", "accuracy", method).checkpoints(found["iterations"])) == 51
+
+
 def test_only_legacy_protocols_choose_on_test_images():
     for name in protocol_names():
         for method in (None, "dc", "dsa", "dm", "idc", "mtt", "ftd", "datadam", "cafe"):

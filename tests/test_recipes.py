@@ -109,7 +109,7 @@ def test_published_values_are_there_and_not_marked_as_inferred(method, dataset, 
 def test_every_value_has_a_source_and_the_type_of_its_key(method, dataset):
     keys = declared(method).keys
     for ipc in (1, 2, 10, 50, 200):
-        for protocol in ("paper", "quick"):
+        for protocol in ("paper", "quick", "legacy-fyi-code"):
             found = recipe(method, dataset, ipc, protocol)
             assert set(found.sources) == set(found.values)
             assert all(found.sources.values())
@@ -201,6 +201,19 @@ def test_quick_of_an_extended_method_starts_from_the_base():
 
 def test_legacy_protocols_distil_as_published():
     assert recipe("mtt", "cifar10", 10, "legacy-best-on-test").digest == recipe("mtt", "cifar10", 10).digest
+
+
+@pytest.mark.parametrize("method", RUNNABLE)
+@pytest.mark.parametrize("dataset", ["cifar10", "mnist", "tinyimagenet", "imagenette"])
+def test_the_code_of_fyi_distils_in_its_own_way(method, dataset):
+    paper, code = (recipe(method, dataset, 10, protocol) for protocol in ("paper", "legacy-fyi-code"))
+    changed = {key: code.values[key] for key in code.values if code.values[key] != paper.values[key]}
+    wanted = {"dispatcher": "dsa-flip-first"} if paper.values["dispatcher"] == "dsa" else {}
+    if method in ("mtt", "ftd"):
+        wanted |= {"iterations": 10_000} | ({"gradient": "tesla"} if paper.values["gradient"] != "tesla" else {})
+        assert ("iterations" in code.inferred) == (method == "ftd")
+    assert changed == wanted
+    assert all(code.sources[key].startswith("cvlab-yonsei/FYI") for key in changed)
 
 
 def test_overrides_are_parsed_to_the_type_of_the_key():

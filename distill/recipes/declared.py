@@ -18,7 +18,8 @@ a table may hold these words:
 
 `quick` holds such tables again, `quick.common` and so on, which the protocol of that name lays over the others: minutes
 on two CPU cores, chosen so that distilled sets are clearly better than random real images, never to show an effect of
-FYI. `keys` describes the method's own keys (see keys.toml); keys that a plug-in's `Config` has as fields need none.
+FYI. So does a `legacy-…` protocol that distils otherwise than the method's own code. `keys` describes the method's own
+keys (see keys.toml); keys that a plug-in's `Config` has as fields need none.
 """
 
 from __future__ import annotations
@@ -35,10 +36,11 @@ from distill.methods import METHODS
 from distill.recipes.keys import Key, keys_of, keys_of_config
 from fyi_bench.errors import DataError
 
+QUICK = "quick"
 QUICK_SOURCE = "quick protocol (chosen by experiment, see docs)"
 FOLDER = Path(__file__).parent
 _BUILT_IN, _WITHOUT_CODE = FOLDER.parent / "methods", FOLDER / "without_code"
-_HEAD = frozenset(["extends", "source", "published_pick", "keys", "quick"])
+_HEAD = frozenset(["extends", "source", "published_pick", "keys"])
 _WORDS = frozenset(
     ["source", "sources", "inferred", "per_ipc", "ipc", "published", "unpublished", "like", "any_dataset", "notes"]
 )  # everything else in a table is a value
@@ -70,12 +72,12 @@ class Table:
 
 @dataclass(frozen=True)
 class Declared:
-    """A method's tables by name ('common' and data sets), those of `quick`, all its keys, and its base."""
+    """A method's tables by name ('common' and data sets), those of protocols that change it, its keys, and its base."""
 
     method: str
     base: Declared | None
     tables: Mapping[str, Table]
-    quick: Mapping[str, Table]
+    protocols: Mapping[str, Mapping[str, Table]]
     keys: Mapping[str, Key]
     published_pick: str = ""
 
@@ -129,15 +131,21 @@ def _parsed(
         raise DataError(f"The recipe of {method} extends '{extends}', which has no recipe or extends itself.")
     base = declared(extends, *extending, method) if extends else None
     keys = {**(fields or {}), **shared_keys(), **(base.keys if base else {}), **keys_of(raw.get("keys", {}), where)}
-    tables, quick = {name: table for name, table in raw.items() if name not in _HEAD}, raw.get("quick", {})
+    tables = {name: table for name, table in raw.items() if name not in _HEAD}
+    protocols = {name: tables.pop(name) for name in list(tables) if name == QUICK or name.startswith("legacy-")}
     return Declared(
         method,
         base,
         {name: _table(f"{where} [{name}]", table, keys, raw.get("source", "")) for name, table in tables.items()},
-        {name: _table(f"{where} [quick.{name}]", table, keys, QUICK_SOURCE) for name, table in quick.items()},
+        {protocol: _laid_over(where, protocol, found, keys) for protocol, found in protocols.items()},
         keys,
         raw.get("published_pick", ""),
     )
+
+
+def _laid_over(where: str, protocol: str, raw: Mapping[str, Any], keys: Mapping[str, Key]) -> dict[str, Table]:
+    source = QUICK_SOURCE if protocol == QUICK else ""
+    return {name: _table(f"{where} [{protocol}.{name}]", table, keys, source) for name, table in raw.items()}
 
 
 @functools.cache

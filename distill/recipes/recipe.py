@@ -8,17 +8,20 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from distill.methods import METHODS
-from distill.recipes.declared import Declared, Table, declared, lenders
+from distill.recipes.declared import QUICK, Declared, Table, declared, lenders
 from distill.recipes.keys import show
 from fyi_bench.errors import DataError, UnknownNameError, UsageError, unknown_name_message
 from fyi_bench.files import digest_of
 from fyi_bench.registry import PluginError
 
-QUICK = "quick"
 SET_BY_USER = "set by the user"
 USUAL_IPC = (1, 10, 50)
-# protocols that distil as published: the published one, and those that differ from it in the evaluation only
+# protocols that distil as published, but for what a method declares for one of them
 _AS_PUBLISHED = re.compile(r"paper|legacy(-.+)?")
+_FYI_CODE = "legacy-fyi-code"
+_FYI_DRAWS = Table(
+    {"dispatcher": "dsa-flip-first"}, {}, {"dispatcher": "cvlab-yonsei/FYI DC_DSA_DM/utils.py, MTT/utils.py"}, {}, {}
+)
 _NO_DATA = "no values for this data set: the method's common ones"
 
 
@@ -76,8 +79,8 @@ def recipe(method: str, dataset: str, ipc: int, protocol: str = "paper") -> Reci
     """The recipe of a method for a data set at `ipc` images a class.
 
     Order of the tables, later ones win: the method it extends, its common values, the data set's, each followed by
-    the table for the images a class; then the same of its `quick` tables under that protocol (it changes values, it
-    brings no keys). Images a class without published values take those of the largest published number that is not
+    the table for the images a class; then the same of the tables it declares for that protocol (they change values,
+    they bring no keys). Images a class without published values take those of the largest published number that is not
     above, else of the smallest; data sets without values borrow as datasets.toml says, else take the common ones. Both
     are marked. Raises UnknownNameError for a method or protocol, UsageError for an impossible number of images.
     """
@@ -90,8 +93,10 @@ def recipe(method: str, dataset: str, ipc: int, protocol: str = "paper") -> Reci
     for layer, why in _published_layers(chain, dataset, ipc):
         found.put(layer, ipc, why)
     known = set(found.values)
-    for layer in _quick_layers(chain, dataset, ipc) if protocol == QUICK else ():
+    for layer in _protocol_layers(chain, protocol, dataset, ipc):
         found.put(layer, ipc)
+    if protocol == _FYI_CODE and found.values.get("dispatcher") == "dsa":  # whatever method draws as DSA does
+        found.put(_FYI_DRAWS, ipc)
     foreign = sorted(set(found.values) - known)
     if foreign:
         raise DataError(f"The protocol '{protocol}' sets '{foreign[0]}', which the {method} recipe does not have.")
@@ -179,12 +184,13 @@ def _published_layers(chain: Sequence[Declared], dataset: str, ipc: int) -> Iter
         yield from zip(table.layers(nearest), (why, why or rule), strict=False)
 
 
-def _quick_layers(chain: Sequence[Declared], dataset: str, ipc: int) -> Iterator[Table]:
-    """Layers of the `quick` tables; their values are chosen, not inferred."""
+def _protocol_layers(chain: Sequence[Declared], protocol: str, dataset: str, ipc: int) -> Iterator[Table]:
+    """Layers of the tables for a protocol; their values are chosen, not inferred."""
     families, borrowing = lenders()
     names = ("common", borrowing.get(dataset, ("",))[0], families.get(dataset, ""), dataset)
     for one in chain:
-        for table in (one.quick[name] for name in names if name in one.quick):
+        tables = one.protocols.get(protocol, {})
+        for table in (tables[name] for name in names if name in tables):
             yield from table.layers(ipc)
 
 
