@@ -15,6 +15,11 @@ tesla    p_k = p_N for all k: what the memory-saving code of TESLA (Cui et al., 
          the influence of a step on the later ones, so for N > 1 it is not the gradient. FYI's factor 2 is kept;
          TESLA's own repository loses it.
 
+Other students and ends go the same ways (`walk_back`, and `unrolled`, the plain one): a `Descent` may have momentum,
+v_k = m v_{k-1} + c g_k and w_{k+1} = w_k - a v_k, c being 1, or 1 - m where the average of the gradients is followed;
+or a step size for each step. With r_k = p_{k+1} + m r_{k+1} the images of step k get -a c d<g_k, r_k>/dx, the step
+size -c <g_k, r_k>, and p_k = p_{k+1} - a c H_k r_k. What images are decoded from gets its gradient from theirs.
+
 `python -m benchmarks kernels --only trajectory` prints the peak memory of each for growing N.
 """
 
@@ -178,8 +183,32 @@ class StudentBatch:
 
 
 @dataclass(frozen=True)
+class Descent:
+    """How the student steps: v <- momentum · v + g (averaged: + (1 - momentum) g), w <- w - lr · v.
+
+    lr: scalar, or one for each step [T] (then without momentum).
+    """
+
+    lr: Tensor
+    momentum: float = 0.0
+    averaged: bool = False
+
+    def __post_init__(self) -> None:
+        if self.momentum and self.lr.ndim:
+            raise ValueError("Step sizes of single steps are not for students with momentum.")
+
+    @property
+    def share(self) -> float:
+        """c: of a gradient, what enters the velocity at its step."""
+        return 1 - self.momentum if self.averaged else 1.0
+
+    def lr_at(self, step: int) -> Tensor:
+        return self.lr[step] if self.lr.ndim else self.lr
+
+
+@dataclass(frozen=True)
 class Match:
-    """loss: scalar; by_images: dL/dimages [N, …]; by_lr: dL/da (scalar); weights: the student's last ones [P]."""
+    """loss: scalar; by_images: dL/dimages [N, …]; by_lr: dL/da, shaped as a; weights: the student's last ones [P]."""
 
     loss: Tensor
     by_images: Tensor
@@ -188,18 +217,20 @@ class Match:
 
 
 Batches = Sequence[StudentBatch]
+# the student's last weights -> (loss there, its gradient)
+End = Callable[[Tensor], tuple[Tensor, Tensor]]
 # function(network, batches, images, step size, start weights, target weights) giving a Match
 GradientOf = Callable[[FlatNetwork, Batches, Tensor, Tensor, Tensor, Tensor], Match]
 
 
 def adjoint(network: FlatNetwork, batches: Batches, images: Tensor, lr: Tensor, start: Tensor, target: Tensor) -> Match:
     """Exact gradient with the activations of one step in memory."""
-    return _walk_back(network, batches, images.detach(), lr.detach(), start, target, exact=True)
+    return walk_back(network, batches, images, Descent(lr.detach()), start, near(start, target))
 
 
 def tesla(network: FlatNetwork, batches: Batches, images: Tensor, lr: Tensor, start: Tensor, target: Tensor) -> Match:
     """The truncated gradient of FYI's published code."""
-    return _walk_back(network, batches, images.detach(), lr.detach(), start, target, exact=False)
+    return walk_back(network, batches, images, Descent(lr.detach()), start, near(start, target), exact=False)
 
 
 def unroll(network: FlatNetwork, batches: Batches, images: Tensor, lr: Tensor, start: Tensor, target: Tensor) -> Match:
@@ -217,12 +248,30 @@ def unrolled_loss(
     network: FlatNetwork, batches: Batches, images: Tensor, lr: Tensor, start: Tensor, target: Tensor
 ) -> tuple[Tensor, Tensor]:
     """(loss, last weights) with their graph through all steps."""
+    weights = unrolled(network, batches, images, Descent(lr), start)
+    return trajectory_distance(weights, start, target), weights
+
+
+def unrolled(network: FlatNetwork, batches: Batches, images: Tensor, descent: Descent, start: Tensor) -> Tensor:
+    """The student's last weights with their graph through all steps."""
     weights = start.detach().clone().requires_grad_(True)
-    for batch in batches:
+    velocity = torch.zeros_like(weights)
+    for k, batch in enumerate(batches):
         x, y = batch.shown(images[batch.index])
         step = torch.autograd.grad(network.loss(weights, x, y), weights, create_graph=True)[0]
-        weights = weights - lr * step
-    return trajectory_distance(weights, start, target), weights
+        velocity = descent.momentum * velocity + descent.share * step if descent.momentum else step
+        weights = weights - descent.lr_at(k) * velocity
+    return weights
+
+
+def near(start: Tensor, target: Tensor) -> End:
+    """The trajectory's distance to `target` as the end of a walk."""
+
+    def end(weights: Tensor) -> tuple[Tensor, Tensor]:
+        pull = 2 * (weights - target) / (start - target).square().sum()
+        return trajectory_distance(weights, start, target), pull
+
+    return end
 
 
 def trajectory_distance(weights: Tensor, start: Tensor, target: Tensor) -> Tensor:
@@ -230,30 +279,55 @@ def trajectory_distance(weights: Tensor, start: Tensor, target: Tensor) -> Tenso
     return (weights - target).square().sum() / (start - target).square().sum()
 
 
-def _walk_back(
-    network: FlatNetwork, batches: Batches, images: Tensor, lr: Tensor, start: Tensor, target: Tensor, exact: bool
+def walk_back(
+    network: FlatNetwork,
+    batches: Batches,
+    images: Tensor,
+    descent: Descent,
+    start: Tensor,
+    end: End,
+    exact: bool = True,
 ) -> Match:
+    """Loss at the student's end, and its gradient with the activations of one step in memory; see the file's top.
+
+    exact: without it p_k = p_N for all k (tesla; for students without momentum).
+    """
+    images, lr, momentum = images.detach(), descent.lr.detach(), descent.momentum
     path, kept, to_come = [start.detach()], {}, sum(batch.size for batch in batches)
+    velocity: Tensor | None = None
     for k, batch in enumerate(batches):
         picked = images[batch.index]
         if network.keeps(picked, to_come):
             kept[k] = _KeptStep.take(network, batch, path[k], picked)
-            path.append(path[k] - lr * kept[k].graph.gradient.detach())
+            step = kept[k].graph.gradient.detach()
         else:
-            path.append(network.recorded(_forth, batch.view)(path[k], picked, lr, *batch.inputs))
+            step = network.recorded(_forth, batch.view)(path[k], picked, *batch.inputs)
+        if momentum:
+            step = descent.share * step if velocity is None else momentum * velocity + descent.share * step
+            velocity = step
+        path.append(path[k] - descent.lr_at(k).detach() * step)
         to_come -= batch.size
-    pull = 2 * (path[-1] - target) / (start - target).square().sum()
+    loss, pull = end(path[-1])
     by_images, by_lr = torch.zeros_like(images), torch.zeros_like(lr)
+    direction = torch.zeros_like(pull)
     for k in reversed(range(len(batches))):
         batch, curvature = batches[k], exact and k > 0
+        scale = descent.lr_at(k).detach() * descent.share if momentum else descent.lr_at(k).detach()
+        direction = pull + momentum * direction if momentum else pull
         if k in kept:
-            along, by_picked, pull = kept.pop(k).back(lr, pull, curvature)
+            along, by_picked, *by_weights = kept.pop(k).back(scale, direction, curvature)
         else:
             back = network.recorded(_back_exactly if curvature else _back, batch.view)
-            along, by_picked, pull = back(path[k], images[batch.index], lr, pull, *batch.inputs)
-        by_lr -= along
+            along, by_picked, *by_weights = back(path[k], images[batch.index], scale, direction, *batch.inputs)
+        if by_weights:
+            pull = pull - scale * by_weights[0]
+        along = along * descent.share if momentum else along
+        if lr.ndim:
+            by_lr[k] -= along
+        else:
+            by_lr -= along
         by_images.index_add_(0, batch.index, by_picked)
-    return Match(trajectory_distance(path[-1], start, target), by_images, by_lr, path[-1])
+    return Match(loss, by_images, by_lr, path[-1])
 
 
 @dataclass(frozen=True)
@@ -271,13 +345,13 @@ class _KeptStep:
             x, y = batch.shown(picked)
         return _KeptStep(picked, x, network.linearised(weights, x, y))
 
-    def back(self, lr: Tensor, pull: Tensor, curvature: bool) -> tuple[Tensor, Tensor, Tensor]:
-        return _gathered(self.picked, self.shown, self.graph.along(pull, curvature), lr, pull)
+    def back(self, scale: Tensor, direction: Tensor, curvature: bool) -> tuple[Tensor, ...]:
+        return _gathered(self.picked, self.shown, self.graph.along(direction, curvature), scale)
 
 
-def _forth(network: FlatNetwork, view: View, weights: Tensor, picked: Tensor, lr: Tensor, *inputs: Tensor) -> Tensor:
-    """The weights after a step."""
-    return weights - lr * network.gradient(weights, *view(picked, *inputs))[1]
+def _forth(network: FlatNetwork, view: View, weights: Tensor, picked: Tensor, *inputs: Tensor) -> Tensor:
+    """The gradient of a step."""
+    return network.gradient(weights, *view(picked, *inputs))[1]
 
 
 def _back(
@@ -285,25 +359,25 @@ def _back(
     view: View,
     weights: Tensor,
     picked: Tensor,
-    lr: Tensor,
-    pull: Tensor,
+    scale: Tensor,
+    direction: Tensor,
     *inputs: Tensor,
     curvature: bool = False,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(<g, p>, the gradient of the step's images, p before the step) from p after it: see the top of the file."""
+) -> tuple[Tensor, ...]:
+    """(<g, r>, the gradient of the step's images, H r if `curvature`), r being the direction: see the file's top."""
     picked = picked.detach().requires_grad_(True)
     with torch.enable_grad():
         x, y = view(picked, *inputs)
-    return _gathered(picked, x, network.gradient_along(weights, x, y, pull, curvature), lr, pull)
+    return _gathered(picked, x, network.gradient_along(weights, x, y, direction, curvature), scale)
 
 
 def _gathered(
-    picked: Tensor, shown: Tensor, found: tuple[Tensor, Tensor, Tensor | None], lr: Tensor, pull: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What `_back` gives, from <g, p> and its derivatives by what the network saw and by the weights."""
+    picked: Tensor, shown: Tensor, found: tuple[Tensor, Tensor, Tensor | None], scale: Tensor
+) -> tuple[Tensor, ...]:
+    """What `_back` gives, from <g, r> and its derivatives by what the network saw and by the weights."""
     along, by_shown, by_weights = found
-    before = pull if by_weights is None else pull - lr * by_weights
-    return along, torch.autograd.grad(shown, picked, -lr * by_shown)[0], before
+    by_picked = torch.autograd.grad(shown, picked, -scale * by_shown)[0]
+    return (along, by_picked) if by_weights is None else (along, by_picked, by_weights)
 
 
 _back_exactly = partial(_back, curvature=True)

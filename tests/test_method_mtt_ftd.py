@@ -15,7 +15,16 @@ from distill.contracts import Context
 from distill.engine import distill
 from distill.fyi import FLIPS
 from distill.methods import METHODS
-from distill.trajectory import GRADIENTS, FlatNetwork, StudentBatch, trajectory_distance, unrolled_loss
+from distill.trajectory import (
+    GRADIENTS,
+    Descent,
+    FlatNetwork,
+    StudentBatch,
+    trajectory_distance,
+    unrolled,
+    unrolled_loss,
+    walk_back,
+)
 from fyi_bench import rng
 from fyi_bench.errors import UnknownNameError, UsageError
 
@@ -65,6 +74,34 @@ def test_adjoint_is_the_unrolled_gradient(model, most, monkeypatch):
     assert norm_ratio(found.by_images, expected.by_images) < 1e-11
     assert norm_ratio(found.by_lr, expected.by_lr) < 1e-11
     assert norm_ratio(found.weights, expected.weights) < 1e-13
+
+
+@pytest.mark.parametrize("most", [50, 200])
+@pytest.mark.parametrize(("momentum", "averaged", "sizes"), [(0.9, False, 1), (0.9, True, 1), (0.0, False, 4)])
+def test_walks_with_momentum_or_step_sizes_of_their_own_are_the_unrolled_ones(
+    momentum, averaged, sizes, most, monkeypatch
+):
+    monkeypatch.setattr(trajectory, "CPU_PART_SECOND", most)
+    network, batches, images, _, start, _ = student(MODELS[0])
+    batches[2] = batches[0]  # seen twice, as in a second pass
+    lr = torch.linspace(0.2, 0.4, sizes, dtype=torch.float64).squeeze(0).requires_grad_(True)
+    images.requires_grad_(True)
+    x, y = images.detach().flip(0) + 0.1, torch.arange(len(images)) % 3
+    found = walk_back(
+        network, batches, images, Descent(lr, momentum, averaged), start, lambda w: network.gradient(w, x, y)
+    )
+    weights, velocity = start.clone().requires_grad_(True), torch.zeros_like(start)
+    for k, batch in enumerate(batches):
+        loss = network.loss(weights, *batch.shown(images[batch.index]))
+        step = torch.autograd.grad(loss, weights, create_graph=True)[0]
+        velocity = momentum * velocity + ((1 - momentum) * step if averaged else step)
+        weights = weights - (lr[k] if sizes > 1 else lr) * velocity
+    expected = network.loss(weights, x, y)
+    by_images, by_lr = torch.autograd.grad(expected, [images, lr])
+    assert norm_ratio(found.loss, expected) < 1e-12
+    assert norm_ratio(found.by_images, by_images) < 1e-11
+    assert norm_ratio(found.by_lr, by_lr) < 1e-11
+    assert norm_ratio(found.weights, unrolled(network, batches, images, Descent(lr, momentum, averaged), start)) < 1e-13
 
 
 def test_unrolled_gradient_is_the_finite_difference():
