@@ -36,12 +36,17 @@ class NetworkPool:
                 value.zero_()
         self._store(slot)
 
-    @contextmanager
-    def turn(self, slot: int) -> Iterator[tuple[nn.Module, torch.optim.Optimizer]]:
-        """(network, its optimiser) of the slot, whose changes are kept at the end."""
+    def show(self, slot: int) -> nn.Module:
+        """The module with the values of the slot; it changes nothing there."""
         with torch.no_grad():
             for value, part in zip(self._values, self.rows[slot].split(self._sizes), strict=True):
                 value.copy_(part.view(value.shape))
+        return self.network
+
+    @contextmanager
+    def turn(self, slot: int) -> Iterator[tuple[nn.Module, torch.optim.Optimizer]]:
+        """(network, its optimiser) of the slot, whose changes are kept at the end."""
+        self.show(slot)
         yield self.network, self.optimiser
         self._store(slot)
 

@@ -138,7 +138,7 @@ def both(tapes, work):
     return plain, recorded
 
 
-RECORDED = ["dc", "dsa", "dcc", "dm", "datadam", "cafe", "cafe-dsa", "idc", "dream", "m3d", "mtt", "ftd"]
+RECORDED = ["dc", "dsa", "dcc", "dm", "datadam", "cafe", "cafe-dsa", "idc", "dream", "m3d", "idm", "mtt", "ftd"]
 
 
 @pytest.mark.parametrize("flip", ["none", "fyi", "random", "rotate"])

@@ -28,6 +28,7 @@ RUNNABLE = [
     "idc",
     "dream",
     "m3d",
+    "idm",
     "cafe",
     "cafe-dsa",
     "datadam",
@@ -36,7 +37,7 @@ RUNNABLE = [
     "kcenter",
     "kmeans",
 ]
-WITHOUT_CODE = ["datm", "haba", "idm", "tesla"]
+WITHOUT_CODE = ["datm", "haba", "tesla"]
 DATASETS = [
     "cifar10",
     "cifar100",

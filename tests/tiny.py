@@ -57,6 +57,15 @@ SMALL: dict[str, dict[str, Any]] = {
     "idc": {"inner_loop": 2, "n_data": 12, "batch_train": 6, "lr_img": 0.01},
     "dream": {"inner_loop": 3, "interval": 2, "n_data": 12, "batch_train": 6, "lr_img": 0.01},
     "m3d": {"lr_img": 0.5},
+    "idm": {
+        "lr_img": 0.05,
+        "batch_train": 6,
+        "net_num": 2,
+        "net_start": 1,
+        "net_generate_interval": 2,
+        "meter_reset": 3,
+        "model_train_steps": 2,
+    },
     "cafe": {"max_matches": 2, "max_epochs": 1, "batch_train": 4},
     "cafe-dsa": {"max_matches": 2, "max_epochs": 1, "batch_train": 4},
     **{name: {"feature_steps": 3, "batch_train": 6} for name in ("herding", "kcenter", "kmeans")},
@@ -91,6 +100,7 @@ LOSS_FALLS: dict[str, dict[str, Any]] = {
         "aug_match": "none",
         "representatives_per_cluster": 12,
     },  # one cluster: all images of a class
+    "idm": {"lr_img": 0.5, "batch_real": 12, "init": "noise", "ce_weight": 0.0, "lr_net": 0.0},
     "m3d": {"lr_img": 0.5, "batch_real": 12, "init": "noise", "aug_match": "none"},
     "cafe": {"batch_real": 12},
     "cafe-dsa": {"batch_real": 12},

@@ -1,9 +1,8 @@
 """What methods have in common whose stored images hold smaller ones (a file with an underscore is no method).
 
-Images live in [0, 1] and are normalised inside; one drawn augmentation is shared by the real and the decoded images of
-a class. Published code takes an optimiser step after every class. Here all classes of a round go through the network
-together, and that is exact: with one momentum buffer for the whole set, a class's turn moves the others by their
-decayed momentum only, and that has a closed form.
+One drawn augmentation is shared by the real and the decoded images of a class. Published code takes an optimiser step
+after every class. Here all classes of a round go through the network together, and that is exact: with one momentum
+buffer for the whole set, a class's turn moves the others by their decayed momentum only, and that has a closed form.
 """
 
 from __future__ import annotations
@@ -33,9 +32,15 @@ class TilesConfig(MethodConfig):
     """Options of stored tiles and of a matching step on them."""
 
     batch_real: int
-    batch_syn_max: int
     factor: int
     decode_type: str
+
+
+@dataclass(frozen=True)
+class PixelTilesConfig(TilesConfig):
+    """Options of IDC and what follows it."""
+
+    batch_syn_max: int
     aug_match: str
 
 
@@ -47,24 +52,16 @@ class TilesMethod(RecordedMethod):
 
     config: TilesConfig
     second_order: ClassVar[bool] = True
-    space_kind = "pixel"
-    statistics_family = "mtt"
 
     def __init__(self, config: TilesConfig, problem: Problem):
         super().__init__(config, problem)
-        self.augmentation = Augmentation(config.aug_match, dispatcher=config.dispatcher)
         self.momentum: torch.Tensor | None = None
         self._powers: torch.Tensor | None = None
 
     # what is learned -------------------------------------------------------------------------------------------
 
     def initial_images(self) -> torch.Tensor:
-        self._check_space()
         return initial_images(self.problem, self.config.init, self.config.factor)
-
-    def _check_space(self) -> None:
-        if self.problem.space.kind != "pixel":
-            raise UsageError(f"{self.name.upper()} works on pixels from 0 to 1.\nGive the problem the pixel space.")
 
     def decode(self, images: torch.Tensor, extras: Tensors) -> torch.Tensor:
         return decode(images, self.config.factor, self.config.decode_type)
@@ -77,11 +74,6 @@ class TilesMethod(RecordedMethod):
 
     # one iteration ---------------------------------------------------------------------------------------------
 
-    def begin(self, ctx: Context) -> None:
-        with torch.no_grad():
-            ctx.images.clamp_(0, 1)
-        super().begin(ctx)
-
     def inputs(self, ctx: Context) -> tuple[torch.Tensor, ...]:
         """The usual ones, and int64 [C, m], which of its decoded images a class shows (empty: all)."""
         used = self._used(ctx)
@@ -90,20 +82,20 @@ class TilesMethod(RecordedMethod):
         return rows, codes, values, ctx.flip_draw(shown), used
 
     def objective(
-        self, ctx: Context, rows: Tensor, codes: Tensor, values: Tensor, chosen: Tensor, used: Tensor
+        self, ctx: Context, rows: Tensor, codes: Tensor, values: Tensor, chosen: Tensor, used: Tensor, *more: Tensor
     ) -> Tensor:
         synthetic, real = self.synthetic(ctx, used, chosen), self.problem.images_at(rows)
-        parts = [part.sum() for _, part in self.distances(real, self.drawn(codes, values), synthetic)]
+        parts = [part.sum() for _, part in self.distances(real, self.drawn(codes, values), synthetic, *more)]
         return reduce(torch.add, parts)
 
     def gradient(
-        self, ctx: Context, rows: Tensor, codes: Tensor, values: Tensor, chosen: Tensor, used: Tensor
+        self, ctx: Context, rows: Tensor, codes: Tensor, values: Tensor, chosen: Tensor, used: Tensor, *more: Tensor
     ) -> tuple[Tensor, Tensor]:
         synthetic, real = self.synthetic(ctx, used, chosen), self.problem.images_at(rows)
         images, parts = synthetic.detach().requires_grad_(True), []
         total = torch.zeros((), dtype=images.dtype, device=images.device)
         # each group's graph is freed before the next is built
-        for group, distances in self.distances(real, self.drawn(codes, values), images):
+        for group, distances in self.distances(real, self.drawn(codes, values), images, *more):
             loss = distances.sum()
             parts.append(torch.autograd.grad(loss, images)[0][group])
             total = total + loss.detach()
@@ -125,13 +117,16 @@ class TilesMethod(RecordedMethod):
     # matching --------------------------------------------------------------------------------------------------
 
     def distances(
-        self, real: torch.Tensor, draw: Draw, synthetic: torch.Tensor
+        self, real: torch.Tensor, draw: Draw, synthetic: torch.Tensor, *more: torch.Tensor
     ) -> Iterator[tuple[slice, torch.Tensor]]:
-        """(group of classes, distance of each of them) in turn; images [C, n, ch, H, W] in pixels."""
+        """(group of classes, distance of each of them) in turn; images [C, n, ch, H, W] in the problem's space.
+
+        more: what a method's `inputs` give beyond those of this class.
+        """
         raise NotImplementedError(self.name)
 
     def synthetic(self, ctx: Context, used: torch.Tensor, chosen: torch.Tensor) -> torch.Tensor:
-        """[C, m, ch, H, W] pixels: decoded, those that are `used` of each class, expanded by the flip."""
+        """[C, m, ch, H, W]: decoded, those that are `used` of each class, expanded by the flip."""
         images = self.decode(ctx.per_class, ctx.extras)
         if used.numel():
             images = images[torch.arange(len(images), device=images.device).unsqueeze(1), used]
@@ -142,19 +137,22 @@ class TilesMethod(RecordedMethod):
         """Images a class has after decoding."""
         return decoded_count(self.problem.ipc, self.config.factor, self.config.decode_type)
 
+    def _most(self, multiplier: int) -> int:
+        """Decoded images of a class that are used at once: all of them."""
+        return self._decoded
+
     def _used(self, ctx: Context) -> torch.Tensor:
         """Which decoded images a class shows where they are more than are used at once; else empty."""
-        most = max(1, self.config.batch_syn_max // ctx.flip.multiplier)
+        most = self._most(ctx.flip.multiplier)
         if self._decoded <= most:
             return torch.zeros(self.problem.num_classes, 0, dtype=torch.int64, device=self.problem.device)
         sizes = (self.problem.num_classes, self._decoded)
         order = torch.rand(sizes, generator=ctx.stream("used"), dtype=torch.float64).argsort(1)
         return upload(order[:, :most].contiguous(), self.problem.device)
 
-    def _seen(self, pixels: torch.Tensor, draw: Draw) -> torch.Tensor:
-        """Pixels [C', n, ch, H, W] normalised, and augmented by one draw a class."""
-        flat = self.problem.normalisation.encode(pixels.flatten(0, 1))
-        return self.augmentation.apply(flat, draw.repeat(pixels.shape[1])).view_as(pixels)
+    def _seen(self, images: torch.Tensor, draw: Draw) -> torch.Tensor:
+        """Images [C', n, ch, H, W] as the network sees them: augmented by one draw a class."""
+        return self.augmentation.apply(images.flatten(0, 1), draw.repeat(images.shape[1])).view_as(images)
 
     def _groups(self, images_per_class: int) -> list[slice]:
         """Classes whose synthetic images go through the network together, with all their derivatives."""
@@ -185,3 +183,34 @@ class TilesMethod(RecordedMethod):
             momentum = whole.unflatten(0, (classes, -1))
             ctx.per_class.sub_(self.learning_rate(ctx.iteration) * travelled * momentum)
             momentum.mul_(powers)
+
+
+class PixelTilesMethod(TilesMethod):
+    """Tiles in [0, 1], which are normalised inside, as IDC and what follows it have them."""
+
+    config: PixelTilesConfig
+    space_kind = "pixel"
+    statistics_family = "mtt"
+
+    def __init__(self, config: PixelTilesConfig, problem: Problem):
+        super().__init__(config, problem)
+        self.augmentation = Augmentation(config.aug_match, dispatcher=config.dispatcher)
+
+    def initial_images(self) -> torch.Tensor:
+        self._check_space()
+        return super().initial_images()
+
+    def begin(self, ctx: Context) -> None:
+        with torch.no_grad():
+            ctx.images.clamp_(0, 1)
+        super().begin(ctx)
+
+    def _check_space(self) -> None:
+        if self.problem.space.kind != "pixel":
+            raise UsageError(f"{self.name.upper()} works on pixels from 0 to 1.\nGive the problem the pixel space.")
+
+    def _most(self, multiplier: int) -> int:
+        return max(1, self.config.batch_syn_max // multiplier)
+
+    def _seen(self, images: torch.Tensor, draw: Draw) -> torch.Tensor:
+        return super()._seen(self.problem.normalisation.encode(images.flatten(0, 1)).view_as(images), draw)

@@ -39,7 +39,7 @@ from distill.matching import TENSOR_METRICS, tensors_distance
 from distill.method import MethodConfig, mixes_images
 from distill.methods import METHODS
 from distill.methods._learning import LearningConfig, LearningMethod
-from distill.methods._tiles import TilesConfig, TilesMethod
+from distill.methods._tiles import PixelTilesConfig, PixelTilesMethod
 from distill.problem import Problem
 from fyi_bench.errors import UsageError
 from fyi_bench.registry import pick
@@ -52,7 +52,7 @@ Summary = Callable[[nn.Module, torch.Tensor, torch.Tensor, bool], list[torch.Ten
 
 
 @dataclass(frozen=True)
-class IDCConfig(TilesConfig, LearningConfig):
+class IDCConfig(PixelTilesConfig, LearningConfig):
     inner_loop: int
     n_data: int
     match: str
@@ -103,7 +103,7 @@ MATCHES: dict[str, tuple[Summary, frozenset[int]]] = {
 
 
 @METHODS.register("idc")
-class IDC(TilesMethod, LearningMethod):
+class IDC(PixelTilesMethod, LearningMethod):
     """Efficient synthetic-data parameterisation; IDC-I is the same with factor 1."""
 
     numerics = 2
@@ -141,7 +141,7 @@ class IDC(TilesMethod, LearningMethod):
     # matching --------------------------------------------------------------------------------------------------
 
     def distances(
-        self, real: torch.Tensor, draw: Draw, synthetic: torch.Tensor
+        self, real: torch.Tensor, draw: Draw, synthetic: torch.Tensor, *more: torch.Tensor
     ) -> Iterator[tuple[slice, torch.Tensor]]:
         labels = torch.arange(self.problem.num_classes, device=synthetic.device)
         targets = self._real_summary(real, draw, labels)

@@ -27,20 +27,20 @@ from distill.decode import decoded_count
 from distill.matching import KERNELS, mean_discrepancy
 from distill.method import mixes_images
 from distill.methods import METHODS
-from distill.methods._tiles import TilesConfig, TilesMethod
+from distill.methods._tiles import PixelTilesConfig, PixelTilesMethod
 from distill.problem import Problem
 from fyi_bench.registry import pick
 from search_space.network import embed
 
 
 @dataclass(frozen=True)
-class M3DConfig(TilesConfig):
+class M3DConfig(PixelTilesConfig):
     kernel: str
     network_interval: int
 
 
 @METHODS.register("m3d")
-class M3D(TilesMethod):
+class M3D(PixelTilesMethod):
     """Minimising the maximum mean discrepancy."""
 
     numerics = 1
@@ -61,7 +61,7 @@ class M3D(TilesMethod):
             self._number, self.network = number, self.fresh_network(number, trainable=False)
 
     def distances(
-        self, real: torch.Tensor, draw: Draw, synthetic: torch.Tensor
+        self, real: torch.Tensor, draw: Draw, synthetic: torch.Tensor, *more: torch.Tensor
     ) -> Iterator[tuple[slice, torch.Tensor]]:
         for group in self._groups(max(real.shape[1], synthetic.shape[1])):
             with torch.no_grad(), self.first_order():
