@@ -29,9 +29,10 @@ from distill.recipes import recipe
 from distill.spaces import PixelSpace, Space
 from downstream.protocol import Protocol
 from downstream.training import EVAL_BATCH, HERE, Conditions, Report, new_network, train
+from fyi_bench import rng
 from fyi_bench.errors import DataError, UsageError
 
-NUMERICS = 1
+NUMERICS = 2
 ACCURACY_PREFIX = "Top1_Acc_Stream/eval_phase/test_stream"
 
 Condense = Callable[[Any], ImageSet]  # Avalanche experience -> condensed set with original labels
@@ -223,7 +224,11 @@ class Rehearsal:
     report: Report | None = None
 
     def after_step(self, step: int, seed: int) -> StepResult:
-        """Train a new network on the memory after `step` (0-based) and test it on the classes seen so far."""
+        """Train a new network on the memory after `step` (0-based) and test it on the classes seen so far.
+
+        Its first weights, its batches and their augmentation are drawn anew at every step, as the published code does.
+        """
+        seed = rng.key_seed(seed, "continual step", step)
         # the storage policy before this step: earlier sets inside, this step's still to come
         memory = condensed_buffer_class()(lambda exp: self.sets[step], sum(len(s) for s in self.sets[: step + 1]))
         for earlier in self.sets[:step]:

@@ -23,6 +23,7 @@ from typing import Any
 from fyi_bench.errors import UnknownNameError, UsageError, unknown_name_message
 
 FOLDER = Path(__file__).parent / "protocols"
+FLOOR = "random"  # the coreset of random real images that every comparison is held against
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,7 @@ class Protocol:
     eval_augment, eval_dispatcher: augmentation of the retraining (strategy string or 'none').
     cutmix: probability of CutMix a batch (beta 1).
     nets: networks per set; sets: independently distilled sets (seeds); orders: class orders (continual).
+    draws: sets of random real images that the floor is the mean of, at least (see `repetitions`).
     tests: how often test accuracy is measured during a training, at even distances; the best of them is the network's
     (1: once, at the end).
     checkpoints_every, checkpoints_from: the set is evaluated on its way, after these iterations, and the best mean by
@@ -72,6 +74,19 @@ class Protocol:
     checkpoints_every: int = 0
     warm: str = "none"
     lr_others: float = 0.0
+    draws: int = 5
+
+    def repetitions(self, method: str, sets: int) -> tuple[int, int]:
+        """How many sets of a method are made beside an arm of so many, and how many networks are trained on each.
+
+        One draw of random images is no floor: draws differ by more than networks do. So there are `draws` of them at
+        least, with about as many networks in all as an arm has, which is where most is learnt of the mean for the
+        money. Two on each, where an arm has so many, tell what draws and what networks differ by.
+        """
+        if method != FLOOR:
+            return sets, self.nets
+        draws = max(self.draws, sets)
+        return draws, min(self.nets, max(2, math.ceil(self.nets * sets / draws)))
 
     def for_network(self, model: str) -> Protocol:
         """The rules for one network, by name: `eval_model` is this one, `lr` its step size."""
@@ -119,8 +134,9 @@ class Protocol:
         return found
 
 
-_COUNTS = {"nets", "sets", "orders", "tests", "batch"}
-_REPETITIONS = {"name", "nets", "sets", "orders", "task", "version", "checkpoints_from", "checkpoints_every"}
+_COUNTS = {"nets", "sets", "orders", "draws", "tests", "batch"}
+_REPEATED = ("nets", "sets", "orders", "draws")
+_REPETITIONS = {"name", *_REPEATED, "task", "version", "checkpoints_from", "checkpoints_every"}
 # what few protocols do; at these values it is not in a digest
 _RARE = {"tests": 1, "warm": "none", "lr_others": 0.0}
 
@@ -130,7 +146,7 @@ CONVNETS = "convnet"  # how the names of all ConvNets begin
 def procedure(name: str) -> str:
     """A protocol's name without how often it is repeated: `quick+epochs=20+nets=1` -> `quick+epochs=20`."""
     base, *changes = name.split("+")
-    return "+".join([base, *(c for c in changes if c.partition("=")[0] not in ("nets", "sets", "orders"))])
+    return "+".join([base, *(c for c in changes if c.partition("=")[0] not in _REPEATED)])
 
 
 def protocol_keys() -> set[str]:

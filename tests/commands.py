@@ -28,6 +28,7 @@ SMALL = {
     "epochs": "1",
     "min_steps": "0",
     "nets": "1",
+    "draws": "1",
 }
 
 

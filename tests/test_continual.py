@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import downstream.continual
 import fyi_bench
 import tiny
 from distill.engine import distill
@@ -22,7 +23,9 @@ from downstream.continual import (
     step_classes,
 )
 from downstream.protocol import protocol
+from downstream.training import new_network
 from fyi_bench.errors import DataError, UsageError
+from fyi_bench.rng import key_seed
 from golden import golden_json
 
 CLASSES, STEPS = 6, 3
@@ -87,12 +90,13 @@ def test_accuracy_is_on_all_classes_seen_and_repeats(benchmark, sets):
 
 def test_avalanche_counts_as_the_trainer_does(benchmark, sets, real):
     """The stream accuracy of Avalanche equals a plain count over the test images of the classes seen."""
-    from downstream.training import Conditions, accuracy, new_network, train
+    from downstream.training import Conditions, accuracy, train
 
     result = Rehearsal(benchmark, sets, small_protocol()).after_step(1, seed=5)
     memory = concatenate(sets[:2])
-    network = new_network(tiny.MODEL, memory, 5)
-    train(network, memory, small_protocol(), 5)
+    seed = key_seed(5, "continual step", 1)
+    network = new_network(tiny.MODEL, memory, seed)
+    train(network, memory, small_protocol(), seed)
     seen = tiny.real_set(CLASSES, 6).of_classes(ORDER[:4])
     assert result.accuracy == pytest.approx(accuracy(network, seen, Conditions(space=tiny.SPACE)), abs=1e-12)
 
@@ -104,6 +108,23 @@ def test_each_step_starts_from_a_new_network(benchmark, sets):
     rehearsal.after_step(0, seed=0)
     rehearsal.after_step(1, seed=0)
     assert rehearsal.after_step(2, seed=0) == alone
+
+
+def test_first_weights_of_steps_differ(benchmark, sets, monkeypatch):
+    """As in the published code every step draws a network of its own; untrained ones show the draw."""
+    drawn = []
+
+    def draw(*given):
+        drawn.append(new_network(*given))
+        return drawn[-1]
+
+    monkeypatch.setattr(downstream.continual, "new_network", draw)
+    monkeypatch.setattr(downstream.continual, "train", lambda *given: None)
+    for step in (0, 1, 1):
+        Rehearsal(benchmark, sets, small_protocol()).after_step(step, seed=0)
+    first, second, again = ([p.detach() for p in network.parameters()] for network in drawn)
+    assert all(map(torch.equal, second, again))
+    assert not any(map(torch.equal, first[:1], second[:1]))
 
 
 def test_global_generator_is_left_alone(benchmark, sets):

@@ -14,7 +14,7 @@ from scipy import stats as scipy_stats
 
 from fyi_bench.errors import UsageError
 from fyi_bench.rng import numpy_stream
-from fyi_bench.stats import mean_interval, mean_std, paired_difference
+from fyi_bench.stats import mean_interval, mean_std, paired_difference, spread
 from fyi_bench.stats.intervals import bootstrap_interval, resampled_indices
 
 finite = st.floats(-1e3, 1e3)
@@ -27,6 +27,28 @@ def test_mean_std_is_the_papers_population_deviation():
     assert mean_std([None, math.nan, 0.5]) == (0.5, 0.0)
     assert all(map(math.isnan, mean_std([])))
     assert math.isnan(mean_std([0.5], ddof=1)[1])
+
+
+def test_spread_tells_sets_from_networks():
+    """Sets with a deviation of 0.3, networks of 0.1 on them: what is found comes back on average, and adds up."""
+    draws = numpy_stream(0, "spread").normal
+    sets, networks = 400, 2
+    values = (0.3 * draws(size=(sets, 1)) + 0.1 * draws(size=(sets, networks))).ravel()
+    found = spread(list(values), [k // networks for k in range(len(values))])
+    assert found["sets"] == sets
+    assert found["between_sets"] == pytest.approx(0.3, rel=0.1)
+    assert found["between_networks"] == pytest.approx(0.1, rel=0.1)
+    by_hand = spread([1.0, 2.0, 4.0, 6.0], "aabb")  # within: variances 1/2 and 2; means 1.5 and 5
+    assert by_hand["between_networks"] == pytest.approx(math.sqrt(1.25))
+    assert by_hand["between_sets"] == pytest.approx(math.sqrt(3.5**2 / 2 - 1.25 / 2))
+
+
+def test_spread_says_what_it_cannot_tell():
+    assert spread([0.1, 0.3], [0, 1])["between_networks"] is None
+    assert spread([0.1, 0.3], [0, 1])["between_sets"] == pytest.approx(np.std([0.1, 0.3], ddof=1))
+    assert spread([0.1, 0.3], [7, 7])["between_sets"] is None
+    assert spread([0.1, 0.3, 0.1, 0.3], [0, 0, 1, 1])["between_sets"] == 0.0
+    assert spread([0.1, None, 0.2, math.nan], [0, 1, 2, 3])["sets"] == 2
 
 
 def test_mean_interval_is_students():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import math
 import re
@@ -11,6 +12,7 @@ import pytest
 from plugins import Plugged
 
 import fyi_bench
+from distill.recipes import recipe
 from downstream import nas
 from fyi_bench.errors import UnknownNameError
 from fyi_bench.files import write_json
@@ -25,6 +27,7 @@ from fyi_bench.present.tables import (
     same_architecture,
     table,
 )
+from fyi_bench.present.tables.results import groups_of
 from fyi_bench.stats import paired_rank_difference, rank_report
 from fyi_bench.store.merge import merge
 from fyi_bench.store.store import Store
@@ -57,6 +60,56 @@ def test_every_published_number_has_its_place():
 def test_an_unknown_table_is_answered_with_those_there_are(store):
     with pytest.raises(UnknownNameError, match="Known: 1, 2, 3, 4, A, B"):
         table("7", store)
+
+
+@pytest.mark.parametrize("form", list(FORMS))
+def test_every_form_says_what_is_known_to_differ(store, form):
+    """In the place itself or by a mark there that the form explains: the recipe's notes, and what of it is inferred."""
+    for method, dataset in (("dm", "cifar10"), ("mtt", "cifar10"), ("idc", "cifar10"), ("ftd", "cifar10")):
+        for flip in ("none", "fyi"):
+            fill(store, method, flip, {0: [0.5], 1: [0.6]}, data=tiny_dataset(dataset))
+    fill(store, "ftd", "fyi", {0: [0.5]}, ipc=1)
+    made = table("1", store)
+    words = html.unescape(" ".join(made.to(form).replace(r"\_", "_").split()))
+    for method in ("dm", "mtt", "idc", "ftd"):
+        said = recipe(method, "cifar10", 10).fyi_notes
+        assert said
+        for note in said:
+            found, plain = entry(made, method, "fyi"), entry(made, method, "none")
+            assert note in found.marks
+            assert note not in plain.marks
+            assert note in words
+            assert form == "csv" or f"[{made.footnotes[note]}] {note}" in words
+            mark = re.compile(rf"\[(\d+,)*{made.footnotes[note]}(,\d+)*\]")
+            rows = (row for row in rows_of(made, form) if f"{method.upper()} + FYI" in row)
+            assert form == "csv" or any(mark.search(row) for row in rows)
+    assert "zca inferred: not stated for FTD: as MTT at this setting" in words
+    assert form != "text" or max(map(len, made.to("text").partition("holes;")[0].splitlines())) <= 80
+
+
+def rows_of(made, form):
+    """The rows of a table's grid as text."""
+    return made.to(form).split("</tr>") if form == "html" else made.to(form).splitlines()
+
+
+def test_sets_and_networks_are_told_apart(store):
+    fill(store, "dm", "none", {0: [0.48, 0.50], 1: [0.58, 0.60]})
+    ours = entry(table("1", store), "dm", "none").ours
+    assert ours.spread["between_networks"] == pytest.approx(0.02 / math.sqrt(2))
+    assert ours.spread["between_sets"] == pytest.approx(math.sqrt(0.1**2 / 2 - 0.02**2 / 4))
+    told = "2 sets differ by ± 7.0, networks on one set by ± 1.4"
+    for form in ("text", "markdown", "html"):
+        assert told in " ".join(table("1", store).to(form).split())
+    [line] = [one for one in csv.DictReader(io.StringIO(table("1", store).to("csv"))) if one["ours"]]
+    assert (line["sets"], float(line["between_sets"])) == ("2", ours.spread["between_sets"])
+
+
+def test_the_floor_is_complete_with_its_draws(store):
+    """Five draws of random images at the least, with about as many networks in all as an arm has."""
+    fill(store, "random", "none", {k: [0.3] * 2 for k in range(4)}, protocol="quick", arch="convnet-w64")
+    [floor] = [one for one in groups_of(store) if one.made["method"] == "random"]
+    assert floor.number("accuracy").expected == 10
+    assert "8 of 10 networks" in floor.number("accuracy").differs
 
 
 def test_values_of_all_sets_and_networks_are_pooled(store):
@@ -406,12 +459,12 @@ def test_csv_holds_every_fact_unrounded(filled):
 
 def test_markdown_tables_are_whole(filled):
     text = filled.to("markdown")
-    assert "48.0 ± 1.9 (48.9 ± 0.6)" in text
+    assert "48.0 ± 1.9 [1] (48.9 ± 0.6)" in text
     assert "fyi − none" in text
     assert "| about 90.0 s |" in text.replace("  ", "")
     for block in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         assert len({line.count("|") - line.count(r"\|") for line in block.splitlines()}) == 1
-    assert text.count("\n- ") == len(filled.notes)
+    assert text.count("\n- ") == len(filled.notes) + len(filled.footnotes)
 
 
 def test_latex_is_balanced_and_escaped(filled):
@@ -420,7 +473,7 @@ def test_latex_is_balanced_and_escaped(filled):
     assert body.count("{") == body.count("}")
     rows = [line for line in body.splitlines() if line.endswith(r"\\")][2:]
     assert {line.count("&") for line in rows} == {len(filled.columns)}
-    assert r"48.0 $\pm$ 1.9 (48.9 $\pm$ 0.6)" in body
+    assert r"48.0 $\pm$ 1.9 [1] (48.9 $\pm$ 0.6)" in body
     assert not re.search(r"(?<!\\)%", body)
     for letter in "±−–“≠":
         assert letter not in body
@@ -429,7 +482,7 @@ def test_latex_is_balanced_and_escaped(filled):
 def test_html_is_a_page_of_its_own(filled):
     text = filled.to("html")
     assert text.startswith("<!doctype html>")
-    assert "48.0 ± 1.9 (48.9 ± 0.6)" in text
+    assert "48.0 ± 1.9 [1] (48.9 ± 0.6)" in text
     assert not re.search(r"""(?:src|href)=["'](?!data:|#)""", text)
     assert "fyi-bench distill --method mtt --fyi --dataset cifar10 --ipc 1 --protocol paper" in text
 

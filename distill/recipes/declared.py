@@ -14,7 +14,8 @@ a table may hold these words:
   unpublished         why nothing is published for this data set: every value counts as inferred
   like                data set whose tables come first, and from which everything is then inferred
   any_dataset         true in `common` where values do not depend on the data set
-  notes               sentences for whoever uses the table
+  notes               sentences for whoever uses the table: what is known to differ from what is published
+  fyi_notes           such sentences about the method with FYI
 
 `quick` holds such tables again, `quick.common` and so on, which the protocol of that name lays over the others: minutes
 on two CPU cores, chosen so that distilled sets are clearly better than random real images, never to show an effect of
@@ -41,8 +42,9 @@ QUICK_SOURCE = "quick protocol (chosen by experiment, see docs)"
 FOLDER = Path(__file__).parent
 _BUILT_IN, _WITHOUT_CODE = FOLDER.parent / "methods", FOLDER / "without_code"
 _HEAD = frozenset(["extends", "source", "published_pick", "keys"])
+_SAID = ("notes", "fyi_notes")
 _WORDS = frozenset(
-    ["source", "sources", "inferred", "per_ipc", "ipc", "published", "unpublished", "like", "any_dataset", "notes"]
+    ["source", "sources", "inferred", "per_ipc", "ipc", "published", "unpublished", "like", "any_dataset", *_SAID]
 )  # everything else in a table is a value
 
 
@@ -59,6 +61,7 @@ class Table:
     inferred: Mapping[str, str]
     by_ipc: Mapping[int, Table]
     notes: tuple[str, ...] = ()
+    fyi_notes: tuple[str, ...] = ()
     published: tuple[int, ...] = ()
     unpublished: str = ""
     like: str = ""
@@ -188,6 +191,7 @@ def _table(where: str, raw: Any, keys: Mapping[str, Key], source: str) -> Table:
         inferred=dict(raw.get("inferred", {})),
         by_ipc={int(n): _table(f"{where} ipc {n}", table, keys, source) for n, table in raw.get("ipc", {}).items()},
         notes=tuple(raw.get("notes", ())),
+        fyi_notes=tuple(raw.get("fyi_notes", ())),
         published=tuple(raw.get("published", ())),
         **{word: raw[word] for word in ("unpublished", "like", "any_dataset") if word in raw},
     )

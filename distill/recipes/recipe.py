@@ -22,6 +22,7 @@ _FYI_CODE = "legacy-fyi-code"
 _FYI_DRAWS = Table(
     {"dispatcher": "dsa-flip-first"}, {}, {"dispatcher": "cvlab-yonsei/FYI DC_DSA_DM/utils.py, MTT/utils.py"}, {}, {}
 )
+_INFERRED = " [inferred: "  # stands between a source and the reason
 _NO_DATA = "no values for this data set: the method's common ones"
 
 
@@ -32,6 +33,7 @@ class Recipe:
     values: key -> value (int, float, bool, str, or a tuple of numbers); the method declares the keys.
     sources: key -> where the value is published, with the reason in brackets where it is inferred.
     inferred: keys whose value is not published for this method, data set and images a class.
+    notes, fyi_notes: what is known to differ from what is published, with any flip or with FYI alone.
     overrides: what the user changed.
     """
 
@@ -43,6 +45,7 @@ class Recipe:
     sources: Mapping[str, str]
     inferred: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
+    fyi_notes: tuple[str, ...] = ()
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -54,6 +57,17 @@ class Recipe:
     def label(self) -> str:
         """The protocol with what the user changed, for example 'paper+lr_img=0.2'."""
         return self.protocol + "".join(f"+{key}={show(value)}" for key, value in sorted(self.overrides.items()))
+
+    def remarks(self, flip: str) -> list[str]:
+        """What whoever sees a number made with it and a flip should know: its notes, and what is inferred and why."""
+        keys: dict[str, list[str]] = {}
+        for key in sorted(self.inferred):
+            keys.setdefault(self.sources[key].partition(_INFERRED)[2].removesuffix("]"), []).append(key)
+        marks = [
+            f"{'all values' if len(own) == len(self.values) else ', '.join(own)} inferred: {why}"
+            for why, own in keys.items()
+        ]
+        return [*self.notes, *(self.fyi_notes if flip == "fyi" else ()), *marks]
 
     def with_overrides(self, changes: Mapping[str, Any]) -> Recipe:
         """The recipe with values given by the user, as text ('1.0', 'true', '1200,1600') or already typed.
@@ -100,8 +114,9 @@ def recipe(method: str, dataset: str, ipc: int, protocol: str = "paper") -> Reci
     foreign = sorted(set(found.values) - known)
     if foreign:
         raise DataError(f"The protocol '{protocol}' sets '{foreign[0]}', which the {method} recipe does not have.")
-    notes = tuple(dict.fromkeys(found.notes))
-    return Recipe(method, dataset, ipc, protocol, found.values, found.sources, frozenset(found.inferred), notes)
+    notes, fyi_notes = tuple(dict.fromkeys(found.notes)), tuple(dict.fromkeys(found.fyi_notes))
+    marks = frozenset(found.inferred)
+    return Recipe(method, dataset, ipc, protocol, found.values, found.sources, marks, notes, fyi_notes)
 
 
 def list_recipes(
@@ -202,6 +217,7 @@ class _Collected:
         self.sources: dict[str, str] = {}
         self.inferred: set[str] = set()
         self.notes: list[str] = []
+        self.fyi_notes: list[str] = []
 
     def put(self, layer: Table, ipc: int, why: str = "") -> None:
         """Lay a layer over what is there."""
@@ -213,8 +229,9 @@ class _Collected:
         for key in set(layer.inferred) - set(layer.sources):
             self._infer(key, layer.inferred[key])
         self.notes.extend(layer.notes)
+        self.fyi_notes.extend(layer.fyi_notes)
 
     def _infer(self, key: str, reason: str) -> None:
         if reason:
             self.inferred.add(key)
-            self.sources[key] += f" [inferred: {reason}]"
+            self.sources[key] += f"{_INFERRED}{reason}]"

@@ -38,6 +38,16 @@ def mean_and_std(entry: Mapping[str, Any]) -> str:
     return f"{percent(entry['mean'])} ± {percent(entry['std'])}"
 
 
+def spread_words(spread: Mapping[str, Any]) -> str:
+    """'5 sets differ by ± 1.7, networks on one set by ± 0.6', in percentage points; '' for a single set."""
+    if not is_number(spread.get("between_sets")):
+        return ""
+    sets, networks = f"± {percent(spread['between_sets'])}", spread["between_networks"]
+    if not is_number(networks):
+        return f"{spread['sets']} sets, one network on each, differ by {sets}"
+    return f"{spread['sets']} sets differ by {sets}, networks on one set by ± {percent(networks)}"
+
+
 def signed_points(value: float | None, digits: int = 1) -> str:
     """A difference of fractions in percentage points with its sign, '+1.2' or '−0.3'."""
     return HOLE if not is_number(value) else f"{100 * value:+.{digits}f}".replace("-", MINUS)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from downstream.protocol import FLOOR
 from fyi_bench.duration import format_duration
 from fyi_bench.errors import Declined, DivergenceError, PlanShown, StoreError
 from fyi_bench.run.artefacts import Artefacts
@@ -101,19 +102,29 @@ def announce(session: Session, plan: Plan) -> None:
         f"protocol {plan.protocol} · {s.device} · {s.workers} worker(s) x"
         f" {'-'.join(map(str, dict.fromkeys((each[0], each[-1]))))} thread(s) · {s.precision}"
     )
-    groups = plan.by_data(session)
+    groups, floor = plan.by_data(session), _floor_of(missing, runs)
     session.say(" · ".join([plan.title, *dict.fromkeys(data.note for data, _ in groups if data.note)]))
-    seconds, waiting = 0.0, {run.digest: run for run in missing}
+    seconds, of_floor, waiting = 0.0, 0.0, {run.digest: run for run in missing}
     for data, mine in groups:
         here = [waiting.pop(run.digest) for run in mine if run.digest in waiting]
-        seconds += estimate_seconds(here, data, s.device, each[0], s.processes)
+        others = [run for run in here if run not in floor]
+        seconds += (whole := estimate_seconds(here, data, s.device, each[0], s.processes))
+        of_floor += whole - estimate_seconds(others, data, s.device, each[0], s.processes)
     release_memory()
     done = f" ({len(runs) - len(missing)} done already)" if len(missing) < len(runs) else ""
     session.say(f"{len(runs)} runs{done}, about {format_duration(seconds)} to go · store {s.store}")
+    if floor and len(floor) < len(missing):
+        session.say(f"of these {len(floor)} runs for the floor, random real images: about {format_duration(of_floor)}")
     if session.dry_run:
         raise PlanShown
     if seconds > ASK_ABOVE_SECONDS and s.budget is None and not s.enqueue and not session.confirm("Go on?"):
         raise Declined("Not started.\nUse --budget to work in pieces, or --yes to agree beforehand.")
+
+
+def _floor_of(missing: Sequence[RunSpec], runs: Sequence[RunSpec]) -> set[RunSpec]:
+    """Those of the missing runs that draw random real images, or train on such a draw."""
+    draws = {run.digest for run in runs if run.kind == "distill" and run.inputs["method"] == FLOOR}
+    return {run for run in missing if run.digest in draws or any(one in draws for _, one in run_type(run).needs(run))}
 
 
 def threads_of(session: Session, plan: Plan) -> Callable[[RunSpec], int]:

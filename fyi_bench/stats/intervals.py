@@ -58,6 +58,25 @@ def mean_interval(values: Values, level: float = LEVEL, groups: Groups = None) -
     return {"mean": mean, "low": float(units.mean() - half), "high": float(units.mean() + half), "n": len(units)}
 
 
+def spread(values: Values, groups: Sequence[Hashable]) -> dict[str, Any]:
+    """{sets, between_sets, between_networks}: what sets differ by, and what networks trained on one set differ by.
+
+    groups: the set of each value. Standard deviations, of networks pooled over the sets; that of sets is the part of
+    their means' deviation that as many networks do not explain (0 where they explain all). None where it cannot be
+    told: of networks with one a set, of sets with one set. With one network a set the deviation of sets holds both.
+    """
+    present = floats(values)
+    units = {key: present[[k for k, one in enumerate(groups) if one == key]] for key in dict.fromkeys(groups)}
+    own = [unit[~np.isnan(unit)] for unit in units.values() if not np.isnan(unit).all()]
+    free = sum(len(unit) - 1 for unit in own)
+    within = sum(float(((unit - unit.mean()) ** 2).sum()) for unit in own) / free if free else None
+    between = None
+    if len(own) > 1:
+        noise = (within or 0.0) * float(np.mean([1 / len(unit) for unit in own]))
+        between = math.sqrt(max(0.0, float(np.var([unit.mean() for unit in own], ddof=1)) - noise))
+    return {"sets": len(own), "between_sets": between, "between_networks": None if within is None else within**0.5}
+
+
 def paired_difference(a: Values, b: Values, level: float = LEVEL, groups: Groups = None) -> Interval:
     """{mean, low, high, pairs} of a - b, by Student's t on the differences: the interval for few pairs (2 to 20 or so).
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from downstream.protocol import FLOOR, Protocol
 from fyi_bench.config import option
 from fyi_bench.errors import UsageError
 from fyi_bench.files import digest_of
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from fyi_bench.store.spec import RunSpec
 
 DEFAULT_METHOD = "dm"
-FLOOR = "random"  # the coreset that every comparison is held against
 NETWORKS_OF_A_SET = 1000  # network k of set s is drawn with seed 1000·s + k
 # options of several tasks, each with its own default
 METHOD = partial(option, help="Distillation method; `fyi-bench ls methods`.")
@@ -85,21 +85,41 @@ def recipes_of(session: Session, arms: Sequence[Arm], ipc: int) -> dict[Arm, Rec
     return recipes
 
 
-def set_runs(session: Session, arms: Sequence[Arm], ipc: int, seeds: Sequence[int]) -> dict[tuple[Arm, int], RunSpec]:
-    """The run of every set of whole data: (arm, seed) -> it."""
+def set_runs(session: Session, seeds: Mapping[Arm, Sequence[int]], ipc: int) -> dict[tuple[Arm, int], RunSpec]:
+    """The run of every set of whole data: (arm, seed) -> it, for the seeds of each arm."""
     from fyi_bench.run.types.distill import distill_run
 
-    recipes, precision = recipes_of(session, arms, ipc), session.settings.precision
+    recipes, precision = recipes_of(session, list(seeds), ipc), session.settings.precision
     return {
         (arm, seed): distill_run(session.data, arm.method, arm.flip, ipc, seed, recipes[arm], precision=precision)
-        for arm in arms
-        for seed in seeds
+        for arm, own in seeds.items()
+        for seed in own
     }
 
 
 def seeds_of(session: Session, count: int) -> list[int]:
     """As many seeds as the user asked for, else `count`."""
     return [session.settings.seed + k for k in range(session.settings.seeds or count)]
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """Seeds of the sets of an arm, and how many networks are trained on each."""
+
+    seeds: Sequence[int]
+    networks: int
+
+    @property
+    def owners(self) -> list[int]:
+        """The set of every network, by its seed."""
+        return [seed for seed in self.seeds for _ in range(self.networks)]
+
+
+def repeated(session: Session, protocol: Protocol, arms: Iterable[Arm], sets: int) -> dict[Arm, Repeated]:
+    """How often each arm is repeated: `sets` times or as the user asks, the floor as `Protocol.repetitions` has it."""
+    counts = {arm: protocol.repetitions(arm.method, session.settings.seeds or sets) for arm in arms}
+    first = session.settings.seed
+    return {arm: Repeated([first + k for k in range(own)], networks) for arm, (own, networks) in counts.items()}
 
 
 def images_of(run: RunSpec) -> int:
@@ -113,6 +133,13 @@ def summary(values: Sequence[float]) -> dict[str, Any]:
 
     mean, std = mean_std(values)
     return {"values": list(values), "mean": mean, "std": std}
+
+
+def summary_of_sets(values: Sequence[float], owners: Sequence[Hashable]) -> dict[str, Any]:
+    """`summary` of networks, and apart what sets and what networks differ by; owners: the set of each value."""
+    from fyi_bench.stats import spread
+
+    return {**summary(values), "spread": spread(values, owners)}
 
 
 def flip_difference(

@@ -28,12 +28,13 @@ from fyi_bench.tasks.common import (
     flip_difference,
     recipes_of,
     seeds_of,
-    summary,
+    summary_of_sets,
     titles,
 )
 
-SetKey = tuple[Arm, int, int]  # arm, order seed, step
-TestKey = tuple[Arm, int, int, int]  # arm, order seed, step, network
+Owner = tuple[int, int]  # seed of the class order, seed of its sets
+SetKey = tuple[Arm, Owner, int]  # arm, whose, step
+TestKey = tuple[Arm, Owner, int, int]  # arm, whose, step, network
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Continual(Task[ContinualOptions]):
     """Distil each step's classes, and rehearse from the memory after each step.
 
     Class orders are those of seeds seed, seed + 1, … (numpy's legacy permutation, as published); the set of a step is
-    distilled with the order's seed.
+    distilled with the order's seed. Where there are fewer orders than draws of random images, each order has several.
     """
 
     summary = "Class-incremental learning from distilled memory (Avalanche), against random real images."
@@ -81,23 +82,32 @@ class Continual(Task[ContinualOptions]):
         seeds = seeds_of(session, protocol.orders)
         orders = {seed: class_order(seed, session.data.num_classes) for seed in seeds}
         classes = {seed: step_classes(order, steps) for seed, order in orders.items()}
+        often = {arm: protocol.repetitions(arm.method, len(seeds)) for arm in arms}
+        owners = {arm: _owners(seeds, count) for arm, (count, _) in often.items()}
         sets = {
-            (arm, seed, step): distill_run(
-                session.data, arm.method, arm.flip, options.ipc, seed, recipes[arm], classes[seed][step], precision
+            (arm, owner, step): distill_run(
+                session.data,
+                arm.method,
+                arm.flip,
+                options.ipc,
+                owner[1],
+                recipes[arm],
+                classes[owner[0]][step],
+                precision,
             )
             for step in range(steps)
-            for seed in seeds
             for arm in arms
+            for owner in owners[arm]
         }
         tests = {
-            (arm, seed, step, net): continual_run(
-                session.data, [sets[arm, seed, earlier] for earlier in range(step + 1)], seed, steps, step,
-                NETWORKS_OF_A_SET * seed + net, protocol, precision,
+            (arm, owner, step, net): continual_run(
+                session.data, [sets[arm, owner, earlier] for earlier in range(step + 1)], owner[0], steps, step,
+                NETWORKS_OF_A_SET * owner[1] + net, protocol, precision,
             )
             for arm in arms
-            for seed in seeds
+            for owner in owners[arm]
             for step in range(steps)
-            for net in range(protocol.nets)
+            for net in range(often[arm][1])
         }  # fmt: skip
         # the longest runs first, so that no worker is left with one at the end
         rehearsals = sorted(tests.values(), key=lambda run: -run.inputs["step"])
@@ -147,40 +157,48 @@ class Continual(Task[ContinualOptions]):
         runs = count_words(len(record["class_orders"]), "class order")
         caption = f"Mean ± standard deviation over {runs}." if several else "One run a step."
         section.table(caption, header, rows, marked=len(rows) - record["steps"])
+        section.notes += words.spread_lines(record)
         section.sets(record, store)
+
+
+def _owners(seeds: Sequence[int], count: int) -> list[Owner]:
+    """At least `count` pairs of a class order and the seed of its sets, equally many an order, first its own seed."""
+    return [(seed, seed + k * len(seeds)) for k in range(-(-count // len(seeds))) for seed in seeds]
 
 
 def _arm_entry(arm: Arm, d: _Details, results: Mapping[TestKey, Mapping[str, Any]], found: Records) -> dict[str, Any]:
     rows: dict[int, list[Mapping[str, Any]]] = {}
-    for (owner, _, step, _), record in results.items():
-        if owner == arm:
+    owners: dict[int, list[Owner]] = {}
+    for (other, owner, step, _), record in results.items():
+        if other == arm:
             rows.setdefault(step, []).append(record)
+            owners.setdefault(step, []).append(owner)
     runs = [run for key, run in d.sets.items() if key[0] == arm]
     return {
         "accuracy": [
             {"classes_seen": same[0]["classes_seen"], "images": same[0]["images"],
-             **summary([record["value"] for record in same])}
-            for same in rows.values()
+             **summary_of_sets([record["value"] for record in same], owners[step])}
+            for step, same in rows.items()
         ],
-        "average": summary(_averages(arm, results)),
+        "average": summary_of_sets(_averages(arm, results), owners[0]),
         "cells": [run.digest for run in runs],
         "distill_s": round(sum(found[run.digest]["wall_s"] for run in runs), 1),
     }  # fmt: skip
 
 
 def _averages(arm: Arm, results: Mapping[TestKey, Mapping[str, Any]]) -> list[float]:
-    """Accuracy averaged over the steps ('average incremental accuracy'), one value a (class order, network)."""
-    runs: dict[tuple[int, int], list[float]] = {}
-    for (owner, seed, _, net), record in results.items():
-        if owner == arm:
-            runs.setdefault((seed, net), []).append(record["value"])
+    """Accuracy averaged over the steps ('average incremental accuracy'), one value a (class order, set, network)."""
+    runs: dict[tuple[Owner, int], list[float]] = {}
+    for (other, owner, _, net), record in results.items():
+        if other == arm:
+            runs.setdefault((owner, net), []).append(record["value"])
     return [sum(values) / len(values) for values in runs.values()]
 
 
 def _difference(options: ContinualOptions, results: Mapping[TestKey, Mapping[str, Any]]) -> dict[str, Any]:
     """Paired differences with the flip and without: of the average over steps, and step by step."""
     arms = options.arms
-    orders = [seed for arm, seed, step, _ in results if (arm, step) == (arms[0], 0)]
+    orders = [owner[1] for arm, owner, step, _ in results if (arm, step) == (arms[0], 0)]
     overall = flip_difference(arms, {arm: _averages(arm, results) for arm in arms}, orders)
     if overall is None:
         return {}

@@ -18,7 +18,7 @@ from fyi_bench.tasks.common import (
     Comparison,
     digest_of_runs,
     flip_difference,
-    seeds_of,
+    repeated,
     set_runs,
     titles,
 )
@@ -56,9 +56,10 @@ class Distill(Task[DistillOptions]):
     def plan(self, session: Session, options: DistillOptions, found: Records) -> Plan:
         # one procedure for all arms of a comparison: the method's own where it has one
         protocol = session.protocol("accuracy", options.method)
-        made = set_runs(session, options.arms, options.ipc, seeds_of(session, protocol.sets))
+        often = repeated(session, protocol, options.arms, protocol.sets)
+        made = set_runs(session, {arm: one.seeds for arm, one in often.items()}, options.ipc)
         names = [] if options.architectures == ("none",) else list(options.architectures) or [protocol.eval_model]
-        sets = Measured(session, protocol, made, names)
+        sets = Measured(session, protocol, often, made, names)
         title = f"{self.name} {titles(options.arms)} · {session.data.name} · {options.ipc} images per class"
         # which sets count is known at once, but where they are picked by the tests
         known = not sets.on_the_way or all(run.digest in found for run in sets.tests.values())
@@ -72,12 +73,12 @@ class Distill(Task[DistillOptions]):
         more: dict[str, Any] = {"chosen_on_test": True} if sets.on_the_way else {}
         if sets.names:  # the difference is that on the first architecture, pairs being networks of equal seed
             values = {arm: sets.values(arm, picks, sets.names[0]) for arm in arms}
-            difference = flip_difference(arms, values, [s for s in sets.seeds for _ in range(sets.protocol.nets)])
+            difference = flip_difference(arms, values, sets.repeated[arms[0]].owners)
             more |= {"difference": difference} if difference else {}
         return build_record(
             self.name,
             **session.facts(sets.protocol),
-            seeds=sets.seeds,
+            seeds=sets.repeated[arms[0]].seeds,
             digest=digest_of_runs(self.name, [*sets.makers.values(), *sets.tests.values()]),
             arms=[
                 {"method": arm.method, "flip": arm.flip, "ipc": options.ipc, **sets.entry(arm, picks, found)}
@@ -123,6 +124,7 @@ def accuracy_section(record: Mapping[str, Any], section: Any, store: Any) -> Non
             *quality, seconds = words.set_columns(arm)
             row += [*quality, str(arm["iterations"]), seconds]
     section.table("Mean ± standard deviation over networks and sets.", header, rows)
+    section.notes += words.spread_lines(record)
     if any("seconds" in entry for arm in arms for entry in arm.get("architectures", [])):
         costs = [[name, *words.network_cost(record, name)] for name in names]
         section.table("Cost of a network.", ["", "training and testing", "memory"], costs)

@@ -21,7 +21,7 @@ from fyi_bench.run.types.trail import raw_name, set_name, trail_run
 from fyi_bench.run.types.unequalness import unequalness_run
 from fyi_bench.session import Session
 from fyi_bench.store.spec import RunSpec
-from fyi_bench.tasks.common import NETWORKS_OF_A_SET, Arm, images_of, summary
+from fyi_bench.tasks.common import NETWORKS_OF_A_SET, Arm, Repeated, images_of, summary_of_sets
 
 SetKey = tuple[Arm, int]  # arm, set seed
 TestKey = tuple[Arm, str, int, int, int]  # arm, architecture, set seed, iteration, network
@@ -48,13 +48,16 @@ def pick(values: Mapping[int, Sequence[float]]) -> Pick:
 
 @dataclass(frozen=True)
 class Measured:
-    """What is trained and tested. made: the `distill` run of every set; names: of the architectures.
+    """What is trained and tested. repeated: how often, arm by arm; made: the `distill` run of every set.
+
+    names: of the architectures.
 
     on_the_way: whether sets are evaluated at the protocol's checkpoints; else at their end alone, called 0.
     """
 
     session: Session
     protocol: Protocol
+    repeated: Mapping[Arm, Repeated]
     made: Mapping[SetKey, RunSpec]
     names: Sequence[str]
 
@@ -62,11 +65,6 @@ class Measured:
     def on_the_way(self) -> bool:
         """Whether there is a choice among checkpoints."""
         return bool(self.protocol.checkpoints_every and self.names)
-
-    @property
-    def seeds(self) -> list[int]:
-        """Seeds of the sets of an arm."""
-        return list(dict.fromkeys(seed for _, seed in self.made))
 
     @cached_property
     def makers(self) -> dict[SetKey, RunSpec]:
@@ -87,7 +85,7 @@ class Measured:
             for (arm, seed), made in self.made.items()
             for name in self.names
             for at in self._checkpoints((arm, seed))
-            for net in range(self.protocol.nets)
+            for net in range(self.repeated[arm].networks)
         }  # fmt: skip
 
     @property
@@ -112,11 +110,11 @@ class Measured:
 
     def values(self, arm: Arm, picks: Picks, name: str) -> list[float]:
         """Accuracies of an arm on an architecture."""
-        return [value for seed in self.seeds for value in picks[arm, name, seed].values]
+        return [value for seed in self.repeated[arm].seeds for value in picks[arm, name, seed].values]
 
     def entry(self, arm: Arm, picks: Picks, found: Records) -> dict[str, Any]:
         """What the arm of a record says of its sets and of the networks trained on them."""
-        keys, all_scores = [(arm, seed) for seed in self.seeds], self.scores(picks)
+        keys, all_scores = [(arm, seed) for seed in self.repeated[arm].seeds], self.scores(picks)
         runs, at = [self.makers[key] for key in keys], [self._chosen(key, picks) for key in keys]
         records, scores = [found[run.digest] for run in runs], [found[all_scores[key].digest] for key in keys]
         first, store = records[0], self.session.store
@@ -144,9 +142,10 @@ class Measured:
         return entry
 
     def _architecture(self, arm: Arm, name: str, picks: Picks) -> dict[str, Any]:
-        entry = {"name": name, **summary(self.values(arm, picks, name))}
+        own = self.repeated[arm]
+        entry = {"name": name, **summary_of_sets(self.values(arm, picks, name), own.owners)}
         if self.on_the_way:
-            picked = [picks[arm, name, seed] for seed in self.seeds]
+            picked = [picks[arm, name, seed] for seed in own.seeds]
             entry["picked"] = [one.iteration for one in picked]
             entry["checkpoints"] = [{str(at): mean for at, mean in one.means.items()} for one in picked]
         return entry

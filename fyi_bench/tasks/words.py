@@ -13,6 +13,7 @@ from fyi_bench.present.words import (
     protocol_words,
     seconds_words,
     short,
+    spread_words,
     text_table,
     unequalness_of,
 )
@@ -24,7 +25,25 @@ Arm = Mapping[str, Any]
 def lines_of(record: Record, what: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """What was measured, its table, and the difference that the flip makes, where there is one."""
     title = f"{record['dataset']} · {what} · protocol {protocol_words(record['protocol'])} · accuracies in %"
-    return [title, "", *text_table(header, rows), "", *_difference_lines(record)]
+    spreads = spread_lines(record)
+    told = [*spreads, ""] if spreads else []
+    return [title, "", *text_table(header, rows), "", *told, *_difference_lines(record)]
+
+
+def spread_lines(record: Record) -> list[str]:
+    """What sets and what networks differ by, apart, of every arm with several sets."""
+    return [
+        f"{arm_title(arm)}, {what}: {told}"
+        for arm in record["arms"]
+        for what, entry in _measured(arm)
+        if (told := spread_words(entry.get("spread", {})))
+    ]
+
+
+def _measured(arm: Arm) -> list[tuple[str, Record]]:
+    """What an arm has accuracies of, and what the accuracy is called."""
+    found = [(entry["name"], entry) for entry in arm.get("architectures", [])]
+    return [*found, *([("average over steps", arm["average"])] if "average" in arm else [])]
 
 
 def images_words(arm: Arm) -> str:

@@ -93,4 +93,5 @@ def _view(whole: Table) -> PaperTable:
     details = TableView("Every number of ours.", words.DETAILS, words.details(cut))
     base, *changes = whole.protocol.split("+")
     command = f"fyi-bench table {whole.name} --protocol {base}" + "".join(f" --set {change}" for change in changes)
-    return PaperTable(f"Table {whole.name}: {whole.title}", words.subtitle(whole), command, views, details, whole.notes)
+    notes = [*words.legend(cut), *whole.notes]
+    return PaperTable(f"Table {whole.name}: {whole.title}", words.subtitle(whole), command, views, details, notes)

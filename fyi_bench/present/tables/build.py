@@ -6,6 +6,7 @@ import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from distill.methods import METHODS
@@ -13,7 +14,7 @@ from downstream.protocol import procedure
 from downstream.protocol import protocol as protocol_of
 from fyi_bench.present.missing import Missing
 from fyi_bench.present.published import Published
-from fyi_bench.present.tables.groups import PAPER, Group, Ours, Search
+from fyi_bench.present.tables.groups import PAPER, Group, Ours, Search, other_protocol
 from fyi_bench.present.tables.layouts import LAYOUTS, Column, Layout, Row, layout
 from fyi_bench.present.tables.results import best, groups_of
 from fyi_bench.present.words import HOLE, is_number
@@ -52,9 +53,14 @@ class Entry:
         return f"{self.row.label}, {self.column.title}"
 
     @property
-    def differs(self) -> str:
-        """What of our number is not as published, in words."""
-        return "" if self.ours is None else "; ".join(self.ours.differs)
+    def differs(self) -> list[str]:
+        """What of our number is not as published, in words, and what its recipe says of itself."""
+        return [] if self.ours is None else [*self.ours.differs, *self.ours.remarks]
+
+    @property
+    def marks(self) -> list[str]:
+        """`differs` without the protocol, which is that of the whole table."""
+        return [] if self.ours is None else [one for one in self.differs if one != other_protocol(self.ours.protocol)]
 
     @property
     def gap(self) -> float | None:
@@ -103,6 +109,12 @@ class Table:
     def existing(self) -> list[Entry]:
         """Entries that have something to say, row by row."""
         return [one for row in self.rows for column in self.columns if (one := self.entry(row, column)).exists]
+
+    @cached_property
+    def footnotes(self) -> dict[str, int]:
+        """What is to be said of single numbers of ours -> its number, which stands in their places."""
+        said = dict.fromkeys(mark for entry in self.filled() for mark in entry.marks)
+        return {mark: number for number, mark in enumerate(said, 1)}
 
     def filled(self) -> list[Entry]:
         """Entries with a number of ours, row by row."""

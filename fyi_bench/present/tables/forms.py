@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -15,26 +16,40 @@ from fyi_bench.present.tables.build import FORMS, Entry, Table
 from fyi_bench.present.tables.layouts import Column
 from fyi_bench.present.words import text_table
 
+WIDTH = 80  # letters of a line on a terminal
 _CSV = (
     "table", "row", "method", "flip", "dataset", "ipc", "arch", "metric", "protocol", "protocol_version", "ours",
-    "ours_std", "ours_low", "ours_high", "values", "expected_values", "published", "published_std", "source", "gap",
-    "verdict", "difference", "difference_low", "difference_high", "difference_pairs", "published_difference", "differs",
-    "fills", "fills_seconds",
+    "ours_std", "sets", "between_sets", "between_networks", "ours_low", "ours_high", "values", "expected_values",
+    "published", "published_std", "source", "gap", "verdict", "difference", "difference_low", "difference_high",
+    "difference_pairs", "published_difference", "differs", "fills", "fills_seconds",
 )  # fmt: skip
 
 
 @FORMS.register("text")
 def text(table: Table) -> str:
     """For a terminal: the grid in parts, then how many holes there are and the commands for them."""
-    lines = [f"Table {table.name} · {table.title}", words.subtitle(table)]
-    for header, rows in words.grids(table):
+    lines = _wrapped([f"Table {table.name} · {table.title}", words.subtitle(table)])
+    for header, rows in words.grids(table, WIDTH):
         lines += ["", *text_table(header, rows)]
-    for entry in table.filled():
-        lines += ["", f"{entry.label}: {entry.verdict}", *([f"  {entry.differs}"] if entry.differs else [])]
+    for said in (words.legend(table), words.spreads(table), _verdicts(table)):
+        lines += ["", *_wrapped(said)] if said else []
     if table.missing:
         lines += ["", f"{sum(len(one.fills) for one in table.missing)} holes; commands that fill them:"]
         lines += [f"  {command}   ({time})" for command, _, time in words.holes(table)]
-    return "\n".join([*lines, "", *table.notes]).rstrip()
+    return "\n".join([*lines, "", *_wrapped(table.notes)]).rstrip()
+
+
+def _verdicts(table: Table) -> list[str]:
+    """The verdict on every number of ours, those of equal verdict together."""
+    found: dict[str, list[str]] = {}
+    for entry in table.filled():
+        found.setdefault(entry.verdict, []).append(entry.label)
+    return [f"{verdict}: {'; '.join(labels)}" for verdict, labels in found.items()]
+
+
+def _wrapped(lines: Sequence[str]) -> list[str]:
+    """Sentences on lines that fit a terminal, what goes on set in."""
+    return [part for line in lines for part in textwrap.wrap(line, WIDTH, subsequent_indent="  ")]
 
 
 @FORMS.register("markdown")
@@ -43,7 +58,9 @@ def markdown(table: Table) -> str:
     lines = [f"## Table {table.name}: {table.title}", "", words.subtitle(table), ""]
     for header, grid in words.grids(table):
         lines += [*_markdown_table(header, grid), ""]
-    lines.pop()
+    lines += [*(f"- {line}" for line in words.legend(table)), ""]
+    while not lines[-1]:
+        lines.pop()
     details = words.details(table)
     if details:
         lines += ["", "### Our numbers", "", *_markdown_table(words.DETAILS, details)]
@@ -74,7 +91,10 @@ def latex(table: Table) -> str:
     lines += [rf"\caption{{{_tex(table.title)}. {_tex(words.subtitle(table))}}}", rf"\label{{tab:fyi-{table.name}}}"]
     lines += [rf"\begin{{tabular}}{{l{'r' * len(columns)}}}", r"\toprule", *_tex_header(columns), r"\midrule"]
     lines += [" & ".join(map(_tex, row)) + r" \\" for row in words.grid(table, columns)]
-    lines += [r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+    lines += [r"\bottomrule", r"\end{tabular}"]
+    said = [*words.legend(table), *words.spreads(table)]
+    lines += [r"\par\medskip\footnotesize", *(rf"{_tex(line)}\par" for line in said)] if said else []
+    lines += [r"\end{table}"]
     return "\n".join([*lines, *(f"% {note}" for note in table.notes)]) + "\n"
 
 
@@ -91,7 +111,7 @@ def html(table: Table) -> str:
         subtitle=words.subtitle(table),
         tables=views,
         holes=words.holes(table),
-        notes=table.notes,
+        notes=[*words.legend(table), *table.notes],
     )
 
 
@@ -108,8 +128,8 @@ def _facts(table: Table, entry: Entry, fills: Missing | None) -> Mapping[str, An
     if ours is not None:
         facts |= {
             "protocol": ours.protocol, "protocol_version": ours.version, "ours": ours.mean, "ours_std": ours.std,
-            "ours_low": ours.low, "ours_high": ours.high, "values": len(ours.values),
-            "expected_values": ours.expected, "differs": entry.differs,
+            **ours.spread, "ours_low": ours.low, "ours_high": ours.high, "values": len(ours.values),
+            "expected_values": ours.expected, "differs": "; ".join(entry.differs),
         }  # fmt: skip
     if published is not None:
         facts |= {"published": published.value, "published_std": published.std, "source": words.source_words(entry)}

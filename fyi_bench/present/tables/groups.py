@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from distill.methods import METHODS
-from distill.recipes import declared, recipe
+from distill.recipes import Recipe, declared, recipe
 from downstream import nas
 from downstream.protocol import protocol
 from fyi_bench.data.entry import DATASETS, find_entry
 from fyi_bench.errors import FyiBenchError
 from fyi_bench.present.words import is_number
-from fyi_bench.stats import mean_std, paired_difference, paired_rank_difference, rank_report
+from fyi_bench.stats import mean_std, paired_difference, paired_rank_difference, rank_report, spread
 from search_space import space720
 
 PAPER = "paper"
@@ -29,7 +29,8 @@ class Ours:
     """Our number, all its values measured by one protocol from one setting.
 
     values: by (seed of the set, seed of the network), fractions for accuracies. expected: values the protocol asks for.
-    low, high: 95 % interval where the metric has one. differs: what is not as published, in words.
+    low, high: 95 % interval where the metric has one. differs: what is not as published, in words. remarks: what the
+    recipe says of itself, its notes and what of it is inferred.
     """
 
     values: Mapping[tuple[int, int], float]
@@ -41,6 +42,12 @@ class Ours:
     low: float | None = None
     high: float | None = None
     differs: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def spread(self) -> dict[str, Any]:
+        """What sets and what networks on one set differ by (`fyi_bench.stats.spread`)."""
+        return spread(list(self.values.values()), [of_set for of_set, _ in self.values])
 
 
 @dataclass
@@ -75,18 +82,27 @@ class Group:
 
     def changes(self) -> list[str]:
         """Settings of the set that are not those of the protocol's recipe, as 'lr_img 0.5, not 1'."""
-        made, base = self.made, self.protocol.split("+")[0]
-        try:
-            plain = json.loads(json.dumps(dict(recipe(made["method"], made["dataset"], made["ipc"], base).values)))
-        except FyiBenchError:
-            return []
-        changed = ((key, value) for key, value in made["config"].items() if key in plain and plain[key] != value)
+        found = self._recipe
+        plain = {} if found is None else json.loads(json.dumps(dict(found.values)))
+        changed = ((key, value) for key, value in self.made["config"].items() if key in plain and plain[key] != value)
         return [f"{key} {_short(value)}, not {_short(plain[key])}" for key, value in changed]
+
+    @functools.cached_property
+    def _recipe(self) -> Recipe | None:
+        """The recipe its sets were made by; None where none is known here."""
+        try:
+            return recipe(self.made["method"], self.made["dataset"], self.made["ipc"], self.protocol.split("+")[0])
+        except FyiBenchError:
+            return None
+
+    @property
+    def _remarks(self) -> tuple[str, ...]:
+        return () if self._recipe is None else tuple(self._recipe.remarks(self.made["flip"]))
 
     def _differs(self, few: str) -> list[str]:
         """What is not as published, in words; few: of how much was measured."""
         return [
-            *([] if self.protocol == PAPER else [f"protocol {self.protocol} ≠ {PAPER}"]),
+            *([] if self.protocol == PAPER else [other_protocol(self.protocol)]),
             *filter(None, [few]),
             *([f"data: {self.note}"] if self.note else []),
             *([] if self.precision == "fp32" else [f"precision {self.precision}"]),
@@ -108,8 +124,9 @@ class Accuracies(Group):
         if self.protocol == PAPER and self.made["method"] in METHODS:
             differs += filter(None, [declared(self.made["method"]).published_pick])
         return Ours(
-            dict(sorted(values.items())), mean, std, self.protocol, self.version, expected, differs=tuple(differs)
-        )
+            dict(sorted(values.items())), mean, std, self.protocol, self.version, expected, differs=tuple(differs),
+            remarks=self._remarks,
+        )  # fmt: skip
 
     def minus(self, plain: Group, metric: str) -> dict[str, Any] | None:
         """The paired difference over equal seeds.
@@ -129,7 +146,8 @@ class Accuracies(Group):
             asked = protocol(self.protocol.split("+")[0], "accuracy", self.made["method"], self.made["dataset"])
         except FyiBenchError:
             return 0
-        return asked.nets * asked.sets
+        sets, networks = asked.repetitions(self.made["method"], asked.sets)
+        return sets * networks
 
 
 @dataclass
@@ -178,7 +196,7 @@ class Search(Group):
         differs += [self.real.words] if self.real.words else []
         return Ours(
             {(0, 0): found["value"]}, found["value"], 0.0, self.protocol, self.version, 1, found["low"], found["high"],
-            tuple(differs),
+            tuple(differs), self._remarks,
         )  # fmt: skip
 
     def minus(self, plain: Group, metric: str) -> dict[str, Any] | None:
@@ -235,6 +253,11 @@ class Search(Group):
         for (of_set, of_network, name), value in sorted(self.values.items(), key=lambda item: item[0]):
             found.setdefault((of_set, of_network), {})[name] = value
         return found
+
+
+def other_protocol(name: str) -> str:
+    """'protocol quick ≠ paper'."""
+    return f"protocol {name} ≠ {PAPER}"
 
 
 def _short(value: Any) -> str:

@@ -17,10 +17,12 @@ from fyi_bench.present.words import (
     percent,
     seconds_words,
     signed_points,
+    spread_words,
+    text_table,
 )
 
-DETAILS = ("row", "column", "ours", "published", "gap", "verdict", "flip − none, ours", "published", "what differs",
-           "source")  # fmt: skip
+DETAILS = ("row", "column", "ours", "spread", "published", "gap", "verdict", "flip − none, ours", "published",
+           "what differs", "source")  # fmt: skip
 HOLES = ("command", "fills", "time here")
 MOST_COLUMNS = 5
 INDENT = "\u2003"
@@ -79,9 +81,26 @@ def subtitle(table: Table) -> str:
     return f"Ours by the protocol “{table.protocol}” ({filled} of {places} places); published numbers in brackets."
 
 
-def grids(table: Table) -> list[tuple[list[str], list[list[str]]]]:
-    """(header, rows) of each part of the table that fits a page, as the paper prints it."""
-    return [(["", *(column.title for column in part)], grid(table, part)) for part in _parts(table)]
+def grids(table: Table, width: int | None = None) -> list[tuple[list[str], list[list[str]]]]:
+    """(header, rows) of each part of the table that fits a page, as the paper prints it.
+
+    width: in letters, of a page as narrow as a terminal.
+    """
+    parts = _parts(table)
+    if width is not None:
+        parts = [narrow for part in parts for narrow in _narrow(table, part, width)]
+    return [_headed(table, part) for part in parts]
+
+
+def legend(table: Table) -> list[str]:
+    """What the marks in the places say: '[1] 5 of 25 networks'."""
+    return [f"[{number}] {mark}" for mark, number in table.footnotes.items()]
+
+
+def spreads(table: Table) -> list[str]:
+    """What sets and what networks of our numbers differ by, apart, where there are several sets."""
+    told = ((entry.label, spread_words(entry.ours.spread)) for entry in table.filled() if entry.ours is not None)
+    return [f"{label}: {words}" for label, words in told if words]
 
 
 def grid(table: Table, columns: Sequence[Column]) -> list[list[str]]:
@@ -94,7 +113,7 @@ def grid(table: Table, columns: Sequence[Column]) -> list[list[str]]:
         entries = [table.entry(row, column) for column in columns]
         if not any(entry.exists for entry in entries):
             continue
-        rows.append([row.label, *map(_pair, entries)])
+        rows.append([row.label, *(_pair(table, entry) for entry in entries)])
         if row.flip != "none":
             rows.append([f"{INDENT}{row.flip} − none", *map(_difference_pair, entries)])
     return rows
@@ -117,14 +136,32 @@ def _parts(table: Table) -> list[list[Column]]:
     return [list(found) for _, found in groupby(table.columns, key=lambda column: column.heading)]
 
 
+def _narrow(table: Table, part: Sequence[Column], width: int) -> list[list[Column]]:
+    """The columns in as few runs as fit the width; a single one that is too wide stands alone."""
+    found: list[list[Column]] = []
+    for column in part:
+        if found and max(map(len, text_table(*_headed(table, [*found[-1], column])))) <= width:
+            found[-1].append(column)
+        else:
+            found.append([column])
+    return found
+
+
+def _headed(table: Table, columns: Sequence[Column]) -> tuple[list[str], list[list[str]]]:
+    return ["", *(column.title for column in columns)], grid(table, columns)
+
+
 def _time(one: Missing) -> str:
     return one.reason or ("not estimated" if one.seconds is None else f"about {seconds_words(one.seconds)}")
 
 
-def _pair(entry: Entry) -> str:
+def _pair(table: Table, entry: Entry) -> str:
+    """Ours with its marks, and the published number in brackets."""
     if not entry.exists:
         return ""
-    return ours_words(entry) if entry.published is None else f"{ours_words(entry)} ({published_words(entry)})"
+    marks = ",".join(str(table.footnotes[mark]) for mark in entry.marks)
+    ours = ours_words(entry) + (f" [{marks}]" if marks else "")
+    return ours if entry.published is None else f"{ours} ({published_words(entry)})"
 
 
 def _difference_pair(entry: Entry) -> str:
@@ -144,11 +181,12 @@ def _detail(entry: Entry) -> list[str]:
         entry.row.label,
         entry.column.title,
         ours_words(entry),
+        "" if entry.ours is None else spread_words(entry.ours.spread),
         published_words(entry),
         number(entry, entry.gap, True),
         entry.verdict,
         difference,
         change,
-        entry.differs or "nothing known",
+        "; ".join(entry.differs) or "nothing known",
         source_words(entry),
     ]

@@ -244,7 +244,7 @@ class _Sets:
 
 def _condensed(session: Session, options: NasOptions) -> _Sets:
     made = _Sets(seeds_of(session, 1))
-    for (arm, seed), run in set_runs(session, options.arms, options.ipc, made.seeds).items():
+    for (arm, seed), run in set_runs(session, dict.fromkeys(options.arms, made.seeds), options.ipc).items():
         made.add(arm, seed, run, images_of(run), options.ipc)
     return made
 
