@@ -1,4 +1,4 @@
-"""Named tensors and JSON metadata in a .safetensors file, with a sha256 of every tensor in its header.
+"""Named tensors and JSON metadata in a .safetensors file, with checksums of every tensor and of the metadata.
 
 The checksums are ours, since neither this layout nor torch's notices a flipped byte. Only data is read, never code.
 """
@@ -17,9 +17,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from fyi_bench.errors import DataError
-from fyi_bench.files import write_bytes
+from fyi_bench.files import digest_of, write_bytes
 
 METADATA_KEY = "fyi_bench"
+_SEAL, _LAYOUT = "header_digest", "layout"  # files of earlier versions have neither
 
 
 def save_tensors(path: str | Path, tensors: dict[str, torch.Tensor], metadata: dict[str, Any]) -> Path:
@@ -29,8 +30,10 @@ def save_tensors(path: str | Path, tensors: dict[str, torch.Tensor], metadata: d
     """
     flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     digests = {name: sha256_of(tensor) for name, tensor in flat.items()}
+    whole = {**metadata, "sha256": digests, _LAYOUT: _layout(flat)}
+    whole = json.loads(json.dumps(whole, allow_nan=False))  # as it will be read: the digest is over that
     # one entry: the library orders several by a hash that differs between processes
-    text = json.dumps({**metadata, "sha256": digests}, sort_keys=True, allow_nan=False)
+    text = json.dumps({**whole, _SEAL: digest_of(whole)}, sort_keys=True)
     return write_bytes(path, save(flat, {METADATA_KEY: text}))
 
 
@@ -44,7 +47,12 @@ def load_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, A
         metadata = metadata_of(path, file)
         # a copy: the library's tensors are the mapped file itself, which another process may replace
         tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118  it is no mapping
-    digests = metadata.get("sha256", {})
+    digests, layout = metadata.get("sha256", {}), metadata.pop(_LAYOUT, None)
+    if layout not in (None, _layout(tensors)):
+        raise DataError(
+            f"{path} is damaged: its tensors have other names, types or shapes than were written.\n"
+            "Copy or make the file again."
+        )
     for name, tensor in tensors.items():
         if name in digests and sha256_of(tensor) != digests[name]:
             raise DataError(
@@ -71,17 +79,26 @@ def open_tensors(path: str | Path) -> Iterator[safe_open]:
 
 
 def metadata_of(path: str | Path, file: safe_open) -> dict[str, Any]:
-    """Our metadata, or that of another writer as it is. Raises DataError where it makes no sense."""
+    """Our metadata, or that of another writer as it is. Raises DataError where it makes no sense or was changed."""
     raw = file.metadata() or {}
     try:
-        found = json.loads(raw[METADATA_KEY]) if METADATA_KEY in raw else dict(raw)
+        if METADATA_KEY not in raw:
+            return dict(raw)
+        found = json.loads(raw[METADATA_KEY])
         if not isinstance(found, dict) or not isinstance(found.get("sha256", {}), dict):
             raise ValueError("not a table")
-    except ValueError as error:
+        if found.pop(_SEAL, None) != (digest_of(found) if _LAYOUT in found else None):
+            raise ValueError("it does not match its checksum")
+    except (ValueError, RecursionError) as error:
         raise DataError(
             f"{path} is damaged: its header cannot be read ({error}).\nCopy or make the file again."
         ) from error
     return found
+
+
+def _layout(tensors: dict[str, torch.Tensor]) -> dict[str, list[Any]]:
+    """Type and shape of each tensor, which the checksums of their bytes leave out."""
+    return {name: [str(tensor.dtype), list(tensor.shape)] for name, tensor in tensors.items()}
 
 
 def sha256_of(tensor: torch.Tensor) -> str:

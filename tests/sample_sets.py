@@ -33,5 +33,6 @@ def with_sets(record: dict[str, Any], folder: Path, **more: Any) -> dict[str, An
     """The record with a set saved for each arm below the folder, `more` as for `image_set`."""
     for number, arm in enumerate(record["arms"]):
         place = folder / f"set-{number}" / "set.safetensors"
-        arm["set"] = str(image_set(arm["method"], arm["flip"], **more).save(place, preview=False))
+        found = image_set(arm["method"], arm["flip"], **more)
+        arm |= {"set": str(found.save(place, preview=False)), "set_digest": found.digest}
     return record

@@ -56,7 +56,7 @@ def cell(
 
 
 def digests(*args, **kwargs) -> list[str]:
-    return [c.digest for c in expert_runs(cell(*args, **kwargs).inputs)]
+    return [c.digest for c in expert_runs(cell(*args, **kwargs).inputs, {})]
 
 
 def test_what_the_distillation_does_shares_experts():
@@ -84,13 +84,13 @@ def test_experts_key_the_set_and_methods_without_them_have_none():
     plain = recipe("dm", "cifar10", 1, "quick").with_overrides({"model": tiny.MODEL})
     other = distill_run(dataset(), "dm", "none", 1, 0, plain)
     assert "experts" not in other.inputs
-    assert expert_runs(other.inputs) == []
+    assert expert_runs(other.inputs, {}) == []
     needed = prerequisites([cell(), cell(flip="fyi"), other, cell("ftd")])
     assert [c.digest for c in needed] == digests() + digests("ftd")
 
 
 def test_cost_counts_every_pass_and_gsam_twice():
-    plain, flat = (Expert().passes(expert_runs(cell(m).inputs)[0], dataset())[0] for m in ("mtt", "ftd"))
+    plain, flat = (Expert().passes(expert_runs(cell(m).inputs, {})[0], dataset())[0] for m in ("mtt", "ftd"))
     assert plain.first == 3 * 36
     assert flat.first == 2 * plain.first
 

@@ -168,7 +168,7 @@ def test_a_set_from_a_file_is_kept_in_the_store(tmp_path, data):
 def test_other_real_images_than_planned_are_refused(tmp_path, data):
     cell = train_run(data, real_source(data, 9, 0), CHEAP[0], protocol("quick", "nas"), 0, 12)
     other = RealDataset("tiny", data.train.select(torch.arange(20)), data.test, (0.5,) * 3, (0.25,) * 3)
-    with pytest.raises(DataError, match="are not those the search was planned with"):
+    with pytest.raises(DataError, match="are not those this run was planned with"):
         ensure(cell, worker(tmp_path, other))
 
 

@@ -61,13 +61,12 @@ def cached(name: str, key: Any, make: Callable[[], Contents]) -> Contents:
         return make()
     if path.exists():
         try:
-            return _checked(path)
-        except (DataError, ValueError, TypeError, KeyError, AttributeError) as error:
-            cause = str(error).splitlines()[0] if isinstance(error, DataError) else f"{path} is damaged."
-            _log.warning("%s It is rebuilt from the source.", cause)
+            return load_tensors(path)
+        except DataError as error:
+            _log.warning("%s It is rebuilt from the source.", str(error).splitlines()[0])
     tensors, metadata = make()
     try:
-        save_tensors(path, tensors, {**metadata, "check": digest_of(metadata)})
+        save_tensors(path, tensors, metadata)
     except StoreError as error:
         _log.warning("%s\nThe images were not cached and will be decoded again next time.", str(error).splitlines()[0])
     return tensors, metadata
@@ -85,15 +84,6 @@ def fingerprint(files: list[Path], base: Path) -> dict[str, Any]:
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror}.\nCheck the file and its permissions.") from error
     return {"base": str(base.resolve()), "files": digest_of(facts), "count": len(facts)}
-
-
-def _checked(path: Path) -> Contents:
-    """Tensors and metadata of a file whose checksums all hold; those of the tensors do not cover the metadata."""
-    tensors, metadata = load_tensors(path)
-    own = {name: value for name, value in metadata.items() if name not in ("check", "sha256")}
-    if metadata["check"] != digest_of(own):
-        raise DataError(f"{path} is damaged: its description does not match its checksum.")
-    return tensors, metadata
 
 
 def _edges(path: Path, size: int) -> str:

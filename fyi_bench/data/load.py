@@ -42,7 +42,8 @@ def load_dataset(name: str, root: str | Path | None = None, test: bool = True, *
         raise DataError(f"{entry.name}: {counts}.\nThey belong to different sets: copy both again.")
     mean, std = _constants(entry, facts["measured"])
     sums: dict[Split, Any] = {"train": facts.get("sha256", {}), "test": test_facts.get("sha256", {})}
-    return RealDataset(entry.name, train, held_out, mean, std, _note(entry, train, held_out), place(files), sums)
+    found = RealDataset(entry.name, train, held_out, mean, std, _note(entry, train, held_out), place(files), sums)
+    return replace(found, source=entry.source, measured="dc" not in entry.statistics)
 
 
 def place(files: DataFiles) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ class RealDataset:
     note: what is missing of the published set ("25,000 of 50,000 train images"), or empty; belongs in records.
     where: the folder the data came from, or "built in".
     sums: sha256 of the stored tensors by split, where a checked file already has them.
+    source: see `DatasetEntry`; it travels with runs. measured: whether mean and std are of these very images.
     """
 
     name: str
@@ -38,6 +40,8 @@ class RealDataset:
     note: str = ""
     where: str = ""
     sums: Mapping[Split, Mapping[str, str]] = field(default_factory=dict)
+    source: str = ""
+    measured: bool = False
 
     def __repr__(self) -> str:
         test = f"{len(self.test):,} test" if self.has_test else "test not loaded"
@@ -81,12 +85,12 @@ class RealDataset:
         """Side of the square images, pixels."""
         return self.train.shape[1]
 
-    @property
+    @cached_property
     def train_digest(self) -> str:
         """16 hex digits over pixels and labels of the train images: the key of everything made without the test set."""
         return self._split_digest("train", self.train)
 
-    @property
+    @cached_property
     def test_digest(self) -> str:
         """16 hex digits over pixels and labels of the test images; DataError where they were not loaded."""
         return self._split_digest("test", self.test)

@@ -14,7 +14,7 @@ from PIL import Image
 
 from distill.image_set import ImageSet
 from distill.spaces import PixelSpace
-from fyi_bench.errors import DataError, StoreError
+from fyi_bench.errors import DataError
 from fyi_bench.present.words import arm_title
 from fyi_bench.run.run_type import SET_FILE
 from fyi_bench.store.store import Store
@@ -95,18 +95,20 @@ def _legend(image_set: ImageSet, classes: Sequence[int], each: int, present: int
 
 
 def find_set(arm: Mapping[str, Any], record: Mapping[str, Any], store: Store | None) -> ImageSet:
-    """The first set of an arm: the file its record names, else the one in the store.
+    """The first set of an arm: the one in the store, else the file its record names, if that is still the same.
 
     Raises DataError or StoreError where there is none or it is damaged.
     """
+    kept, run = store or (Store(record["store"]) if "store" in record else None), [*arm.get("cells", []), ""][0]
     path = Path(arm["set"]) if arm.get("set") else None
-    if path is not None and path.is_file():
-        return ImageSet.load(path)
-    if not arm.get("cells"):
+    if run and kept is not None and (kept.is_done("distill", run) or path is None):
+        return ImageSet.load(kept.artefact("distill", run, SET_FILE))
+    if path is None or not path.is_file():
         raise DataError(f"The set {path or ''} is not there.")
-    if store is None and "store" not in record:
-        raise StoreError("The record does not name its store.")
-    return ImageSet.load((store or Store(record["store"])).artefact("distill", arm["cells"][0], SET_FILE))
+    found = ImageSet.load(path)
+    if arm.get("set_digest") not in (None, found.digest):
+        raise DataError(f"{path} is not the set that was measured.")
+    return found
 
 
 def title_of(arm: Mapping[str, Any]) -> str:

@@ -26,7 +26,19 @@ if TYPE_CHECKING:
 AT_ONCE = {"cuda": 5}  # device -> how many alike runs are computed at once; one elsewhere
 SET_FILE = "set.safetensors"
 LAST_GOOD_FILE = "last-good.safetensors"
+DATA_SOURCE = "data_source"  # note of a run: what finds its real data, where the name alone does not
+MEASURED = "data_space"  # input of a run: mean and std, where they follow from the images that were found
 Need = tuple[str, str]  # type and digest of a run
+
+
+def source_note(data: RealDataset) -> dict[str, str]:
+    """What the notes of a run say of where its real data is, where the name alone does not find it."""
+    return {DATA_SOURCE: data.source} if data.source else {}
+
+
+def measured_space(data: RealDataset) -> dict[str, Any]:
+    """What the inputs of a run say of the space networks are trained in, where it is no published constant."""
+    return {MEASURED: data.space.describe()} if data.measured else {}
 
 
 @dataclass(frozen=True)
@@ -76,6 +88,20 @@ class Worker:
             self._cache.pop(("data", name, False), None)
         return self.keep(("data", name, test), lambda: load_dataset(name, self.data_root, test=test))
 
+    def real(self, spec: RunSpec, test: bool = True) -> RealDataset:
+        """The real data set of a run, from where it was planned. Raises DataError where its images are others now."""
+        data, inputs = self.data(spec.notes.get(DATA_SOURCE, spec.inputs["dataset"]), test), spec.inputs
+        planned = {"data": inputs.get("set", {}).get("data"), **inputs}  # a network trained on real images names them
+        here = {"data": "train_digest", "train_data": "train_digest", "test_data": "test_digest"}
+        changed = [key for key, name in here.items() if planned.get(key) and planned[key] != getattr(data, name)]
+        if changed or inputs.get(MEASURED, data.space.describe()) != data.space.describe():
+            which = "test" if changed == ["test_data"] else "train"
+            raise DataError(
+                f"The {which} images of {data.name} in {data.where} are not those this run was planned with.\n"
+                "Run the command again; on several machines give each the same --data-root or path."
+            )
+        return data
+
     def image_set(self, reference: dict[str, str]) -> ImageSet:
         """The set a run refers to: {'cell': digest} of a finished run, or {'file': path, 'digest': of its content}.
 
@@ -84,15 +110,17 @@ class Worker:
         from distill.image_set import ImageSet
         from fyi_bench.data.whitening import ready
 
-        if "cell" in reference:
-            name = reference.get("name", SET_FILE)
-            path = str(self.store.artefact(reference.get("kind", "distill"), reference["cell"], name))
-        else:
-            path = reference["file"]
-        image_set = self.keep(("set", path), lambda: ImageSet.load(path))
+        def path() -> str:
+            if "cell" not in reference:
+                return reference["file"]
+            kind, name = reference.get("kind", "distill"), reference.get("name", SET_FILE)
+            return str(self.store.artefact(kind, reference["cell"], name))
+
+        key = tuple(sorted((name, value) for name, value in reference.items() if name != "digest"))
+        image_set = self.keep(("set", key), lambda: ImageSet.load(path()))
         ready(image_set.space, lambda name: self.data(name, test=False))
         if "digest" in reference and image_set.digest != reference["digest"]:
-            raise DataError(f"{path} is not the set that was planned with.\nRun the command again.")
+            raise DataError(f"{path()} is not the set that was planned with.\nRun the command again.")
         return image_set
 
     def keep(self, key: Any, make: Callable[[], Any]) -> Any:

@@ -310,6 +310,14 @@ def absent_names(folder: Path) -> list[str]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
 
 
+def broken_artefact(folder: Path, name: str) -> str | None:
+    """What is wrong with one file of a finished run, or None."""
+    known = sealed_record(folder).get("artefacts", {})
+    if name not in known:
+        return f"{name} is no file of this run" if (folder / name).exists() else f"{name} is missing"
+    return next(iter(broken_artefacts(folder, {"artefacts": {name: known[name]}})), None)
+
+
 def _fault(folder: Path, name: str, size: int, sha256: str) -> str | None:
     check_artefact_name(name)
     path = folder / name

@@ -25,6 +25,7 @@ from fyi_bench.store.run_dir import (
     RunDir,
     Watch,
     absent_names,
+    broken_artefact,
     check_artefact_name,
     final_record,
     read_config,
@@ -142,8 +143,12 @@ class Store:
                 return final_record(folder)
         return None
 
-    def artefact(self, kind: str, digest: str, name: str) -> Path:
-        """A file of a finished run. Raises StoreError where the run is not finished or has no such file."""
+    def artefact(self, kind: str, digest: str, name: str, whole: bool = True) -> Path:
+        """A file of a finished run, compared with the checksum in its record.
+
+        whole: False for a file whose reader checks each part that it reads; then it is not read here.
+        Raises StoreError where the run is not finished, has no such file, or has another than it wrote.
+        """
         check_artefact_name(name)
         folder = self.root / kind / digest
         if not (folder / DONE).exists():
@@ -153,8 +158,10 @@ class Store:
                 f"{folder / name} is known here by its digest alone.\n"
                 f"Bring it from a store that has it: fyi-bench store merge DIR --store {self.root}"
             )
-        if not (folder / name).is_file():
-            raise StoreError(f"{folder / name} is missing.\n`fyi-bench store verify` tells what else is.")
+        fault = broken_artefact(folder, name) if whole else None if (folder / name).is_file() else f"{name} is missing"
+        if fault:
+            remedy = f"Bring back a copy (`fyi-bench store merge DIR`), or remove {folder} to compute it anew."
+            raise StoreError(f"{folder}: {fault}.\n{remedy}")
         return folder / name
 
     def ls(self) -> list[RunInfo]:

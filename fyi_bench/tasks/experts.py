@@ -46,7 +46,7 @@ class Experts(Task[ExpertsOptions]):
         whole = distill_run(
             session.data, options.method, "none", options.ipc, 0, recipe, precision=session.settings.precision
         )
-        runs = expert_runs(whole.inputs, options.count)
+        runs = expert_runs(whole.inputs, whole.notes, options.count)
         if not runs:
             raise UsageError(f"The method {options.method} matches no expert trajectories.\nName mtt or ftd.")
         space, epochs = whole.inputs["space"]["kind"], runs[0].inputs["expert"]["epochs"]
@@ -55,7 +55,7 @@ class Experts(Task[ExpertsOptions]):
 
     def answer(self, session: Session, options: ExpertsOptions, plan: Plan, found: Records) -> Record:
         records = [found[run.digest] for run in plan.runs]
-        files = [session.store.artefact("expert", run.digest, TRAJECTORY_FILE) for run in plan.runs]
+        files = [session.store.artefact("expert", run.digest, TRAJECTORY_FILE, whole=False) for run in plan.runs]
         arm = {
             "method": options.method,
             "flip": "none",

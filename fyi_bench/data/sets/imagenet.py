@@ -57,7 +57,9 @@ def _subset(name: str, listed: str) -> DatasetEntry:
 def _named_folder(argument: str) -> DatasetEntry:
     found = folder_at(argument)
     size = f"@{found.resize}" if found.resize else ""
-    return DatasetEntry(f"imagefolder:{found.folder.name}{size}", fixed=found)
+    # named by its last name alone, so that equal pictures elsewhere are the same data
+    named, source = (f"imagefolder:{place}{size}" for place in (found.folder.name, found.folder))
+    return DatasetEntry(named, fixed=found, source=source)
 
 
 for _entry in (

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from fyi_bench.run.numerics import using
-from fyi_bench.run.run_type import RUN_TYPES, Need, Passes, RunType, Worker
+from fyi_bench.run.run_type import RUN_TYPES, Need, Passes, RunType, Worker, measured_space, source_note
 from fyi_bench.store.run_dir import RunDir
 from fyi_bench.store.spec import RunSpec
 
@@ -42,6 +42,7 @@ def accuracy_run(
         "seed": seed,
         "precision": precision,
         "numerics": using(*TRAINING, settings=keyed.values()),
+        **measured_space(data),
     }
     inputs |= {} if warm is None else {"warm": warm}
     notes = {
@@ -50,6 +51,7 @@ def accuracy_run(
         "file": image_set.get("file"),
         "images": images,
         **({"data_note": data.note} if data.note else {}),
+        **source_note(data),
     }
     return RunSpec("accuracy", inputs, notes)
 
@@ -95,7 +97,7 @@ class Accuracy(RunType):
         reference = {**one.inputs["set"], **({"file": one.notes["file"]} if one.notes.get("file") else {})}
         protocol = protocol_of(one)
         total = protocol.epochs_for(one.notes["images"])
-        image_set, data = worker.image_set(reference), worker.data(one.inputs["dataset"])
+        image_set, data = worker.image_set(reference), worker.real(one)
         results = train_and_test(
             image_set,
             data.test,

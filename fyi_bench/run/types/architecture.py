@@ -5,16 +5,14 @@ RunSpec `set`: a condensed set that came as a file, kept in the store so that wo
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fyi_bench.errors import DataError
 from fyi_bench.run.numerics import using
-from fyi_bench.run.run_type import RUN_TYPES, SET_FILE, Need, Passes, RunType, Worker
+from fyi_bench.run.run_type import RUN_TYPES, SET_FILE, Need, Passes, RunType, Worker, measured_space, source_note
 from fyi_bench.run.types.accuracy import TRAINING, protocol_of, set_needs
 from fyi_bench.store.run_dir import RunDir
 from fyi_bench.store.spec import RunSpec
@@ -71,13 +69,14 @@ def train_run(
     tested = len(data.test) if test_images is None else min(test_images, len(data.test))
     inputs = {
         "dataset": data.name,
-        "test_data": _test_digest(data),
+        "test_data": data.test_digest,
         "test_images": tested,
         "set": dict(source.reference),
         "protocol": {**protocol.keyed(), "eval_model": nas.architecture_name(point)},
         "seed": seed,
         "precision": precision,
         "numerics": using("nas", *TRAINING, settings=[protocol.eval_augment]),
+        **measured_space(data),
     }
     notes = {
         "protocol": protocol.name,
@@ -86,14 +85,9 @@ def train_run(
         "parameters": parameters(point, *sizes),
         "flops": flops(point, *sizes),
         **({"data_note": data.note} if data.note else {}),
+        **source_note(data),
     }
     return RunSpec("train", inputs, notes)
-
-
-@functools.lru_cache(maxsize=1)
-def _test_digest(data: RealDataset) -> str:
-    """Asked for once a network: for data without a checked file it reads every pixel."""
-    return data.test_digest
 
 
 def point_of(spec: RunSpec) -> Point:
@@ -113,32 +107,23 @@ def _train_set(spec: RunSpec, worker: Worker) -> ImageSet:
     from distill.decode import decoded
     from downstream.nas import balanced
 
-    reference, name = spec.inputs["set"], spec.inputs["dataset"]
+    reference = spec.inputs["set"]
     if reference["kind"] != "real":
-        path = str(worker.store.artefact(reference["kind"], reference["cell"], SET_FILE))
-        return worker.keep(("decoded", path), lambda: decoded(worker.image_set({"file": path})))
-    data = worker.data(name)
-    check_same_data(data, reference["data"])
-    key = ("real", name, reference["images"], reference.get("seed"))
+        key = ("decoded", reference["kind"], reference["cell"])
+        return worker.keep(key, lambda: decoded(worker.image_set(reference)))
+    data = worker.real(spec)
     seed = reference.get("seed", 0)
-    return worker.keep(key, lambda: balanced(data.train, reference["images"], seed, "nas reference"))
+    return worker.keep(
+        ("real", data.train_digest, reference["images"], reference.get("seed")),
+        lambda: balanced(data.train, reference["images"], seed, "nas reference"),
+    )
 
 
 def _test_set(spec: RunSpec, worker: Worker) -> ImageSet:
     from downstream.nas import balanced
 
-    name, count = spec.inputs["dataset"], spec.inputs["test_images"]
-    data = worker.data(name)
-    return worker.keep(("nas test", name, count), lambda: balanced(data.test, count, TEST_DRAW, "nas test"))
-
-
-def check_same_data(data: RealDataset, planned: str) -> None:
-    """Raise DataError where this machine's real images are others than those the spec was planned with."""
-    if data.train_digest != planned:
-        raise DataError(
-            f"The train images of {data.name} in {data.where} are not those the search was planned with.\n"
-            "Give every machine the same --data-root; `fyi-bench data verify` tells what is there."
-        )
+    data, count = worker.real(spec), spec.inputs["test_images"]
+    return worker.keep(("nas test", data.test_digest, count), lambda: balanced(data.test, count, TEST_DRAW, "nas test"))
 
 
 @RUN_TYPES.register("train")
@@ -154,7 +139,7 @@ class Train(RunType):
 
         spec = run.spec
         inputs, protocol = spec.inputs, protocol_of(spec)
-        data, train_set, test_set = worker.data(inputs["dataset"]), _train_set(spec, worker), _test_set(spec, worker)
+        data, train_set, test_set = worker.real(spec), _train_set(spec, worker), _test_set(spec, worker)
         total = protocol.epochs_for(len(train_set))
         began = time.monotonic()
         [result] = train_and_test(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from fyi_bench.run.numerics import using
-from fyi_bench.run.run_type import RUN_TYPES, Need, Passes, RunType, Worker
+from fyi_bench.run.run_type import RUN_TYPES, Need, Passes, RunType, Worker, source_note
 from fyi_bench.run.types.accuracy import TRAINING, protocol_of, training_passes
 from fyi_bench.store.run_dir import RunDir
 from fyi_bench.store.spec import RunSpec
@@ -42,6 +42,7 @@ def continual_run(
     }
     images = sum(len(spec.inputs["classes"]) * spec.inputs["ipc"] for spec in sets)
     notes = {"protocol": protocol.name, "protocol_version": protocol.version, "images": images}
+    notes |= source_note(data)
     return RunSpec("continual", inputs, notes)
 
 
@@ -58,9 +59,9 @@ class Continual(RunType):
 
         spec = run.spec
         inputs = spec.inputs
-        data = worker.data(inputs["dataset"])
+        data = worker.real(spec)
         order = class_order(inputs["order_seed"], data.num_classes)
-        key = ("scenario", inputs["dataset"], inputs["order_seed"], inputs["steps"])
+        key = ("scenario", inputs["train_data"], inputs["test_data"], inputs["order_seed"], inputs["steps"])
         benchmark = worker.keep(key, lambda: scenario(data.train, data.test, data.space, order, inputs["steps"]))
         protocol = protocol_of(spec)
         total = protocol.epochs_for(spec.notes["images"])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fyi_bench.errors import DivergenceError
 from fyi_bench.run.numerics import using
-from fyi_bench.run.run_type import LAST_GOOD_FILE, RUN_TYPES, SET_FILE, Need, Passes, RunType, Worker
+from fyi_bench.run.run_type import LAST_GOOD_FILE, RUN_TYPES, SET_FILE, Need, Passes, RunType, Worker, source_note
 from fyi_bench.run.types.expert import expert_digests, trajectories
 from fyi_bench.store.run_dir import RunDir
 from fyi_bench.store.spec import RunSpec
@@ -56,6 +56,7 @@ def distill_run(
     }
     inputs |= expert_digests(inputs)
     notes = {"recipe_sources": recipe.sources, "recipe_inferred": sorted(recipe.inferred)}
+    notes |= source_note(data)
     return RunSpec("distill", inputs, notes)
 
 
@@ -88,11 +89,11 @@ def problem_of(spec: RunSpec, worker: Worker) -> Problem:
     from distill.spaces import NormalizedSpace, space_from
     from fyi_bench.data.whitening import ready
 
-    inputs = spec.inputs
-    experts = trajectories(inputs, worker) if inputs.get("experts") else None
+    inputs, data = spec.inputs, worker.real(spec, test=False)
+    experts = trajectories(spec, worker) if inputs.get("experts") else None
     return Problem(
-        real=worker.data(inputs["dataset"], test=False).train,
-        space=ready(space_from(inputs["space"]), lambda name: worker.data(name, test=False)),
+        real=data.train,
+        space=ready(space_from(inputs["space"]), lambda name: data),
         ipc=inputs["ipc"],
         seed=inputs["seed"],
         classes=tuple(inputs["classes"]),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fyi_bench.errors import StoreError
 from fyi_bench.run.numerics import using
-from fyi_bench.run.run_type import RUN_TYPES, Passes, RunType, Worker, ensure
+from fyi_bench.run.run_type import DATA_SOURCE, RUN_TYPES, Passes, RunType, Worker, ensure
 from fyi_bench.store.run_dir import RunDir
 from fyi_bench.store.spec import RunSpec
 
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 TRAJECTORY_FILE = "trajectory.safetensors"
 
 
-def expert_runs(inputs: Mapping[str, Any], count: int | None = None) -> list[RunSpec]:
-    """The experts that a distill spec with these inputs is matched to; none for methods without experts.
+def expert_runs(inputs: Mapping[str, Any], notes: Mapping[str, Any], count: int | None = None) -> list[RunSpec]:
+    """The experts that a distill spec of these inputs and notes is matched to; none for methods without experts.
 
     They do not depend on method, flip, images a class or seed of the distillation: number k of the same data,
     classes, space and training is the same expert for all. count: how many (default: as the recipe says).
@@ -31,34 +31,37 @@ def expert_runs(inputs: Mapping[str, Any], count: int | None = None) -> list[Run
     shared = {key: inputs[key] for key in ("dataset", "data", "classes", "space", "precision")}
     expert = config.describe()
     shared |= {"expert": expert, "numerics": using("expert", "augment", "network", settings=expert.values())}
-    return [RunSpec("expert", {**shared, "seed": k}) for k in range(count or inputs["config"]["experts"])]
+    where = {DATA_SOURCE: notes[DATA_SOURCE]} if DATA_SOURCE in notes else {}
+    return [RunSpec("expert", {**shared, "seed": k}, where) for k in range(count or inputs["config"]["experts"])]
 
 
 def prerequisites(runs: Iterable[RunSpec]) -> list[RunSpec]:
     """Every expert that some of the runs need, each once: to be computed before them, by all workers."""
-    needed = {e.digest: e for spec in runs if spec.kind == "distill" for e in expert_runs(spec.inputs)}
+    needed = {e.digest: e for spec in runs if spec.kind == "distill" for e in expert_runs(spec.inputs, spec.notes)}
     return list(needed.values())
 
 
 def expert_digests(inputs: Mapping[str, Any]) -> dict[str, list[str]]:
     """What a distill spec adds to its inputs: {'experts': digests}, or nothing."""
-    digests = [spec.digest for spec in expert_runs(inputs)]
+    digests = [spec.digest for spec in expert_runs(inputs, {})]
     return {"experts": digests} if digests else {}
 
 
-def trajectories(inputs: Mapping[str, Any], worker: Worker) -> Sequence[Trajectory]:
+def trajectories(made: RunSpec, worker: Worker) -> Sequence[Trajectory]:
     """The experts of a distill run, opened; those that are missing are trained here first."""
     from distill.expert_file import Trajectory
 
-    runs = expert_runs(inputs)
-    if [spec.digest for spec in runs] != inputs.get("experts", []):
+    runs = expert_runs(made.inputs, made.notes)
+    if [spec.digest for spec in runs] != made.inputs.get("experts", []):
         raise StoreError(
             "The experts of this run are not those this version trains.\n"
             "Run the command again with the version that planned it, or let this one plan it anew."
         )
     for spec in runs:
         ensure(spec, worker)
-    return [Trajectory.open(worker.store.artefact("expert", spec.digest, TRAJECTORY_FILE)) for spec in runs]
+    # no whole checksum: each row is checked when it is read
+    files = [worker.store.artefact("expert", spec.digest, TRAJECTORY_FILE, whole=False) for spec in runs]
+    return [Trajectory.open(file) for file in files]
 
 
 def _expert_config(inputs: Mapping[str, Any]) -> ExpertConfig | None:
@@ -84,9 +87,10 @@ class Expert(RunType):
         from fyi_bench.data.whitening import ready
 
         inputs = spec.inputs
+        data = worker.real(spec, test=False)
         problem = Problem(
-            real=worker.data(inputs["dataset"], test=False).train,
-            space=ready(space_from(inputs["space"]), lambda name: worker.data(name, test=False)),
+            real=data.train,
+            space=ready(space_from(inputs["space"]), lambda name: data),
             ipc=1,
             seed=inputs["seed"],
             classes=tuple(inputs["classes"]),

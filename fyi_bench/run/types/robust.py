@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from fyi_bench.errors import StoreError
 from fyi_bench.run.numerics import using
-from fyi_bench.run.run_type import RUN_TYPES, Need, Passes, RunType, Worker
+from fyi_bench.run.run_type import RUN_TYPES, Need, Passes, RunType, Worker, source_note
 from fyi_bench.run.types.accuracy import TRAINING, protocol_of, set_needs, training_passes
 from fyi_bench.store.run_dir import RunDir
 from fyi_bench.store.spec import RunSpec
@@ -82,6 +82,7 @@ def robust_run(
         "protocol_version": protocol.version,
         "images": images or len(data.train),
         "file": subject.file,
+        **source_note(data),
     }
     return RunSpec("robust", inputs, notes)
 
@@ -89,7 +90,7 @@ def robust_run(
 def _split(inputs: Mapping[str, Any], data: RealDataset, worker: Worker) -> tuple[ImageSet, ImageSet]:
     from downstream.robust_scores import set_aside
 
-    key = ("set aside", inputs["dataset"], inputs["validation"])
+    key = ("set aside", inputs["data"], inputs["validation"])
     return worker.keep(key, lambda: set_aside(data.train, inputs["validation"]))
 
 
@@ -142,7 +143,7 @@ class Robust(RunType):
 
         spec = run.spec
         inputs, protocol = spec.inputs, protocol_of(spec)
-        data = worker.data(inputs["dataset"], test=inputs["tested"] == TEST)
+        data = worker.real(spec, test=inputs["tested"] == TEST)
         rest, held = _split(inputs, data, worker)
         space = data.space if "space" not in inputs else _own(spec, worker).space
         train_set = _train_set(spec, rest, data, worker)
