@@ -153,6 +153,31 @@ def store_verify(store: StoreFolder = None) -> Iterator[str]:
     yield "Everything is whole." + (f" {absent} file(s) are known by their digests alone." if absent else "")
 
 
+@tool("replication", examples=(
+    "fyi-bench replication --store results",
+    "fyi-bench replication --store results --out docs/replication.md --readme README.md",
+))  # fmt: skip
+def replication(
+    out: Annotated[Path | None, Option("Write the page to this file instead of printing.")] = None,
+    readme: Annotated[
+        Path | None, Option("Renew the head of this page, between its marks, and the picture it shows.", advanced=True)
+    ] = None,
+    store: StoreFolder = None,
+) -> Iterator[str]:
+    """Every published number of the FYI paper beside others' and ours, with a verdict, as Markdown."""
+    from fyi_bench.files import write_text
+    from fyi_bench.present.replication import page, renew
+    from fyi_bench.store.store import Store
+
+    opened = Store(store)
+    if out is not None:
+        yield f"page     {write_text(out, page(opened))}"
+    if readme is not None:
+        yield from (f"renewed  {path}" for path in renew(opened, readme))
+    if out is None and readme is None:
+        yield page(opened)
+
+
 NameArgument = Annotated[str, Option("A data set; `fyi-bench data list` lists them.", argument="NAME")]
 
 

@@ -320,7 +320,9 @@ def test_a_file_that_an_excerpt_lost_is_named(ours, theirs):
     assert merge(ours, theirs.root, "paper").mended == [f"distill/{made.digest}"]
 
 
-def test_an_excerpt_names_no_place_of_a_machine(ours, theirs):
-    _, test, _ = made_and_tested(theirs, notes={"protocol": "paper", "file": "/home/me/set.pt"})
-    assert "mentions /home/me/set.pt" in merge(ours, theirs.root, "paper").damaged[0]
+@pytest.mark.parametrize("place", ["/home/me/set.pt", "~/set.pt", "imagefolder:/data/birds@64", "C:\\sets\\set.pt"])
+def test_an_excerpt_names_no_place_of_a_machine(ours, theirs, place):
+    notes = {"protocol": "paper", "file": place, "page": "https://example.org/a:b"}
+    _, test, _ = made_and_tested(theirs, notes=notes)
+    assert f"mentions {place}" in merge(ours, theirs.root, "paper").damaged[0]
     assert not ours.has(test)

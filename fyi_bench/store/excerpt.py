@@ -18,7 +18,7 @@ from fyi_bench.store.store import Store
 
 LARGE = 100_000  # bytes: a file of a run that is no small set stays behind from this size on
 SHOWN_IPC = 1  # sets of so many images a class are shown as files
-_PLACE = re.compile(r"(/|~|[A-Za-z]:[\\/])")
+_PLACE = re.compile(r"(^|:)(/(?!/)|~|[A-Za-z]:[\\/])")  # a path, alone or after a word as in imagefolder:/data
 
 
 def runs_of_protocol(store: Store, protocol: str) -> set[str]:
@@ -41,7 +41,7 @@ def runs_of_protocol(store: Store, protocol: str) -> set[str]:
 def place_in(folder: Path) -> str:
     """A path of the machine it was computed on that a finished run mentions; '' where there is none."""
     record = final_record(folder) or {}
-    return next((text for text in _texts([record, read_config(folder)]) if _PLACE.match(text)), "")
+    return next((text for text in _texts([record, read_config(folder)]) if _PLACE.search(text)), "")
 
 
 def left_behind(record: dict[str, Any]) -> list[str]:

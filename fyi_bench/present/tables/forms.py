@@ -57,16 +57,16 @@ def markdown(table: Table) -> str:
     """The paper's grid, the details of every number of ours, the holes with their commands, and the notes."""
     lines = [f"## Table {table.name}: {table.title}", "", words.subtitle(table), ""]
     for header, grid in words.grids(table):
-        lines += [*_markdown_table(header, grid), ""]
+        lines += [*markdown_table(header, grid), ""]
     lines += [*(f"- {line}" for line in words.legend(table)), ""]
     while not lines[-1]:
         lines.pop()
     details = words.details(table)
     if details:
-        lines += ["", "### Our numbers", "", *_markdown_table(words.DETAILS, details)]
+        lines += ["", "### Our numbers", "", *markdown_table(words.DETAILS, details)]
     if table.missing:
         rows = [[f"`{command}`", *rest] for command, *rest in words.holes(table)]
-        lines += ["", "### Holes", "", *_markdown_table(words.HOLES, rows)]
+        lines += ["", "### Holes", "", *markdown_table(words.HOLES, rows)]
     lines += ["", *(f"- {note}" for note in table.notes)]
     return "\n".join(lines).rstrip() + "\n"
 
@@ -138,7 +138,7 @@ def _facts(table: Table, entry: Entry, fills: Missing | None) -> Mapping[str, An
     return facts
 
 
-def _markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of a pipe table, padded so that it can be read as text too."""
     clean = [[entry.replace("|", r"\|") for entry in line] for line in (header, *rows)]
     widths = [max(3, *(len(line[i]) for line in clean)) for i in range(len(header))]

@@ -1,0 +1,269 @@
+"""The replication as a page, as the head of the README, and as a picture of condensed sets."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from distill.image_set import ImageSet
+from fyi_bench.errors import DataError, StoreError
+from fyi_bench.files import write_bytes, write_text
+from fyi_bench.present.images import mosaic, png_of
+from fyi_bench.present.published import FULL
+from fyi_bench.present.replication.places import FEWEST_SETS, NOT_RUN, TABLES, Ledger, Place, ledger
+from fyi_bench.present.tables.forms import markdown_table
+from fyi_bench.present.words import HOLE, has_interval, is_number, percent, seconds_words, short, signed_points
+from fyi_bench.run.run_type import SET_FILE
+
+if TYPE_CHECKING:
+    from fyi_bench.present.published import Published
+    from fyi_bench.store.store import Store
+
+PICTURE = "docs/dsa-1ipc.png"  # beside the page whose head shows it
+MARKS = "<!-- replication: begin -->", "<!-- replication: end -->"
+SHOWN = "cifar10", 1, "dsa"  # data set, images a class and method of the picture
+ENLARGED, BETWEEN = 3, 6  # pixels a pixel of an image, pixels between the two rows
+FLIPS = {"none": "", "fyi": " + FYI", "random": " + Flip"}
+
+COMMAND = "fyi-bench replication --store results --out docs/replication.md --readme README.md"
+INTRODUCTION = (
+    "Every published accuracy and rank correlation of the FYI paper (Tables 1, 2, 3, A and B; Table 4 is printed as a "
+    "picture), beside what others measured with the authors' code, and what this code measured at the paper's length: "
+    "protocol `paper`, nothing shortened. Made from the records in [`results/`](../results) by"
+)
+RULE = (
+    "**within**: our mean lies in the published mean ± deviation. **outside**: it does not, and neither does any value "
+    "of the 95 % interval (Student's t) of our mean over sets. **too few sets**: fewer than "
+    f"{FEWEST_SETS} sets, or the mean lies outside and the interval still reaches in. The published deviation is of "
+    "single networks, sets and networks pooled; 0.05 points are allowed for rounding. **not run**: with the time it "
+    "would take. **only quoted**: training on whole data, which no command of ours repeats."
+)
+_HEADER = (
+    "place", "network", "published, %", "in", "by others, %", "ours, %", "sets × networks", "between sets",
+    "between networks", "gap", "verdict", "machine, precision",
+)  # fmt: skip
+
+
+def page(store: Store) -> str:
+    """Every published number of the FYI paper beside what others and we measured, as Markdown."""
+    found = ledger(store)
+    counts = Counter(place.verdict.strip("*") for place in found.places)
+    lines = [
+        "# Replication",
+        "",
+        INTRODUCTION,
+        "",
+        f"    {COMMAND}",
+        "",
+        "after more runs came in by `fyi-bench store merge STORE --excerpt paper --store results`.",
+        "",
+        f"Of {len(found.places)} numbers: {', '.join(f'{n} {word}' for word, n in counts.most_common())}.",
+        "",
+        RULE,
+        "",
+        *_pace_lines(found),
+        *_flip_section(found.places),
+    ]
+    for dataset in dict.fromkeys(place.first.dataset_label for place in found.places):
+        places = _sorted(place for place in found.places if place.first.dataset_label == dataset)
+        lines += ["", f"## {dataset}", "", *markdown_table(_HEADER, [_row(place, found) for place in places])]
+    return "\n".join([*lines, *_contradictions(found.places), *_quoted(found)]) + "\n"
+
+
+def head(store: Store) -> str:
+    """The picture and the numbers at one image a class, as Markdown for the top of the README."""
+    found = ledger(store)
+    dataset, ipc, method = SHOWN
+    scores = {flip: _mean(found.unequalness.get((dataset, ipc, method, flip), ())) for flip in ("none", "fyi")}
+    real = _mean(found.unequalness.get((dataset, ipc, "random", "none"), ()))
+    ours = [place for place in found.places if place.ours is not None and place.first.ipc == ipc]
+    title = method.upper()
+    rows = [
+        [
+            _label(place.first), _published(place.first), _ours(place), _counts(place),
+            _score(found.unequalness.get((dataset, ipc, place.first.method, place.first.flip), ())),
+        ]
+        for place in ours if place.first.dataset == dataset
+    ]  # fmt: skip
+    return "\n".join((
+        f"![Ten condensed images, one a class, by {title} and by {title} with FYI]({PICTURE})",
+        "",
+        f"CIFAR-10 in one image a class, of the first seed: {title} above, {title} + FYI below. Unequalness of a set"
+        f" and its mirror image (0: symmetric): {short(scores['none'], 3)} without FYI, {short(scores['fyi'], 3)}"
+        f" with it, {short(real, 3)} for random real images. At the paper's length (protocol `paper`):",
+        "",
+        *markdown_table(("", "published, %", "ours, %", "sets × networks", "unequalness"), rows),
+        "",
+        f"Made by `{COMMAND}`; every number of the paper: [docs/replication.md](docs/replication.md).",
+    ))  # fmt: skip
+
+
+def renew(store: Store, readme: Path) -> list[Path]:
+    """Write the head between its marks in this page and the picture beside it; what was written.
+
+    Raises DataError where the page has no marks.
+    """
+    before, begin, rest = readme.read_text(encoding="utf-8").partition(MARKS[0])
+    _, end, after = rest.partition(MARKS[1])
+    if not end:
+        raise DataError(f"{readme} has no lines {MARKS[0]} and {MARKS[1]}.\nPut them where the head belongs.")
+    text = f"{before}{begin}\n{head(store)}\n{end}{after}"
+    return [write_text(readme, text), write_bytes(readme.parent / PICTURE, picture(store))]
+
+
+def picture(store: Store) -> bytes:
+    """PNG of the condensed sets of the first seed, without FYI above and with it below."""
+    dataset, ipc, method = SHOWN
+    rows = []
+    for flip in ("none", "fyi"):
+        wanted = {"dataset": dataset, "ipc": ipc, "method": method, "flip": flip}
+        runs = [run for run in store.ls() if run.kind == "distill" and run.state == "done"]
+        runs = [run for run in runs if wanted.items() <= run.inputs.items()]
+        if not runs:
+            raise StoreError(f"{store.root} has no set of {method}, flip {flip}, on {dataset}.\nMerge one into it.")
+        first = min(runs, key=lambda run: (run.inputs["seed"], run.digest))
+        image_set = ImageSet.load(store.artefact("distill", first.digest, SET_FILE))
+        tiles = mosaic(image_set, image_set.classes, 1, len(image_set.classes))
+        rows.append(tiles.repeat_interleave(ENLARGED, 0).repeat_interleave(ENLARGED, 1))
+    gap = torch.zeros(BETWEEN, *rows[0].shape[1:], dtype=torch.uint8)
+    return png_of(torch.cat([rows[0], gap, rows[1]]))
+
+
+def _row(place: Place, found: Ledger) -> list[str]:
+    first, words = place.first, place.verdict
+    if words == NOT_RUN and first.metric == "accuracy":
+        seconds = found.pace.seconds(first, FEWEST_SETS)
+        words += "" if seconds is None else f": about {seconds_words(seconds)}"
+    return [
+        _label(first) + ("" if first.ipc is None else f", {first.ipc} IPC"),
+        first.arch if first.unit == "fraction" else f"{first.arch}, {first.metric}",
+        _published(first) + (" ⚠" if place.contradicts else ""),
+        ", ".join(row.source.removeprefix("FYI paper ") for row in place.published if row.table in TABLES),
+        HOLE if place.replicated is None else _published(place.replicated),
+        _ours(place),
+        _counts(place),
+        _spread(place.between_sets),
+        _spread(place.between_networks),
+        HOLE if place.gap is None else signed_points(place.gap),
+        words,
+        ", ".join(filter(None, (place.machine, place.precision))),
+    ]
+
+
+def _sorted(places: Iterable[Place]) -> list[Place]:
+    """By images a class, whole data last; else in the paper's order."""
+    return sorted(places, key=lambda place: (place.first.ipc is None, place.first.ipc or 0))
+
+
+def _label(row: Published) -> str:
+    return "Whole data" if row.method == FULL else row.method_label.split("+Flip")[0] + FLIPS[row.flip]
+
+
+def _published(row: Published) -> str:
+    if row.unit != "fraction":
+        return f"{row.value:.3f}"
+    return percent(row.value) + (f" ± {percent(row.std)}" if row.std is not None else "")
+
+
+def _ours(place: Place) -> str:
+    """Our mean with its interval over sets, or with the deviation of networks where there is one set."""
+    if place.ours is None:
+        return HOLE
+    found = place.interval
+    if place.ours.low is not None:  # a rank correlation
+        return f"{place.ours.mean:.3f} [{place.ours.low:.3f}, {place.ours.high:.3f}]"
+    if found["low"] is None:
+        return f"{percent(found['mean'])} ± {percent(place.ours.std)}"
+    return f"{percent(found['mean'])} [{percent(found['low'])}, {percent(found['high'])}]"
+
+
+def _counts(place: Place) -> str:
+    sizes = sorted({len(values) for values in place.sets.values()})
+    return f"{len(place.sets)} × {'–'.join(map(str, sizes))}" if sizes else ""
+
+
+def _spread(value: float) -> str:
+    return percent(value) if is_number(value) else ""
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def _score(values: Sequence[float]) -> str:
+    return short(_mean(values), 3)
+
+
+def _pace_lines(found: Ledger) -> list[str]:
+    pace = found.pace
+    if not pace.sets:
+        return []
+    return [
+        f"Times of holes are of {FEWEST_SETS} sets and their networks, one after the other by one process, in"
+        f" proportion to the runs of `results/` on one machine ({pace.machine}): sets of {', '.join(pace.sets)} and"
+        " their networks were measured there. The proportion is that of image passes and floating-point operations"
+        " (`fyi_bench/present/replication/cost.py`); other methods have no estimate. Runs that shared their machine"
+        " took longer than they would alone, and so do these estimates.",
+        "",
+    ]
+
+
+def _flip_section(places: Sequence[Place]) -> list[str]:
+    rows = [
+        [
+            f"{_label(p.first)}, {p.first.dataset_label} {p.first.ipc} IPC, {p.first.arch}",
+            signed_points(p.published_difference), _difference(p), str(p.difference["pairs"]),
+        ]
+        for p in places if p.difference is not None and p.first.unit == "fraction"
+    ]  # fmt: skip
+    if not rows:
+        return []
+    header = ("flip − none", "published, points", "ours, points [95 % interval]", "pairs")
+    text = "A pair is a set with and one without the flip from the same seed; with one set, a network on each."
+    return ["## What the flip changes", "", text, "", *markdown_table(header, rows)]
+
+
+def _difference(place: Place) -> str:
+    found = place.difference
+    assert found is not None  # asked for those that have one
+    interval = f" [{signed_points(found['low'])}, {signed_points(found['high'])}]" if has_interval(found) else ""
+    return signed_points(found["mean"]) + interval
+
+
+def _contradictions(places: Sequence[Place]) -> list[str]:
+    rows = []
+    for place in (one for one in places if one.contradicts):
+        values = [f"{_published(row)} ({row.source}{f'; {row.note}' if row.note else ''})" for row in place.published]
+        spread = max(row.value for row in place.published) - min(row.value for row in place.published)
+        first = place.first
+        name = f"{_label(first)}, {first.dataset_label} {first.ipc} IPC, {first.arch}"
+        rows.append([name, "; ".join(values), percent(spread), "yes" if spread > (first.std or 0.0) else "no"])
+    if not rows:
+        return []
+    text = "Marked ⚠ above: publications that print different numbers for one method, data set, size and network."
+    header = ("place", "published, %", "apart, points", "more than the deviation")
+    return ["", "## Contradictions between published numbers", "", text, "", *markdown_table(header, rows)]
+
+
+def _quoted(found: Ledger) -> list[str]:
+    rows = []
+    for place in found.quoted:
+        first, again = place.first, place.replicated
+        assert again is not None  # what `quoted` holds
+        known = first is not again
+        rows.append([
+            f"{first.method_label}, {first.dataset_label} {first.ipc} IPC", first.arch,
+            _published(first) if known else HOLE, _published(again),
+            signed_points(again.value - first.value) if known else HOLE, first.source if known else "", again.source,
+        ])  # fmt: skip
+    if not rows:
+        return []
+    text = "Methods outside the FYI paper whose numbers others measured with the authors' code."
+    if all(place.replicated is None for place in found.places):
+        text += " Of the paper's own methods no such measurement is known."
+    header = ("place", "network", "published, %", "by others, %", "gap, points", "published in", "by others in")
+    return ["", "## Replicated by others", "", text, "", *markdown_table(header, rows)]

@@ -1,0 +1,182 @@
+"""What is known of each place of the paper's tables: published numbers, others', ours, and the verdict."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from fyi_bench.present.published import FULL, REPLICATED, Published, published
+from fyi_bench.present.replication.cost import Pace, pace_of
+from fyi_bench.present.tables.build import table_of
+from fyi_bench.present.tables.groups import PAPER, Ours
+from fyi_bench.present.tables.results import groups_of
+from fyi_bench.stats import mean_interval, mean_std
+from fyi_bench.store.excerpt import runs_of_protocol
+from fyi_bench.store.run_dir import final_record
+
+if TYPE_CHECKING:
+    from fyi_bench.store.store import Store
+
+TABLES = ("1", "2", "3", "A", "B")
+FEWEST_SETS = 3
+ROUNDING = 0.0005  # published accuracies have one decimal in percent
+WITHIN, OUTSIDE, TOO_FEW, NOT_RUN, QUOTED = "within", "**outside**", "too few sets", "not run", "only quoted"
+Key = tuple[str, int | None, str, str, str, str]  # data set, images a class, method, flip, architecture, metric
+
+
+@dataclass(frozen=True)
+class Place:
+    """One number of the paper.
+
+    published: rows of the paper's tables that print it, then those of other publications. ours: by the protocol
+    `paper`. difference: ours with the flip minus without, {mean, low, high, pairs}; published_difference likewise.
+    machine, precision: what ours was computed on and in.
+    """
+
+    published: Sequence[Published]
+    replicated: Published | None = None
+    ours: Ours | None = None
+    difference: Mapping[str, Any] | None = None
+    published_difference: float | None = None
+    machine: str = ""
+    precision: str = ""
+
+    @property
+    def first(self) -> Published:
+        """The number as the paper prints it."""
+        return self.published[0]
+
+    @property
+    def contradicts(self) -> bool:
+        """Whether publications print different numbers for the same place."""
+        values = [row.value for row in self.published]
+        return max(values) - min(values) > ROUNDING
+
+    @cached_property
+    def sets(self) -> Mapping[int, list[float]]:
+        """Our values by the seed of their set."""
+        found: dict[int, list[float]] = defaultdict(list)
+        for (of_set, _), value in self.ours.values.items() if self.ours else ():
+            found[of_set].append(value)
+        return found
+
+    @cached_property
+    def interval(self) -> Mapping[str, Any]:
+        """{mean, low, high, n} over our sets, networks of each averaged first."""
+        return mean_interval([sum(v) / len(v) for v in self.sets.values()])
+
+    @property
+    def between_sets(self) -> float:
+        """Sample deviation of the means of our sets; NaN for one."""
+        return mean_std([sum(v) / len(v) for v in self.sets.values()], ddof=1)[1]
+
+    @property
+    def between_networks(self) -> float:
+        """Sample deviation of networks around the mean of their set, pooled over sets; NaN for one network each."""
+        squares = sum((value - sum(v) / len(v)) ** 2 for v in self.sets.values() for value in v)
+        free = sum(len(v) - 1 for v in self.sets.values())
+        return math.sqrt(squares / free) if free else math.nan
+
+    @property
+    def gap(self) -> float | None:
+        """Ours minus published."""
+        return None if self.ours is None else self.ours.mean - self.first.value
+
+    @property
+    def verdict(self) -> str:
+        """By the rule that `page` prints."""
+        if self.ours is None:
+            full = self.first.method == FULL or self.first.ipc is None
+            return QUOTED if full else NOT_RUN
+        allowed = (self.first.std or 0.0) + ROUNDING
+        if len(self.sets) < FEWEST_SETS:
+            return TOO_FEW
+        if abs(self.gap or 0.0) <= allowed:
+            return WITHIN
+        low, high = (self.interval[end] - self.first.value for end in ("low", "high"))
+        return TOO_FEW if low <= allowed and high >= -allowed else OUTSIDE
+
+
+@dataclass(frozen=True)
+class Ledger:
+    """All places in the paper's order, and what else the page needs of the store.
+
+    quoted: numbers of methods outside the paper that others replicated. unequalness: by (data set, images a class,
+    method, flip), a value a set.
+    """
+
+    places: Sequence[Place]
+    quoted: Sequence[Place]
+    pace: Pace
+    unequalness: Mapping[tuple[str, int, str, str], Sequence[float]] = field(default_factory=dict)
+
+
+def ledger(store: Store) -> Ledger:
+    """Read a store. Raises StoreError for a damaged record."""
+    machines, records, unequalness = _facts(store)
+    ours = _ours(store)
+    rows: dict[Key, list[Published]] = defaultdict(list)
+    for name in (*TABLES, "ext"):
+        for row in published(name):
+            rows[_key(row)].append(row)
+    places, quoted = [], []
+    for key, found in rows.items():
+        replicated = next(iter(rows.get((*key[:5], REPLICATED), ())), None) if key[5] == "accuracy" else None
+        if found[0].table in TABLES and key[5] in ("accuracy", "spearman_all", "spearman_top50"):
+            number, difference, change = ours.get(key, (None, None, None))
+            where = machines.get((key[0], key[1] or 0, key[2], key[3]), ("", "")) if number else ("", "")
+            places.append(Place(found, replicated, number, difference, change, *where))
+        elif replicated is not None:
+            quoted.append(Place(found, replicated))
+        elif key[5] == REPLICATED and (*key[:5], "accuracy") not in rows:
+            quoted.append(Place(found, found[0]))
+    return Ledger(places, quoted, pace_of(records), unequalness)
+
+
+def _key(row: Published) -> Key:
+    return row.dataset, row.ipc, row.method, row.flip, row.arch, row.metric
+
+
+def _ours(store: Store) -> dict[Key, tuple[Ours, Mapping[str, Any] | None, float | None]]:
+    """Our numbers as the tables show them."""
+    groups, found = groups_of(store), {}
+    for name in TABLES:
+        made = table_of(name, groups, PAPER)
+        for one in made.filled():
+            column = one.column
+            key = column.dataset, column.ipc, one.row.method, one.row.flip, column.arch, column.metric
+            assert one.ours is not None  # `filled`
+            found[key] = one.ours, one.difference, one.published_difference
+    return found
+
+
+Made = tuple[str, int, str, str]
+
+
+def _facts(store: Store) -> tuple[dict[Made, tuple[str, str]], list[dict[str, Any]], dict[Made, list[float]]]:
+    """Of runs by the protocol `paper`: (machine and precision of each kind of set), (records), (unequalness)."""
+    shown = runs_of_protocol(store, PAPER)
+    finished = {run.digest: run for run in store.ls() if run.digest in shown}
+    machines: dict[Made, tuple[set[str], set[str]]] = defaultdict(lambda: (set(), set()))
+    records: list[dict[str, Any]] = []
+    unequalness: dict[Made, list[float]] = defaultdict(list)
+    for run in finished.values():
+        made = run if run.kind == "distill" else finished.get(run.inputs.get("set", {}).get("cell", ""))
+        record = final_record(run.folder)
+        if made is None or made.kind != "distill" or record is None:
+            continue
+        key = tuple(made.inputs[name] for name in ("dataset", "ipc", "method", "flip"))
+        if run.kind == "distill":
+            machines[key][0].add(record["environment"]["device_name"])
+            machines[key][1].add(made.inputs["precision"])
+            records.append(record)
+        elif run.kind == "accuracy":
+            records.append(record)
+        elif run.kind == "unequalness":
+            unequalness[key].append(record["mean"])
+    named = {key: (" / ".join(sorted(on)), " / ".join(sorted(how))) for key, (on, how) in machines.items()}
+    return named, records, unequalness

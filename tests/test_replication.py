@@ -1,0 +1,130 @@
+"""The replication: a verdict for each published number, and pages that are what the command makes of `results/`."""
+
+from __future__ import annotations
+
+import io
+import math
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from fyi_bench.present.replication import head, page, picture, places, renew
+from fyi_bench.present.replication.cost import pace_of, work_of_set
+from fyi_bench.present.tables import table
+from fyi_bench.store.merge import merge, verify
+from fyi_bench.store.store import Store
+from sample_store import add_set, fill
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = Store(ROOT / "results")
+
+
+def test_the_documents_are_what_the_command_makes_of_the_results():
+    assert verify(RESULTS) == []
+    assert (ROOT / "docs" / "replication.md").read_text(encoding="utf-8") == page(RESULTS)
+    assert f"\n{head(RESULTS)}\n" in (ROOT / "README.md").read_text(encoding="utf-8")
+    kept = (ROOT / "docs" / "dsa-1ipc.png").read_bytes()
+    made, there = (Image.open(io.BytesIO(content)) for content in (picture(RESULTS), kept))
+    assert made.tobytes() == there.tobytes()
+
+
+def test_results_are_fit_to_be_published():
+    files = [path for path in RESULTS.root.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 20 * 2**20
+    for path in (one for one in files if one.suffix == ".json"):
+        assert not any(f'"{place}' in path.read_text() for place in ("/root", "/home", "/work", "/tmp", "/mnt")), path
+
+
+def place_of(store: Store, method: str = "dsa", flip: str = "none", ipc: int = 10) -> places.Place:
+    found = places.ledger(store).places
+    [one] = [p for p in found if p.first.method == method and p.first.flip == flip and p.first.ipc == ipc
+             and p.first.dataset == "cifar10" and p.first.arch == "convnet3"]  # fmt: skip
+    return one
+
+
+# published for DSA at 10 images of CIFAR-10: 52.1 ± 0.5
+@pytest.mark.parametrize(
+    ("means", "verdict"),
+    [
+        ((0.520, 0.522, 0.524), places.WITHIN),
+        ((0.500, 0.520, 0.540), places.WITHIN),
+        ((0.5262, 0.5265, 0.5268), places.WITHIN),  # 0.55 points above: at the edge, with what rounding allows
+        ((0.529, 0.530, 0.531), places.OUTSIDE),
+        ((0.512, 0.513, 0.514), places.OUTSIDE),
+        ((0.526, 0.530, 0.534), places.TOO_FEW),  # the interval reaches in
+        ((0.521, 0.521), places.TOO_FEW),
+        ((0.9,), places.TOO_FEW),
+        ((), places.NOT_RUN),
+    ],
+)
+def test_the_verdict_keeps_the_written_rule(tmp_path, means, verdict):
+    store = Store(tmp_path)
+    fill(store, "dsa", "none", {seed: (mean - 0.001, mean + 0.001) for seed, mean in enumerate(means)})
+    assert place_of(store).verdict == verdict
+
+
+def test_spread_between_sets_and_between_networks_are_told_apart(tmp_path):
+    store = Store(tmp_path)
+    fill(store, "dsa", "none", {0: (0.50, 0.52), 1: (0.53, 0.55), 2: (0.51, 0.57)})
+    found = place_of(store)
+    assert found.between_sets == pytest.approx(math.sqrt(((0.51 - 0.53) ** 2 + 0.01**2 + 0.01**2) / 2))
+    assert found.between_networks == pytest.approx(math.sqrt((2 * 0.01**2 + 2 * 0.01**2 + 2 * 0.03**2) / 3))
+    assert found.gap == pytest.approx(0.53 - 0.521)
+    text = page(store)
+    assert "| 3 × 2 " in text
+    assert "1 within" in text or "1 outside" in text or "1 too few sets" in text
+
+
+def test_an_excerpt_gives_the_tables_and_the_page_of_its_store(tmp_path):
+    whole, excerpt = Store(tmp_path / "whole"), Store(tmp_path / "excerpt")
+    for flip, shift in (("none", 0.0), ("fyi", 0.02)):
+        fill(whole, "dsa", flip, dict.fromkeys(range(3), (0.51 + shift, 0.52 + shift)))
+        fill(whole, "dm", flip, {0: (0.3, 0.4)}, protocol="quick")
+        add_set(whole, "dsa", flip, ipc=1)
+        fill(whole, "dsa", flip, {0: (0.28 + shift, 0.29 + shift)}, ipc=1)
+    merge(excerpt, whole.root, "paper")
+    assert page(excerpt) == page(whole)
+    assert table("1", excerpt, "paper").to("csv") == table("1", whole, "paper").to("csv")
+    assert picture(excerpt) == picture(whole)
+    readme = tmp_path / "README.md"
+    readme.write_text("before\n<!-- replication: begin -->\nold\n<!-- replication: end -->\nafter\n")
+    renew(excerpt, readme)
+    assert readme.read_text() == (
+        f"before\n<!-- replication: begin -->\n{head(whole)}\n<!-- replication: end -->\nafter\n"
+    )
+
+
+def test_published_numbers_that_contradict_each_other_are_marked():
+    found = {(p.first.method, p.first.dataset, p.first.ipc): p for p in places.ledger(RESULTS).places
+             if p.first.flip == "none"}  # fmt: skip
+    assert found["ftd", "tinyimagenet", 10].contradicts
+    assert not found["dsa", "cifar10", 1].contradicts
+    line = next(line for line in page(RESULTS).splitlines() if line.startswith("| FTD, Tiny-ImageNet 10 IPC"))
+    assert "| 1.9 " in line
+    assert "| yes" in line
+
+
+def test_a_hole_is_estimated_by_what_was_measured_on_one_machine():
+    made = {"dataset": "cifar10", "ipc": 1, "method": "dm", "flip": "none"}
+    config = {
+        "model": "convnet3", "iterations": 100, "lr_img": 1.0, "momentum_img": 0.5, "init": "real",
+        "augment": "none", "dispatcher": "dsa", "batch_real": 256,
+    }  # fmt: skip
+    fyi, longer = made | {"flip": "fyi", "config": config}, made | {"config": config | {"iterations": 200}}
+    base = work_of_set(made | {"config": config})
+    assert work_of_set(longer) == 2 * base
+    # 2,560 real images forward, 10 synthetic with first derivatives, counted thrice; FYI doubles the latter
+    assert work_of_set(fyi) / base == pytest.approx((2560 + 3 * 20) / (2560 + 3 * 10))
+    records = [
+        {
+            "kind": "distill",
+            "wall_s": seconds,
+            "environment": {"device_name": machine},
+            "config": made | {"config": config},
+        }
+        for seconds, machine in ((10.0, "a"), (30.0, "a"), (20.0, "a"), (1.0, "b"))
+    ]
+    pace = pace_of(records)
+    assert (pace.machine, pace.sets) == ("a", {"dm": 20.0 / base})
+    assert pace.networks is None
