@@ -41,7 +41,11 @@ ZOOM = 1.2
 
 NETWORKS = 20
 WIDTH = 128
+DRAWS = 3  # siamese augmentations of a network that the distance of DSA is the mean of
+STUDENT_STEPS, STUDENT_LR = 10, 0.01  # of the distance of MTT, which hardly depends on the step size
 _CHUNK = 256  # images in one pass: bounds the memory for sets as large as the real data
+
+DSA = "dsa"  # the distance that is DC's under augmentation
 
 # name -> flip, the values of --flip
 FLIPS: Registry[Flip] = Registry("flip", group="fyi_bench.flips", base="distill.fyi:Flip", numerics=NUMERICS)
@@ -171,15 +175,16 @@ def class_unequalness(
     """Scores [classes present, ascending] of images [N, ch, H, W] with labels int64 [N] under one network.
 
     distance: 'dm', squared distance of mean features of `network.embed`; 'dc', layer-wise cosine distance of
-    the gradients of the class's loss. flip: a flip with a fixed transformation (the variants of fig. 10).
-    With an augmentation and siamese draws (the DSA distance, with 'dc'), images and copies go through each draw
+    the gradients of the class's loss; 'mtt', how far apart students of the images and of the copies end, all classes
+    in one. flip: a flip with a fixed transformation (the variants of fig. 10).
+    With an augmentation and siamese draws ('dsa', else as 'dc'), images and copies go through each draw
     and the scores are averaged; a draw has one group, or one for each class present, ascending.
     """
     measure = pick("unequalness distance", distance, UNEQUALNESS)
     transform = FLIPS.get(flip).transform
     if transform is None or FLIPS.get(flip).multiplier == 1:
         raise UsageError(f"The flip '{flip}' is no fixed transformation, so it has no unequalness score.")
-    if (augmentation is None) != (len(draws) == 0):
+    if (augmentation is None) != (len(draws) == 0) or (distance == DSA and augmentation is None):
         raise UsageError("The score under augmentation needs both an augmentation and draws for it.")
     order = labels.argsort(stable=True)
     images, labels = images.detach()[order.to(images.device)], labels[order].cpu()
@@ -213,9 +218,33 @@ def class_gradient_distance(network: nn.Module, images: Tensor, copies: Tensor, 
     return torch.stack(scores)
 
 
+def student_distance(network: nn.Module, images: Tensor, copies: Tensor, labels: Tensor) -> Tensor:
+    """‖θ(F(R)) - θ(R)‖² / ‖θ - θ(R)‖² (supplement, eq. iii), θ(·) after a few steps on all images at once.
+
+    It is one number of all classes, and each class's score. Students start at the network's own weights.
+    """
+    ends = [_student(network, x, labels.to(x.device)) for x in (copies, images)]
+    start = [w.detach() for w in network.parameters()]
+    apart, gone = (sum((a - b).square().sum() for a, b in zip(ends[1], other)) for other in (ends[0], start))
+    return torch.as_tensor(apart / gone).expand(len(labels.unique()))
+
+
+def _student(network: nn.Module, images: Tensor, labels: Tensor) -> list[Tensor]:
+    """Weights after `STUDENT_STEPS` steps of gradient descent on the mean cross-entropy of all images."""
+    weights = {name: w.detach().requires_grad_() for name, w in network.named_parameters()}
+    for _ in range(STUDENT_STEPS):
+        total = [torch.zeros_like(w) for w in weights.values()]
+        for x, y in zip(images.split(_CHUNK), labels.split(_CHUNK), strict=True):
+            loss = F.cross_entropy(torch.func.functional_call(network, weights, (x,)), y, reduction="sum") / len(labels)
+            total = [t + g for t, g in zip(total, torch.autograd.grad(loss, list(weights.values())), strict=True)]
+        moved = zip(weights.items(), total, strict=True)
+        weights = {name: (w - STUDENT_LR * g).detach().requires_grad_() for (name, w), g in moved}
+    return [w.detach() for w in weights.values()]
+
+
 # name -> function(network, images sorted by class, their flipped copies, sorted labels) giving scores [classes]
 UNEQUALNESS: dict[str, Callable[[nn.Module, Tensor, Tensor, Tensor], Tensor]] = {
-    "dm": mean_feature_distance, "dc": class_gradient_distance,
+    "dm": mean_feature_distance, "dc": class_gradient_distance, DSA: class_gradient_distance, "mtt": student_distance,
 }  # fmt: skip
 
 
@@ -242,8 +271,9 @@ def set_unequalness(
     """Score of a set over fresh ConvNets, for the command line and tables.
 
     image_set: any set, its images taken in `space` (default: its own; scores of different spaces do not
-    compare). Returns `mean` (of classes and networks), `std` (of the class means over networks, 0 for
-    one network), `per_class` (class -> mean over networks) and `networks`.
+    compare). distance: see `class_unequalness`; 'dsa' is the mean of a few draws of all operations. Returns `mean` (of
+    classes and networks), `std` (of the class means over networks, 0 for one network), `per_class` (class -> mean over
+    networks) and `networks`.
     Raises UsageError for a set whose images are tiles: enlarge them first.
     """
     if image_set.factor != 1:
@@ -252,10 +282,22 @@ def set_unequalness(
             "Enlarge the tiles before measuring."
         )
     images = image_set.batch(slice(None), space).to(device)
+    augmentation = Augmentation() if distance == DSA else None
+
+    def draws(network: int) -> list[Draw]:
+        if augmentation is None:
+            return []
+        streams = [rng.stream(seed, "unequalness augment", network, k) for k in range(DRAWS)]
+        return [augmentation.draw(stream, 1, images.shape[-1], siamese=True) for stream in streams]
+
     scores = torch.stack(
         [
-            class_unequalness(images, image_set.hard_labels, network.to(device), distance, flip).double().cpu()
-            for network in _fresh_networks(image_set, seed, networks, width)
+            class_unequalness(
+                images, image_set.hard_labels, network.to(device), distance, flip, augmentation, draws(number)
+            )
+            .double()
+            .cpu()
+            for number, network in enumerate(_fresh_networks(image_set, seed, networks, width))
         ]
     )
     per_network = scores.mean(dim=1)

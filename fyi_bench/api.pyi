@@ -247,6 +247,7 @@ def figure(
     name: str,
     *,
     out: str | PathLike[str] | None = None,
+    distance: str = "dm",
     run: bool = False,
     dataset: str = "cifar10",
     data_root: str | PathLike[str] | None = None,
@@ -272,6 +273,7 @@ def figure(
     Args:
         name: Which figure of the paper.
         out: Folder of the pictures; default: in the store.
+        distance: Of figures 5 and A: dm, or own, the method's.
         run: Compute what it needs first, within --budget.
 
     Common options, as fyi_bench.config.Settings has them: dataset, data_root, store, protocol, seed, seeds,
@@ -529,7 +531,7 @@ def unequalness(
     Args:
         what: A file, or the name of a data set.
         images: Real images a class, for a data set.
-        distance: dm or dc.
+        distance: dm, dc, dsa or mtt.
         networks: Random networks to average over.
         seed: Of the networks, and of the images drawn.
         format: Layout; guessed from the content where not given.

@@ -188,7 +188,7 @@ def unequalness(
     what: Annotated[str, Option("A file, or the name of a data set.", argument="SET|DATASET")],
     *,
     images: Annotated[int, Option("Real images a class, for a data set.")] = 10,
-    distance: Annotated[str, Option("dm or dc.")] = "dm",
+    distance: Annotated[str, Option("dm, dc, dsa or mtt.")] = "dm",
     networks: Annotated[int, Option("Random networks to average over.")] = 20,
     seed: Annotated[int, Option("Of the networks, and of the images drawn.")] = 0,
     **reading: Any,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import pytest
@@ -224,6 +225,42 @@ def test_scores_under_augmentation_are_averaged_over_draws() -> None:
         assert float(scores[c]) == pytest.approx(expected, rel=1e-9)
     with pytest.raises(UsageError, match="needs both an augmentation and draws"):
         unequalness(x, y, net, "dc", augmentation=augmentation)
+
+
+def test_students_of_images_and_of_copies() -> None:
+    """Against plain steps in float64; nothing for a set that is its own mirror image, and one number of all classes."""
+    (x, y), net = labelled(), network()
+
+    def student(images: torch.Tensor) -> torch.Tensor:
+        twin = copy.deepcopy(net)
+        optimiser = torch.optim.SGD(twin.parameters(), lr=fyi.STUDENT_LR)
+        for _ in range(fyi.STUDENT_STEPS):
+            optimiser.zero_grad()
+            F.cross_entropy(twin(images), y).backward()
+            optimiser.step()
+        return torch.cat([p.detach().flatten() for p in twin.parameters()])
+
+    start = torch.cat([p.detach().flatten() for p in net.parameters()])
+    own, mirrored = student(x), student(x.flip(-1))
+    expected = (mirrored - own).square().sum() / (start - own).square().sum()
+    scores = class_unequalness(x, y, net, "mtt")
+    assert len(scores) == len(y.unique())
+    torch.testing.assert_close(scores, expected.expand(len(scores)))
+    assert float(unequalness((x + x.flip(-1)) / 2, y, net, "mtt")) < 1e-20
+
+
+def test_a_sets_score_by_each_methods_distance() -> None:
+    scores = {name: set_unequalness(small_set(), 3, 2, 8, distance=name)["mean"] for name in fyi.UNEQUALNESS}
+    assert len(set(scores.values())) == 4
+    images, labels, expected = small_set().pixels(), small_set().hard_labels, []
+    for number, net in enumerate(fyi._fresh_networks(small_set(), 3, 2, 8)):
+        for k in range(fyi.DRAWS):
+            draw = Augmentation().draw(rng.stream(3, "unequalness augment", number, k), 1, 8, siamese=True)
+            of_draw = class_unequalness(images, labels, net, "dc", "fyi", Augmentation(), [draw])
+            expected.append(float(of_draw.double().mean()))
+    assert scores["dsa"] == pytest.approx(sum(expected) / len(expected), rel=1e-5)
+    with pytest.raises(UsageError, match="needs both an augmentation and draws"):
+        unequalness(*labelled(), network(), "dsa")
 
 
 @pytest.mark.parametrize("flip", ["none", "random"])

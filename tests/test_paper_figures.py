@@ -9,13 +9,14 @@ import pytest
 import torch
 from plugins import Plugged
 
+import fyi_bench
 import search_space
 from distill.fyi import FLIPS
 from distill.image_set import ImageSet
 from distill.spaces import PixelSpace
 from fyi_bench import rng
 from fyi_bench.data.real import RealDataset
-from fyi_bench.errors import DataError, UnknownNameError
+from fyi_bench.errors import DataError, UnknownNameError, UsageError
 from fyi_bench.files import write_json
 from fyi_bench.present.figures import EFFORTS, FIGURES, Effort, Request, figure, figure_needs
 from fyi_bench.present.figures.evolution import MAIN
@@ -211,6 +212,16 @@ def test_unequalness_on_the_way_is_that_of_each_set(store):
 
     for run in runs.values():
         assert _score(run, request) == set_unequalness(run.load(), 0, networks=2)["mean"]
+        own = set_unequalness(run.load(), 0, networks=2, distance="dsa")["mean"]
+        assert _score(run, replace(request, distance="own")) == own != _score(run, request)
+    assert "that each method matches by" in " ".join(svg_texts(figure("5", replace(request, distance="own"))))
+
+
+def test_only_scores_have_a_distance(tmp_path):
+    with pytest.raises(UsageError, match="Figures 5 and A have"):
+        fyi_bench.figure("6", distance="own", store=tmp_path)
+    with pytest.raises(UnknownNameError, match="Unknown distance 'dc'"):
+        fyi_bench.figure("5", distance="dc", store=tmp_path)
 
 
 def test_continual_curves_of_the_protocol_asked_for(store):

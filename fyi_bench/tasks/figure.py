@@ -8,18 +8,22 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from fyi_bench.config import option
+from fyi_bench.errors import UnknownNameError, UsageError
 from fyi_bench.run.plan import Plan, Records
 from fyi_bench.session import Session
 from fyi_bench.tasks.base import TASKS, Record, Task
 from fyi_bench.tasks.holes import plan_of_holes
 
+_DISTANCES, _SCORES = ("dm", "own"), ("5", "A")
+
 
 @dataclass(frozen=True)
 class FigureOptions:
-    """Which figure, and where to."""
+    """Which figure, by which distance, and where to."""
 
     name: str = option(MISSING, "Which figure of the paper.", argument="2…12|A…E")
     out: Path | None = option(None, "Folder of the pictures; default: in the store.")
+    distance: str = option("dm", "Of figures 5 and A: dm, or own, the method's.")
     run: bool = option(False, "Compute what it needs first, within --budget.")
 
 
@@ -33,6 +37,7 @@ class FigureTask(Task[FigureOptions]):
         "fyi-bench figure 3",
         "fyi-bench figure E --run --protocol quick --budget 4h",
         "fyi-bench figure E --dry-run",
+        "fyi-bench figure 5 --distance own",
     )
     keeps = False
     returns = "paths"
@@ -40,6 +45,10 @@ class FigureTask(Task[FigureOptions]):
     def plan(self, session: Session, options: FigureOptions, found: Records) -> Plan:
         from fyi_bench.present.figures import figure_needs
 
+        if options.distance not in _DISTANCES:
+            raise UnknownNameError("distance", options.distance, _DISTANCES)
+        if options.distance != _DISTANCES[0] and options.name.upper() not in _SCORES:
+            raise UsageError(f"Figure {options.name} has no --distance of a method.\nFigures 5 and A have.")
         needs = figure_needs(options.name, session.settings.protocol)
         if not (options.run or session.dry_run):
             return Plan("", "")
@@ -59,6 +68,7 @@ class FigureTask(Task[FigureOptions]):
             seed=s.seed,
             device=s.device,
             folder=options.out,
+            distance=options.distance,
             stop=session.stop,
             say=session.say,
         )

@@ -44,6 +44,7 @@ class Request:
     """Where data and results are and how to measure.
 
     data(name): gives a real data set. folder: where the pictures go (default: `figures` in the store).
+    distance: of figures 5 and A, 'dm' or 'own', that of the method whose sets they are.
     stop: asked between measurements, `check()` may raise. say(line): told what takes time.
     """
 
@@ -54,6 +55,7 @@ class Request:
     device: str = "cpu"
     folder: Path | None = None
     effort: Effort | None = None
+    distance: str = "dm"
     stop: Any = None
     say: Callable[[str], None] = field(default=lambda line: None)
 
