@@ -138,12 +138,12 @@ def _enlarged_tiles(images: Tensor, factor: int) -> Tensor:
     tiles = tiles.permute(0, 3, 5, 1, 2, 4, 6).flatten(1, 3)
     # products with interpolation matrices: on a GPU torch's own bilinear has no reproducible derivative
     like = images.dtype, images.device
-    rows, columns = (_interpolation(*sides, *like) for sides in ((tall, height), (wide, width)))
+    rows, columns = (interpolation(*sides, *like) for sides in ((tall, height), (wide, width)))
     return rows @ tiles @ columns.T
 
 
 @functools.lru_cache(maxsize=64)
-def _interpolation(source: int, target: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def interpolation(source: int, target: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     """[target, source]: linear interpolation of a row of pixels, pixel corners aligned; kept where it is used.
 
     A recorded step on a GPU may not copy it from the host.

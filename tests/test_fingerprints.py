@@ -14,6 +14,7 @@ import torch
 
 import search_space
 import tiny
+from distill import decoders
 from distill.augment import Augmentation
 from distill.cutmix import cutmix
 from distill.decode import decode
@@ -67,6 +68,15 @@ def decoded() -> float:
     return sum(weighted(decode(images("decode").unflatten(0, (2, 3)), 2, kind)) for kind in ("single", "multi"))
 
 
+def from_rows() -> float:
+    total = 0.0
+    for name in ("speed", "rtp"):
+        method = METHODS.get(name)(tiny.config(name), tiny.problem(dtype=torch.float64))
+        extras = {key: value for key, (value, *_) in method.extra_parameters().items()}
+        total += weighted(decoders.images_of(method.decoder(extras), method.initial_images()))
+    return total
+
+
 def trainer() -> float:
     train_set = tiny.real_set().to_space(tiny.SPACE)
     p = dataclasses.replace(protocol("quick", "accuracy"), eval_model=tiny.MODEL, epochs=2, min_steps=0)
@@ -86,6 +96,7 @@ COMPONENTS = {
     "flip": flip,
     "cutmix": mixed,
     "decode": decoded,
+    "decoder": from_rows,
     "trainer": trainer,
     **{f"method {name}": (lambda name=name: method(name)) for name in METHODS},
 }

@@ -18,22 +18,19 @@ Run:    fyi-bench distill --method mtt --dataset cifar10 --ipc 10 --fyi
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
-from distill.augment import Draw
 from distill.captured import upload
 from distill.contracts import Context
 from distill.expert_file import Trajectory
 from distill.experts import ExpertConfig
-from distill.fyi import Flip
-from distill.method import Method, MethodConfig
+from distill.method import MethodConfig
 from distill.methods import METHODS
-from distill.problem import Problem
+from distill.methods._student import StudentMethod
 from distill.trajectory import GRADIENTS, FlatNetwork, StudentBatch, unrolled_loss
 from fyi_bench.errors import UsageError
 from fyi_bench.registry import pick
@@ -86,19 +83,20 @@ class MTTConfig(MethodConfig):
 
 
 @METHODS.register("mtt")
-class MTT(Method):
+class MTT(StudentMethod):
     """Matching Training Trajectories."""
 
     numerics = 1
     Config: ClassVar[type[MethodConfig]] = MTTConfig
     config: MTTConfig
     statistics_family = "mtt"
-    components = ("trajectory",)
+    components: ClassVar[tuple[str, ...]] = ("trajectory",)
     timed_with: ClassVar = {"syn_steps": 4}  # the plain twin keeps every step's graph
 
-    def __init__(self, config: MTTConfig, problem: Problem):
-        super().__init__(config, problem)
-        self._views: dict[str, Callable[..., tuple[torch.Tensor, torch.Tensor]]] = {}
+    @property
+    def count(self) -> int:
+        """Synthetic images of all classes, decoded."""
+        return self.problem.num_classes * self.problem.ipc
 
     def extra_parameters(self) -> dict[str, tuple[torch.Tensor, float, float]]:
         c = self.config
@@ -145,29 +143,16 @@ class MTT(Method):
         counts = [len(index) * ctx.flip.multiplier for index in indices]
         streams = [ctx.stream("student augment", step) for step in steps]
         draws = self.augmentation.draw_ahead(streams, counts, self.problem.shape[-1], ctx.images.device)
-        view, batches = self._view(ctx.flip), []
+        view, batches = self.view(ctx.flip), []
         for step, index, draw in zip(steps, indices, draws, strict=True):
             chosen = ctx.flip_draw(index.shape, "student", step)
             inputs = (ctx.labels[index], draw.codes, draw.values, chosen)
             batches.append(StudentBatch(index, view, inputs, ctx.flip.multiplier))
         return batches
 
-    def _view(self, flip: Flip) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
-        """What the student sees of images [b, …]: expanded by the flip, then augmented one by one."""
-        augmentation = self.augmentation
-
-        def view(
-            picked: Tensor, labels: Tensor, codes: Tensor, values: Tensor, chosen: Tensor
-        ) -> tuple[Tensor, Tensor]:
-            x, y = flip.expand(picked, labels, chosen=chosen)
-            return augmentation.apply(x, Draw(augmentation.stages, codes, values)), y
-
-        return self._views.setdefault(flip.name, view)
-
     def _batch_size(self, multiplier: int) -> int:
         """Synthetic images a student step: with FYI half of it, so that both arms cost the same."""
-        everything = self.problem.num_classes * self.problem.ipc
-        return max(1, min(self.config.batch_syn or everything, everything) // multiplier)
+        return max(1, min(self.config.batch_syn or self.count, self.count) // multiplier)
 
     @functools.cached_property
     def _network(self) -> FlatNetwork:

@@ -14,7 +14,7 @@ from fyi_bench.registry import Registry
 def numerics() -> dict[str, int]:
     """Declared numerics version of each family of built-in components."""
     import search_space
-    from distill import augment, cutmix, decode, engine, experts, fyi, trajectory
+    from distill import augment, cutmix, decode, decoders, engine, experts, fyi, trajectory
     from downstream import accuracy, continual, nas, robust_scores, training
 
     return {
@@ -23,6 +23,7 @@ def numerics() -> dict[str, int]:
         "flip": fyi.NUMERICS,
         "cutmix": cutmix.NUMERICS,
         "decode": decode.NUMERICS,
+        "decoder": decoders.NUMERICS,
         "expert": experts.NUMERICS,
         "trajectory": trajectory.NUMERICS,
         "network": search_space.NUMERICS_VERSION,
