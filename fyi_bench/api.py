@@ -49,7 +49,7 @@ def _function_of(entry: TaskEntry) -> Callable[..., Any]:
     task = entry.load()
     parameters = parameters_of(task)
 
-    def call(*values: Any, session: Session | None = None, say: Say = silent, **named: Any) -> Any:
+    def call(*values: Any, session: Session | None = None, say: Say = silent, yes: bool = False, **named: Any) -> Any:
         from fyi_bench.session import Session
         from fyi_bench.tasks.base import perform
 
@@ -57,10 +57,10 @@ def _function_of(entry: TaskEntry) -> Callable[..., Any]:
         if twice:
             raise UsageError(f"A session has its settings already.\nLeave out {', '.join(twice)}.")
         options, settings = build_options(task, bind(entry.word, parameters, values, named))
-        answer = perform(task(), session or Session(settings, say=say), options)
+        answer = perform(task(), session or Session(settings, say=say, yes=yes), options)
         return answer[task.returns] if task.returns else answer
 
-    more = {"session": ("Session | None", None), "say": ("Callable[[str], None]", silent)}
+    more = {"session": ("Session | None", None), "say": ("Callable[[str], None]", silent), "yes": ("bool", False)}
     return dress(call, entry.word, task.summary, parameters, "Any" if task.returns else "dict[str, Any]", more)
 
 

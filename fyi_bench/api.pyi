@@ -34,6 +34,7 @@ def continual(
     enqueue: bool = False,
     session: Session | None = None,
     say: Callable[[str], None] = ...,
+    yes: bool = False,
 ) -> dict[str, Any]:
     """Class-incremental learning from distilled memory (Avalanche), against random real images.
 
@@ -75,6 +76,7 @@ def cross_arch(
     enqueue: bool = False,
     session: Session | None = None,
     say: Callable[[str], None] = ...,
+    yes: bool = False,
 ) -> dict[str, Any]:
     """Accuracy of other architectures trained on a condensed set (Table 3).
 
@@ -110,6 +112,7 @@ def demo(
     enqueue: bool = False,
     session: Session | None = None,
     say: Callable[[str], None] = ...,
+    yes: bool = False,
 ) -> Any:
     """The whole story on built-in data in minutes: distil, rehearse, and an HTML report.
 
@@ -143,6 +146,7 @@ def distill(
     enqueue: bool = False,
     session: Session | None = None,
     say: Callable[[str], None] = ...,
+    yes: bool = False,
 ) -> dict[str, Any]:
     """Condense a data set, with and without the flip, and evaluate the sets.
 
@@ -161,6 +165,18 @@ def distill(
 def evaluate(
     path: str | PathLike[str],
     *,
+    format: str | None = None,
+    factor: int | None = None,
+    mean: Sequence[float] | float | None = None,
+    std: Sequence[float] | float | None = None,
+    zca: str | Any | None = None,
+    experiment: int = -1,
+    step: int | None = None,
+    labels: str | None = None,
+    lr: float | None = None,
+    classes: str | PathLike[str] | None = None,
+    space: str | Any | None = None,
+    ipc: int | None = None,
     architectures: Sequence[str] | str = ...,
     robust: bool = False,
     dataset: str = "cifar10",
@@ -181,10 +197,23 @@ def evaluate(
     enqueue: bool = False,
     session: Session | None = None,
     say: Callable[[str], None] = ...,
+    yes: bool = False,
 ) -> dict[str, Any]:
     """Accuracy of networks trained on a condensed set.
 
     Args:
+        format: Layout; guessed from the content where not given.
+        factor: Tiles a side in each image (IDC), where not told.
+        mean: Means of the normalisation, one a channel.
+        std: Its standard deviations.
+        zca: Data set that the whitening was fitted to.
+        experiment: Which of several in a file, counted from the end if negative.
+        step: Which step of a continual file; default: all.
+        labels: What soft rows are: hard, logits or probabilities.
+        lr: Learned step size that belongs to the set.
+        classes: File that lists its classes, in the order of its numbers.
+        space: pixel, normalized or zca, where the guess is wrong.
+        ipc: Images per class, where not told.
         path: A condensed set: our file, or any public format.
         architectures: Architecture(s) to evaluate; 'none' for none.
         robust: Scores that labels and augmentation cannot inflate.
@@ -216,6 +245,7 @@ def experts(
     enqueue: bool = False,
     session: Session | None = None,
     say: Callable[[str], None] = ...,
+    yes: bool = False,
 ) -> dict[str, Any]:
     """Train the expert trajectories that MTT and FTD match; resumable one by one.
 
@@ -267,6 +297,7 @@ def figure(
     enqueue: bool = False,
     session: Session | None = None,
     say: Callable[[str], None] = ...,
+    yes: bool = False,
 ) -> Any:
     """A figure of the paper, from our data and results.
 
@@ -285,10 +316,7 @@ def import_set(
     *,
     out: str | PathLike[str] | None = None,
     format: str | None = None,
-    space: str | Any | None = None,
-    dataset: str | None = None,
     factor: int | None = None,
-    ipc: int | None = None,
     mean: Sequence[float] | float | None = None,
     std: Sequence[float] | float | None = None,
     zca: str | Any | None = None,
@@ -297,6 +325,9 @@ def import_set(
     labels: str | None = None,
     lr: float | None = None,
     classes: str | PathLike[str] | None = None,
+    space: str | Any | None = None,
+    ipc: int | None = None,
+    dataset: str | None = None,
     data_root: str | PathLike[str] | None = None,
     say: Callable[[str], None] = ...,
 ) -> list[Path]:
@@ -306,10 +337,7 @@ def import_set(
         paths: Files or folders of others.
         out: Where to write; default: beside, as .safetensors.
         format: Layout; guessed from the content where not given.
-        space: pixel, normalized or zca, where the guess is wrong.
-        dataset: Data set it stands for, where it cannot be guessed.
         factor: Tiles a side in each image (IDC), where not told.
-        ipc: Images per class, where not told.
         mean: Means of the normalisation, one a channel.
         std: Its standard deviations.
         zca: Data set that the whitening was fitted to.
@@ -318,6 +346,9 @@ def import_set(
         labels: What soft rows are: hard, logits or probabilities.
         lr: Learned step size that belongs to the set.
         classes: File that lists its classes, in the order of its numbers.
+        space: pixel, normalized or zca, where the guess is wrong.
+        ipc: Images per class, where not told.
+        dataset: Data set it stands for, where it cannot be guessed.
         data_root: Folder of real data sets; default: ./data.
     """
 
@@ -329,10 +360,7 @@ def inspect(
     seed: int = 0,
     duplicates: bool = True,
     format: str | None = None,
-    space: str | Any | None = None,
-    dataset: str | None = None,
     factor: int | None = None,
-    ipc: int | None = None,
     mean: Sequence[float] | float | None = None,
     std: Sequence[float] | float | None = None,
     zca: str | Any | None = None,
@@ -341,6 +369,9 @@ def inspect(
     labels: str | None = None,
     lr: float | None = None,
     classes: str | PathLike[str] | None = None,
+    space: str | Any | None = None,
+    ipc: int | None = None,
+    dataset: str | None = None,
     data_root: str | PathLike[str] | None = None,
 ) -> dict[str, Any]:
     """Everything known about a condensed set: classes, space, duplicates, symmetry, provenance.
@@ -352,10 +383,7 @@ def inspect(
         seed: Of these networks.
         duplicates: Look for pairs of equal images.
         format: Layout; guessed from the content where not given.
-        space: pixel, normalized or zca, where the guess is wrong.
-        dataset: Data set it stands for, where it cannot be guessed.
         factor: Tiles a side in each image (IDC), where not told.
-        ipc: Images per class, where not told.
         mean: Means of the normalisation, one a channel.
         std: Its standard deviations.
         zca: Data set that the whitening was fitted to.
@@ -364,6 +392,9 @@ def inspect(
         labels: What soft rows are: hard, logits or probabilities.
         lr: Learned step size that belongs to the set.
         classes: File that lists its classes, in the order of its numbers.
+        space: pixel, normalized or zca, where the guess is wrong.
+        ipc: Images per class, where not told.
+        dataset: Data set it stands for, where it cannot be guessed.
         data_root: Folder of real data sets; default: ./data.
     """
 
@@ -371,10 +402,7 @@ def load(
     path: str | PathLike[str],
     *,
     format: str | None = None,
-    space: str | Any | None = None,
-    dataset: str | None = None,
     factor: int | None = None,
-    ipc: int | None = None,
     mean: Sequence[float] | float | None = None,
     std: Sequence[float] | float | None = None,
     zca: str | Any | None = None,
@@ -383,6 +411,9 @@ def load(
     labels: str | None = None,
     lr: float | None = None,
     classes: str | PathLike[str] | None = None,
+    space: str | Any | None = None,
+    ipc: int | None = None,
+    dataset: str | None = None,
     data_root: str | PathLike[str] | None = None,
 ) -> ImageSet:
     """Read a condensed set, ours or of any public format; DataError names what is wrong with a broken one.
@@ -390,10 +421,7 @@ def load(
     Args:
         path: A condensed set.
         format: Layout; guessed from the content where not given.
-        space: pixel, normalized or zca, where the guess is wrong.
-        dataset: Data set it stands for, where it cannot be guessed.
         factor: Tiles a side in each image (IDC), where not told.
-        ipc: Images per class, where not told.
         mean: Means of the normalisation, one a channel.
         std: Its standard deviations.
         zca: Data set that the whitening was fitted to.
@@ -402,12 +430,25 @@ def load(
         labels: What soft rows are: hard, logits or probabilities.
         lr: Learned step size that belongs to the set.
         classes: File that lists its classes, in the order of its numbers.
+        space: pixel, normalized or zca, where the guess is wrong.
+        ipc: Images per class, where not told.
+        dataset: Data set it stands for, where it cannot be guessed.
         data_root: Folder of real data sets; default: ./data.
     """
 
 def nas(
-    method: str | None = None,
+    format: str | None = None,
     *,
+    factor: int | None = None,
+    mean: Sequence[float] | float | None = None,
+    std: Sequence[float] | float | None = None,
+    zca: str | Any | None = None,
+    experiment: int = -1,
+    step: int | None = None,
+    labels: str | None = None,
+    lr: float | None = None,
+    classes: str | PathLike[str] | None = None,
+    method: str | None = None,
     fyi: bool = False,
     flip: str | None = None,
     ipc: int = 50,
@@ -437,10 +478,21 @@ def nas(
     enqueue: bool = False,
     session: Session | None = None,
     say: Callable[[str], None] = ...,
+    yes: bool = False,
 ) -> dict[str, Any]:
     """Rank ConvNets on a condensed set, and say how far the ranking can be trusted (Table B).
 
     Args:
+        format: Layout; guessed from the content where not given.
+        factor: Tiles a side in each image (IDC), where not told.
+        mean: Means of the normalisation, one a channel.
+        std: Its standard deviations.
+        zca: Data set that the whitening was fitted to.
+        experiment: Which of several in a file, counted from the end if negative.
+        step: Which step of a continual file; default: all.
+        labels: What soft rows are: hard, logits or probabilities.
+        lr: Learned step size that belongs to the set.
+        classes: File that lists its classes, in the order of its numbers.
         method: Distillation method of the proxy set; default: dm.
         fyi: Short for --flip fyi.
         flip: none, fyi, random, vertical, rotate or scale.
@@ -491,6 +543,7 @@ def table(
     enqueue: bool = False,
     session: Session | None = None,
     say: Callable[[str], None] = ...,
+    yes: bool = False,
 ) -> Any:
     """A table of the paper with our numbers beside the published ones, and commands for the holes.
 
@@ -512,10 +565,7 @@ def unequalness(
     networks: int = 20,
     seed: int = 0,
     format: str | None = None,
-    space: str | Any | None = None,
-    dataset: str | None = None,
     factor: int | None = None,
-    ipc: int | None = None,
     mean: Sequence[float] | float | None = None,
     std: Sequence[float] | float | None = None,
     zca: str | Any | None = None,
@@ -524,6 +574,9 @@ def unequalness(
     labels: str | None = None,
     lr: float | None = None,
     classes: str | PathLike[str] | None = None,
+    space: str | Any | None = None,
+    ipc: int | None = None,
+    dataset: str | None = None,
     data_root: str | PathLike[str] | None = None,
 ) -> dict[str, Any]:
     """Symmetry score of a set or of real images (FYI eq. 5): 0 where every image's mirror image is there too.
@@ -535,10 +588,7 @@ def unequalness(
         networks: Random networks to average over.
         seed: Of the networks, and of the images drawn.
         format: Layout; guessed from the content where not given.
-        space: pixel, normalized or zca, where the guess is wrong.
-        dataset: Data set it stands for, where it cannot be guessed.
         factor: Tiles a side in each image (IDC), where not told.
-        ipc: Images per class, where not told.
         mean: Means of the normalisation, one a channel.
         std: Its standard deviations.
         zca: Data set that the whitening was fitted to.
@@ -547,6 +597,9 @@ def unequalness(
         labels: What soft rows are: hard, logits or probabilities.
         lr: Learned step size that belongs to the set.
         classes: File that lists its classes, in the order of its numbers.
+        space: pixel, normalized or zca, where the guess is wrong.
+        ipc: Images per class, where not told.
+        dataset: Data set it stands for, where it cannot be guessed.
         data_root: Folder of real data sets; default: ./data.
     """
 
@@ -565,6 +618,7 @@ def worker(
     artefacts: str | None = None,
     session: Session | None = None,
     say: Callable[[str], None] = ...,
+    yes: bool = False,
 ) -> Any:
     """Take part in the queues of a storage until no run is left.
 

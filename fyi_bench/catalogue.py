@@ -91,4 +91,4 @@ def build_options(task: type[Task], given: dict[str, Any]) -> tuple[Any, Setting
     common = {each.name for each in settings_of(task)}
     options = task.Options(**{name: value for name, value in given.items() if name not in common})
     stated = {name: value for name, value in given.items() if name in common}
-    return options, Settings(**{**task.defaults, **stated}, given=frozenset(stated))
+    return options, Settings(**{**task.defaults, **stated}, given=frozenset(given))

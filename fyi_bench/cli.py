@@ -44,7 +44,7 @@ class Terminal:
 
     json_file: Path | None = option(None, "Write the record to this file.", flag="--json")
     dry_run: bool = option(False, "Show plan and estimate, then stop.")
-    yes: bool = option(False, "Do not ask before long work.")
+    yes: bool = option(False, "Do not ask before long work, nor stop at a doubtful input.")
     quiet: bool = option(False, "No progress display.")
 
 
@@ -250,7 +250,7 @@ def task_command(name: str, task: type[Task]) -> Command:
         here = Terminal(**bind(name, own, (), {p.name: given.pop(p.name) for p in own if p.name in given}))
         options, settings = build_options(task, bind(name, parameters, (), given))
         display = "silent" if here.quiet else "auto"
-        session = Session(settings, typer.echo, _asker(here.yes), here.dry_run, display)
+        session = Session(settings, typer.echo, _asker(here.yes), here.dry_run, display, here.yes)
         asked = task()
         _tell(asked, session, perform(asked, session, options, shlex.join(["fyi-bench", *words]), here.json_file))
 

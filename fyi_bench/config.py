@@ -67,7 +67,7 @@ class Settings:
     None means: as the help of the field says. `resolved` fills in what this machine gives.
     """
 
-    dataset: str = option("cifar10", "Data set; `fyi-bench ls datasets` lists them.")
+    dataset: str = option("cifar10", "Data set; `fyi-bench ls datasets` lists them. A set in a file: what it states.")
     data_root: Path | None = option(
         None, "Folder of real data sets; default: ./data.", environment="FYI_BENCH_DATA"
     )  # fmt: skip
@@ -96,7 +96,8 @@ class Settings:
         None, "Where finished runs travel when workers share no store: a folder, s3://… or gs://…", advanced=True
     )  # fmt: skip
     enqueue: bool = option(False, "Leave the work to `fyi-bench worker`.", advanced=True)
-    # names of the fields that the user gave; what a field was left open for can differ from its default
+    # names of all options that the user gave, the task's own among them; what a field was left open for can differ
+    # from its default
     given: frozenset[str] = dataclasses.field(default=frozenset(), compare=False, repr=False)
 
     def __post_init__(self) -> None:

@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from fyi_bench.config import Settings
-from fyi_bench.errors import UsageError, unknown_name_message
+from fyi_bench.errors import DataError, UsageError, unknown_name_message
 from fyi_bench.run.deadline import Deadline
 from fyi_bench.store.store import Store
 
@@ -25,7 +25,7 @@ class Session:
     """What a task is planned and answered with. `settings` are resolved here.
 
     say(line) prints for people; confirm(question) asks them. dry_run: show plan and estimate, then stop by raising
-    PlanShown. display: mode of the progress display.
+    PlanShown. display: mode of the progress display. yes: go on where an input is doubtful. given: sets that were read.
     """
 
     settings: Settings
@@ -33,9 +33,11 @@ class Session:
     confirm: Callable[[str], bool] = lambda question: True
     dry_run: bool = False
     display: str = "silent"
+    yes: bool = False
     stop: Deadline = field(init=False)
     began: float = field(default_factory=time.monotonic)
     known: dict[str, RealDataset] = field(default_factory=dict, repr=False)  # real data by name
+    given: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         self.settings = self.settings.resolved()
@@ -61,6 +63,18 @@ class Session:
         other = replace(self, settings=replace(self.settings, **changes))
         other.stop = self.stop
         return other
+
+    @property
+    def states_data(self) -> bool:
+        """Whether the user named the data set, or it is only the default."""
+        s = self.settings
+        return "dataset" in s.given or s.dataset != Settings.dataset
+
+    def doubt(self, what: str, hint: str) -> None:
+        """DataError about an input that contradicts itself; where the user goes on all the same, a line."""
+        if not self.yes:
+            raise DataError(f"{what}\n{hint}; or go on all the same with --yes (yes=True).")
+        self.say(f"warning  {what}")
 
     def _check_protocol(self) -> None:
         """Raise UnknownNameError here, before any data is read; recipes alone would take any name of theirs."""

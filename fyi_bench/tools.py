@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fyi_bench.config import Option, Settings, option, options_of
 from fyi_bench.errors import UsageError
 from fyi_bench.parameters import Parameter, bind, dress, of_dataclass, of_function
+from fyi_bench.reading import OneSetFacts
 
 if TYPE_CHECKING:
     from distill.image_set import ImageSet
@@ -81,23 +82,11 @@ Root = Annotated[Path | None, _common("data_root")]
 StoreFolder = Annotated[Path | None, _common("store")]
 
 
-@dataclass(frozen=True)
-class Reading:
-    """What is not to be guessed about other people's files."""
+@dataclass(frozen=True, kw_only=True)
+class Reading(OneSetFacts):
+    """What is not to be guessed about other people's files, their data set among it."""
 
-    format: str | None = option(None, "Layout; guessed from the content where not given.")
-    space: str | Any = option(None, "pixel, normalized or zca, where the guess is wrong.")
     dataset: str | None = option(None, "Data set it stands for, where it cannot be guessed.")
-    factor: int | None = option(None, "Tiles a side in each image (IDC), where not told.")
-    ipc: int | None = option(None, "Images per class, where not told.", advanced=True)
-    mean: tuple[float, ...] | None = option(None, "Means of the normalisation, one a channel.", advanced=True)
-    std: tuple[float, ...] | None = option(None, "Its standard deviations.", advanced=True)
-    zca: str | Any = option(None, "Data set that the whitening was fitted to.", advanced=True)
-    experiment: int = option(-1, "Which of several in a file, counted from the end if negative.", advanced=True)
-    step: int | None = option(None, "Which step of a continual file; default: all.", advanced=True)
-    labels: str | None = option(None, "What soft rows are: hard, logits or probabilities.", advanced=True)
-    lr: float | None = option(None, "Learned step size that belongs to the set.", advanced=True)
-    classes: Path | None = option(None, "File that lists its classes, in the order of its numbers.", advanced=True)
     data_root: Path | None = option(None, _common("data_root").help, environment="FYI_BENCH_DATA", advanced=True)
 
 

@@ -112,12 +112,31 @@ def test_classes_of_unequal_size_are_evaluated_and_said(tmp_path, small):
 
 def test_misfits_are_named(tmp_path, small):
     path = small.save(tmp_path / "set.safetensors")
-    with pytest.raises(UsageError, match=r"10 classes of .*shapes100 has 100.*\n.*--dataset"):
+    with pytest.raises(DataError, match=r"is of shapes10, not shapes100"):
         evaluated(path, tmp_path / "runs", dataset="shapes100")
+    bare = dataclasses.replace(small, provenance={}).save(tmp_path / "bare.safetensors")
+    with pytest.raises(UsageError, match=r"10 classes of .*shapes100 has 100.*\n.*--dataset"):
+        evaluated(bare, tmp_path / "runs", dataset="shapes100")
     flat = tmp_path / "flat.pt"
     torch.save({"data": [[small.images.flatten(1), small.labels]]}, flat)
     with pytest.raises(DataError, match=r"data: a list of 1, the first a list of 2, the first a tensor \[20, 3072\]"):
         evaluated(flat, tmp_path / "runs")
+
+
+def test_a_set_is_tested_on_the_data_it_states(tmp_path, small):
+    """Without a data set named, and never on another one than it states; what was guessed is said."""
+    own, said = small.save(tmp_path / "a" / "set.safetensors"), []
+    store = {"store": tmp_path / "runs", "workers": 1, "threads": 1, "overrides": {**TINY, "nets": "1"}}
+    assert fyi_bench.evaluate(own, say=said.append, **store)["dataset"] == "shapes10"
+    named = fyi_bench.export(small, tmp_path / "res_DM_shapes10_ConvNet_2ipc.pt", "dc")[0]
+    record = fyi_bench.evaluate(named, say=said.append, **store)
+    assert record["dataset"] == "shapes10"
+    assert any("guessed  data set shapes10: the name" in line for line in said)
+    with pytest.raises(DataError, match=r"says shapes10, but svhn was stated.*\n.*--yes"):
+        fyi_bench.evaluate(named, dataset="svhn", **store)
+    bare = dataclasses.replace(small, provenance={}, images=small.images[..., :30, :30].contiguous())
+    with pytest.raises(UsageError, match=r"does not say which data set.*\n.*--dataset"):
+        fyi_bench.evaluate(bare.save(tmp_path / "b" / "set.safetensors"), **store)
 
 
 def test_inspection_says_that_previews_show_stored_tiles(small):

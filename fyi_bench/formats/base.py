@@ -136,12 +136,19 @@ def named_format(name: str, can: str) -> Format:
 
 @dataclass(frozen=True)
 class Imported:
-    """A set of others as an ImageSet, with everything that was not stated but guessed, and what is odd about it."""
+    """A set of others as an ImageSet, with everything that was not stated but guessed, and what is odd about it.
+
+    dataset: what it was made from, as far as that was stated or guessed, else ''. contradiction: what says otherwise.
+    own: whether the file carries all its facts, so that nothing was guessed.
+    """
 
     image_set: ImageSet
     format: str
     guesses: list[str]
     warnings: list[str]
+    dataset: str = ""
+    contradiction: str = ""
+    own: bool = False
 
 
 # name -> format

@@ -12,13 +12,14 @@ import torch
 
 from distill.image_set import ImageSet
 from distill.spaces import PixelSpace
+from fyi_bench.data.entry import find_entry
 from fyi_bench.errors import DataError, UnknownNameError, UsageError
 from fyi_bench.formats.base import Format, Imported, Options, Raw, formats_that, named_format
 from fyi_bench.formats.classes import class_order, numbers_in, relabelled
 from fyi_bench.formats.input_files import FOLDER, UNKNOWN, InputFiles
 from fyi_bench.formats.labels import Labels, check_classes, class_major, read_labels
 from fyi_bench.formats.looks import look
-from fyi_bench.formats.origin import Origin, guessed, stated
+from fyi_bench.formats.origin import Origin, guessed, names_of, same_data, stated
 from fyi_bench.formats.pixels import Pixels, prepare
 from fyi_bench.formats.space import Case
 
@@ -105,11 +106,16 @@ def _own(image_set: ImageSet, chosen: Format, raw: Raw, options: Options) -> Imp
         if said is not None and said != value:
             raise DataError(f"The file states {name}={value}, not {said}.\nLeave {name} out: its own facts count.")
     agrees = options.space in (image_set.space, image_set.space.kind)
-    passing = {"ipc", "factor", "lr", "data_root", "max_bytes", *(["space"] if agrees else [])}
+    passing = {"dataset", "ipc", "factor", "lr", "data_root", "max_bytes", *(["space"] if agrees else [])}
+    of = str(image_set.provenance.get("dataset") or image_set.provenance.get("data") or "")
+    if options.dataset and of and not same_data(of, find_entry(options.dataset).name):
+        raise DataError(f"The file is of {of}, not {options.dataset}.\nLeave dataset out, or name the right one.")
     for name in (f.name for f in fields(Options)):
         if name not in passing and getattr(options, name) != getattr(nothing, name):
             raise DataError(f"The file carries its own facts, so {name}=… does not apply.\nLeave it out.")
-    return Imported(image_set, chosen.name, raw.guesses, raw.warnings)
+    told = image_set.provenance.get("imported", {})
+    guesses, warnings = [*raw.guesses, *told.get("guesses", [])], [*raw.warnings, *told.get("warnings", [])]
+    return Imported(image_set, chosen.name, guesses, warnings, of or options.dataset or "", own=True)
 
 
 def _assemble(files: InputFiles, chosen: Format, raw: Raw, options: Options) -> Imported:
@@ -139,7 +145,8 @@ def _assemble(files: InputFiles, chosen: Format, raw: Raw, options: Options) -> 
         lr=_step_size(options.lr if options.lr is not None else raw.lr),
         provenance={**{key: value for key, value in known.items() if value}, "imported": story},
     )
-    return Imported(finished.validate(), chosen.name, guesses, warnings)
+    of = origin.entry.name if origin.entry else ""
+    return Imported(finished.validate(), chosen.name, guesses, warnings, of, origin.contradiction)
 
 
 def _class_count(raw: Raw, labels: Labels | None, count: int, per_class: int | None) -> int | None:
@@ -153,7 +160,7 @@ def _class_count(raw: Raw, labels: Labels | None, count: int, per_class: int | N
 def _origin(files: InputFiles, raw: Raw, options: Options, pixels: Pixels, classes: int | None) -> Origin:
     shape = tuple(pixels.images.shape[1:])
     if options.dataset is not None:
-        return stated(options.dataset, shape, classes)
+        return stated(options.dataset, shape, classes, names_of(raw.dataset, files.path))
     return guessed(raw.dataset, files.path, shape, classes, raw.class_names)
 
 

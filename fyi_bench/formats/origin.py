@@ -28,13 +28,15 @@ def method_in(*texts: str) -> str:
 class Origin:
     """entry: the data set, or None. sure: False where only the shape speaks for it, `rivals` then has the others.
 
-    called: name of a data set whose classes these are, though its images have another size.
+    called: name of a data set whose classes these are, though its images have another size. contradiction: what names
+    another data set than the one that was stated, or ''.
     """
 
     entry: DatasetEntry | None = None
     sure: bool = True
     rivals: list[str] = field(default_factory=list)
     called: str = ""
+    contradiction: str = ""
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
@@ -54,13 +56,37 @@ class Origin:
         return self.entry.num_classes if self.entry else None
 
 
-def stated(name: str, shape: tuple[int, ...], classes: int | None) -> Origin:
-    """The data set the caller named; DataError where the images cannot be of it."""
+def stated(name: str, shape: tuple[int, ...], classes: int | None, names: Sequence[tuple[str, str]] = ()) -> Origin:
+    """The data set the caller named; DataError where the images cannot be of it.
+
+    names: (where, text) that may say otherwise, as `names_of` gives them.
+    """
     entry = find_entry(name)
     problem = _misfit(entry, shape, classes)
     if problem:
         raise DataError(f"The file is not of {entry.name}: {problem}.\nName the right data set, or leave it out.")
-    return Origin(entry)
+    where, text, other = next(((w, t, e) for w, t in names if (e := _named(t))), ("", "", None))
+    differs = other is not None and not same_data(other.name, entry.name) and not _misfit(other, shape, classes)
+    origin = Origin(entry)
+    if other is not None and differs:
+        origin.contradiction = f"{where} '{text}' says {other.name}, but {entry.name} was stated"
+        origin.warnings.append(origin.contradiction)
+    return origin
+
+
+def same_data(name: str, other: str) -> bool:
+    """Whether two names are of one data set, as mnist and mnist-mirrored, which has its classes and its files."""
+    if name == other:
+        return True
+    entries = DATASETS.usable()[0]
+    layouts = [entries[each].layouts for each in (name, other) if each in entries]
+    return len(layouts) == 2 and layouts[0] == layouts[1] != ()
+
+
+def names_of(hint: str, path: Path) -> list[tuple[str, str]]:
+    """Where a data set may be named: in the file (`hint`), in its name, in those of its folders."""
+    parts = [path.name, *(parent.name for parent in list(path.resolve().parents)[:_LEVELS])]
+    return [("the file", hint), *(("the name", part) for part in parts)]
 
 
 def guessed(hint: str, path: Path, shape: tuple[int, ...], classes: int | None, names: Sequence[str] = ()) -> Origin:
@@ -69,8 +95,7 @@ def guessed(hint: str, path: Path, shape: tuple[int, ...], classes: int | None, 
     shape: (channels, height, width). classes: their number, or None where the file does not tell; names: theirs.
     """
     origin = Origin()
-    parts = [path.name, *(parent.name for parent in list(path.resolve().parents)[:_LEVELS])]
-    for where, text in [("the file", hint), *(("the name", part) for part in parts)]:
+    for where, text in names_of(hint, path):
         if entry := _named(text):
             if problem := _misfit(entry, shape, classes):
                 origin.warnings.append(f"{where} '{text}' says {entry.name}, but {problem}: not believed")

@@ -11,6 +11,7 @@ from downstream.protocol import Protocol
 from fyi_bench.config import option
 from fyi_bench.errors import UsageError
 from fyi_bench.present.words import arm_title, bytes_words
+from fyi_bench.reading import OneSetFacts
 from fyi_bench.run.plan import Plan, Records
 from fyi_bench.run.types.accuracy import accuracy_run
 from fyi_bench.session import Session
@@ -19,12 +20,12 @@ from fyi_bench.tasks import words
 from fyi_bench.tasks.base import TASKS, Record, Task
 from fyi_bench.tasks.common import ARCHITECTURES, SET_HELP, digest_of_runs, summary
 from fyi_bench.tasks.distill import accuracy_section
-from fyi_bench.tasks.given import given_set
+from fyi_bench.tasks.given import given_set, session_of_sets
 from fyi_bench.tasks.robust import Robust
 
 
 @dataclass(frozen=True)
-class AccuracyOptions:
+class AccuracyOptions(OneSetFacts):
     """Which set, on which architectures; none: the protocol's own."""
 
     path: Path = option(MISSING, SET_HELP, argument="SET")
@@ -46,10 +47,13 @@ class Accuracy(Task[AccuracyOptions]):
         "fyi-bench evaluate set.safetensors --robust",
     )
 
+    def about(self, session: Session, options: AccuracyOptions) -> Session:
+        return session_of_sets(session, [options.path], options.facts)
+
     def plan(self, session: Session, options: AccuracyOptions, found: Records) -> Plan:
         if options.robust:
             return Robust().plan(session, options, found)
-        given = given_set(session, options.path)
+        given = given_set(session, options.path, options.facts)
         protocol = session.protocol("accuracy", given.method)
         names = list(options.architectures) or [protocol.eval_model]
         runs = {
@@ -60,7 +64,7 @@ class Accuracy(Task[AccuracyOptions]):
             for name in names
             for net in range(protocol.nets)
         }  # fmt: skip
-        said = [*given.warnings, *_lacking(protocol, given.path)]
+        said = [*given.said, *_lacking(protocol, given.path)]
         title = "\n".join([*said, f"evaluate {given.path.name} · {session.data.name}"])
         return Plan(title, protocol.name, tuple(runs.values()), details=(given, protocol, runs))
 

@@ -51,6 +51,10 @@ class Task(Generic[O]):
     keeps: ClassVar[bool] = True
     returns: ClassVar[str] = ""
 
+    def about(self, session: Session, options: O) -> Session:
+        """The session the question is asked in: about another data set, where a set that is a file says which."""
+        return session
+
     def plan(self, session: Session, options: O, found: Records) -> Plan:
         """The runs that answer the question, as far as they are known.
 
@@ -123,6 +127,7 @@ def perform(task: Task[O], session: Session, options: O, command: str = "", json
     when asked to stop; everything done is kept.
     """
     found: Records = {}
+    session = task.about(session, options)
     plan = task.plan(session, options, found)
     announce(session, plan)
     try:

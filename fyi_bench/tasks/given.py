@@ -1,9 +1,9 @@
-"""A condensed set that comes as a file: read, checked against the data set, and kept as one of our own format."""
+"""Condensed sets that come as files: read, checked against their data set, and kept as ones of our own format."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,15 +13,17 @@ from fyi_bench.session import Session
 
 if TYPE_CHECKING:
     from distill.image_set import ImageSet
+    from fyi_bench.data import RealDataset
+    from fyi_bench.formats import Imported
 
 
 @dataclass(frozen=True)
 class GivenSet:
-    """path: of the file in our own format. warnings: what is to be said of it."""
+    """path: of the file in our own format. said: what was guessed about it and what is odd, a line each."""
 
     path: Path
     image_set: ImageSet
-    warnings: Sequence[str]
+    said: Sequence[str]
 
     @property
     def method(self) -> str:
@@ -44,24 +46,44 @@ class GivenSet:
         return {
             "method": self.method,
             "flip": self.flip,
-            "ipc": self.image_set.ipc if self.image_set.decoder is None else self.image_set.provenance.get("ipc"),
+            "ipc": self.image_set.ipc,
             "set": str(self.path),
             "set_digest": self.image_set.digest,
             "set_bytes": self.image_set.nbytes,
         }
 
 
-def given_set(session: Session, path: Path) -> GivenSet:
+def session_of_sets(session: Session, paths: Sequence[Path], facts: Mapping[str, Any]) -> Session:
+    """The session about the data set that the sets state, where the user stated none.
+
+    facts: what the user stated about them. Raises UsageError where they state different ones or none is known, and
+    DataError where one contradicts what the user stated.
+    """
+    found = {path: _read(session, path, facts) for path in paths}
+    if session.states_data:
+        return session
+    names = {imported.dataset: path for path, imported in found.items()}
+    if len(names) > 1:
+        listed = ", ".join(f"{path.name} of {name or 'an unknown one'}" for name, path in names.items())
+        raise UsageError(f"The sets are of different data sets: {listed}.\nAsk about one of them at a time.")
+    for name, path in names.items():
+        if not name:
+            raise UsageError(f"{path} does not say which data set it stands for.\nName it with --dataset.")
+        _check_known(name, path)
+        return session.about(dataset=name)
+    return session
+
+
+def given_set(session: Session, path: Path, facts: Mapping[str, Any] | None = None) -> GivenSet:
     """The set of a file; one of another format is copied into the store, where workers find it.
 
-    Raises DataError for a file that cannot be read, UsageError where it cannot stand for the session's data (size,
-    channels or classes differ), or --set names no key of a protocol.
+    facts: what the user stated about it. Raises DataError for a file that cannot be read or that contradicts itself,
+    UsageError where it cannot stand for the session's data (size, channels or classes differ), or --set names no key
+    of a protocol.
     """
-    from fyi_bench.formats import load_set, save_imported
+    from fyi_bench.formats import save_imported
 
-    path = Path(path)
-    own = path.suffix == ".safetensors"  # ours say themselves what they stand for
-    imported = load_set(path) if own else load_set(path, dataset=session.settings.dataset)
+    imported = _read(session, path, facts or {})
     image_set, data = imported.image_set, session.data
     if image_set.shape != data.train.shape or image_set.num_classes != data.num_classes:
         raise UsageError(
@@ -69,8 +91,63 @@ def given_set(session: Session, path: Path) -> GivenSet:
             f" {data.num_classes} of {data.train.shape}.\nName the right --dataset."
         )
     session.check_overrides([])
-    if not own:
-        path = session.store.root / "imported" / image_set.digest / SET_FILE
-        if not path.exists():
-            save_imported(imported, path)
-    return GivenSet(path.resolve(), image_set, tuple(imported.warnings))
+    ordered, note = in_order_of(image_set, data)
+    guesses = [text for text in imported.guesses if not (imported.own and text.startswith("format "))]
+    said = [f"guessed  {text}" for text in (*guesses, *note)]
+    said += [f"warning  {text}" for text in imported.warnings]
+    place = Path(path)
+    if not (imported.own and ordered is image_set and place.is_file()):
+        place = session.store.root / "imported" / ordered.digest / SET_FILE
+        if not place.exists():
+            save_imported(replace(imported, image_set=ordered), place)
+    return GivenSet(place.resolve(), ordered, said)
+
+
+def in_order_of(image_set: ImageSet, data: RealDataset) -> tuple[ImageSet, list[str]]:
+    """The set with its labels among the data's, by the names of the classes, and what was done for it.
+
+    Raises UsageError where both name their classes, and one of the set is not one of the data.
+    """
+    from fyi_bench.data.classes import ClassTable
+    from fyi_bench.formats.classes import ClassOrder, relabelled
+    from fyi_bench.formats.labels import Labels
+
+    names, theirs = image_set.class_names, data.class_names
+    if not names or not theirs or names == theirs:
+        return image_set, []
+    table = ClassTable(tuple((name,) for name in theirs))
+    labels = [table.find(name) for name in names]
+    strange = [name for name, label in zip(names, labels) if label is None]
+    if strange or len(set(labels)) < len(labels):
+        raise UsageError(
+            f"The set's class '{(strange or names)[0]}' is none of {data.name}: {', '.join(theirs[:5])} ….\n"
+            "Name the right --dataset, or state the order of its classes with --classes FILE."
+        )
+    order = ClassOrder([label for label in labels if label is not None], len(theirs), theirs)
+    if order.labels == list(range(len(theirs))):
+        return image_set, []
+    moved = relabelled(Labels(image_set.labels, len(names)), order).labels
+    note = f"labels: by the names of its classes, which {data.name} numbers otherwise"
+    return replace(image_set, labels=moved, class_names=theirs), [note]
+
+
+def _read(session: Session, path: Path, facts: Mapping[str, Any]) -> Imported:
+    """The file, read once a session; DataError where it contradicts the data set that was stated."""
+    from fyi_bench.formats import load_set
+
+    dataset = session.settings.dataset if session.states_data else None
+    key = (str(path), tuple(sorted((name, str(value)) for name, value in facts.items())))
+    if key not in session.given:
+        imported = load_set(path, **facts, dataset=dataset, data_root=session.settings.data_root)
+        if imported.contradiction:
+            session.doubt(f"{path}: {imported.contradiction}.", "Leave --dataset out, or name the right one")
+        session.given[key] = imported
+    return session.given[key]
+
+
+def _check_known(name: str, path: Path) -> None:
+    from fyi_bench.data.entry import DATASETS
+
+    if name.partition(":")[0] not in DATASETS or ":" in name:
+        hint = "Name its folder with --dataset imagefolder:PATH." if ":" in name else "Name its data with --dataset."
+        raise UsageError(f"{path} is of {name}, which is not found by that name alone.\n{hint}")

@@ -71,7 +71,7 @@ class Robust(Task[Any]):
         later = [run for arm in missing for run in q.likely(arm) if run.digest not in planned]
         title = f"robust scores of {q.given.path.name} · {session.data.name} · real side: {q.real_words}"
         return Plan(
-            "\n".join([*q.given.warnings, title]),
+            "\n".join([*q.given.said, title]),
             q.protocol.name,
             (*searches.values(), *tests.values()),
             open=bool(missing),
@@ -162,7 +162,7 @@ class _Question:
 
         if len(options.architectures) > 1:
             raise UsageError("Robust scores are of one architecture at a time.\nGive one --arch.")
-        given = given_set(session, options.path)
+        given = given_set(session, options.path, options.facts)
         protocol, real = session.protocol("robust"), session.protocol("robust-real")
         if options.architectures:
             protocol, real = (replace(p, eval_model=options.architectures[0]) for p in (protocol, real))

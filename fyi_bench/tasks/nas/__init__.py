@@ -14,8 +14,9 @@ from typing import Any, ClassVar
 from fyi_bench.run.plan import Plan, Records
 from fyi_bench.session import Session
 from fyi_bench.tasks.base import TASKS, Record, Task
+from fyi_bench.tasks.given import session_of_sets
 from fyi_bench.tasks.nas.answer import answer_of
-from fyi_bench.tasks.nas.search import FEWEST, NasOptions, measured_ranking, search_of
+from fyi_bench.tasks.nas.search import FEWEST, NasOptions, facts_of, measured_ranking, search_of
 
 __all__ = ["Nas", "NasOptions"]
 
@@ -32,6 +33,9 @@ class Nas(Task[NasOptions]):
         "fyi-bench nas --set-file mine.safetensors --reference-images 2000 --reference-epochs 20",
         "fyi-bench nas --ipc 50 --storage postgresql+psycopg://host/db --artefacts s3://bucket/runs --enqueue",
     )
+
+    def about(self, session: Session, options: NasOptions) -> Session:
+        return session_of_sets(session, options.set_files, facts_of(session, options)) if options.set_files else session
 
     def plan(self, session: Session, options: NasOptions, found: Records) -> Plan:
         search = search_of(session, options)

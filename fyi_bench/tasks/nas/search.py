@@ -13,6 +13,7 @@ from fyi_bench.config import option
 from fyi_bench.errors import DataError, UsageError
 from fyi_bench.files import digest_of
 from fyi_bench.present.words import count_words
+from fyi_bench.reading import SetFacts
 from fyi_bench.run.plan import Records
 from fyi_bench.run.types.architecture import Material, real_source, set_run, set_source, train_run
 from fyi_bench.run.types.expert import prerequisites
@@ -46,7 +47,7 @@ _REFERENCE_KEYS = frozenset(("epochs", "min_steps", "extra_epoch"))  # --set of 
 
 
 @dataclass(frozen=True)
-class NasOptions(Comparison):
+class NasOptions(Comparison, SetFacts):
     """Which proxies are asked, about how many architectures, and what they are held against."""
 
     method: str | None = option(None, f"Distillation method of the proxy set; default: {DEFAULT_METHOD}.")
@@ -63,6 +64,11 @@ class NasOptions(Comparison):
         super().__post_init__()
         if self.set_files and self.method is not None:
             raise UsageError("--set-file and --method contradict each other.\nGive one of them.")
+
+
+def facts_of(session: Session, options: NasOptions) -> dict[str, Any]:
+    """What was stated about the sets that are files; `--ipc` only where it was given."""
+    return options.facts | ({"ipc": options.ipc} if "ipc" in session.settings.given else {})
 
 
 @dataclass(frozen=True)
@@ -256,12 +262,12 @@ def _files(session: Session, options: NasOptions) -> _Sets:
     seed, floor = session.settings.seed, Arm(FLOOR, "none")
     made = _Sets([seed])
     for path in options.set_files:
-        given = given_set(session, path)
+        given = given_set(session, path, facts_of(session, options))
         arm = Arm(str(given.image_set.provenance.get("method", path.stem)), given.flip)
         if arm in made.sources:
             arm = Arm(f"{arm.method} ({path.stem})", arm.flip)
         made.add(arm, seed, set_run(given.image_set, given.path), len(given.image_set), given.image_set.ipc)
-        made.warnings += given.warnings
+        made.warnings += given.said
     first = next(iter(made.ipcs.values()))
     if not options.only and first and floor not in made.sources:
         recipe = session.recipe(FLOOR, first, overridden=False)

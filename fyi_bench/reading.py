@@ -1,0 +1,48 @@
+"""Options of every command that reads a condensed set: what is not to be guessed about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from fyi_bench.config import option
+
+
+@dataclass(frozen=True, kw_only=True)
+class SetFacts:
+    """What is not to be guessed about other people's files."""
+
+    format: str | None = option(None, "Layout; guessed from the content where not given.")
+    factor: int | None = option(None, "Tiles a side in each image (IDC), where not told.")
+    mean: tuple[float, ...] | None = option(None, "Means of the normalisation, one a channel.", advanced=True)
+    std: tuple[float, ...] | None = option(None, "Its standard deviations.", advanced=True)
+    zca: str | Any = option(None, "Data set that the whitening was fitted to.", advanced=True)
+    experiment: int = option(-1, "Which of several in a file, counted from the end if negative.", advanced=True)
+    step: int | None = option(None, "Which step of a continual file; default: all.", advanced=True)
+    labels: str | None = option(None, "What soft rows are: hard, logits or probabilities.", advanced=True)
+    lr: float | None = option(None, "Learned step size that belongs to the set.", advanced=True)
+    classes: Path | None = option(None, "File that lists its classes, in the order of its numbers.", advanced=True)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What was stated, as `load_set` takes it."""
+        return stated_facts(self, SetFacts)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OneSetFacts(SetFacts):
+    """`SetFacts` where `--space` and `--ipc` can mean nothing else."""
+
+    space: str | Any = option(None, "pixel, normalized or zca, where the guess is wrong.")
+    ipc: int | None = option(None, "Images per class, where not told.", advanced=True)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What was stated, as `load_set` takes it."""
+        return stated_facts(self, OneSetFacts)
+
+
+def stated_facts(options: Any, kind: type) -> dict[str, Any]:
+    """The values of those fields of a dataclass of options that are not at their default."""
+    return {f.name: value for f in fields(kind) if (value := getattr(options, f.name)) != f.default}
