@@ -279,6 +279,8 @@ def figure(
     out: str | PathLike[str] | None = None,
     distance: str = "dm",
     run: bool = False,
+    weights: str | PathLike[str] | None = None,
+    annotations: str | PathLike[str] | None = None,
     dataset: str = "cifar10",
     data_root: str | PathLike[str] | None = None,
     store: str | PathLike[str] | None = None,
@@ -306,6 +308,8 @@ def figure(
         out: Folder of the pictures; default: in the store.
         distance: Of figures 5 and A: dm, or own, the method's.
         run: Compute what it needs first, within --budget.
+        weights: Figure 2: torchvision's file of ResNet-18 for ImageNet.
+        annotations: Figure C: COCO's file of object masks.
 
     Common options, as fyi_bench.config.Settings has them: dataset, data_root, store, protocol, seed, seeds,
     overrides, budget, device, devices, precision, workers, threads, storage, artefacts, enqueue.

@@ -25,6 +25,7 @@ from fyi_bench.errors import DataError, StoreError
 from fyi_bench.run.run_type import RUN_TYPES, SET_FILE, Worker, ensure, run_type
 from fyi_bench.run.types.accuracy import accuracy_run
 from fyi_bench.run.types.architecture import real_source, set_source, train_run
+from fyi_bench.run.types.attention import attention_run
 from fyi_bench.run.types.continual import continual_run
 from fyi_bench.run.types.distill import distill_run
 from fyi_bench.run.types.expert import expert_runs
@@ -71,6 +72,7 @@ def runs() -> dict[str, tuple[RunSpec, str]]:
         "train on real": (train_run(data, real_source(data, 9, 0), point, nas, 0, 12), "train"),
         "continual": (continual_run(data, [made()], 0, 3, 0, 0, accuracy), "train"),
         "continual, tested": (continual_run(data, [made()], 0, 3, 0, 0, accuracy), "test"),
+        "attention": (attention_run(data, [0], (accuracy, 0), "fp32"), "train"),
         "robust": (robust(VALIDATION), "train"),
         "robust, tested": (robust(TEST), "test"),
     }

@@ -15,7 +15,7 @@ def numerics() -> dict[str, int]:
     """Declared numerics version of each family of built-in components."""
     import search_space
     from distill import augment, cutmix, decode, decoders, engine, experts, fyi, trajectory
-    from downstream import accuracy, continual, nas, robust_scores, training
+    from downstream import accuracy, attention, continual, nas, robust_scores, training
 
     return {
         "engine": engine.NUMERICS,
@@ -29,6 +29,7 @@ def numerics() -> dict[str, int]:
         "network": search_space.NUMERICS_VERSION,
         "trainer": training.NUMERICS,
         "accuracy": accuracy.NUMERICS,
+        "attention": attention.NUMERICS,
         "continual": continual.NUMERICS,
         "nas": nas.NUMERICS,
         "robust": robust_scores.NUMERICS,

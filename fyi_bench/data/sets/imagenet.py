@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from fyi_bench.data.entry import DATASETS, DatasetEntry, Statistics
 from fyi_bench.data.parquet import ParquetFiles
-from fyi_bench.data.pictures import PictureFolder, folder_at
+from fyi_bench.data.pictures import PictureFolder, Resize, folder_at
 
 IMAGENET_STATISTICS: Statistics = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 SUBSET_SIZE = 128  # both sides are brought to it and nothing is cut off, as published
+# The classes of the FYI paper's Fig. 2, the middle of each image at the size ResNet-18 was trained on.
+FISH_SIZE = 224
+FISH = "n01440764 tench, n01443537 goldfish, n01484850 great white shark, n01491361 tiger shark, n01494475 hammerhead"
 # Classes (folder, name) and their order as the MTT paper's code has them.
 SUBSETS = {
     "imagenette": (
@@ -41,15 +44,23 @@ SUBSETS = {
 }
 
 
-def _subset(name: str, listed: str) -> DatasetEntry:
-    classes = tuple((words[:9], words[10:]) for words in listed.split(", "))
+def _classes(listed: str) -> tuple[tuple[str, str], ...]:
+    return tuple((words[:9], words[10:]) for words in listed.split(", "))
+
+
+# folder -> name, of every class above
+CLASS_NAMES = dict(_classes(", ".join([FISH, *SUBSETS.values()])))
+
+
+def _subset(name: str, listed: str, size: int, resize: Resize) -> DatasetEntry:
+    classes = _classes(listed)
     folders = (name, "imagenet", "ILSVRC2012", "imagenet-subsets-128")
     return DatasetEntry(
         name,
-        (PictureFolder(folders, test_names=("val",), classes=classes, resize=(SUBSET_SIZE, SUBSET_SIZE)),),
+        (PictureFolder(folders, test_names=("val",), classes=classes, resize=resize),),
         {"dc": IMAGENET_STATISTICS},
         num_classes=len(classes),
-        size=SUBSET_SIZE,
+        size=size,
         obtain="ImageNet is not downloaded for you: train/<wnid>/ and val/<wnid>/ are read there.",
     )
 
@@ -82,7 +93,8 @@ for _entry in (
         obtain="Tiny-ImageNet is not downloaded for you: unpack tiny-imagenet-200 there.",
         packed="tiny-imagenet*.*",
     ),
-    *(_subset(name, listed) for name, listed in SUBSETS.items()),
+    *(_subset(name, listed, SUBSET_SIZE, (SUBSET_SIZE, SUBSET_SIZE)) for name, listed in SUBSETS.items()),
+    _subset("imagefish", FISH, FISH_SIZE, FISH_SIZE),
     DatasetEntry(
         "imagefolder",
         at=_named_folder,

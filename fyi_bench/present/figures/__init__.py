@@ -3,7 +3,16 @@
 from __future__ import annotations
 
 from fyi_bench.present.figures.continual import continual_drawing, continual_figure, continual_panels
-from fyi_bench.present.figures.request import EFFORTS, FIGURES, Effort, PaperFigure, Request, figure, figure_needs
+from fyi_bench.present.figures.request import (
+    EFFORTS,
+    FIGURES,
+    Effort,
+    PaperFigure,
+    Request,
+    figure,
+    figure_needs,
+    paper_figure,
+)
 
 __all__ = [
     "EFFORTS",
@@ -16,4 +25,5 @@ __all__ = [
     "continual_panels",
     "figure",
     "figure_needs",
+    "paper_figure",
 ]

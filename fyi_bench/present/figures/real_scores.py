@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fyi_bench import rng
+from fyi_bench.errors import UnknownNameError
 from fyi_bench.files import digest_of, write_json
 from fyi_bench.present.figures import style
-from fyi_bench.present.figures.request import FIGURES, PaperFigure, Request
+from fyi_bench.present.figures.request import EFFORTS, FIGURES, PaperFigure, Request
 from fyi_bench.stats import mean_std
 from fyi_bench.store.record import read_record
 
@@ -179,7 +180,9 @@ class _Figure:
     shown: Sequence[tuple[str, Sequence[Series]]]
 
     def make(self, request: Request) -> style.Drawing:
-        """Measure what is not in the store, and draw."""
+        """Measure what is not in the store, and draw. Raises UnknownNameError for a protocol that says not how much."""
+        if request.effort is None and (base := request.protocol.split("+")[0]) not in EFFORTS:
+            raise UnknownNameError("protocol of this figure", base, EFFORTS)
         found = [
             (title, [(one, measured(self.dataset, one, request)) for one in curves]) for title, curves in self.shown
         ]

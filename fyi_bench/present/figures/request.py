@@ -11,9 +11,11 @@ from fyi_bench.errors import DataError
 from fyi_bench.registry import Registry
 
 if TYPE_CHECKING:
+    from downstream.protocol import Protocol
     from fyi_bench.data import RealDataset
     from fyi_bench.present.figures.style import Drawing
     from fyi_bench.present.missing import Missing
+    from fyi_bench.store.spec import RunSpec
     from fyi_bench.store.store import Store
 
 
@@ -46,6 +48,7 @@ class Request:
     data(name): gives a real data set. folder: where the pictures go (default: `figures` in the store).
     distance: of figures 5 and A, 'dm' or 'own', that of the method whose sets they are.
     stop: asked between measurements, `check()` may raise. say(line): told what takes time.
+    dataset, weights, annotations, precision, rules(task): what a user asked for of these, for the figures that take it.
     """
 
     store: Store
@@ -58,6 +61,11 @@ class Request:
     distance: str = "dm"
     stop: Any = None
     say: Callable[[str], None] = field(default=lambda line: None)
+    dataset: str = ""
+    weights: Path | None = None
+    annotations: Path | None = None
+    precision: str = "fp32"
+    rules: Callable[[str], Protocol] | None = None
 
     @property
     def measured(self) -> Effort:
@@ -70,17 +78,25 @@ class Request:
             self.stop.check()
 
 
+def _none(asked: Any) -> Sequence[Any]:
+    return ()
+
+
 @dataclass(frozen=True)
 class PaperFigure:
-    """A figure of the paper: what it shows, how it is drawn, and which commands give what it needs.
+    """A figure of the paper: what it shows, how it is drawn, and what it is drawn from.
 
     make(request): the drawing. Raises DataError where what it needs is not there.
     needs(protocol): commands whose results it is drawn from; none for a figure that measures real data itself.
+    runs(request): runs that are computed for it and nothing else, before it is drawn.
+    takes(request): which it heeds of the options `dataset`, `overrides`, `precision`, `weights` and `annotations`.
     """
 
     title: str
     make: Callable[[Request], Drawing]
-    needs: Callable[[str], Sequence[Missing]] = lambda protocol: ()
+    needs: Callable[[str], Sequence[Missing]] = _none
+    runs: Callable[[Request], Sequence[RunSpec]] = _none
+    takes: Callable[[Request], Sequence[str]] = _none
 
 
 # name of a figure ('3', 'E') -> what it is
@@ -89,18 +105,23 @@ FIGURES: Registry[PaperFigure] = Registry(
 )
 
 
+def paper_figure(name: str) -> PaperFigure:
+    """The figure of this name, in capitals or not. Raises UnknownNameError."""
+    return FIGURES.get(name if name in FIGURES else name.upper())
+
+
 def figure(name: str, request: Request) -> list[Path]:
     """Draw a figure of the paper from our data and results; returns the paths of the PNG and the SVG.
 
     Raises UnknownNameError for a name that is none, DataError saying what is missing and which command gives it.
     """
-    drawing = _named(name).make(request)
+    drawing = paper_figure(name).make(request)
     return drawing.write(request.folder or request.store.root / "figures")
 
 
 def figure_needs(name: str, protocol: str) -> list[Missing]:
     """The commands that give what a figure is drawn from; empty where it measures real data itself."""
-    return list(_named(name).needs(protocol))
+    return list(paper_figure(name).needs(protocol))
 
 
 def lacking(what: str, needs: Sequence[Missing]) -> DataError:
@@ -109,30 +130,17 @@ def lacking(what: str, needs: Sequence[Missing]) -> DataError:
     return DataError(f"{what}.\nRun first: {needs[0].command}{more}")
 
 
-def _named(name: str) -> PaperFigure:
-    return FIGURES.get(name if name in FIGURES else name.upper())
+def impossible(name: str, reason: str, instead: str) -> DataError:
+    """The error of a figure that cannot be made from what was given."""
+    title = FIGURES.get(name).title.lower()
+    return DataError(f"Figure {name} of the paper ({title}) cannot be made: {reason}.\n{instead}")
 
 
-def _refuse(name: str, title: str, reason: str, instead: str) -> None:
-    """Register a figure of the paper that cannot be made here."""
-
-    def make(request: Request) -> Drawing:
-        raise DataError(f"Figure {name} of the paper ({title.lower()}) cannot be made: {reason}.\n{instead}")
-
-    FIGURES.register(name, PaperFigure(title, make))
+def _drawn(request: Request) -> Drawing:
+    raise impossible(
+        "4", "it is a drawing of the method, there is nothing to measure in it",
+        "Ours is docs/fyi.svg, shown in docs/architecture.md.",
+    )  # fmt: skip
 
 
-_refuse(
-    "2", "Where class activation maps fall",
-    "it needs full-size ImageNet photographs and a ResNet-18 pre-trained on ImageNet, and neither is part of fyi-bench",
-    "For symmetry of real data see: fyi-bench figure 3",
-)  # fmt: skip
-_refuse(
-    "4", "The idea of FYI", "it is a drawing of the method, there is nothing to measure in it",
-    "The method itself is distill/fyi.py.",
-)  # fmt: skip
-_refuse(
-    "C", "Where objects lie in COCO",
-    "it needs the images and object masks of COCO, which are not part of fyi-bench",
-    "For symmetry of real data see: fyi-bench figure 3",
-)  # fmt: skip
+FIGURES.register("4", PaperFigure("The idea of FYI", _drawn))
