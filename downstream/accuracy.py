@@ -16,12 +16,14 @@ NUMERICS = 1
 class AccuracyResult:
     """Test accuracy in [0, 1] of one network, and the mean loss of its last training epoch.
 
-    tests: every test of a protocol that tests several times, in order; `accuracy` is the best of them.
+    validation: accuracy on further images, where there are any. tests: every test of a protocol that tests several
+    times, in order; `accuracy` is the best of them.
     """
 
     accuracy: float
     last_loss: float
     tests: tuple[float, ...]
+    validation: float | None = None
 
 
 def train_and_test(
@@ -33,11 +35,13 @@ def train_and_test(
     report: Report | None = None,
     *,
     warm_set: ImageSet | None = None,
+    validation_set: ImageSet | None = None,
 ) -> list[AccuracyResult]:
     """Train a fresh network a seed on the set by the protocol and test it, once at the end or as the protocol says.
 
     Train and test images are used in one space, by default the set's own.
-    warm_set: images each is trained on first, by the same protocol (`warm` of it).
+    warm_set: images each is trained on first, by the same protocol (`warm` of it). validation_set: each is tested on
+    them too, at the end.
     """
     conditions = replace(conditions, space=conditions.space or train_set.space)
     networks = [new_network(protocol.eval_model, train_set, seed).to(conditions.device) for seed in seeds]
@@ -55,4 +59,8 @@ def train_and_test(
             report(number, epoch, loss)
 
     trained = train_together(networks, train_set, protocol, seeds, conditions, follow)
-    return [AccuracyResult(max(found), one.losses[-1], tuple(found)) for found, one in zip(tests, trained, strict=True)]
+    held = [None if validation_set is None else accuracy(one, validation_set, conditions) for one in networks]
+    return [
+        AccuracyResult(max(found), one.losses[-1], tuple(found), validation)
+        for found, one, validation in zip(tests, trained, held, strict=True)
+    ]

@@ -7,13 +7,14 @@ images may be a stated share of the data set, drawn once, class-balanced, never 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import torch
 
 from distill.image_set import ImageSet
-from downstream.protocol import protocol_data
+from downstream.protocol import Protocol, protocol_data
 from fyi_bench import rng
 from fyi_bench.errors import UsageError
 from search_space.space720 import Point, flops
@@ -29,12 +30,14 @@ FLOPS_PER_ACTIVATION = 400
 class Limits:
     """What a protocol's real ranking is made of. None: all images.
 
-    ceiling: share of the architectures that is trained on real data a second time.
+    ceiling: share of the architectures that is trained on real data a second time. validation: share of the train
+    images that is set aside: no network is trained on them by itself, and every one is tested on them too.
     """
 
     reference_images: int | None
     test_images: int | None
     ceiling: float
+    validation: float = 0.0
 
 
 def limits_of(protocol: str) -> Limits:
@@ -43,7 +46,9 @@ def limits_of(protocol: str) -> Limits:
     table = protocol_data(base).get("nas")
     if table is None:
         raise UsageError(f"The protocol '{base}' has no budget for architecture search.\nUse paper or quick.")
-    return Limits(table["reference_images"] or None, table["test_images"] or None, table["ceiling"])
+    return Limits(
+        table["reference_images"] or None, table["test_images"] or None, table["ceiling"], table["validation"]
+    )
 
 
 def architecture_name(point: Point) -> str:
@@ -69,6 +74,18 @@ def representative(point: Point) -> Point:
 def cheap_first(points: Iterable[Point], channels: int, size: int, classes: int) -> list[Point]:
     """The points by rising effort, so that an unfinished search has ranked many of them."""
     return sorted(points, key=lambda point: (effort(point, channels, size, classes), point.index))
+
+
+def at_the_cost_of(images: int, protocol: Protocol, real: int) -> tuple[int, Protocol]:
+    """How many of so many real images, and for how long, to train on for as many steps as a proxy of `images` takes.
+
+    One pass over images that are each seen once where there are enough: training on real data that is stopped early.
+    """
+    steps = protocol.epochs_for(images) * math.ceil(images / protocol.batch)
+    count = min(real, steps * protocol.batch)
+    epochs = max(1, round(steps / math.ceil(count / protocol.batch)))
+    name = f"{protocol.name}+epochs={epochs}"
+    return count, replace(protocol, name=name, epochs=epochs, min_steps=0, extra_epoch=False)
 
 
 def balanced(images: ImageSet, count: int | None, seed: int, purpose: str) -> ImageSet:

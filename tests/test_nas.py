@@ -34,7 +34,7 @@ from search_space.ranking import load
 CHEAP = [
     p for p in space720.SPACE if p.width == 32 and p.depth < 3 and p.pool != "none" and p.norm in ("none", "group")
 ]
-SHORT = {"epochs": "1", "min_steps": "1"}
+SHORT = {"epochs": "1", "min_steps": "1", "draws": "1"}
 SHORT_DM = {**SHORT, "iterations": "2", "batch_real": "4", "model": "convnet-w8-d2"}
 
 
@@ -182,11 +182,12 @@ def record(small, tmp_path):
 
 def test_the_command_ranks_every_arm_against_the_real_side(record, tmp_path):
     assert [(arm["method"], arm["flip"]) for arm in record["arms"]] == [
-        ("dm", "none"), ("dm", "fyi"), ("random", "none")
+        ("dm", "none"), ("dm", "fyi"), ("random", "none"), ("early-stopping", "none")
     ]  # fmt: skip
     real = [entry["real"] for entry in record["architectures"]]
     for arm in record["arms"]:
-        assert (arm["space"], arm["evaluated"], arm["failed"], arm["images"]) == (6, 6, 0, 3)
+        early = arm["method"] == "early-stopping"  # one step on a batch of 25 real images
+        assert (arm["space"], arm["evaluated"], arm["failed"], arm["images"]) == (6, 6, 0, 25 if early else 3)
         assert {name: arm[name] for name in ("spearman_all", "regret")} == {
             name: rank_report(real, arm["accuracy"])[name] for name in ("spearman_all", "regret")
         }
@@ -209,6 +210,71 @@ def test_the_command_ranks_every_arm_against_the_real_side(record, tmp_path):
     assert not path.exists()
 
 
+def test_the_floor_is_the_mean_of_rankings_by_single_draws(small, tmp_path):
+    """Averaged accuracies of several draws would rank better than any set of one arm can."""
+    found = nas(session(tmp_path, SHORT | {"draws": "3"}), replace(RANDOM, only=True))
+    [arm], real = found["arms"], [entry["real"] for entry in found["architectures"]]
+    store, by_draw = Store(tmp_path / "store"), {}
+    draws = {run.digest: run.inputs["seed"] for run in store.ls() if run.kind == "distill"}
+    assert sorted(draws.values()) == [0, 1, 2]
+    for run in store.ls():
+        if run.kind == "train" and run.inputs["set"].get("cell") in draws:
+            name = run.inputs["protocol"]["eval_model"].removeprefix("convnet-")
+            by_draw.setdefault(draws[run.inputs["set"]["cell"]], {})[name] = store.get(run.digest)["value"]
+    names = [entry["name"] for entry in found["architectures"]]
+    each = [rank_report(real, [by_draw[k][name] for name in names]) for k in range(3)]
+    for name in ("spearman_all", "regret"):
+        assert arm[name]["draws"] == [one[name]["value"] for one in each]
+        assert arm[name]["value"] == pytest.approx(sum(arm[name]["draws"]) / 3)
+        assert arm[name]["low"] == pytest.approx(sum(one[name]["low"] for one in each) / 3)
+    assert arm["accuracy"] == pytest.approx([sum(by_draw[k][name] for k in range(3)) / 3 for name in names])
+    assert "random: the mean of 3 draws, each ranked by itself" in tell(found)
+
+
+def test_images_set_aside_rank_beside_test_images(small, tmp_path, monkeypatch, data):
+    """No network is trained on them by itself; every one is tested on them, and both sides are ranked by them too."""
+    from downstream.robust_scores import set_aside
+
+    monkeypatch.setattr(search, "limits_of", lambda name: search.Limits(18, 30, 0.5, 0.25))
+    made = session(tmp_path, SHORT)
+    found = nas(made, RANDOM)
+    rest, aside = set_aside(data.train, 0.25)
+    assert (len(rest), len(aside)) == (27, 9)
+    runs = [run for run in made.store.ls() if run.kind == "train"]
+    assert {run.inputs["validation"] for run in runs} == {0.25}
+    point = CHEAP[0]
+    [real] = [
+        run for run in runs
+        if (run.inputs["set"]["kind"], run.inputs["seed"]) == ("real", 0)
+        and point.name in run.inputs["protocol"]["eval_model"]
+    ]  # fmt: skip
+    drawn, rules = search.balanced(rest, 18, 0, "nas reference"), protocol("quick", "nas-reference")
+    rules = replace(rules, epochs=3).for_network(f"convnet-{point.name}")
+    network = new_network(f"convnet-{point.name}", drawn, 0)
+    train(network, drawn, rules, 0, Conditions(space=data.space))
+    assert made.store.get(real.digest)["validation"] == accuracy(network, aside, Conditions(space=data.space))
+    for arm in found["arms"]:
+        real_side = [entry["real_validation"] for entry in found["architectures"]]
+        expected = rank_report(real_side, arm["validation"]["accuracy"])
+        assert arm["validation"]["spearman_all"] == expected["spearman_all"]
+    assert "by validation" in tell(found)
+
+
+@pytest.mark.parametrize(
+    ("name", "images", "real", "expected"),
+    [
+        ("quick", 100, 45_000, (3000, 1)),  # 30 epochs of 4 batches of 25
+        ("quick", 500, 45_000, (5000, 1)),
+        ("paper", 500, 45_000, (45_000, 2)),  # 400 steps, 176 of them an epoch
+    ],
+)
+def test_early_stopping_takes_the_steps_of_a_proxy(name, images, real, expected):
+    rules = protocol(name, "nas")
+    count, stopped = search.at_the_cost_of(images, rules, real)
+    assert (count, stopped.epochs_for(count)) == expected
+    assert stopped.name == f"{name}+epochs={expected[1]}"
+
+
 def levels_of(record) -> list[set]:
     points = [space720.point(entry["name"]) for entry in record["architectures"]]
     return [{getattr(point, factor) for point in points} for factor in space720.LEVELS]
@@ -217,12 +283,12 @@ def levels_of(record) -> list[set]:
 def test_networks_that_fail_are_counted_and_rank_last(small, tmp_path, monkeypatch):
     real_train = retraining.train_and_test
 
-    def train(train_set, test_set, protocol, *rest):
+    def train(train_set, test_set, protocol, *rest, **more):
         if protocol.eval_model == search.architecture_name(CHEAP[2]) and len(train_set) == 3:
             raise DivergenceError("the loss is no longer finite.", 0)
         if protocol.eval_model == search.architecture_name(CHEAP[3]):
             raise ArithmeticError("toy")
-        return real_train(train_set, test_set, protocol, *rest)
+        return real_train(train_set, test_set, protocol, *rest, **more)
 
     monkeypatch.setattr(retraining, "train_and_test", train)
     lines: list[str] = []
@@ -240,7 +306,7 @@ def test_networks_that_fail_are_counted_and_rank_last(small, tmp_path, monkeypat
 
 def test_a_stopped_command_shows_the_answer_so_far_and_goes_on(small, tmp_path):
     lines: list[str] = []
-    question = RANDOM
+    question = replace(RANDOM, only=True)
 
     class Stopping(Deadline):
         """Stops after so many questions."""
@@ -301,8 +367,8 @@ def test_enqueuing_leaves_the_work_to_workers(small, tmp_path):
         nas(made.about(enqueue=True), RANDOM)
     working = made.about(storage=default_url(made.store))
     working.say = lines.append
-    assert ask("worker", working)["done"] == 16  # a set, and the networks
-    assert lines[0].endswith("1 queue(s), 16 run(s) open")
+    assert ask("worker", working)["done"] == 22  # a set, and the networks
+    assert lines[0].endswith("1 queue(s), 22 run(s) open")
     assert ask("worker", working)["done"] == 0
     assert nas(made, RANDOM)["arms"][0]["evaluated"] == 6
     with pytest.raises(UsageError, match="No storage is named"):
@@ -314,7 +380,8 @@ def test_files_are_proxies_too(small, tmp_path, data):
     data.train.select(torch.arange(0, 36, 6)).save(path, preview=False)
     found = nas(session(tmp_path, SHORT), replace(QUESTION, method=None, set_files=(path, path)))
     assert [(arm["method"], arm["flip"], arm["ipc"], arm["images"]) for arm in found["arms"]] == [
-        ("mine", "unknown", 2, 6), ("mine (mine)", "unknown", 2, 6), ("random", "none", 2, 6)
+        ("mine", "unknown", 2, 6), ("mine (mine)", "unknown", 2, 6), ("random", "none", 2, 6),
+        ("early-stopping", "none", None, 25),
     ]  # fmt: skip
     with pytest.raises(UsageError, match="contradict each other"):
         replace(QUESTION, set_files=(path,))
@@ -335,7 +402,9 @@ def test_shifts_of_ranks_are_those_of_a_plain_count():
 def test_the_plot_has_a_panel_a_proxy(record):
     from fyi_bench.present.figures.nas import factor_of, nas_drawing, panels_of
 
-    assert [panel.title for panel in panels_of(record)] == ["real, another seed", "dm", "dm+fyi", "random"]
+    assert [panel.title for panel in panels_of(record)] == [
+        "real, another seed", "dm", "dm+fyi", "random", "early-stopping"
+    ]  # fmt: skip
     drawing = nas_drawing(record, "act")
     assert all(f">{word}<" in drawing.svg for word in ("dm+fyi", "relu", "sigmoid", "accuracy after real images"))
     assert drawing.png == nas_drawing(record, "act").png

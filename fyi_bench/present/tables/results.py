@@ -45,7 +45,8 @@ def groups_of(store: Store) -> list[Group]:
         name, seed = run.inputs["protocol"]["eval_model"], run.inputs["seed"]
         if made is None:
             key = _shared(run.inputs, notes["protocol"]), digest_of([source, _rules(run)["protocol"]])
-            side = real.setdefault(key, RealSide(notes["protocol"], source["images"] if "seed" in source else None))
+            rules = procedure(notes["protocol"])
+            side = real.setdefault(key, RealSide(rules, source["images"] if "seed" in source else None))
             side.runs.setdefault(seed, {})[name] = value
         else:
             fresh = _group(run, made, notes, noted)
@@ -91,8 +92,8 @@ def _rules(run: RunInfo) -> dict[str, Any]:
 
 def _shared(inputs: Inputs, protocol: str) -> str:
     """Digest of what proxies and real side of a search have in common."""
-    names = ("dataset", "test_data", "test_images", "precision", "numerics")
-    return digest_of([protocol.split("+")[0], {name: inputs[name] for name in names}])
+    names = ("dataset", "test_data", "test_images", "precision", "numerics", "validation")
+    return digest_of([protocol.split("+")[0], {name: inputs[name] for name in names if name in inputs}])
 
 
 def _real_side(group: Search, sides: Sequence[RealSide]) -> RealSide:

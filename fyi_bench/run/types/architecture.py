@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from fyi_bench.data import RealDataset
     from search_space.space720 import Point
 
+REAL, EARLY = "real", "early"  # real images of the reference, and of training that is stopped early
 TEST_DRAW = 0  # seed of the draw of test images: one for all, as nothing is chosen by them
 
 
@@ -40,11 +41,30 @@ def set_source(spec: RunSpec, images: int) -> Material:
     return Material({"kind": spec.kind, "cell": spec.digest}, images, (spec.kind, spec.digest))
 
 
-def real_source(data: RealDataset, images: int | None, seed: int) -> Material:
-    """Real train images: all, or so many of them drawn by the seed, class-balanced."""
-    count = len(data.train) if images is None else min(images, len(data.train))
-    drawn = {"seed": seed} if count < len(data.train) else {}
-    return Material({"kind": "real", "data": data.train_digest, "images": count, **drawn}, count)
+def real_source(
+    data: RealDataset, images: int | None, seed: int, validation: float = 0.0, kind: str = REAL
+) -> Material:
+    """Real train images without the share set aside: all, or so many of them drawn by the seed, class-balanced.
+
+    kind: what they are for, the real side or `EARLY`.
+    """
+    there = len(data.train) - images_aside(data, validation)
+    count = there if images is None else min(images, there)
+    drawn = {"seed": seed} if count < there else {}
+    return Material(
+        {"kind": kind, "data": data.train_digest, "images": count, **drawn, **_aside(validation)}, count
+    )  # fmt: skip
+
+
+def images_aside(data: RealDataset, validation: float) -> int:
+    """How many train images a share for validation is (`downstream.robust_scores.set_aside`)."""
+    counts = (int(count) for count in data.train.counts if count)
+    return sum(max(1, round(validation * count)) for count in counts) if validation else 0
+
+
+def _aside(validation: float) -> dict[str, float]:
+    """The share set aside, as an input; runs without one have none."""
+    return {"validation": validation} if validation else {}
 
 
 def set_run(image_set: ImageSet, path: Path) -> RunSpec:
@@ -60,8 +80,12 @@ def train_run(
     seed: int,
     test_images: int | None,
     precision: str = "fp32",
+    validation: float = 0.0,
 ) -> RunSpec:
-    """The spec of one network. seed: of its initial weights, its batches and its augmentation."""
+    """The spec of one network. seed: of its initial weights, its batches and its augmentation.
+
+    validation: share of the train images that it is tested on too, on as many of them as of the test images at most.
+    """
     from downstream import nas
     from search_space.space720 import flops, parameters
 
@@ -77,11 +101,14 @@ def train_run(
         "precision": precision,
         "numerics": using("nas", *TRAINING, settings=[protocol.eval_augment]),
         **measured_space(data),
+        **_aside(validation),
+        **({"train_data": data.train_digest} if validation else {}),
     }
     notes = {
         "protocol": protocol.name,
         "protocol_version": protocol.version,
         "images": source.images,
+        "validated": min(tested, images_aside(data, validation)),
         "parameters": parameters(point, *sizes),
         "flops": flops(point, *sizes),
         **({"data_note": data.note} if data.note else {}),
@@ -98,9 +125,9 @@ def point_of(spec: RunSpec) -> Point:
 
 
 def _trained_on(spec: RunSpec) -> str:
-    """'real', or the digest of the set."""
+    """'real', 'early', or the digest of the set."""
     reference = spec.inputs["set"]
-    return "real" if reference["kind"] == "real" else reference["cell"]
+    return reference["kind"] if reference["kind"] in (REAL, EARLY) else reference["cell"]
 
 
 def _train_set(spec: RunSpec, worker: Worker) -> ImageSet:
@@ -108,15 +135,33 @@ def _train_set(spec: RunSpec, worker: Worker) -> ImageSet:
     from downstream.nas import balanced
 
     reference = spec.inputs["set"]
-    if reference["kind"] != "real":
+    if reference["kind"] not in (REAL, EARLY):
         key = ("decoded", reference["kind"], reference["cell"])
         return worker.keep(key, lambda: decoded(worker.image_set(reference)))
     data = worker.real(spec)
-    seed = reference.get("seed", 0)
+    seed, share = reference.get("seed", 0), reference.get("validation", 0.0)
+    rest = _split(data, share, worker)[0] if share else data.train
     return worker.keep(
-        ("real", data.train_digest, reference["images"], reference.get("seed")),
-        lambda: balanced(data.train, reference["images"], seed, "nas reference"),
+        (REAL, data.train_digest, reference["images"], reference.get("seed"), share),
+        lambda: balanced(rest, reference["images"], seed, "nas reference"),
     )
+
+
+def _split(data: RealDataset, share: float, worker: Worker) -> tuple[ImageSet, ImageSet]:
+    """The train images without those set aside, and these."""
+    from downstream.robust_scores import set_aside
+
+    return worker.keep(("nas aside", data.train_digest, share), lambda: set_aside(data.train, share))
+
+
+def _validation_set(spec: RunSpec, worker: Worker) -> ImageSet | None:
+    from downstream.nas import balanced
+
+    data, share, count = worker.real(spec), spec.inputs.get("validation"), spec.inputs["test_images"]
+    if not share:
+        return None
+    aside, key = _split(data, share, worker)[1], ("nas validation", data.train_digest, share, count)
+    return worker.keep(key, lambda: balanced(aside, count, TEST_DRAW, "nas test"))
 
 
 def _test_set(spec: RunSpec, worker: Worker) -> ImageSet:
@@ -140,7 +185,7 @@ class Train(RunType):
         spec = run.spec
         inputs, protocol = spec.inputs, protocol_of(spec)
         data, train_set, test_set = worker.real(spec), _train_set(spec, worker), _test_set(spec, worker)
-        total = protocol.epochs_for(len(train_set))
+        total, validation_set = protocol.epochs_for(len(train_set)), _validation_set(spec, worker)
         began = time.monotonic()
         [result] = train_and_test(
             train_set,
@@ -149,10 +194,12 @@ class Train(RunType):
             [inputs["seed"]],
             Conditions(worker.device, inputs["precision"], training_space(train_set, data.space), worker.stop),
             lambda _, epochs, loss: worker.progress(spec.digest, epochs, total, loss),
+            **({} if validation_set is None else {"validation_set": validation_set}),
         )
         run.finish(
             {
                 "value": result.accuracy,
+                **({} if result.validation is None else {"validation": result.validation}),
                 "last_loss": result.last_loss,
                 "epochs": total,
                 "parameters": spec.notes["parameters"],
@@ -186,7 +233,7 @@ class Train(RunType):
                 architecture_name(measured),
                 data.train.shape,
                 data.num_classes,
-                forward=share * spec.inputs["test_images"],
+                forward=share * (spec.inputs["test_images"] + spec.notes.get("validated", 0)),
                 first=share * trained,
                 precision=spec.inputs["precision"],
             )

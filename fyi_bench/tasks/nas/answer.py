@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from search_space.space720 import Point
 
 Scores = Sequence[float | None]
+VALIDATION = "validation"
 
 
 def answer_of(search: Search, found: Records, partial: bool = False) -> dict[str, Any]:
@@ -25,6 +26,7 @@ def answer_of(search: Search, found: Records, partial: bool = False) -> dict[str
     session, points, seed = search.session, search.points, search.session.settings.seed
     real = search.real.scores(points, found)
     proxies = {arm: side.scores(points, found) for arm, side in search.proxies.items()}
+    held = search.real.scores(points, found, VALIDATION)
     twice = _trained_twice(search, found)
     first, again = (side.scores(twice, found) for side in (search.real, search.again))
     return build_record(
@@ -38,14 +40,15 @@ def answer_of(search: Search, found: Records, partial: bool = False) -> dict[str
                 "flip": arm.flip,
                 "ipc": search.ipcs[arm],
                 "space": len(points),
-                **_agreement(search, real, proxies[arm]),
+                **_agreement(search, real, side, found),
+                **_validated(search, held, side, found),
                 "against_ceiling": _against_ceiling(search, side, found, twice),
                 **_cost(search, side, found),
             }
             for arm, side in search.proxies.items()
         ],
         space=len(points),
-        architectures=_architectures(search, real, search.again.scores(points, found)),
+        architectures=_architectures(search, real, search.again.scores(points, found), held),
         reference=_reference(search, real, found),
         # the real ranking against itself with another seed, on the architectures that have both
         ceiling=rank_report(first, again, seed) if twice else {"evaluated": 0},
@@ -60,17 +63,51 @@ def _trained_twice(search: Search, found: Records) -> list[Point]:
     return [point for point in search.points if all(side.settled(point, found, store) for side in sides)]
 
 
-def _agreement(search: Search, real: Scores, proxy: Scores) -> dict[str, Any]:
-    """How well a proxy ranks, and what it misjudges."""
-    from fyi_bench.stats import misjudged, rank_report
+def _agreement(search: Search, real: Scores, side: Side, found: Records) -> dict[str, Any]:
+    """How well a proxy ranks, and what it misjudges; of several rankings the mean, and how many they are."""
+    from fyi_bench.stats import misjudged
 
     factors = {factor: [getattr(point, factor) for point in search.points] for factor in asdict(search.points[0])}
+    proxy = side.scores(search.points, found)
     return {
-        **rank_report(real, proxy, search.session.settings.seed),
+        **_report(search, real, side, found),
+        "draws": side.parts,
         "accuracy": proxy,
         "tied": _tied(proxy),
         "misjudged": misjudged(factors, real, proxy),
     }
+
+
+def _report(search: Search, real: Scores, side: Side, found: Records, key: str = "value") -> dict[str, Any]:
+    """Every rank statistic of a side, the mean over its rankings, whose values stand beside where they are several.
+
+    An interval is that of one ranking over architectures: the mean of theirs.
+    """
+    from fyi_bench.stats import STATISTICS, rank_report
+
+    seed = search.session.settings.seed
+    each = [rank_report(real, one.scores(search.points, found, key), seed) for one in side.rankings]
+    if len(each) == 1:
+        return each[0]
+    mean = {name: {bound: _mean([one[name][bound] for one in each]) for bound in each[0][name]} for name in STATISTICS}
+    draws = {name: mean[name] | {"draws": [one[name]["value"] for one in each]} for name in STATISTICS}
+    return {**each[0], **draws, "failed": sum(one["failed"] for one in each)}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """None where one of them is not defined."""
+    there = [value for value in values if value is not None]
+    return sum(there) / len(there) if there and len(there) == len(values) else None
+
+
+def _validated(search: Search, real: Scores, side: Side, found: Records) -> dict[str, Any]:
+    """The rank statistics again with both sides ranked by accuracy on the images set aside, where both were tested."""
+    if all(score is None for score in (*real, *side.scores(search.points, found, VALIDATION))):
+        return {}
+    if all(score is None for score in real):
+        return {}
+    report = _report(search, real, side, found, VALIDATION)
+    return {VALIDATION: report | {"accuracy": side.scores(search.points, found, VALIDATION)}}
 
 
 def _against_ceiling(search: Search, side: Side, found: Records, twice: Sequence[Point]) -> dict[str, Any]:
@@ -79,12 +116,19 @@ def _against_ceiling(search: Search, side: Side, found: Records, twice: Sequence
 
     if not twice:
         return {}
-    real, proxy, again = (one.scores(twice, found) for one in (search.real, side, search.again))
-    return paired_rank_difference(real, proxy, again, search.session.settings.seed)
+    real, again, seed = (
+        search.real.scores(twice, found),
+        search.again.scores(twice, found),
+        search.session.settings.seed,
+    )
+    each = [paired_rank_difference(real, one.scores(twice, found), again, seed) for one in side.rankings]
+    if len(each) == 1:
+        return each[0]
+    return {name: {key: _mean([one[name][key] for one in each]) for key in each[0][name]} for name in each[0]}
 
 
 def _cost(search: Search, side: Side, found: Records) -> dict[str, Any]:
-    """Images, epochs, bytes and seconds of a proxy."""
+    """Images, epochs, bytes and seconds of a proxy, of one ranking where it has several."""
     makers = [run for run in search.makers if run.digest in side.makers]
     made = [found[run.digest] for run in makers if run.digest in found]
     trained = side.records(search.points, found)
@@ -92,8 +136,8 @@ def _cost(search: Search, side: Side, found: Records) -> dict[str, Any]:
         "images": side.images,
         "epochs": trained[0]["epochs"] if trained else None,
         "set_bytes": made[0].get("set_bytes") if made else None,
-        "train_s": _seconds(trained),
-        "distill_s": _seconds(made),
+        "train_s": round(_seconds(trained) / side.parts, 1),
+        "distill_s": round(_seconds(made) / side.parts, 1),
         "cells": [run.digest for run in makers],
     }
 
@@ -102,7 +146,7 @@ def _seconds(records: Sequence[Mapping[str, Any]]) -> float:
     return round(sum(record["wall_s"] for record in records), 1)
 
 
-def _architectures(search: Search, real: Scores, again: Scores) -> list[dict[str, Any]]:
+def _architectures(search: Search, real: Scores, again: Scores, held: Scores) -> list[dict[str, Any]]:
     from search_space.space720 import flops, parameters
 
     data = search.session.data
@@ -114,8 +158,9 @@ def _architectures(search: Search, real: Scores, again: Scores) -> list[dict[str
             "flops": flops(point, *sizes),
             "real": first,
             "real_again": second,
+            **({} if validation is None else {"real_validation": validation}),
         }
-        for point, first, second in zip(search.points, real, again, strict=True)
+        for point, first, second, validation in zip(search.points, real, again, held, strict=True)
     ]
 
 

@@ -15,7 +15,7 @@ from fyi_bench.files import digest_of
 from fyi_bench.present.words import count_words
 from fyi_bench.reading import SetFacts
 from fyi_bench.run.plan import Records
-from fyi_bench.run.types.architecture import Material, real_source, set_run, set_source, train_run
+from fyi_bench.run.types.architecture import EARLY, REAL, Material, real_source, set_run, set_source, train_run
 from fyi_bench.run.types.expert import prerequisites
 from fyi_bench.session import Session
 from fyi_bench.store.spec import RunSpec
@@ -41,9 +41,12 @@ if TYPE_CHECKING:
     from search_space.space720 import Point
 
 TRAIN = "train"  # the reference that is trained here; every other name is a stored ranking
+EARLY_ARM = Arm("early-stopping", "none")  # real images for as many steps as a proxy takes
 SPACE_SEED = 0  # one sequence of sub-spaces, so that results of all seeds and machines are about the same networks
 FEWEST = 3  # architectures below which nothing can be ranked
-_REFERENCE_KEYS = frozenset(("epochs", "min_steps", "extra_epoch"))  # --set of these is about the proxies alone
+_REFERENCE_KEYS = frozenset(
+    ("epochs", "min_steps", "extra_epoch", "draws")
+)  # --set of these is about the proxies alone
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,8 @@ class Side:
     """One thing networks are trained on: real images, or a proxy.
 
     runs: those of each architecture; or stored: accuracies by name, measured elsewhere. makers: digests of the runs
-    that make what it is trained on.
+    that make what it is trained on. parts: rankings that its networks give, each with as many as another; the floor
+    has several draws.
     """
 
     name: str
@@ -84,6 +88,20 @@ class Side:
     images: int = 0
     makers: frozenset[str] = frozenset()
     stored: Mapping[str, float | None] | None = None
+    parts: int = 1
+
+    @property
+    def rankings(self) -> list[Side]:
+        """One side a ranking."""
+
+        def part(number: int, runs: Sequence[RunSpec]) -> Sequence[RunSpec]:
+            each = len(runs) // self.parts
+            return runs[number * each : (number + 1) * each]
+
+        return [
+            replace(self, runs={point: part(k, runs) for point, runs in self.runs.items()}, parts=1)
+            for k in range(self.parts)
+        ]
 
     def settled(self, point: Point, found: Records, store: Store) -> bool:
         """Whether there is a result for this architecture, be it that it diverged."""
@@ -93,11 +111,14 @@ class Side:
             return point.name in self.stored
         return point in self.runs and all(run.digest in found or finished(store, run) for run in self.runs[point])
 
-    def scores(self, points: Sequence[Point], found: Records) -> list[float | None]:
-        """Accuracy of each: the mean of its networks that did not fail, None where all did."""
+    def scores(self, points: Sequence[Point], found: Records, key: str = "value") -> list[float | None]:
+        """Accuracy of each: the mean of its networks that did not fail, None where all did.
+
+        key: "value" on test images, "validation" on train images set aside.
+        """
         if self.stored is not None:
-            return [self.stored.get(point.name) for point in points]
-        values = [[record["value"] for record in self.records([point], found)] for point in points]
+            return [self.stored.get(point.name) if key == "value" else None for point in points]
+        values = [[one[key] for one in self.records([point], found) if key in one] for point in points]
         return [sum(some) / len(some) if some else None for some in values]
 
     def records(self, points: Sequence[Point], found: Records) -> list[Mapping[str, Any]]:
@@ -183,7 +204,7 @@ class Search:
 
 def search_of(session: Session, options: NasOptions) -> Search:
     """The search that is asked for. Raises UsageError, UnknownNameError or DataError where there can be none."""
-    from downstream.nas import cheap_first, limits_of
+    from downstream.nas import at_the_cost_of, cheap_first, limits_of
     from search_space import space720
 
     stored = None
@@ -204,7 +225,9 @@ def search_of(session: Session, options: NasOptions) -> Search:
     def side(name: str, points: Sequence[Point], used: Protocol, runs: Sequence[tuple[Material, int]]) -> Side:
         cells = {
             point: [
-                train_run(data, source, point, used, seed, limits.test_images, session.settings.precision)
+                train_run(
+                    data, source, point, used, seed, limits.test_images, session.settings.precision, limits.validation
+                )
                 for source, seed in runs
             ]
             for point in points
@@ -212,11 +235,14 @@ def search_of(session: Session, options: NasOptions) -> Search:
         makers = frozenset(source.needs[1] for source, _ in runs if source.needs)
         return Side(name, cells, runs[0][0].images, makers)
 
+    def real_images(count: int | None, kind: str = REAL) -> Material:
+        return real_source(data, count, session.settings.seed, limits.validation, kind)
+
     if stored is not None:
         first, second = ([*map(stored.scores, stored.seeds), {}])[:2]
         real, again = Side("real", stored=first), Side("real again", stored=second)
     else:
-        seed, source = session.settings.seed, real_source(data, limits.reference_images, session.settings.seed)
+        seed, source = session.settings.seed, real_images(limits.reference_images)
         twice = _repeated(points, limits)
         real = side("real", points, reference_protocol, [(source, seed)])
         again = side("real again", twice, reference_protocol, [(source, seed + 1)])
@@ -226,6 +252,14 @@ def search_of(session: Session, options: NasOptions) -> Search:
         ])
         for arm, sources in made.sources.items()
     }  # fmt: skip
+    proxies = {arm: replace(one, parts=_rankings(arm, made)) for arm, one in proxies.items()}
+    if not options.only:  # what the same steps give on real images
+        images = next(iter(proxies.values())).images
+        count, stopped = at_the_cost_of(images, protocol, real_images(None).images)
+        seeds = [NETWORKS_OF_A_SET * (seed + 1) + net for seed in made.seeds for net in range(protocol.nets)]
+        early = real_images(count, EARLY)
+        proxies[EARLY_ARM] = side(EARLY_ARM.title, points, stopped, [(early, seed) for seed in seeds])
+        made.ipcs[EARLY_ARM] = None
     return Search(
         session, options, points, made.runs, proxies, made.ipcs, real, again, stored, protocol, reference_protocol,
         made.seeds, made.warnings,
@@ -250,9 +284,24 @@ class _Sets:
 
 def _condensed(session: Session, options: NasOptions) -> _Sets:
     made = _Sets(seeds_of(session, 1))
-    for (arm, seed), run in set_runs(session, dict.fromkeys(options.arms, made.seeds), options.ipc).items():
+    seeds = {arm: _draws(session, arm, made.seeds) for arm in options.arms}
+    for (arm, seed), run in set_runs(session, seeds, options.ipc).items():
         made.add(arm, seed, run, images_of(run), options.ipc)
     return made
+
+
+def _draws(session: Session, arm: Arm, seeds: Sequence[int]) -> list[int]:
+    """Seeds of an arm's sets: those of all arms, or for the floor so many times as many that there are enough draws.
+
+    A ranking by several sets is better than one by one of them, so each of the floor's is made of as many draws as
+    another arm has sets.
+    """
+    draws, _ = session.protocol("nas").repetitions(arm.method, len(seeds))
+    return [seeds[0] + k for k in range(math.ceil(draws / len(seeds)) * len(seeds))]
+
+
+def _rankings(arm: Arm, made: _Sets) -> int:
+    return len(made.sources[arm]) // len(made.seeds) if arm.method == FLOOR else 1
 
 
 def _files(session: Session, options: NasOptions) -> _Sets:
@@ -270,11 +319,10 @@ def _files(session: Session, options: NasOptions) -> _Sets:
         made.warnings += given.said
     first = next(iter(made.ipcs.values()))
     if not options.only and first and floor not in made.sources:
-        recipe = session.recipe(FLOOR, first, overridden=False)
-        run = distill_run(
-            session.data, FLOOR, "none", first, seed, recipe, precision=session.settings.precision
-        )  # fmt: skip
-        made.add(floor, seed, run, images_of(run), first)
+        recipe, precision = session.recipe(FLOOR, first, overridden=False), session.settings.precision
+        for draw in _draws(session, floor, made.seeds):
+            run = distill_run(session.data, FLOOR, "none", first, draw, recipe, precision=precision)
+            made.add(floor, draw, run, images_of(run), first)
     return made
 
 

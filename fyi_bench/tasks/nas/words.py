@@ -8,6 +8,7 @@ from typing import Any
 from fyi_bench.present.words import (
     HOLE,
     arm_title,
+    correlation,
     count_words,
     is_number,
     percent,
@@ -16,6 +17,7 @@ from fyi_bench.present.words import (
     signed_points,
     text_table,
 )
+from fyi_bench.stats import HEADLINE, mean_std
 from fyi_bench.tasks.nas.faithful import difference_of_search, faithful_words, rules_words, with_interval
 from fyi_bench.tasks.words import images_words
 
@@ -46,6 +48,7 @@ def search_words(record: Record) -> str:
     """The answer in words, then agreement with the real ranking, cost, the paired difference, and what is misjudged."""
     asked = asked_arm(record)
     lines = [*_title_lines(record), "", *faithful_words(record), "", *_agreement(record), *rules_words(record), ""]
+    lines[-1:] = [*_draws_words(record), ""]
     lines += [*text_table(_COST, _cost_rows(record)), ""]
     lines += [difference_of_search(record, asked["flip"]), ""] if "difference" in record else []
     lines += map(_most_misjudged, record["arms"])
@@ -64,6 +67,7 @@ def fill_section(record: Record, section: Any) -> None:
     columns = [*([ceiling] if repeated else []), *arms]
     header = ["", *(["real, another seed"] if repeated else []), *map(arm_title, arms)]
     rows = [[name, *(_statistic(one, key) for one in columns)] for key, name in _AGREEMENT_ROWS.items()]
+    rows += [["spearman, all, by validation", *map(_by_validation, columns)]]
     rows += [
         [what, *(str(one.get(what, record.get(what, HOLE))) for one in columns)]
         for what in ("space", "evaluated", "failed")
@@ -71,7 +75,7 @@ def fill_section(record: Record, section: Any) -> None:
     section.table("Agreement with the ranking by real data, with 95 % intervals.", header, rows)
     if "architectures" not in record:
         return
-    section.notes += faithful_words(record, " ") + rules_words(record)
+    section.notes += faithful_words(record, " ") + rules_words(record) + _draws_words(record)
     section.figure(
         nas.TITLE, nas.nas_caption(record), "ranks",
         lambda name, width: nas.nas_drawing(record, name=name, bare=True, columns=2 if width > 5 else 1),
@@ -117,9 +121,28 @@ def _agreement(record: Record) -> list[str]:
         on = "" if ceiling["evaluated"] == record["space"] else f" ({ceiling['evaluated']} of them)"
         rows.insert(0, (f"real data, another seed{on}", ceiling))
     return text_table(
-        ["ranked on", *_AGREEMENT.values(), "failed"],
-        [[title, *(_statistic(one, key) for key in _AGREEMENT), str(one["failed"])] for title, one in rows],
-    )
+        ["ranked on", *_AGREEMENT.values(), "by validation", "failed"],
+        [[title, *(_statistic(one, key) for key in _AGREEMENT), _by_validation(one), str(one["failed"])]
+         for title, one in rows],
+    )  # fmt: skip
+
+
+def _by_validation(entry: Mapping[str, Any]) -> str:
+    """Spearman over all with both sides ranked by accuracy on the images set aside."""
+    return _statistic(entry["validation"], HEADLINE) if "validation" in entry else HOLE
+
+
+def _draws_words(record: Record) -> list[str]:
+    """What the draws of the floor differ by."""
+    lines = []
+    for arm in record["arms"]:
+        values = [value for value in arm[HEADLINE].get("draws", ()) if is_number(value)]
+        if len(values) > 1:
+            lines.append(
+                f"{arm_title(arm)}: the mean of {arm['draws']} draws, each ranked by itself; Spearman over all from"
+                f" {correlation(min(values))} to {correlation(max(values))}, ± {correlation(mean_std(values, 1)[1])}"
+            )
+    return lines
 
 
 def _statistic(entry: Mapping[str, Any], key: str) -> str:
