@@ -70,7 +70,7 @@ def decoded() -> float:
 
 def from_rows() -> float:
     total = 0.0
-    for name in ("speed", "rtp"):
+    for name in ("speed", "rtp", "haba"):
         method = METHODS.get(name)(tiny.config(name), tiny.problem(dtype=torch.float64))
         extras = {key: value for key, (value, *_) in method.extra_parameters().items()}
         total += weighted(decoders.images_of(method.decoder(extras), method.initial_images()))

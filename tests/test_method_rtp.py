@@ -105,7 +105,7 @@ def context(method: str, flip: str) -> Context:
 
 
 @pytest.mark.parametrize("flip", ["none", "fyi", "random"])
-@pytest.mark.parametrize("method", ["rtp", "speed"])
+@pytest.mark.parametrize("method", ["rtp", "speed", "haba"])
 def test_backward_is_the_gradient_of_the_loss(method, flip):
     ctx = context(method, flip)
     loss, leaves = ctx.method.loss(ctx), [ctx.images, *ctx.extras.values()]

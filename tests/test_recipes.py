@@ -27,6 +27,7 @@ RUNNABLE = [
     "ftd",
     "speed",
     "rtp",
+    "haba",
     "idc",
     "dream",
     "m3d",
@@ -39,7 +40,7 @@ RUNNABLE = [
     "kcenter",
     "kmeans",
 ]
-WITHOUT_CODE = ["datm", "haba", "tesla"]
+WITHOUT_CODE = ["datm", "tesla"]
 DATASETS = [
     "cifar10",
     "cifar100",
@@ -82,6 +83,7 @@ PUBLISHED = [
     ("speed", "cifar10", 1, {"images_per_class": 17, "tokens": 16, "l1_weight": 3e-6, "syn_steps": 60, "zca": True}),
     ("speed", "cifar100", 50, {"top_k": 166, "token_dim": 192, "decoder_depth": 3, "batch_syn": 256}),
     ("speed", "tinyimagenet", 10, {"images_per_class": 78, "tokens": 128, "patch": 8, "syn_steps": 20, "zca": False}),
+    ("haba", "cifar10", 10, {"n_style": 5, "lr_style": 100.0, "syn_steps": 30, "lr_teacher": 0.001, "zca": True}),
     ("rtp", "cifar10", 1, {"inner_steps": 150, "bases": 16, "batch_addresses": 32, "lr_img": 0.1, "clip_norm": 2.0}),
     ("ftd", "cifar10", 1, {"gsam_alpha": 0.3, "gsam_rho": 0.01, "gsam_adaptive": True, "ema_decay": 0.9999}),
     ("ftd", "cifar100", 50, {"gsam_alpha": 1.0, "batch_syn": 1000, "ema_decay": 0.999}),

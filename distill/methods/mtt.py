@@ -130,23 +130,31 @@ class MTT(StudentMethod):
         return 0.0, images, images
 
     def _batches(self, ctx: Context) -> list[StudentBatch]:
+        """What the student sees, step by step."""
+        return self._student_batches(ctx, self._pieces(ctx, self.config.syn_steps), ctx.labels)
+
+    def _pieces(self, ctx: Context, count: int) -> list[torch.Tensor]:
         """Permutations of all images in pieces taken from the end, so that a short last piece comes first."""
-        steps, rounds = range(self.config.syn_steps), 0
-        pieces: list[torch.Tensor] = []
-        indices: list[torch.Tensor] = []
-        for _ in steps:
-            if not pieces:
+        rounds, left, taken = 0, list[torch.Tensor](), list[torch.Tensor]()
+        for _ in range(count):
+            if not left:
                 order = torch.randperm(len(ctx.labels), generator=ctx.stream("student order", rounds))
-                pieces = list(upload(order, ctx.images.device).split(self._batch_size(ctx.flip.multiplier)))
+                left = list(upload(order, ctx.images.device).split(self._batch_size(ctx.flip.multiplier)))
                 rounds += 1
-            indices.append(pieces.pop())
+            taken.append(left.pop())
+        return taken
+
+    def _student_batches(
+        self, ctx: Context, indices: Sequence[torch.Tensor], labels: torch.Tensor
+    ) -> list[StudentBatch]:
+        """A step for each of these rows of images with these labels, [N]."""
         counts = [len(index) * ctx.flip.multiplier for index in indices]
-        streams = [ctx.stream("student augment", step) for step in steps]
+        streams = [ctx.stream("student augment", step) for step in range(len(indices))]
         draws = self.augmentation.draw_ahead(streams, counts, self.problem.shape[-1], ctx.images.device)
         view, batches = self.view(ctx.flip), []
-        for step, index, draw in zip(steps, indices, draws, strict=True):
+        for step, (index, draw) in enumerate(zip(indices, draws, strict=True)):
             chosen = ctx.flip_draw(index.shape, "student", step)
-            inputs = (ctx.labels[index], draw.codes, draw.values, chosen)
+            inputs = (labels[index], draw.codes, draw.values, chosen)
             batches.append(StudentBatch(index, view, inputs, ctx.flip.multiplier))
         return batches
 
