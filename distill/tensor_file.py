@@ -65,8 +65,9 @@ def load_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, A
 def open_tensors(path: str | Path) -> Iterator[safe_open]:
     """The file, opened to read single tensors or their metadata. Raises DataError where it is no whole one."""
     try:
-        if Path(path).is_dir():
-            raise DataError(f"{path} is a folder, not a .safetensors file.\nName the file inside it.")
+        if Path(path).exists() and not Path(path).is_file():
+            what = "a folder" if Path(path).is_dir() else "no regular file"
+            raise DataError(f"{path} is {what}, not a .safetensors file.\nName the file.")
         with safe_open(path, "pt") as file:
             yield file
     except FileNotFoundError:

@@ -259,12 +259,13 @@ def task_command(name: str, task: type[Task]) -> Command:
 
 def _tell(task: Task, session: Session, record: dict[str, Any]) -> None:
     """Print the answer, where it is kept, how to repeat it, and its pictures."""
-    from fyi_bench.store.commands import record_path
+    from fyi_bench.store.commands import record_path, writing
 
     lines = [task.words(record)]
     if task.keeps:
         place = record_path(session.store, record)
-        plots = task.plots(record, place.with_suffix(""))
+        with writing(session.store):
+            plots = task.plots(record, place.with_suffix(""))
         lines = ["", *lines, f"record   {place}", f"repeat   {record['command']}", *(f"plot     {p}" for p in plots)]
     typer.echo("\n".join(lines))
 

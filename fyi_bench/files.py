@@ -1,19 +1,22 @@
-"""Files that are whole or absent: atomic writes, digests, canonical JSON."""
+"""Files that are whole or absent: atomic writes, reading that nothing can hang, digests, canonical JSON."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
 import math
 import os
-import tempfile
+import secrets
+import stat
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from fyi_bench.errors import StoreError
 
+MOST_SMALL = 64 * 2**20  # bytes
 # endings of the files that make a package do what it does: code, and the data that comes with it
 SOURCES = frozenset(
     (".py", ".pyi", ".c", ".cpp", ".cu", ".h", ".toml", ".csv", ".json", ".j2", ".css", ".js", ".md", ".typed")
@@ -34,6 +37,29 @@ def sha256_file(path: str | Path) -> str:
     """sha256 of a file's bytes, hex."""
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def read_small(path: str | Path) -> bytes:
+    """Bytes of a small regular file. OSError for anything that could hang or never end: a pipe, a device, 64 MiB."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with open(descriptor, "rb") as handle:
+        facts = os.fstat(descriptor)
+        if not stat.S_ISREG(facts.st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        if facts.st_size > MOST_SMALL:
+            raise OSError(errno.EFBIG, f"it is larger than {MOST_SMALL // 2**20} MiB", str(path))
+        return handle.read()
+
+
+def read_table(path: str | Path) -> dict[str, Any]:
+    """The JSON object in a small file. OSError where it cannot be read, ValueError where it holds no such thing."""
+    try:
+        found = json.loads(read_small(path).decode())
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(found, dict):
+        raise ValueError("it holds no table")
+    return found
 
 
 def tree_digest(places: Iterable[Path]) -> str:
@@ -65,25 +91,31 @@ def atomic_write(path: str | Path, write: Callable[[Path], None]) -> Path:
     Raises StoreError with the place and the cause when the disk is full or the folder not writable.
     """
     path = Path(path)
+    temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=".tmp", dir=path.parent)
-    except OSError as error:
-        raise StoreError(_explain(path, error)) from error
-    os.close(handle)
-    temporary = Path(name)
-    try:
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))  # less the user's umask
         write(temporary)
         with open(temporary, "rb+") as written:
             os.fsync(written.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
         _sync_folder(path.parent)
-    except OSError as error:
-        raise StoreError(_explain(path, error)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # the first cause is told; who sweeps the folder finds what is left
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise StoreError(_explain(path, error)) from error
+        raise
     return path
+
+
+def remove(path: Path) -> None:
+    """Remove a file, if it is there. Raises StoreError with the place and the cause where that fails."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        remedy = "Nothing was lost: see that its folder and disk are in order, and run the same command."
+        raise StoreError(f"Could not remove {path}: {error.strerror or error}.\n{remedy}") from error
 
 
 def write_text(path: str | Path, text: str) -> Path:
@@ -110,8 +142,9 @@ def _sync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
-    except OSError:  # some network file systems refuse to sync a folder; the file itself is synced
-        return
+    except OSError as error:  # some network file systems refuse to sync a folder; the file itself is synced
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EPERM, errno.EACCES, errno.EBADF):
+            raise
     finally:
         os.close(handle)
 

@@ -17,12 +17,12 @@ from distill.spaces import PixelSpace
 from fyi_bench import rng
 from fyi_bench.data.real import RealDataset
 from fyi_bench.errors import DataError, UnknownNameError, UsageError
-from fyi_bench.files import write_json
 from fyi_bench.present.figures import EFFORTS, FIGURES, Effort, Request, figure, figure_needs
 from fyi_bench.present.figures.evolution import MAIN
 from fyi_bench.present.figures.grids import class_index
 from fyi_bench.present.figures.real_scores import Series, measure
 from fyi_bench.present.figures.sets import by_iterations, paired_sets
+from fyi_bench.store.record import write_sealed
 from fyi_bench.store.store import Store
 from sample_records import continual_arm, continual_record, texts
 from sample_store import add_set, tiny_dataset
@@ -228,7 +228,7 @@ def test_continual_curves_of_the_protocol_asked_for(store):
     def save(method, steps, protocol, number):
         arms = [continual_arm(method, flip, [[0.4]] * steps, 100 // steps) for flip in ("none", "fyi")]
         found = continual_record(arms, steps=steps, class_orders=[[0]], protocol=protocol)
-        write_json(store.root / "reports" / f"continual-{number}.json", found)
+        write_sealed(store.root / "reports" / f"continual-{number}.json", found)
 
     save("dsa", 5, "quick", 1)
     save("dm", 10, "quick", 2)

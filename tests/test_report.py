@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from fyi_bench.errors import StoreError
-from fyi_bench.files import write_json, write_text
+from fyi_bench.files import write_text
 from fyi_bench.present import report as pages
 from fyi_bench.present.images import mosaic, mosaics, png_of
+from fyi_bench.store.record import write_sealed
 from fyi_bench.store.spec import RunSpec
 from fyi_bench.store.store import Store
 from fyi_bench.tasks.report import section_makers, write_report
@@ -203,8 +204,8 @@ def test_report_of_a_store_gathers_commands_and_names_what_is_damaged(tmp_path):
     store = Store(tmp_path)
     with pytest.raises(StoreError, match="No command has finished"):
         write_report(store)
-    write_json(tmp_path / "reports" / "continual-a.json", continual_record())
-    write_json(tmp_path / "reports" / "distill-b.json", distill_record())
+    write_sealed(tmp_path / "reports" / "continual-a.json", continual_record())
+    write_sealed(tmp_path / "reports" / "distill-b.json", distill_record())
     write_text(tmp_path / "reports" / "distill-c.json", "{ not a record")
     path = write_report(Store(tmp_path))
     text = Page(path.read_text()).text

@@ -15,7 +15,6 @@ import fyi_bench
 from distill.recipes import recipe
 from downstream import nas
 from fyi_bench.errors import UnknownNameError
-from fyi_bench.files import write_json
 from fyi_bench.present.missing import Missing
 from fyi_bench.present.published import published
 from fyi_bench.present.report import paper_tables
@@ -30,6 +29,7 @@ from fyi_bench.present.tables import (
 from fyi_bench.present.tables.results import groups_of
 from fyi_bench.stats import paired_rank_difference, rank_report
 from fyi_bench.store.merge import merge
+from fyi_bench.store.record import write_sealed
 from fyi_bench.store.store import Store
 from sample_records import record
 from sample_store import fill, search, tiny_dataset
@@ -184,7 +184,7 @@ def test_other_data_stay_apart_and_their_gaps_are_named(store, said):
     if said == "record":
         arms = [{"method": "dm", "flip": "none", "ipc": 10}]
         found = record("note", arms, data={"note": note, "train": part.train_digest})
-        write_json(store.root / "reports" / "note-1.json", found)
+        write_sealed(store.root / "reports" / "note-1.json", found)
     ours = entry(table("1", store), "dm", "none").ours
     assert list(ours.values.values()) == [0.4, 0.5]
     assert f"data: {note}" in ours.differs

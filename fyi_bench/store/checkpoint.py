@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fyi_bench.errors import DataError, StoreError
-from fyi_bench.files import legal_json
+from fyi_bench.files import legal_json, remove
 
 if TYPE_CHECKING:
     import torch
@@ -88,14 +88,14 @@ class Checkpoints:
     def clear(self) -> None:
         """Remove all of them."""
         for step in self.steps():
-            self.path(step).unlink(missing_ok=True)
+            remove(self.path(step))
 
     def _prune(self, newest: int) -> None:
         others = [step for step in self.steps() if step != newest and step not in self._damaged]
         kept = {newest, *others[len(others) - (KEPT - 1) :]}
         for step in self.steps():
             if step not in kept:
-                self.path(step).unlink(missing_ok=True)
+                remove(self.path(step))
 
     def _without_room(self, error: StoreError, tensors: dict[str, torch.Tensor]) -> StoreError:
         cause = error.__cause__

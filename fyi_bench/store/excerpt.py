@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from downstream.protocol import procedure
-from fyi_bench.files import write_json
+from fyi_bench.files import remove, write_json
 from fyi_bench.store.run_dir import ABSENT, final_record, read_config
 from fyi_bench.store.store import Store
 
@@ -58,7 +58,7 @@ def note_absent(folder: Path, names: list[str]) -> None:
     if names:
         write_json(folder / ABSENT, names)
     else:
-        (folder / ABSENT).unlink(missing_ok=True)
+        remove(folder / ABSENT)
 
 
 def _shown(record: dict[str, Any]) -> bool:

@@ -25,7 +25,7 @@ def append_line(path: str | Path, row: dict[str, Any]) -> None:
     path = Path(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
             size = os.fstat(descriptor).st_size
@@ -54,8 +54,11 @@ def read_lines(path: str | Path, report: Callable[[str], None] | None = None) ->
         if not line.strip():
             continue
         try:
-            rows.append(restore_numbers(json.loads(line)))
-        except ValueError:
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError("no table")
+            rows.append(restore_numbers(row))
+        except (ValueError, RecursionError):
             broken.append(number)
     if broken and report is not None:
         numbers = ", ".join(map(str, broken[:5]))

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fyi_bench.errors import StoreError
+from fyi_bench.files import read_table
 
 _FIRST_WAIT, _LONGEST_WAIT = 0.05, 1.0
 _SILENT_WAIT = 0.2  # a listing holds the lock for an instant; that is not worth a message
@@ -55,7 +56,7 @@ class FolderLock:
         """Take the lock if it is free now; the folder is made if need be."""
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666)
         except OSError as error:
             raise StoreError(_cannot(self.path, error)) from error
         try:
@@ -104,15 +105,15 @@ class FolderLock:
     def owner(self) -> str:
         """'process 1234 on host', as far as the lock file tells."""
         try:
-            facts = json.loads(self.path.read_text())
-            return f"process {facts['pid']} on {facts['host']}"
+            facts = read_table(self.path)
+            return f"process {int(facts['pid'])} on {facts['host']}"
         except (OSError, ValueError, KeyError, TypeError):
             return "another process"
 
     def held_by_someone(self) -> bool:
         """Whether some process holds the lock now; needs no permission to write."""
         try:
-            descriptor = os.open(self.path, os.O_RDONLY)
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe in its place must not hang us
         except OSError:
             return False
         try:

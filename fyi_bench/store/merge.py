@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from fyi_bench.errors import DataError, StoreError
-from fyi_bench.files import atomic_write, sha256_file
+from fyi_bench.files import atomic_write, remove, sha256_file, write_json
 from fyi_bench.store.checkpoint import Checkpoints, checkpoint_steps
+from fyi_bench.store.commands import FOLDER, read_commands, record_path, writing
 from fyi_bench.store.excerpt import left_behind, note_absent, place_in, runs_of_protocol
 from fyi_bench.store.lock import FolderLock
-from fyi_bench.store.record import same_result
+from fyi_bench.store.record import SEAL, same_result, write_sealed
 from fyi_bench.store.run_dir import (
     CONFIG,
     DIVERGED,
@@ -19,6 +22,7 @@ from fyi_bench.store.run_dir import (
     RECORD,
     absent_names,
     artefact_names,
+    bare,
     broken_artefacts,
     final_record,
     read_config,
@@ -47,8 +51,8 @@ class MergeReport:
 
     copied: finished runs brought in. mended: damaged here, replaced by the whole copy. advanced: unfinished runs now
     further than before. same: finished here already, with the same result. older: unfinished there and no further
-    than here. conflicts: finished in both with different results, ours kept. damaged: not whole there, with the
-    reason. busy: being worked on here.
+    than here. answers: records of commands brought in. conflicts: finished in both with different results, ours kept.
+    damaged: not whole there, with the reason. busy: being worked on here.
     """
 
     copied: list[str] = field(default_factory=list)
@@ -56,6 +60,7 @@ class MergeReport:
     advanced: list[str] = field(default_factory=list)
     same: list[str] = field(default_factory=list)
     older: list[str] = field(default_factory=list)
+    answers: list[str] = field(default_factory=list)
     conflicts: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     busy: list[str] = field(default_factory=list)
@@ -66,6 +71,7 @@ class MergeReport:
             (self.copied, "finished runs brought in"),
             (self.mended, "damaged runs replaced by whole copies"),
             (self.advanced, "unfinished runs brought further"),
+            (self.answers, "answers of commands brought in"),
             (self.same, "already here"),
             (self.older, "unfinished there and no further than here"),
         )
@@ -77,6 +83,8 @@ class MergeReport:
 
 def faults_of(folder: Path) -> list[Fault]:
     """Everything in one run folder that is not whole."""
+    if bare(folder):
+        return []
     anew = f"Remove {folder} and run its command again, or merge a whole copy."
     try:
         found = _config_faults(folder)
@@ -96,8 +104,14 @@ def faults_of(folder: Path) -> list[Fault]:
 
 
 def verify(store: Store) -> list[Fault]:
-    """Check every config, record, artefact and checkpoint of a store; a Fault for each that is not whole."""
-    return [fault for folder in store.run_dirs() for fault in faults_of(folder)]
+    """Check every config, record, artefact and checkpoint of a store; a Fault for each that is not whole.
+
+    Records of commands are checked too: those in `reports` against the seal they carry.
+    """
+    damaged = [str(error).partition("\n") for error in read_commands(store)[1]]
+    return [fault for folder in store.run_dirs() for fault in faults_of(folder)] + [
+        Fault(store.root / FOLDER, what, remedy) for what, _, remedy in damaged
+    ]
 
 
 def merge(ours: Store, other: str | Path, excerpt_of: str | None = None) -> MergeReport:
@@ -120,6 +134,7 @@ def merge(ours: Store, other: str | Path, excerpt_of: str | None = None) -> Merg
         source, target = info.folder, ours.root / info.kind / info.digest
         name = f"{info.kind}/{info.digest}"
         try:
+            _check_regular(source)
             if info.state == "done":
                 outcome = _merge_finished(source, target, excerpt_of is not None)
             else:
@@ -127,11 +142,36 @@ def merge(ours: Store, other: str | Path, excerpt_of: str | None = None) -> Merg
             getattr(report, outcome).append(name)
         except _TheirsDamaged as error:
             report.damaged.append(f"{name}: {error}")
+    if excerpt_of is None:
+        _merge_commands(ours, theirs, report)
     return report
 
 
 class _TheirsDamaged(Exception):
     """A run of the other store that cannot be trusted."""
+
+
+def _check_regular(source: Path) -> None:
+    """Refuse a run folder with anything in it that leads elsewhere or never ends: a link, a pipe, a device."""
+    for path in (source.parent, source, *source.rglob("*")):
+        mode = path.lstat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            what = "a link" if stat.S_ISLNK(mode) else "no regular file"
+            raise _TheirsDamaged(f"{path.name} is {what}; only regular files are brought")
+
+
+def _merge_commands(ours: Store, theirs: Store, report: MergeReport) -> None:
+    """Bring the records of finished commands; where both stores have one, ours stays."""
+    records, damaged = read_commands(theirs)
+    report.damaged += [str(error).splitlines()[0] for error in damaged]
+    for record in records:
+        name, target = f"{FOLDER}/{record['task']}-{record['digest']}", record_path(ours, record)
+        if not re.fullmatch(r"[a-z0-9_-]+-[0-9a-f]{16}", name.removeprefix(f"{FOLDER}/")):
+            report.damaged.append(f"{name}: no name of a record")
+        elif not target.exists():
+            with writing(ours):
+                (write_sealed if SEAL in record else write_json)(target, record)
+            report.answers.append(name)
 
 
 def _merge_finished(source: Path, target: Path, excerpt: bool) -> str:
@@ -164,14 +204,14 @@ def _replace(source: Path, target: Path, absent: set[str]) -> None:
     A kill on the way leaves an unfinished one that completes itself.
     """
     artefacts = {name: facts for name, facts in sealed_record(source)["artefacts"].items() if name not in absent}
-    (target / DONE).unlink(missing_ok=True)
-    (target / RECORD).unlink(missing_ok=True)
+    remove(target / DONE)
+    remove(target / RECORD)
     sweep(target)
     for name in set(artefact_names(target)) - set(artefacts):
-        (target / name).unlink()
+        remove(target / name)
     for name, facts in artefacts.items():
         _copy(source / name, target / name, facts["sha256"])
-    (target / DIVERGED).unlink(missing_ok=True)
+    remove(target / DIVERGED)
     note_absent(target, sorted(absent))
     _copy(source / CONFIG, target / CONFIG)
     _copy(source / RECORD, target / RECORD)
@@ -181,6 +221,8 @@ def _replace(source: Path, target: Path, absent: set[str]) -> None:
 
 def _merge_unfinished(source: Path, target: Path) -> str:
     """Bring in artefacts and checkpoints of an unfinished run that is further than ours."""
+    if bare(source):
+        return "older"
     try:
         wrong = _config_faults(source)
     except StoreError as error:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib.util
-import json
 import math
 import os
 import platform
@@ -12,12 +11,13 @@ import re
 import resource
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from fyi_bench.errors import StoreError
-from fyi_bench.files import tree_digest
+from fyi_bench.files import digest_of, legal_json, read_table, tree_digest, write_json
 from fyi_bench.registry import PACKAGES
 from fyi_bench.version import __version__
 
@@ -71,10 +71,11 @@ _TOP_KEYS_OF = {"robust": ("rules", "units"), "continual": ("steps", "class_orde
 
 # cost and circumstances: they differ between two computations of one run and are no result
 CIRCUMSTANCES = frozenset((
-    "artefacts", "device", "environment", "notes", "peak_cuda_memory_mib", "peak_memory_mib", "schema",
+    "artefacts", "date", "device", "environment", "notes", "peak_cuda_memory_mib", "peak_memory_mib", "schema",
     "source_digest", "threads", "versions", "wall_s",
 ))  # fmt: skip
 
+SEAL = "seal"  # digest of all else in a record; those of earlier versions have none, and no date
 _NOT_FINITE = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
@@ -107,6 +108,7 @@ def build_record(
         "threads": here["threads"],
         "seeds": list(seeds),
         "wall_s": round(float(wall_s), 3),
+        "date": now(),
         "peak_memory_mib": peak_memory_mib(),
         "versions": here["versions"],
         "digest": digest,
@@ -120,6 +122,20 @@ def build_record(
         record["peak_cuda_memory_mib"] = cuda
     record = plain(record)
     _check_complete(record)
+    return record
+
+
+def now() -> str:
+    """The date a record gets: UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def with_native(record: dict[str, Any], runs: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The record of a command with the compiled operations its runs used: they may have run in other processes."""
+    facts = (run.get("environment", {}).get("native", "none") for run in runs.values())
+    used = sorted(set(facts) - {"none"})
+    if used and "environment" in record:
+        record["environment"]["native"] = "; ".join(used)
     return record
 
 
@@ -201,16 +217,17 @@ def read_record(path: str | Path) -> dict[str, Any]:
     """
     path = Path(path)
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(record, dict):
-            raise ValueError("it holds no table")
+        record = read_table(path)
         schema = int(record.get("schema", 1))
         if schema < 1:
             raise ValueError(f"there was no schema {schema}")
+        if record.get(SEAL, digest := _seal_of(record)) != digest:
+            raise ValueError("it was changed after it was written: its seal does not match")
     except FileNotFoundError:
         raise StoreError(f"There is no record {path}.\n`fyi-bench store ls` lists what is stored.") from None
-    except (OSError, ValueError, TypeError) as error:
-        raise StoreError(f"{path} is not a readable record ({error}).\n{_remedy(path)}") from error
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        cause = error.strerror if isinstance(error, OSError) else error
+        raise StoreError(f"{path} is not a readable record ({cause}).\n{_remedy(path)}") from error
     if schema > SCHEMA:
         raise StoreError(
             f"{path} was written by a newer fyi-bench (schema {schema}, known up to {SCHEMA}).\n"
@@ -220,6 +237,15 @@ def read_record(path: str | Path) -> dict[str, Any]:
         record = UPGRADES[schema](record)
         schema += 1
     return restore_numbers({**record, "schema": SCHEMA})
+
+
+def write_sealed(path: str | Path, record: dict[str, Any]) -> Path:
+    """Write a record with a seal over all that is in it, which `read_record` compares."""
+    return write_json(path, {**record, SEAL: _seal_of(record)})
+
+
+def _seal_of(record: dict[str, Any]) -> str:
+    return digest_of(legal_json({key: value for key, value in record.items() if key != SEAL}))
 
 
 def same_result(ours: Any, theirs: Any) -> bool:
@@ -235,7 +261,8 @@ def same_result(ours: Any, theirs: Any) -> bool:
 
 
 def _remedy(path: Path) -> str:
-    return f"Remove the folder {path.parent} and run the command again, or merge a whole copy."
+    what = f"the folder {path.parent}" if path.name == "record.json" else "it"
+    return f"Remove {what} and run the command again, or merge a whole copy."
 
 
 def _check_complete(record: dict[str, Any]) -> None:

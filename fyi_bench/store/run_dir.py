@@ -13,6 +13,7 @@ States are told by files alone, so a kill at any moment leaves one of them.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -21,10 +22,10 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
 
 from fyi_bench.errors import StoreError
-from fyi_bench.files import sha256_file, write_json, write_text
+from fyi_bench.files import read_small, read_table, remove, sha256_file, write_json, write_text
 from fyi_bench.store.checkpoint import Checkpoints, checkpoint_steps
 from fyi_bench.store.jsonl import append_line, read_lines
-from fyi_bench.store.record import SCHEMA, environment, peak_memory_mib, plain, read_record
+from fyi_bench.store.record import SCHEMA, environment, now, peak_memory_mib, plain, read_record
 
 if TYPE_CHECKING:
     import torch
@@ -146,12 +147,13 @@ class RunDir:
                 **record,
                 "wall_s": record.get("wall_s", round(self.wall_s(), 3)),
                 "peak_memory_mib": record.get("peak_memory_mib", peak_memory_mib()),
+                "date": now(),
                 "environment": record.get("environment") or environment(),
                 "config": self.spec.inputs,
                 "notes": [config.get("notes", {}), *config.get("resumed_with", [])],
             }
         )
-        (self.folder / DIVERGED).unlink(missing_ok=True)
+        remove(self.folder / DIVERGED)
         whole["artefacts"] = {name: _facts_of(self.folder / name) for name in artefact_names(self.folder)}
         write_json(self.folder / RECORD, whole)
         self._seal()
@@ -214,7 +216,7 @@ class RunDir:
             broken = [str(error)]
         if broken:
             self._say(f"{self.folder} was cut while finishing and is not whole ({broken[0]}): doing its end again.")
-            (self.folder / RECORD).unlink()
+            remove(self.folder / RECORD)
         else:
             self._seal()
 
@@ -237,21 +239,24 @@ def read_config(folder: Path) -> dict[str, Any]:
     """The content of config.json. Raises StoreError naming a missing or damaged one."""
     path = folder / CONFIG
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(config, dict) or not isinstance(config.get("inputs"), dict):
+        config = read_table(path)
+        if not isinstance(config.get("inputs"), dict):
             raise ValueError("it has no inputs")
     except (OSError, ValueError) as error:
-        raise StoreError(f"{path} cannot be read ({error}).\nRemove {folder} to compute it anew.") from error
+        cause = error.strerror if isinstance(error, OSError) else error
+        raise StoreError(f"{path} cannot be read ({cause}).\nRemove {folder} to compute it anew.") from error
     return config
 
 
 def final_record(folder: Path) -> dict[str, Any] | None:
     """The record of a finished run, None for an unfinished one. Raises StoreError where its bytes were changed."""
+    path = folder / RECORD
     try:
-        sealed = (folder / DONE).read_text().strip()
+        sealed = read_small(folder / DONE).decode(errors="replace").strip()
     except FileNotFoundError:
         return None
-    path = folder / RECORD
+    except OSError as error:
+        raise StoreError(f"{folder / DONE} cannot be read ({error.strerror}).\nMend it, or remove {folder}.") from error
     record = read_record(path)
     if sha256_file(path) != sealed:
         raise StoreError(
@@ -272,7 +277,13 @@ def sealed_record(folder: Path) -> dict[str, Any]:
 def sweep(folder: Path) -> None:
     """Remove what a kill in the middle of a write left behind; call it with the lock held."""
     for leftover in folder.rglob(".*.tmp"):
-        leftover.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # it is in nobody's way, and the next sweep may have more luck
+            leftover.unlink(missing_ok=True)
+
+
+def bare(folder: Path) -> bool:
+    """Whether nothing of a run is there yet but its lock: every run passes this state, and a kill may leave it."""
+    return all(path.name == LOCK or path.name.endswith(".tmp") for path in folder.rglob("*"))
 
 
 def artefact_names(folder: Path) -> list[str]:
@@ -307,7 +318,13 @@ def broken_artefacts(folder: Path, record: dict[str, Any]) -> list[str]:
 def absent_names(folder: Path) -> list[str]:
     """Artefacts that the run in this folder has by digest alone, see `fyi_bench.store.excerpt`."""
     path = folder / ABSENT
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    try:
+        names = json.loads(read_small(path)) if path.exists() else []
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise ValueError("it is no list of names")
+    except (OSError, ValueError, RecursionError) as error:
+        raise StoreError(f"{path} cannot be read ({error}).\nRemove it, and merge the whole store.") from error
+    return names
 
 
 def broken_artefact(folder: Path, name: str) -> str | None:
@@ -344,9 +361,13 @@ def _short(value: Any) -> str:
 
 
 def _facts_of(path: Path) -> dict[str, Any]:
-    descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)  # `done` must not reach the disk before what it vouches for
-    finally:
-        os.close(descriptor)
-    return {"sha256": sha256_file(path), "bytes": path.stat().st_size}
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)  # `done` must not reach the disk before what it vouches for
+        finally:
+            os.close(descriptor)
+        return {"sha256": sha256_file(path), "bytes": path.stat().st_size}
+    except OSError as error:
+        remedy = "Everything done is kept: see that the disk is in order, and run the same command."
+        raise StoreError(f"{path} did not reach the disk: {error.strerror or error}.\n{remedy}") from error

@@ -25,6 +25,7 @@ from fyi_bench.store.run_dir import (
     RunDir,
     Watch,
     absent_names,
+    bare,
     broken_artefact,
     check_artefact_name,
     final_record,
@@ -181,7 +182,8 @@ class Store:
 
 def _info(folder: Path) -> RunInfo:
     try:
-        inputs, state, detail = read_config(folder)["inputs"], *_state(folder)
+        inputs = {} if bare(folder) else read_config(folder)["inputs"]
+        state, detail = _state(folder)
     except StoreError as error:
         inputs, state, detail = {}, "damaged", str(error).splitlines()[0]
     steps = checkpoint_steps(folder)

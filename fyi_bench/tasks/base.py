@@ -18,7 +18,7 @@ from fyi_bench.registry import Registry
 from fyi_bench.run.executor import announce, compute, records_of
 from fyi_bench.run.plan import Plan, Records
 from fyi_bench.store.commands import save_record
-from fyi_bench.store.record import plain
+from fyi_bench.store.record import plain, with_native
 
 if TYPE_CHECKING:
     from fyi_bench.data import RealDataset
@@ -107,7 +107,10 @@ class Part:
 
     def answer(self, plan: Plan, found: Records) -> Record:
         """The part's own record, with the command that would give it."""
-        return {**self.task.answer(self.session, self.options, plan, found), "command": self.command}
+        answer = self.task.answer(self.session, self.options, plan, found)
+        # parts share workers and a clock: the part's own time is that of its runs
+        spent = sum(found[run.digest].get("wall_s", 0.0) for run in plan.runs if run.digest in found)
+        return {**answer, "command": self.command, "wall_s": round(spent, 3)}
 
 
 class PlanOfParts(Plan):
@@ -145,11 +148,11 @@ def perform(task: Task[O], session: Session, options: O, command: str = "", json
             session.say(f"\n{task.words(so_far)}")
         raise
     _save_parts(plan, found)
-    record = task.answer(session, options, plan, found)
+    record = with_native(task.answer(session, options, plan, found), found)
     if command:
         record["command"] = command
     if task.keeps:
-        save_record(session.store, record, json_file)
+        record = save_record(session.store, record, json_file)
         for word, path in task.files(session, options, plan, found).items():
             session.say(f"{word.ljust(8)} {path}")
     elif json_file is not None:
@@ -161,7 +164,7 @@ def _save_parts(plan: Plan, found: Records) -> None:
     """Save the answers of those parts whose runs are finished."""
     for part, own in plan.details if isinstance(plan, PlanOfParts) else ():
         if not own.open and all(run.digest in found or run.kind in own.tolerant for run in own.runs):
-            save_record(part.session.store, part.answer(own, found))
+            save_record(part.session.store, with_native(part.answer(own, found), found))
 
 
 def plan_of_parts(title: str, parts: Sequence[Part], found: Records) -> PlanOfParts:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from fyi_bench.run.plan import Plan, Records
 from fyi_bench.session import Session
-from fyi_bench.store.commands import record_path
+from fyi_bench.store.commands import record_path, writing
 from fyi_bench.tasks.base import TASKS, Part, Record, Task, plan_of_parts
 from fyi_bench.tasks.continual import Continual
 from fyi_bench.tasks.distill import Distill
@@ -57,7 +57,8 @@ class Demo(Task[DemoOptions]):
         records, plots = [], []
         for part, part_plan in plan.details:
             records.append(part.answer(part_plan, found))
-            plots += part.task.plots(records[-1], record_path(session.store, records[-1]).with_suffix(""))
+            with writing(session.store):
+                plots += part.task.plots(records[-1], record_path(session.store, records[-1]).with_suffix(""))
         return {"task": self.name, "records": records, "plots": plots, "report": write_report(session.store)}
 
     def words(self, record: Mapping[str, Any]) -> str:

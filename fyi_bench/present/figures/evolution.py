@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from distill.recipes import recipe
 from fyi_bench.errors import FyiBenchError
-from fyi_bench.files import digest_of, write_json
+from fyi_bench.files import digest_of
 from fyi_bench.present.figures import style
 from fyi_bench.present.figures.grids import MIRRORED_DIGITS
 from fyi_bench.present.figures.request import FIGURES, PaperFigure, Request, lacking
@@ -21,7 +21,7 @@ from fyi_bench.present.figures.sets import SetRun, by_iterations, paired_sets
 from fyi_bench.present.figures.style import Drawing, draw, label_inches
 from fyi_bench.present.missing import Missing
 from fyi_bench.present.words import arm_label, is_number
-from fyi_bench.store.record import read_record
+from fyi_bench.store.record import read_record, write_sealed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -204,7 +204,7 @@ def _score(run: SetRun, request: Request) -> float:
     found = set_unequalness(
         decoded(run.load()), request.seed, networks=networks, distance=distance, device=request.device
     )
-    write_json(path, {**facts, "seed": request.seed, "mean": found["mean"], "std": found["std"]})
+    write_sealed(path, {**facts, "seed": request.seed, "mean": found["mean"], "std": found["std"]})
     return found["mean"]
 
 

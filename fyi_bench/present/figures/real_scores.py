@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from fyi_bench import rng
 from fyi_bench.errors import UnknownNameError
-from fyi_bench.files import digest_of, write_json
+from fyi_bench.files import digest_of
 from fyi_bench.present.figures import style
 from fyi_bench.present.figures.request import EFFORTS, FIGURES, PaperFigure, Request
 from fyi_bench.stats import mean_std
-from fyi_bench.store.record import read_record
+from fyi_bench.store.record import read_record, write_sealed
 
 if TYPE_CHECKING:
     import torch
@@ -79,7 +79,7 @@ def measured(name: str, series: Series, request: Request) -> list[dict]:
         return read_record(path)["rows"]
     request.say(f"measuring {series.label} on {name} …")
     rows = measure(data.train, data.space, series, request)
-    write_json(path, {**facts, **series.keyed(), "seed": request.seed, "rows": rows})
+    write_sealed(path, {**facts, **series.keyed(), "seed": request.seed, "rows": rows})
     return rows
 
 

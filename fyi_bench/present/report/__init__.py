@@ -19,7 +19,7 @@ from fyi_bench.present.report.sections import SectionMaker, section_of
 from fyi_bench.present.tables import LAYOUTS, Table, words
 from fyi_bench.present.tables.build import table_of
 from fyi_bench.present.tables.results import groups_of
-from fyi_bench.store.commands import FOLDER, read_commands
+from fyi_bench.store.commands import read_commands, writing
 from fyi_bench.store.store import Store
 
 FILE = "report.html"
@@ -41,9 +41,10 @@ def report_of_store(store: Store | str | Path, makers: Makers) -> Path:
         )
     place = {task: number for number, task in enumerate(makers)}
     records.sort(key=lambda record: place.get(record["task"], len(place)))
-    notes = [f"Left out: {line}" for line in damaged]
+    notes = [f"Left out: {str(error).splitlines()[0]}" for error in damaged]
     page = report_html(records, "What was measured", store, notes, makers)
-    return write_text(store.root / FOLDER / FILE, page)
+    with writing(store) as folder:
+        return write_text(folder / FILE, page)
 
 
 def report_html(
