@@ -88,3 +88,9 @@ def test_record_and_words_tell_draws_from_networks(tmp_path):
     assert entry["spread"]["sets"] == 5
     assert entry["spread"]["between_networks"] > 0
     assert "random, convnet-w8: 5 sets differ by ± " in tell(record)
+
+
+@pytest.mark.parametrize("name", ["quick", "paper"])
+def test_robust_scores_have_a_draw_a_repetition(name):
+    repetitions = protocol(name, "robust").nets
+    assert repetitions == protocol(name, "robust-real").nets >= protocol(name, "accuracy").draws
