@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from distill.augment_ops import COLUMNS, OPERATIONS, AugmentStrength, Size
+from distill.batches import Sizes, equal, for_each
 from distill.captured import upload
 from fyi_bench.errors import UsageError
 from fyi_bench.registry import pick
@@ -110,9 +111,12 @@ class Draw:
         """The draws of some of the groups, for images of these only."""
         return Draw(self.stages, self.codes[:, groups], self.values[:, groups])
 
-    def repeat(self, n: int) -> Draw:
-        """A siamese draw with a row for each of n images a group; applying it gives the same without."""
-        return Draw(self.stages, self.codes, self.values.expand(-1, -1, n, -1))
+    def repeat(self, n: int | Sizes) -> Draw:
+        """A siamese draw with a row for each image: n a group, or as many as are listed; the same is drawn."""
+        sizes = [n] if isinstance(n, int) else n
+        if equal(sizes):
+            return Draw(self.stages, self.codes, self.values.expand(-1, -1, sizes[0], -1))
+        return Draw(self.stages, for_each(self.codes, sizes, 1), for_each(self.values, sizes, 1))
 
     def to(self, device: torch.device | str) -> Draw:
         """These draws on a device; applying them there needs no host, so a CUDA graph can hold the call."""

@@ -98,5 +98,5 @@ class Context:
         return upload(self.problem.draw_rows(count, "real", self.iteration, self.match), self.images.device)
 
     def real(self, count: int) -> torch.Tensor:
-        """Fresh real batch [C, k, ch, H, W] of this matching step."""
+        """Fresh real batch [C, k, ch, H, W] of this matching step; a class with fewer images repeats them."""
         return self.problem.images_at(self.real_rows(count))

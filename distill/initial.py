@@ -25,7 +25,8 @@ def real_images(problem: Problem, factor: int = 1) -> torch.Tensor:
     """
     count = problem.ipc * factor**2
     rows = problem.draw_rows(count, "init")
-    return packed(problem, rows[:, torch.arange(count) % rows.shape[1]], factor)
+    sizes = torch.tensor(problem.batch_sizes(count)).unsqueeze(1)
+    return packed(problem, rows.gather(1, torch.arange(count) % sizes), factor)
 
 
 def noise(problem: Problem, factor: int = 1) -> torch.Tensor:

@@ -7,7 +7,7 @@ iterations, flips, checkpoints or logs: the engine does, the same way for all.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, ClassVar
@@ -185,6 +185,10 @@ class Method:
         limit = CHUNK_ON_GPU if self.problem.device.type != "cpu" else CHUNK_SECOND if second_order else CHUNK_FIRST
         step = max(1, limit // max(1, images_per_class))
         return [slice(c, c + step) for c in range(0, self.problem.num_classes, step)]
+
+    def real_sizes(self, count: int) -> Sequence[int]:
+        """How many of the `count` real images in each class's row count: fewer where the class has fewer."""
+        return self.problem.batch_sizes(count)
 
     def chunks_of_real(self, images_per_class: int, network: nn.Module) -> list[slice]:
         """`chunks` for real images, which need no graph; all classes at once where batch norms mix them."""

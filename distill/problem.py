@@ -82,13 +82,21 @@ class Problem:
         """Keyed generator of this problem's seed."""
         return rng.stream(self.seed, *keys)
 
+    def batch_sizes(self, count: int) -> list[int]:
+        """Images of each class in a batch of `count` a class: all of them where a class has fewer."""
+        return [min(count, len(rows)) for rows in self.rows]
+
     def draw_rows(self, count: int, *keys: Key) -> torch.Tensor:
-        """int64 [C, k]: k images of each class without replacement, k = count or the smallest class's size."""
+        """int64 [C, k]: images of each class without replacement, k = count or the largest class's size.
+
+        A class with fewer gives all it has (`batch_sizes`), and repeats them in the rest of its row.
+        """
         rows, real = self._padded_rows
-        count = min(count, int(real.sum(1).min()))
+        sizes = real.sum(1, keepdim=True)
+        count = min(count, int(sizes.max()))
         order = torch.rand(rows.shape, generator=self.stream(*keys), dtype=torch.float64)
         picks = order.masked_fill_(~real, -1.0).topk(count, dim=1).indices
-        return rows.gather(1, picks)
+        return rows.gather(1, picks.gather(1, torch.arange(count) % sizes))
 
     def images_at(self, rows: torch.Tensor, space: Space | None = None) -> torch.Tensor:
         """Real images [*rows.shape, ch, H, W] in the working space (or `space`), on the device."""
@@ -97,7 +105,7 @@ class Problem:
         return pixels.batch(slice(None), space or self.space, self.dtype).unflatten(0, rows.shape)
 
     def real_batch(self, count: int, *keys: Key) -> torch.Tensor:
-        """Fresh real batch [C, k, ch, H, W]: each class without replacement, batches independent (no epochs)."""
+        """Fresh real batch [C, k, ch, H, W] of `draw_rows`; batches are independent (no epochs)."""
         return self.images_at(self.draw_rows(count, *keys))
 
     def shuffled(self, batch: int, *keys: Key) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -12,6 +12,7 @@ import tiny
 from distill.contracts import Context
 from distill.engine import distill
 from distill.fyi import FLIPS
+from distill.image_set import ImageSet
 from distill.method import Method
 from distill.methods import METHODS
 from distill.methods.cafe import WATCHED, Watch, layer_weights, squeezed
@@ -32,12 +33,19 @@ def context(name: str, flip: str = "none", problem: Problem | None = None, **cha
     return method, ctx
 
 
+def uneven(smallest: int) -> ImageSet:
+    """The tiny real set with so many images of its second class."""
+    real = tiny.real_set()
+    return real.select(torch.cat([real.indices_of(c)[: smallest if c == 1 else None] for c in range(tiny.CLASSES)]))
+
+
 def class_batches(method: Method, ctx: Context, flip: str) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """(real, synthetic) of each class as the network sees them: expanded, then augmented by one draw a class."""
     problem = ctx.problem
     draw = method.augmentation.draw_classes(ctx.stream("augment"), problem.num_classes, problem.shape[-1])
     batches = []
     for c, real in enumerate(ctx.real(method.config.batch_real)):
+        real = real[: len(problem.rows[c])]  # a small class repeats its images to fill the row
         mine = ctx.images[c * problem.ipc : (c + 1) * problem.ipc]
         mine = torch.cat([mine, mine.flip(-1)]) if flip == "fyi" else mine
         batches.append(tuple(method.augmentation.apply(x, draw.select([c])) for x in (real, mine)))
@@ -85,9 +93,11 @@ PLAIN = {"cafe": plain_cafe, "cafe-dsa": plain_cafe, "datadam": plain_datadam}
 
 @pytest.mark.parametrize("name", METHODS_HERE)
 @pytest.mark.parametrize("flip", ["none", "fyi"])
-def test_loss_and_gradient_are_those_of_the_loop_over_classes(name, flip):
+@pytest.mark.parametrize("smallest", [tiny.PER_CLASS, 4])
+def test_loss_and_gradient_are_those_of_the_loop_over_classes(name, flip, smallest):
+    problem = tiny.problem(real=uneven(smallest), dtype=torch.float64)
     for number in range(4):  # other operations of the augmentation
-        method, ctx = context(name, flip, init="real")
+        method, ctx = context(name, flip, problem, init="real")
         ctx.iteration = number
         expected = PLAIN[name](method, ctx, flip)
         (gradient,) = torch.autograd.grad(expected, ctx.images)
@@ -105,6 +115,16 @@ def test_groups_of_real_classes_do_not_change_the_numbers(name):
         method.chunks = lambda count, step=step: [slice(c, c + step) for c in range(0, 3, step)]
         losses.append(float(method.loss(ctx).detach()))
     assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+
+
+def test_batch_norms_see_each_image_of_a_small_class_once():
+    method, ctx = context("dm", problem=tiny.problem(real=uneven(4), dtype=torch.float64), model="convnet-w8-d2-batch")
+    real, sizes = ctx.real(method.config.batch_real), [6, 4, 6]
+    seen = torch.cat([images[:size] for images, size in zip(real, sizes, strict=True)])
+    draw = method.augmentation.draw_classes(ctx.stream("augment"), 3, tiny.SIZE)
+    features = method.network.embed(method.augmentation.apply(seen, draw, sizes))
+    means = torch.stack([part.mean(0) for part in features.split(sizes)])
+    torch.testing.assert_close(method._mean_real_features(real, draw), means, rtol=1e-10, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", METHODS_HERE)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -10,7 +12,10 @@ from distill.decode import decoded
 from distill.engine import distill
 from distill.fyi import FLIPS
 from distill.methods import METHODS
+from distill.recipes import recipe
+from fyi_bench.data import load_dataset
 from fyi_bench.errors import BudgetExhausted
+from fyi_bench.run.types.distill import distill_run
 from plain_method import NAME, plain_method  # noqa: F401  a method of a plug-in, one of all here
 
 ALL = [*METHODS.names(), NAME]
@@ -137,3 +142,39 @@ def test_loss_falls(method, flip):
     changes = {"space": tiny.SPACES[space]} if space in tiny.SPACES else {}
     curve = distill(tiny.problem(**changes), method, config, flip).provenance["loss_curve"]
     assert sum(curve[-8:]) < 0.9 * sum(curve[:8])
+
+
+# what makes a step of each method depend on the mean over a class's real images alone
+MEANS = {
+    "dc": {"outer_loop": 1}, "dsa": {"outer_loop": 1}, "dcc": {"outer_loop": 1}, "dsac": {"outer_loop": 1},
+    "idc": {"inner_loop": 1}, "idm": {}, "m3d": {"kernel": "linear"}, "cafe": {"max_matches": 1, "inner_weight": 0.0},
+    "cafe-dsa": {"max_matches": 1, "inner_weight": 0.0}, "dm": {}, "datadam": {}, NAME: {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", MEANS)
+def test_a_small_class_takes_nothing_from_the_batches_of_the_others(method):
+    """4 images of one class and 8 of the others are as good as these 4 twice, when a batch may hold 8."""
+    full, space = tiny.real_set(), METHODS.get(method).space_kind
+    rows = [full.indices_of(c)[: 4 if c == 0 else 8] for c in range(tiny.CLASSES)]
+    sets = []
+    for twice in (False, True):
+        real = full.select(torch.cat([rows[0].repeat(1 + twice), *rows[1:]]))
+        problem = tiny.problem(real=real, dtype=torch.float64, space=tiny.SPACES.get(space, tiny.SPACE))
+        config = tiny.config(method, 1, init="noise", batch_real=8, lr_img=0.1, **MEANS[method])
+        sets.append(distill(replace(problem, statistics=tiny.SPACE), method, config, "fyi").images)
+    moved = float((sets[1] - distill(problem, method, replace(config, iterations=0), "fyi").images).abs().max())
+    assert moved > 1e-4
+    assert float((sets[0] - sets[1]).abs().max()) < 1e-4 * moved
+
+
+def test_runs_on_data_with_small_classes_have_digests_of_their_own():
+    shapes = load_dataset("shapes10")
+    rows = [shapes.train.indices_of(c)[: 20 if c == 3 else None] for c in range(10)]
+    uneven = replace(shapes, train=shapes.train.select(torch.cat(rows)), sums={})
+    for method, concerned in (("dm", True), ("cafe", True), ("mtt", False), ("random", False)):
+        values = recipe(method, "shapes10", 2, "quick")
+        assert "batches" not in distill_run(shapes, method, "none", 2, 0, values).inputs["numerics"]
+        assert ("batches" in distill_run(uneven, method, "none", 2, 0, values).inputs["numerics"]) == concerned
+        others = distill_run(uneven, method, "none", 2, 0, values, classes=[0, 1, 2])
+        assert "batches" not in others.inputs["numerics"]

@@ -109,7 +109,7 @@ def dm_loss(net, data, flip: str):
     method.config = SimpleNamespace(batch_real=real.shape[1])
     method.problem = SimpleNamespace(
         num_classes=classes, shape=(3, 32, 32), dtype=torch.float64, precision="fp32", device=torch.device("cpu"),
-        images_at=lambda rows: real,
+        images_at=lambda rows: real, batch_sizes=lambda count: [count] * classes,
     )  # fmt: skip
     method.augmentation, method.network = Augmentation("none"), net.train().requires_grad_(False)
     ctx = SimpleNamespace(

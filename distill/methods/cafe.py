@@ -32,6 +32,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distill.augment import Draw
+from distill.batches import Sizes, class_means, for_each, joined, runs, sizes_of
 from distill.contracts import Context
 from distill.matching import class_mean_distance, discrimination_loss
 from distill.methods import METHODS
@@ -88,11 +89,13 @@ class CAFE(LearningMethod):
         self.network.train().requires_grad_(False)
         draw = self.drawn(codes, values)
         real = self._real_side(self.problem.images_at(rows), draw)
-        means = self._class_means(self._maps(ctx.synthetic(chosen), draw), self.problem.num_classes)
+        synthetic = ctx.synthetic(chosen)
+        shown = sizes_of(synthetic)
+        means = self._class_means(self._maps(synthetic, draw, shown), shown)
         layers = class_mean_distance(means, real.means)
         flat = means[-1].flatten(1)
         labels = torch.arange(self.problem.num_classes, device=flat.device)
-        owner = labels.repeat_interleave(len(real.features) // len(labels))
+        owner = for_each(labels, self.real_sizes(rows.shape[1]))
         output = layers[-1] + self.config.inner_weight * discrimination_loss(real.features, owner, flat)
         if self._weights is None:  # made once: a recorded step copies nothing from the host
             self._weights = layers.new_tensor(layer_weights(self.config.weights, len(layers)))
@@ -124,33 +127,34 @@ class CAFE(LearningMethod):
         forward = matches * (classes * c.batch_real + watched)
         return float(forward), float(matches * synthetic + (matches - 1) * epochs * synthetic), 0.0
 
-    def _maps(self, images: torch.Tensor, draw: Draw) -> list[torch.Tensor]:
+    def _maps(self, images: torch.Tensor, draw: Draw, sizes: Sizes) -> list[torch.Tensor]:
         """Activations of every block before pooling and the last pooled map, of images [C', n, ch, H, W]."""
-        augmented = self.augmentation.apply(images.flatten(0, 1), draw.repeat(images.shape[1]))
+        augmented = self.augmentation.apply(joined(images, sizes), draw.repeat(sizes))
         blocks = self.network.features_per_block(augmented)
         return [*(block.activated for block in blocks), blocks[-1].pooled]
 
     @staticmethod
-    def _class_means(maps: list[torch.Tensor], classes: int) -> list[torch.Tensor]:
+    def _class_means(maps: list[torch.Tensor], sizes: Sizes) -> list[torch.Tensor]:
         # a mean of bf16 maps keeps the digits of float32
-        return [m.unflatten(0, (classes, -1)).mean(1, dtype=torch.promote_types(m.dtype, torch.float32)) for m in maps]
+        return [class_means(m, sizes, torch.promote_types(m.dtype, torch.float32)) for m in maps]
 
     @torch.no_grad()
     def _real_side(self, real: torch.Tensor, draw: Draw) -> RealSide:
         """The real images of a step, class by class in cache-sized groups; batch norms see all classes at once."""
         means, features, total = [], [], torch.zeros((), dtype=self.problem.dtype, device=real.device)
+        sizes = self.real_sizes(real.shape[1])
         for group in self.chunks_of_real(real.shape[1], self.network):
             with self.first_order():
-                maps = self._maps(real[group], draw.select(group))
+                maps = self._maps(real[group], draw.select(group), sizes[group])
                 flat = maps[-1].flatten(1)
                 logits = self.network.classifier(flat)
             labels = torch.arange(self.problem.num_classes, device=flat.device)[group]
-            owner = labels.repeat_interleave(real.shape[1])
+            owner = for_each(labels, sizes[group])
             total = total + F.cross_entropy(logits.to(self.problem.dtype), owner, reduction="sum")
-            means.append(self._class_means(maps, len(labels)))
+            means.append(self._class_means(maps, sizes[group]))
             features.append(flat)
         joined = [torch.cat(parts).to(self.problem.dtype) for parts in zip(*means, strict=True)]
-        return RealSide(joined, torch.cat(features).to(self.problem.dtype), total / (len(real) * real.shape[1]))
+        return RealSide(joined, torch.cat(features).to(self.problem.dtype), total / sum(sizes))
 
     @torch.no_grad()
     def _accuracy(self, ctx: Context, *keys: int | str) -> float:
@@ -158,12 +162,13 @@ class CAFE(LearningMethod):
         self.network.eval()
         real = self.problem.real_batch(WATCH_IMAGES, "watch", *keys, ctx.iteration, ctx.match)
         right = torch.zeros((), device=real.device)
-        for group in self.chunks(real.shape[1]):
+        count = real.shape[1]
+        for group, size in runs(self.chunks(count), self.real_sizes(count)):
             labels = torch.arange(self.problem.num_classes, device=real.device)[group]
             with self.first_order():
-                predicted = self.network(real[group].flatten(0, 1)).argmax(1)
-            right += (predicted == labels.repeat_interleave(real.shape[1])).sum()
-        return float(right) / (len(real) * real.shape[1])
+                predicted = self.network(real[group, :size].flatten(0, 1)).argmax(1)
+            right += (predicted == labels.repeat_interleave(size)).sum() * (count / size)
+        return float(right) / (len(real) * count)
 
 
 class Watch:

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from distill.augment import Draw
+from distill.batches import Sizes, class_means, joined, sizes_of
 from distill.contracts import Context
 from distill.matching import class_mean_distance, spatial_attention
 from distill.method import MethodConfig, RecordedMethod
@@ -57,23 +58,24 @@ class DataDAM(RecordedMethod):
     def objective(self, ctx: Context, rows: Tensor, codes: Tensor, values: Tensor, chosen: Tensor) -> Tensor:
         draw = self.drawn(codes, values)
         target = self._real_means(self.problem.images_at(rows), draw)
-        *attention, embedding = class_mean_distance(self._means(ctx.synthetic(chosen), draw), target)
+        synthetic = ctx.synthetic(chosen)
+        *attention, embedding = class_mean_distance(self._means(synthetic, draw, sizes_of(synthetic)), target)
         return SCALE * (sum(attention) + self.config.task_balance * embedding)
 
     def passes(self, multiplier: int) -> tuple[float, float, float]:
         classes = self.problem.num_classes
         return float(classes * self.config.batch_real), float(classes * self.problem.ipc * multiplier), 0.0
 
-    def _means(self, images: torch.Tensor, draw: Draw) -> list[torch.Tensor]:
+    def _means(self, images: torch.Tensor, draw: Draw, sizes: Sizes) -> list[torch.Tensor]:
         """Class means of the attention maps of all blocks but the last, then of the embedding; [C', n, …] images."""
-        augmented = self.augmentation.apply(images.flatten(0, 1), draw.repeat(images.shape[1]))
+        augmented = self.augmentation.apply(joined(images, sizes), draw.repeat(sizes))
         blocks = self.network.features_per_block(augmented)
         seen = [spatial_attention(block.activated.to(images.dtype), self.config.power) for block in blocks[:-1]]
         seen.append(blocks[-1].pooled.flatten(1))
-        return [s.unflatten(0, images.shape[:2]).mean(1, dtype=images.dtype) for s in seen]
+        return [class_means(s, sizes, images.dtype) for s in seen]
 
     def _real_means(self, real: torch.Tensor, draw: Draw) -> list[torch.Tensor]:
-        groups = self.chunks_of_real(real.shape[1], self.network)
+        groups, sizes = self.chunks_of_real(real.shape[1], self.network), self.real_sizes(real.shape[1])
         with torch.no_grad(), self.first_order():
-            parts = [self._means(real[group], draw.select(group)) for group in groups]
+            parts = [self._means(real[group], draw.select(group), sizes[group]) for group in groups]
         return [torch.cat(means).to(self.problem.dtype) for means in zip(*parts, strict=True)]

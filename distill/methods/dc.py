@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from distill.augment import Draw
+from distill.batches import joined, runs
 from distill.class_gradients import class_gradients
 from distill.contracts import Context
 from distill.matching import GRADIENT_METRICS, MATRIX_METRICS
@@ -99,8 +100,8 @@ class DC(LearningMethod):
     def _real_gradients(self, real: torch.Tensor, draw: Draw) -> list[torch.Tensor]:
         """Gradients [C, …] of the real batches: no graph is kept, classes go through in cache-sized groups."""
         parts = []
-        for group in self.chunks(real.shape[1]):
-            batch = real[group]
+        for group, size in runs(self.chunks(real.shape[1]), self.real_sizes(real.shape[1])):
+            batch = real[group, :size]
             augmented = self.augmentation.apply(batch.flatten(0, 1), draw.select(group).repeat(batch.shape[1]))
             labels = torch.arange(self.problem.num_classes, device=batch.device)[group]
             with self.first_order():
@@ -117,6 +118,6 @@ class DC(LearningMethod):
         self.network.train()
         images = self.problem.real_batch(NORM_STATISTICS_IMAGES, "norm statistics", ctx.iteration, ctx.match)
         with torch.no_grad():
-            self.network(images.flatten(0, 1))
+            self.network(joined(images, self.problem.batch_sizes(images.shape[1])))
         for norm in norms:
             norm.eval()

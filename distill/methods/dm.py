@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from distill.augment import Draw
+from distill.batches import Sizes, class_means, joined, sizes_of
 from distill.contracts import Context
 from distill.matching import distribution_distance
 from distill.method import MethodConfig, RecordedMethod
@@ -50,20 +51,20 @@ class DM(RecordedMethod):
     def objective(self, ctx: Context, rows: Tensor, codes: Tensor, values: Tensor, chosen: Tensor) -> Tensor:
         draw = self.drawn(codes, values)
         target = self._mean_real_features(self.problem.images_at(rows), draw)
-        return distribution_distance(self._mean_features(ctx.synthetic(chosen), draw), target).sum()
+        synthetic = ctx.synthetic(chosen)
+        return distribution_distance(self._mean_features(synthetic, draw, sizes_of(synthetic)), target).sum()
 
     def passes(self, multiplier: int) -> tuple[float, float, float]:
         classes = self.problem.num_classes
         return float(classes * self.config.batch_real), float(classes * self.problem.ipc * multiplier), 0.0
 
-    def _mean_features(self, images: torch.Tensor, draw: Draw) -> torch.Tensor:
+    def _mean_features(self, images: torch.Tensor, draw: Draw, sizes: Sizes) -> torch.Tensor:
         """Mean embedding of each class, [C, F], of images [C, n, ch, H, W]."""
-        classes, n = images.shape[:2]
-        augmented = self.augmentation.apply(images.flatten(0, 1), draw.repeat(n))
-        return embed(self.network, augmented).unflatten(0, (classes, n)).mean(1, dtype=images.dtype)
+        augmented = self.augmentation.apply(joined(images, sizes), draw.repeat(sizes))
+        return class_means(embed(self.network, augmented), sizes, images.dtype)
 
     def _mean_real_features(self, real: torch.Tensor, draw: Draw) -> torch.Tensor:
-        groups = self.chunks_of_real(real.shape[1], self.network)
+        groups, sizes = self.chunks_of_real(real.shape[1], self.network), self.real_sizes(real.shape[1])
         with torch.no_grad(), self.first_order():
-            means = [self._mean_features(real[group], draw.select(group)) for group in groups]
+            means = [self._mean_features(real[group], draw.select(group), sizes[group]) for group in groups]
         return torch.cat(means).to(self.problem.dtype)

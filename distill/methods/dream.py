@@ -18,6 +18,7 @@ Run:    fyi-bench distill --method dream --dataset cifar10 --ipc 10 --fyi
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -103,6 +104,10 @@ class DREAM(IDC):
             each = self.config.representatives_per_cluster
             self._chosen = self._representatives(count, each, ctx.iteration, ctx.match)
         return self._chosen
+
+    def real_sizes(self, count: int) -> Sequence[int]:
+        """All of them: representatives of a small class repeat, as published."""
+        return [count] * self.problem.num_classes
 
     def _representatives(self, count: int, each: int, *keys: Key) -> torch.Tensor:
         """int64 [C, count] on the device: real images by the current network, `each` of a cluster."""

@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from distill.augment import Augmentation, Draw
+from distill.batches import runs
 from distill.captured import Captured, upload
 from distill.class_gradients import class_gradients
 from distill.contracts import Context
@@ -153,8 +154,8 @@ class IDC(PixelTilesMethod, LearningMethod):
     def _real_summary(self, real: torch.Tensor, draw: Draw, labels: torch.Tensor) -> list[torch.Tensor]:
         """What synthetic images are to match, [C, …], without a graph."""
         parts = []
-        for group in self.chunks(real.shape[1]):
-            seen = self._seen(real[group], draw.select(group))
+        for group, size in runs(self.chunks(real.shape[1]), self.real_sizes(real.shape[1])):
+            seen = self._seen(real[group, :size], draw.select(group))
             with self.first_order():
                 parts.append(self.summary(self.network, seen, labels[group], False))
         return [torch.cat(values).detach().to(self.problem.dtype) for values in zip(*parts, strict=True)]

@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distill.augment import Draw
+from distill.batches import runs
 from distill.captured import Captured
 from distill.contracts import Context
 from distill.initial import initial_images
@@ -175,8 +176,8 @@ class IDM(TilesMethod):
         labels = torch.arange(self.problem.num_classes, device=synthetic.device)
         targets = []
         with torch.no_grad(), self.first_order():
-            for group in self.chunks(real.shape[1]):
-                targets.append(self._means(self._seen(real[group], draw.select(group)))[0])
+            for group, size in runs(self.chunks(real.shape[1]), self.real_sizes(real.shape[1])):
+                targets.append(self._means(self._seen(real[group, :size], draw.select(group)))[0])
         target = torch.cat(targets).to(self.problem.dtype)
         for group in self._groups(synthetic.shape[1]):
             seen = self._seen(synthetic[group], draw.select(group))
@@ -193,6 +194,6 @@ class IDM(TilesMethod):
 
     def passes(self, multiplier: int) -> tuple[float, float, float]:
         c, classes = self.config, self.problem.num_classes
-        real = classes * min(c.batch_real, min(len(rows) for rows in self.problem.rows))
+        real = sum(self.problem.batch_sizes(c.batch_real))
         learning = c.fetch_net_num * c.model_train_steps * c.batch_train
         return float(real), float(classes * self._decoded * multiplier + learning), 0.0

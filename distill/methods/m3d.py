@@ -22,6 +22,7 @@ from dataclasses import dataclass
 import torch
 
 from distill.augment import Draw
+from distill.batches import runs
 from distill.contracts import Context
 from distill.decode import decoded_count
 from distill.matching import KERNELS, mean_discrepancy
@@ -63,9 +64,10 @@ class M3D(PixelTilesMethod):
     def distances(
         self, real: torch.Tensor, draw: Draw, synthetic: torch.Tensor, *more: torch.Tensor
     ) -> Iterator[tuple[slice, torch.Tensor]]:
-        for group in self._groups(max(real.shape[1], synthetic.shape[1])):
+        groups = self._groups(max(real.shape[1], synthetic.shape[1]))
+        for group, size in runs(groups, self.real_sizes(real.shape[1])):
             with torch.no_grad(), self.first_order():
-                targets = self._features(real[group], draw.select(group))
+                targets = self._features(real[group, :size], draw.select(group))
             found = self._features(synthetic[group], draw.select(group))
             yield group, mean_discrepancy(found, targets.to(found.dtype), self.config.kernel)
 

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from distill.augment import Draw
+from distill.batches import for_each, joined
 from distill.captured import upload
 from distill.contracts import Context, Stored, Tensors
 from distill.decoders import Decoder
@@ -153,8 +154,8 @@ class RTP(StudentMethod):
 
     def _real(self, ctx: Context, draw: Draw) -> tuple[Tensor, Tensor]:
         images = ctx.real(self.config.batch_target)
-        labels = torch.arange(len(images), device=images.device).repeat_interleave(images.shape[1])
-        return self.augmentation.apply(images.flatten(0, 1), draw), labels
+        sizes, labels = self.problem.batch_sizes(images.shape[1]), torch.arange(len(images), device=images.device)
+        return self.augmentation.apply(joined(images, sizes), draw), for_each(labels, sizes)
 
     def _each(self, multiplier: int) -> int:
         """Addresses a class in a step: with FYI half, so that both arms cost the same."""

@@ -14,12 +14,13 @@ from fyi_bench.registry import Registry
 def numerics() -> dict[str, int]:
     """Declared numerics version of each family of built-in components."""
     import search_space
-    from distill import augment, cutmix, decode, decoders, engine, experts, fyi, trajectory
+    from distill import augment, batches, cutmix, decode, decoders, engine, experts, fyi, trajectory
     from downstream import accuracy, attention, continual, nas, robust_scores, training
 
     return {
         "engine": engine.NUMERICS,
         "augment": augment.NUMERICS,
+        "batches": batches.NUMERICS,
         "flip": fyi.NUMERICS,
         "cutmix": cutmix.NUMERICS,
         "decode": decode.NUMERICS,

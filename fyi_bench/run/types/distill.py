@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from distill.spaces import Space
     from fyi_bench.data import RealDataset
 
+REAL_BATCHES = ("batch_real", "batch_target")  # keys of recipes: real images a class
+LARGEST_WATCH = 128  # what a method asks for beside them at most (CAFE)
+
 
 def distill_run(
     data: RealDataset,
@@ -36,7 +39,13 @@ def distill_run(
     chosen = METHODS.get(method)
     config = chosen.Config.from_values(recipe.values)
     values = {name: getattr(config, name) for name in config.__dataclass_fields__}
-    families = ("engine", "augment", "flip", "network", *chosen.components)
+    families = ["engine", "augment", "flip", "network", *chosen.components]
+    sizes = data.train.counts if classes is None else data.train.counts[list(classes)]
+    drawn = [values[key] for key in REAL_BATCHES if key in values]
+    if len(sizes.unique()) > 1 and (drawn or method in METHODS.from_outside()):
+        # classes that are too small for some of its batches make them unlike
+        most = max(LARGEST_WATCH, *drawn, ipc * values.get("factor", 1) ** 2)
+        families += ["batches"] if int(sizes.min()) < most else []
     inputs = {
         "dataset": data.name,
         "data": data.train_digest,
