@@ -76,17 +76,17 @@ class Protocol:
     lr_others: float = 0.0
     draws: int = 5
 
-    def repetitions(self, method: str, sets: int) -> tuple[int, int]:
+    def repetitions(self, method: str, sets: int, fewest: int = 2) -> tuple[int, int]:
         """How many sets of a method are made beside an arm of so many, and how many networks are trained on each.
 
         One draw of random images is no floor: draws differ by more than networks do. So there are `draws` of them at
         least, with about as many networks in all as an arm has, which is where most is learnt of the mean for the
-        money. Two on each, where an arm has so many, tell what draws and what networks differ by.
+        money. Two on each (`fewest`), where an arm has so many, tell what draws and what networks differ by.
         """
         if method != FLOOR:
             return sets, self.nets
         draws = max(self.draws, sets)
-        return draws, min(self.nets, max(2, math.ceil(self.nets * sets / draws)))
+        return draws, min(self.nets, max(fewest, math.ceil(self.nets * sets / draws)))
 
     def for_network(self, model: str) -> Protocol:
         """The rules for one network, by name: `eval_model` is this one, `lr` its step size."""

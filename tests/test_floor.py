@@ -57,6 +57,22 @@ def test_draws_are_runs_with_seeds_of_their_own(tmp_path):
     }
 
 
+def test_further_architectures_have_a_network_a_draw(tmp_path):
+    """A large one costs more than all the rest; the two spreads are told apart on the first."""
+    plan = planned("cross-arch", session(tmp_path), method="dm", ipc=1, architectures=("convnet-w8", "vgg11"))
+    draws = {run.digest for run in plan.runs if run.inputs.get("method") == "random"}
+    tested = [run for run in plan.runs if run.kind == "accuracy"]
+    of = {
+        (name, floor): sum(
+            run.inputs["protocol"]["eval_model"] == name and (run.inputs["set"]["cell"] in draws) == floor
+            for run in tested
+        )
+        for name in ("convnet-w8", "vgg11")
+        for floor in (True, False)
+    }
+    assert of == {("convnet-w8", True): 10, ("convnet-w8", False): 3, ("vgg11", True): 5, ("vgg11", False): 3}
+
+
 @pytest.mark.parametrize(("seeds", "owners"), [(None, range(5)), (3, range(6))])
 def test_continual_draws_several_memories_an_order(tmp_path, seeds, owners):
     made = session(tmp_path, seeds=seeds)

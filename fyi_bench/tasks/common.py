@@ -104,22 +104,26 @@ def seeds_of(session: Session, count: int) -> list[int]:
 
 @dataclass(frozen=True)
 class Repeated:
-    """Seeds of the sets of an arm, and how many networks are trained on each."""
+    """Seeds of the sets of an arm, and how many networks are trained on each.
+
+    elsewhere: of every architecture but the first.
+    """
 
     seeds: Sequence[int]
     networks: int
-
-    @property
-    def owners(self) -> list[int]:
-        """The set of every network, by its seed."""
-        return [seed for seed in self.seeds for _ in range(self.networks)]
+    elsewhere: int
 
 
 def repeated(session: Session, protocol: Protocol, arms: Iterable[Arm], sets: int) -> dict[Arm, Repeated]:
     """How often each arm is repeated: `sets` times or as the user asks, the floor as `Protocol.repetitions` has it."""
-    counts = {arm: protocol.repetitions(arm.method, session.settings.seeds or sets) for arm in arms}
-    first = session.settings.seed
-    return {arm: Repeated([first + k for k in range(own)], networks) for arm, (own, networks) in counts.items()}
+    found, first = {}, session.settings.seed
+    for arm in arms:
+        # what draws and what networks differ by is told apart on one architecture; large ones cost more than the rest
+        (count, networks), (_, elsewhere) = (
+            protocol.repetitions(arm.method, session.settings.seeds or sets, fewest) for fewest in (2, 1)
+        )
+        found[arm] = Repeated([first + k for k in range(count)], networks, elsewhere)
+    return found
 
 
 def images_of(run: RunSpec) -> int:

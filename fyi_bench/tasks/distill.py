@@ -73,7 +73,7 @@ class Distill(Task[DistillOptions]):
         more: dict[str, Any] = {"chosen_on_test": True} if sets.on_the_way else {}
         if sets.names:  # the difference is that on the first architecture, pairs being networks of equal seed
             values = {arm: sets.values(arm, picks, sets.names[0]) for arm in arms}
-            difference = flip_difference(arms, values, sets.repeated[arms[0]].owners)
+            difference = flip_difference(arms, values, sets.owners(arms[0], sets.names[0]))
             more |= {"difference": difference} if difference else {}
         return build_record(
             self.name,

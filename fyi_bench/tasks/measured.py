@@ -85,7 +85,7 @@ class Measured:
             for (arm, seed), made in self.made.items()
             for name in self.names
             for at in self._checkpoints((arm, seed))
-            for net in range(self.repeated[arm].networks)
+            for net in range(self._networks(arm, name))
         }  # fmt: skip
 
     @property
@@ -111,6 +111,10 @@ class Measured:
     def values(self, arm: Arm, picks: Picks, name: str) -> list[float]:
         """Accuracies of an arm on an architecture."""
         return [value for seed in self.repeated[arm].seeds for value in picks[arm, name, seed].values]
+
+    def owners(self, arm: Arm, name: str) -> list[int]:
+        """The set, by its seed, behind each of these values."""
+        return [seed for seed in self.repeated[arm].seeds for _ in range(self._networks(arm, name))]
 
     def entry(self, arm: Arm, picks: Picks, found: Records) -> dict[str, Any]:
         """What the arm of a record says of its sets and of the networks trained on them."""
@@ -142,13 +146,16 @@ class Measured:
         return entry
 
     def _architecture(self, arm: Arm, name: str, picks: Picks) -> dict[str, Any]:
-        own = self.repeated[arm]
-        entry = {"name": name, **summary_of_sets(self.values(arm, picks, name), own.owners)}
+        entry = {"name": name, **summary_of_sets(self.values(arm, picks, name), self.owners(arm, name))}
         if self.on_the_way:
-            picked = [picks[arm, name, seed] for seed in own.seeds]
+            picked = [picks[arm, name, seed] for seed in self.repeated[arm].seeds]
             entry["picked"] = [one.iteration for one in picked]
             entry["checkpoints"] = [{str(at): mean for at, mean in one.means.items()} for one in picked]
         return entry
+
+    def _networks(self, arm: Arm, name: str) -> int:
+        own = self.repeated[arm]
+        return own.networks if name == self.names[0] else own.elsewhere
 
     def _checkpoints(self, key: SetKey) -> Sequence[int]:
         whole = self.made[key].inputs["config"]["iterations"]
