@@ -42,7 +42,7 @@ def load_dataset(name: str, root: str | Path | None = None, test: bool = True, *
         raise DataError(f"{entry.name}: {counts}.\nThey belong to different sets: copy both again.")
     mean, std = _constants(entry, facts["measured"])
     sums: dict[Split, Any] = {"train": facts.get("sha256", {}), "test": test_facts.get("sha256", {})}
-    found = RealDataset(entry.name, train, held_out, mean, std, _note(entry, train, held_out), place(files), sums)
+    found = RealDataset(entry.name, train, held_out, mean, std, note_of(entry, train, held_out), place(files), sums)
     return replace(found, source=entry.source, measured="dc" not in entry.statistics)
 
 
@@ -165,7 +165,7 @@ def _constants(entry: DatasetEntry, measured: Statistics) -> Statistics:
     return tuple(round(m, 4) for m in mean), tuple(max(round(s, 4), 1e-3) for s in std)
 
 
-def _note(entry: DatasetEntry, train: ImageSet, test: ImageSet | None) -> str:
+def note_of(entry: DatasetEntry, train: ImageSet, test: ImageSet | None) -> str:
     parts = []
     if entry.num_classes and train.num_classes < entry.num_classes:
         parts.append(f"{train.num_classes} of {entry.num_classes} classes")

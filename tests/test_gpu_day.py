@@ -1,0 +1,182 @@
+"""The script for a lent GPU: what it checks, computes and packs, on the pretended GPU and at the tiniest sizes."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+import torch
+from pretend_gpu import pretended_gpu
+
+import fyi_bench
+from benchmarks.gpu_day import check as checking
+from benchmarks.gpu_day.__main__ import TINY
+from benchmarks.gpu_day.packed import pack, unpack
+from benchmarks.gpu_day.runs import Wanted, compute
+from distill.methods import METHODS
+from fyi_bench.data import load_dataset
+from fyi_bench.errors import DataError
+from fyi_bench.run.deadline import Deadline
+from fyi_bench.store.merge import merge, verify
+from fyi_bench.store.store import Store
+from sample_store import tiny_dataset
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def quiet(line: str) -> None:
+    """Say nothing."""
+
+
+# the check ----------------------------------------------------------------------------------------------------------
+
+
+def test_everything_that_learns_is_checked():
+    names = {name.split()[0] for name, _, _ in checking.subjects()}
+    coresets = {"random", "herding", "kcenter", "kmeans"}
+    assert names == set(METHODS.names()) - coresets | {"expert", "trainer"}
+
+
+def test_the_check_passes_on_the_pretended_gpu(monkeypatch):
+    subject = next(checking.subjects(["dm"]))  # of the others `test_on_gpu` tells
+    monkeypatch.setattr(checking, "subjects", lambda methods: [subject])
+    with pretended_gpu() as gpu:
+        found = checking.check("cuda", Deadline(), quiet)
+        assert gpu.replayed > 0
+    assert (found["wrong"], found["left"]) == ([], [])
+    assert [row["distance"].keys() for row in found["rows"]] == [{"eager", "recorded", "float32"}]
+
+
+def test_the_check_tells_what_is_wrong_what_failed_and_what_was_not_reached(monkeypatch):
+    def wrong(device, dtype):
+        return [torch.ones(2) * (1 + 1e-5 * (device != "cpu"))]
+
+    def breaks(device, dtype):
+        if device != "cpu":
+            raise RuntimeError("misaligned address\nand more")
+        return [torch.ones(2)]
+
+    told = [("right", 1e-6, lambda device, dtype: [torch.ones(2)]), ("wrong", 1e-6, wrong), ("breaks", 1e-6, breaks)]
+    monkeypatch.setattr(checking, "subjects", lambda methods: told)
+    found = checking.check("cuda", Deadline(), quiet)
+    assert found["wrong"] == ["wrong", "breaks"]
+    assert found["rows"][1]["distance"]["eager"] == pytest.approx(1e-5, rel=0.01)
+    assert found["rows"][2]["error"] == "RuntimeError: misaligned address"
+    assert checking.check("cuda", Deadline(1e-9), quiet)["left"] == ["right", "wrong", "breaks"]
+
+
+# the runs -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_runs_are_those_of_the_command_and_can_be_merged(tmp_path):
+    data, store = load_dataset("shapes10"), Store(tmp_path / "gpu")
+    wanted = Wanted("cuda", TINY, seeds=1, methods=("dsa",))
+    with pretended_gpu():
+        cut = compute(wanted, data, store, Deadline(1e-9), quiet)
+        found = compute(wanted, data, store, Deadline(), quiet)
+    assert cut["stopped"]
+    assert [row["done"] for row in cut["rows"]] == [0, 0]
+    assert [(row["title"], row["done"] == row["runs"], len(row["values"])) for row in found["rows"]] == [
+        ("dsa none seed 0", True, 2), ("dsa fyi seed 0", True, 2),
+    ]  # fmt: skip
+    assert not found["stopped"]
+    ours = Store(tmp_path / "ours")
+    assert len(merge(ours, store.root).copied) == len(store.ls())
+    assert verify(ours) == []
+    before = {info.digest for info in ours.ls()}
+    record = fyi_bench.distill(
+        "dsa", flip="fyi", ipc=1, only=True, dataset="shapes10", protocol="paper", seeds=1, overrides=TINY,
+        store=ours.root, device="cpu", workers=1,
+    )  # fmt: skip
+    assert {info.digest for info in ours.ls()} == before
+    assert record["arms"][0]["architectures"][0]["values"] == found["rows"][1]["values"]
+
+
+# packed data --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    data = tiny_dataset("cifar10", each=13)
+    noise = torch.randint(0, 256, data.train.images.shape, generator=torch.Generator().manual_seed(1))
+    data.train.images.copy_(noise.to(torch.uint8))
+    return data, pack(data, tmp_path_factory.mktemp("packed"), 3)
+
+
+def test_packed_images_come_back_as_they_were_in_any_folders(packed, tmp_path):
+    data, paths = packed
+    (tmp_path / paths[2].name).write_bytes(paths[2].read_bytes())
+    found = unpack("cifar10", [tmp_path, paths[0].parent])
+    assert torch.equal(found.train.images, data.train.images)
+    assert torch.equal(found.test.labels, data.test.labels)
+    assert (found.train_digest, found.test_digest) == (data.train_digest, data.test_digest)
+
+
+def test_missing_parts_are_told_and_give_another_digest(packed, tmp_path):
+    data, paths = packed
+    for path in paths[1:]:
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    found = unpack("cifar10", [tmp_path])
+    assert "of 50,000 train images" in found.note
+    assert found.train_digest != data.train_digest
+    assert found.test_digest == data.test_digest
+    with pytest.raises(DataError, match="Pack it first"):
+        unpack("cifar10", [tmp_path / "empty"])
+    (tmp_path / paths[2].name).unlink()
+    with pytest.raises(DataError, match="lack test images"):
+        unpack("cifar10", [tmp_path])
+
+
+# the stand-in for safetensors ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def stand_in(monkeypatch):
+    from safetensors.torch import save
+
+    for name in [name for name in sys.modules if name.partition(".")[0] == "safetensors"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(ROOT / "benchmarks" / "stand_ins")
+    import safetensors
+    import safetensors.torch as writing
+
+    assert "stand_ins" in safetensors.__file__
+    return save, writing.save, safetensors
+
+
+def test_the_stand_in_writes_what_the_library_writes_and_reads_it(stand_in, tmp_path):
+    library, ours, package = stand_in
+    names = ("float64", "float32", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
+    tensors = {name: torch.arange(6).reshape(2, 3).to(getattr(torch, name)) for name in names}
+    tensors |= {"none": torch.zeros(0, 3), "one": torch.tensor(1.5), "also int64": torch.arange(2)}
+    metadata = {"fyi_bench": '{"a": "ü", "b": [1, 2]}'}
+    assert ours(tensors, metadata) == library(tensors, metadata)
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(library(tensors, metadata))
+    with package.safe_open(path, "pt") as file:
+        assert file.metadata() == metadata
+        assert set(file.keys()) == set(tensors)
+        assert all(torch.equal(file.get_tensor(name), tensor) for name, tensor in tensors.items())
+    for broken in (b"", b"\0" * 7, path.read_bytes()[:-1], b"\xff" * 40):
+        path.write_bytes(broken)
+        with pytest.raises(package.SafetensorError):
+            package.safe_open(path)
+
+
+@pytest.mark.slow
+def test_the_script_runs_from_end_to_end(tmp_path):
+    out, work = tmp_path / "out", tmp_path / "work"
+    given = {"DEVICE": "cpu", "TINY": "1", "WORK": str(work), "PYTHON": sys.executable, "SECONDS_BENCH": "200"}
+    script = [ROOT / "benchmarks" / "gpu_day.sh", out]
+    done = subprocess.run(script, env={**os.environ, **given}, capture_output=True, text=True, timeout=570)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert {path.name for path in out.iterdir()} == {
+        "bench.json", "bench.md", "check.json", "log.txt", "runs.json", "store.tar.gz",
+    }  # fmt: skip
+    with tarfile.open(out / "store.tar.gz") as archive:
+        archive.extractall(tmp_path, filter="data")
+    assert len(merge(Store(tmp_path / "ours"), tmp_path / "store").copied) == 16
