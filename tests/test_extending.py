@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -30,43 +32,70 @@ def installed(tmp_path_factory) -> Path:
     return target
 
 
-def typed(installed: Path, folder: Path, *words: str) -> str:
-    """What `python` prints with these words, typed in another folder, with the plug-ins installed."""
+RUNNER = """
+import contextlib, io, json, sys
+import fyi_bench
+from fyi_bench.cli import main
+
+told = []
+for words in json.loads(sys.argv[1]):
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        code = print(eval(words)) if isinstance(words, str) else main(words)
+    if code:
+        sys.exit(f"{words}: exit {code}\\n{out.getvalue()}")
+    told.append(out.getvalue())
+print(json.dumps(told))
+"""
+
+
+def told(installed: Path, folder: Path, *commands: Sequence[str] | str) -> list[str]:
+    """What each command (words) and Python call (a text) prints, in one process, with the plug-ins installed.
+
+    The process stands in another folder.
+    """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(installed), str(ROOT)]), "COLUMNS": "80"}
     done = subprocess.run(
-        [sys.executable, *words], cwd=folder, env=environment, capture_output=True, text=True,
-        timeout=300, check=False,
+        [sys.executable, "-c", RUNNER, json.dumps(commands)], cwd=folder, env=environment, capture_output=True,
+        text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
-    return done.stdout
+    return json.loads(done.stdout)
 
 
 def test_the_five_plugins_of_the_page_from_pip_to_the_report(installed, tmp_path):
-    def run(*words: str) -> str:
-        return typed(installed, tmp_path, "-m", "fyi_bench", *words)
-
-    assert "mean" in run("ls", "methods")
     (tmp_path / "data" / "stripes").mkdir(parents=True)
     (tmp_path / "data" / "stripes" / "stripes.txt").write_text("20")
-    assert "stripes" in run("data", "list", "--data-root", "data")
-
     on = ("--dataset", "stripes", "--data-root", "data")
     model = ("--set", "model=convnet-w8", "iterations=3")
-    shown = run("cross-arch", "--method", "mean", "--fyi", "--ipc", "1", *on, "--arch", "pocket", "convnet-w8",
-                *model, *SMALL)  # fmt: skip
+    nets = ("--arch", "pocket", "convnet-w8")
+    methods, data, shown = told(
+        installed,
+        tmp_path,
+        ("ls", "methods"),
+        ("data", "list", "--data-root", "data"),
+        ("cross-arch", "--method", "mean", "--fyi", "--ipc", "1", *on, *nets, *model, *SMALL),
+    )
+    assert "mean" in methods
+    assert "stripes" in data
     assert "mean+fyi" in shown
     assert "pocket" in shown
-    place = re.search(r"^set +mean +(\S+)", shown, re.M)[1]
-    run("export", place, "--format", "numpy-rows", "--out", "mine.rows")
-    assert "numpy-rows" in run("inspect", "mine.rows", "--dataset", "stripes")
 
-    shown = run("growth", "--method", "random", "--ipc", "1", "2", *on, *SMALL)
-    assert "2 images a class" in shown
-    assert "fyi-bench growth --method dm" in run("growth", "--help")
-    word = "import fyi_bench; print(fyi_bench.growth('random', ipcs=(1, 2), dataset='stripes', data_root='data', "
-    more = "protocol='quick', workers=1, overrides='epochs=1,min_steps=0,nets=1,eval_model=convnet-w8')['arms'])"
-    assert "'ipc': 2" in typed(installed, tmp_path, "-c", word + more)
-    run("report")
+    place = re.search(r"^set +mean +(\S+)", shown, re.M)[1]
+    more = "protocol='quick', workers=1, overrides='epochs=1,min_steps=0,nets=1,eval_model=convnet-w8'"
+    _, inspected, grown, helped, word, _ = told(
+        installed,
+        tmp_path,
+        ("export", place, "--format", "numpy-rows", "--out", "mine.rows"),
+        ("inspect", "mine.rows", "--dataset", "stripes"),
+        ("growth", "--method", "random", "--ipc", "1", "2", *on, *SMALL),
+        ("growth", "--help"),
+        f"fyi_bench.growth('random', ipcs=(1, 2), dataset='stripes', data_root='data', {more})['arms']",
+        ("report",),
+    )
+    assert "numpy-rows" in inspected
+    assert "2 images a class" in grown
+    assert "fyi-bench growth --method dm" in helped
+    assert "'ipc': 2" in word
     page = (tmp_path / "runs" / "reports" / "report.html").read_text()
     assert "Growth" in page
     assert "pocket" in page
