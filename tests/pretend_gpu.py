@@ -22,7 +22,6 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
-from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
 from distill import captured
 
@@ -35,6 +34,33 @@ READ = ("_local_scalar_dense", "nonzero", "masked_select", "equal", "unique", "i
 INDEXED = ("index", "index_put", "index_put_")  # take their places from either device
 COPIES = ("_to_copy", "copy_")  # may see both devices
 PINNED = "is_pinned_"
+
+
+Change = Callable[[Any], Any]
+
+
+def mapped(kinds: type | tuple[type, ...], change: Change, value: Any) -> Any:
+    """The value with everything of these kinds in its lists, tuples and dicts changed: PyTorch's trees, but quick."""
+    if isinstance(value, kinds):
+        return change(value)
+    if type(value) in (tuple, list):
+        return type(value)([mapped(kinds, change, each) for each in value])
+    if type(value) is dict:
+        return {key: mapped(kinds, change, each) for key, each in value.items()}
+    return value
+
+
+def tensors_in(*values: Any) -> list[torch.Tensor]:
+    """The tensors in lists, tuples and dicts."""
+    found: list[torch.Tensor] = []
+    mapped(torch.Tensor, found.append, values)
+    return found
+
+
+@functools.cache
+def _shares(operation: Any) -> bool:
+    """Whether what an operation gives back may be memory that it was given."""
+    return any(each.alias_info for each in (*operation._schema.arguments, *operation._schema.returns))
 
 
 class OnGpu(torch.Tensor):
@@ -80,7 +106,7 @@ class PretendedGpu(TorchDispatchMode):
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
         name = operation._schema.name.split("::")[1]
-        tensors = [t for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)]
+        tensors = tensors_in(args, kwargs)
         there = [t for t in tensors if isinstance(t, OnGpu)]
         asked = None if kwargs.get("device") is None else torch.device(kwargs["device"]).type
         if not there and asked not in THERE:
@@ -91,12 +117,12 @@ class PretendedGpu(TorchDispatchMode):
         self._check(operation, name, tensors, to_host)
         if asked is not None:
             kwargs["device"] = torch.device("cpu")
-        plain_args, plain_kwargs = tree_map_only(OnGpu, lambda t: t.values_, (args, kwargs))
+        plain_args, plain_kwargs = mapped(OnGpu, lambda t: t.values_, (args, kwargs))
         out = operation(*plain_args, **plain_kwargs)
         if to_host:  # never the device's memory itself
             return args[0] if name == "copy_" else out.clone()
-        out = tree_map_only(torch.Tensor, OnGpu, out)
-        return return_and_correct_aliasing(operation, args, kwargs, out) if there else out
+        out = mapped(torch.Tensor, OnGpu, out)
+        return return_and_correct_aliasing(operation, args, kwargs, out) if there and _shares(operation) else out
 
     def _check(self, operation: Any, name: str, tensors: Sequence[torch.Tensor], to_host: bool) -> None:
         """Refuse or count. A number, which is what a tensor without dimensions is, may come from the host."""
@@ -141,13 +167,12 @@ class _Named(TorchFunctionMode):
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
         if function is not torch.device:
-            args, kwargs = tree_map(self._meant, (args, kwargs or {}))
+            args, kwargs = mapped((torch.device, str), self._meant, (args, kwargs or {}))
         return function(*args, **(kwargs or {}))
 
     @staticmethod
     def _meant(value: Any) -> Any:
-        named = isinstance(value, torch.device | str) and str(value) in ("cuda", "cuda:0")
-        return STANDING_IN if named else value
+        return STANDING_IN if str(value) in ("cuda", "cuda:0") else value
 
 
 class _Stream:
