@@ -28,6 +28,8 @@ NUMERICS = 1
 CHECKPOINT_SECONDS = 30.0
 CHECKPOINT_RATE = 1e6  # bytes a second that checkpoints may write on average: large ones (many networks) come rarely
 GUARD_EVERY = 10
+# a run diverged when its largest pixel or its loss is so many times what it was at the start (or 1, if that is more)
+MOST_GROWTH, MOST_LOSS_GROWTH = 200.0, 1e6
 CURVE_POINTS = 200
 
 
@@ -46,7 +48,8 @@ def distill(
     """Condense the problem's real images and return the synthetic set, original labels kept.
 
     `report(iterations done, loss)` is called after every iteration, on a GPU after every tenth. Raises DivergenceError
-    when loss or images stop being finite (its `last_good` is the last finite ImageSet), and whatever `stop.check()`
+    when loss or images are no longer finite or grew beyond all measure (its `last_good` is the last good ImageSet), and
+    whatever `stop.check()`
     raises when asked to stop: then a checkpoint has been saved and the same call goes on from it.
     """
     run = _Run(problem, METHODS.get(method)(config, problem), FLIPS.get(flip), provenance or {}, checkpointer)
@@ -88,6 +91,7 @@ class _Run:
         self.losses = torch.zeros(method.config.iterations, dtype=torch.float64, device=problem.device)
         self.done = 0
         self.good = self._stored()
+        self.scale = max(1.0, float(images.detach().abs().amax()))
 
     def iterate(self) -> None:
         """One iteration: draw, match one or several times, one optimiser step a match."""
@@ -112,18 +116,27 @@ class _Run:
         return self.method.logged(float(self.losses[self.done - 1]))
 
     def guard(self) -> None:
-        """Stop a diverged run and keep the last finite images."""
+        """Stop a diverged run and keep the last good images."""
         recent = self.losses[max(0, self.done - GUARD_EVERY) : self.done]
         learned = (self.ctx.images, *self.ctx.extras.values(), recent)
-        if all(bool(torch.isfinite(tensor.detach()).all()) for tensor in learned):
+        finite = all(bool(torch.isfinite(tensor.detach()).all()) for tensor in learned)
+        most = MOST_LOSS_GROWTH * max(1.0, abs(float(self.losses[0])))
+        growth = float(self.ctx.images.detach().abs().amax()) / self.scale if finite else math.inf
+        if growth <= MOST_GROWTH and bool((recent.abs() <= most).all()):
             self.good = self._stored()
             return
-        bad = (~torch.isfinite(recent)).nonzero().flatten()
+        bad = (~(recent.abs() <= most)).nonzero().flatten()
         step = self.done - len(recent) + (int(bad[0]) if len(bad) else len(recent) - 1) + 1
+        what = "loss or images are no longer finite"
+        if finite:
+            grown = (
+                f"images are {growth:.0e} times as large as" if growth > MOST_GROWTH else "the loss is far from that"
+            )
+            what = f"{grown} at the start"
+        step_size = self.method.config.lr_img
         error = DivergenceError(
-            f"{self.method.name} diverged at iteration {step} of {self.method.config.iterations}: loss or images are"
-            f" no longer finite.\nLower the step size: lr_img is {self.method.config.lr_img:g}"
-            f" (--set lr_img={self.method.config.lr_img / 10:g}).",
+            f"{self.method.name} diverged at iteration {step} of {self.method.config.iterations}: {what}.\n"
+            f"Lower the step size: lr_img is {step_size:g} (--set lr_img={step_size / 10:g}).",
             step=step,
         )
         error.last_good = self._as_set(self.good, diverged_at=step)

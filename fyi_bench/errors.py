@@ -43,7 +43,7 @@ class StoreError(FyiBenchError):
 
 
 class DivergenceError(FyiBenchError):
-    """A run whose loss or images are no longer finite; `last_good` is the last finite set, or its file."""
+    """A run whose loss or images are no longer finite or beyond all measure; `last_good` is the last good set."""
 
     exit_code = EXIT_DIVERGED
 

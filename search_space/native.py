@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 FLAGS = ("-std=c++17", "-O3", "-fno-tree-vectorize", "-march=native", "-fPIC", "-shared")
 THREADS = "-fopenmp"
 SWITCH = "FYI_BENCH_NATIVE"  # 0: do without
+SOURCES = ("norm_act_pool", "patches", "winograd")  # what nearly every network uses
 _SECONDS = 300
 _IN_USE: dict[str, str] = {}  # name of a loaded library -> digest of its source
 
@@ -65,6 +66,11 @@ def channels_last(maps: Tensor) -> Tensor:
     import torch
 
     return maps.detach().contiguous(memory_format=torch.channels_last)
+
+
+def missing() -> list[str]:
+    """Names of the operations that this process does without: PyTorch's own give other bits. May compile them first."""
+    return [name for name in SOURCES if library(Path(__file__).with_name(f"{name}.cpp")) is None]
 
 
 def in_use() -> str:

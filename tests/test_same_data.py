@@ -22,6 +22,7 @@ from downstream.protocol import protocol
 from downstream.robust_scores import Rules, Treatment
 from fyi_bench.data.real import RealDataset
 from fyi_bench.errors import DataError, StoreError
+from fyi_bench.run.numerics import check_numerics
 from fyi_bench.run.run_type import RUN_TYPES, SET_FILE, Worker, ensure, run_type
 from fyi_bench.run.types.accuracy import accuracy_run
 from fyi_bench.run.types.architecture import real_source, set_source, train_run
@@ -34,7 +35,7 @@ from fyi_bench.run.types.trail import trail_run
 from fyi_bench.store.run_dir import RunDir
 from fyi_bench.store.spec import RunSpec
 from fyi_bench.store.store import Store
-from search_space import space720
+from search_space import native, space720
 
 WITHOUT_REAL_DATA = {"set", "unequalness"}
 
@@ -182,3 +183,30 @@ def test_sets_of_earlier_versions_are_read(tmp_path):
     old = tmp_path / "old.safetensors"
     save_file(tensors, old, {"fyi_bench": json.dumps(metadata)})
     assert ImageSet.load(old).digest == ImageSet.load(path).digest
+
+
+# compiled operations -----------------------------------------------------------------------------------------------
+
+
+def test_without_compiled_operations_it_is_another_run(monkeypatch):
+    """PyTorch's own give other bits, so they stand under another digest; the usual case keeps the digest it had."""
+    usual = made()
+    assert set(usual.inputs["numerics"]) == {"method", "engine", "augment", "flip", "network"}
+    monkeypatch.setattr(native, "missing", lambda: ["winograd"])
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    without = made()
+    assert without.inputs["numerics"] == {**usual.inputs["numerics"], "without native": "winograd"}
+    check_numerics(without.inputs["numerics"])
+    check_numerics(usual.inputs["numerics"], "cuda")
+    with pytest.raises(DataError, match="planned with compiled operations"):
+        check_numerics(usual.inputs["numerics"])
+    monkeypatch.setattr(native, "missing", list)
+    check_numerics(usual.inputs["numerics"])
+    with pytest.raises(DataError, match="planned without compiled operations"):
+        check_numerics(without.inputs["numerics"])
+
+
+def test_what_cannot_be_compiled_is_missing(monkeypatch):
+    monkeypatch.setattr(native, "library", native.library.__wrapped__)
+    monkeypatch.setenv("FYI_BENCH_NATIVE", "0")
+    assert native.missing() == list(native.SOURCES)

@@ -122,7 +122,7 @@ class Drain:
                         each.queue.put_back(each)
 
     def _make_ready(self, claim: Claim) -> None:
-        check_numerics(claim.spec.inputs.get("numerics", {}))
+        check_numerics(claim.spec.inputs.get("numerics", {}), self.worker.device)
         set_threads(self.habits.threads or claim.threads)
         if self.habits.artefacts is not None:
             for kind, digest in claim.needs:

@@ -9,6 +9,10 @@ from typing import Any
 from fyi_bench.errors import DataError, UnknownNameError
 from fyi_bench.registry import Registry
 
+# in a run's numerics: the compiled CPU operations it does without. Where all are there, as they nearly always are, it
+# is left out, so that digests from before it stay
+WITHOUT = "without native"
+
 
 @functools.cache
 def numerics() -> dict[str, int]:
@@ -45,6 +49,8 @@ def using(*families: str, settings: Iterable[Any] = ()) -> dict[str, int | str]:
     'flip NAME' or 'augmentation NAME'.
     """
     found: dict[str, int | str] = {family: numerics()[family] for family in families}
+    if "network" in families and (without := _without_native()):
+        found[WITHOUT] = without
     texts = {text for text in settings if isinstance(text, str)}
     words = {word for text in texts for word in text.lower().split("_")}
     for role, registry in _plugged().items():
@@ -53,8 +59,15 @@ def using(*families: str, settings: Iterable[Any] = ()) -> dict[str, int | str]:
     return found
 
 
-def check_numerics(planned: Mapping[str, int | str]) -> None:
+def check_numerics(planned: Mapping[str, int | str], device: str = "cpu") -> None:
     """Raise DataError where this installation computes other numbers than the one that planned a run."""
+    lacking, planned_without = _without_native() if "network" in planned else "", planned.get(WITHOUT, "")
+    if device == "cpu" and lacking != planned_without:
+        raise DataError(
+            f"The run was planned {'without' if planned_without else 'with'} compiled operations, this process has"
+            f" {'none of ' + lacking if lacking else 'them'}: other bits.\n"
+            "Give every machine a C++ compiler (g++), or none of them: FYI_BENCH_NATIVE=0 for all."
+        )
     for component, version in planned.items():
         here = _here(component, version)
         if here != version:
@@ -62,6 +75,15 @@ def check_numerics(planned: Mapping[str, int | str]) -> None:
                 f"The run was planned with version {version} of the component '{component}', here is {here}.\n"
                 "Install the same fyi-bench, and the same plug-ins, on every machine."
             )
+
+
+def _without_native() -> str:
+    """Compiled operations that a network on this machine's CPU does without; where there is a GPU none is asked for."""
+    import torch
+
+    from search_space import native
+
+    return "" if torch.cuda.is_available() else " ".join(native.missing())
 
 
 def _here(component: str, otherwise: int | str) -> int | str:

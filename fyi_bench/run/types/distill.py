@@ -147,7 +147,7 @@ class Distill(RunType):
         except DivergenceError as error:
             path = error.last_good.save(run.path(LAST_GOOD_FILE))
             run.mark_diverged({"message": str(error), "step": error.step, "last_good": str(path)})
-            raise DivergenceError(f"{error}\nThe last finite images are in {path}.", error.step, str(path)) from error
+            raise DivergenceError(f"{error}\nThe last good images are in {path}.", error.step, str(path)) from error
         result.save(run.path(SET_FILE))
         facts = result.provenance
         run.finish(
