@@ -40,7 +40,8 @@ RULE = (
     "of the 95 % interval (Student's t) of our mean over sets. **too few sets**: fewer than "
     f"{FEWEST_SETS} sets, or the mean lies outside and the interval still reaches in. The published deviation is of "
     "single networks, sets and networks pooled; 0.05 points are allowed for rounding. **not run**: with the time it "
-    "would take. **only quoted**: training on whole data, which no command of ours repeats."
+    "would take. **only quoted**: training on whole data, which no command of ours repeats. `fyi-bench table` compares "
+    "single runs by a wider rule of its own."
 )
 _HEADER = (
     "place", "network", "published, %", "in", "by others, %", "ours, %", "sets × networks", "between sets",
