@@ -21,14 +21,11 @@ VALIDATION = "validation"
 
 def answer_of(search: Search, found: Records, partial: bool = False) -> dict[str, Any]:
     """The record of a search whose networks are trained. partial: some of the architectures only, not to be kept."""
-    from fyi_bench.stats import rank_report
-
     session, points, seed = search.session, search.points, search.session.settings.seed
     real = search.real.scores(points, found)
     proxies = {arm: side.scores(points, found) for arm, side in search.proxies.items()}
     held = search.real.scores(points, found, VALIDATION)
     twice = _trained_twice(search, found)
-    first, again = (side.scores(twice, found) for side in (search.real, search.again))
     return build_record(
         "nas",
         **session.facts(search.protocol),
@@ -51,11 +48,25 @@ def answer_of(search: Search, found: Records, partial: bool = False) -> dict[str
         architectures=_architectures(search, real, search.again.scores(points, found), held),
         reference=_reference(search, real, found),
         # the real ranking against itself with another seed, on the architectures that have both
-        ceiling=rank_report(first, again, seed) if twice else {"evaluated": 0},
+        ceiling=_ceiling(search, twice, found),
         workers=session.settings.workers,
         partial=partial,
         **_difference(real, proxies, seed),
     )
+
+
+def _ceiling(search: Search, twice: Sequence[Point], found: Records) -> dict[str, Any]:
+    """The real ranking against itself with another seed, by test images and by those set aside."""
+    from fyi_bench.stats import rank_report
+
+    if not twice:
+        return {"evaluated": 0}
+    reports = {}
+    for key in ("value", VALIDATION):
+        first, again = (side.scores(twice, found, key) for side in (search.real, search.again))
+        if key == "value" or any(score is not None for score in first):
+            reports[key] = rank_report(first, again, search.session.settings.seed)
+    return reports.pop("value") | reports
 
 
 def _trained_twice(search: Search, found: Records) -> list[Point]:
