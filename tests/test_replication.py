@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from scipy import stats
 
 from fyi_bench.present.replication import head, page, picture, places, renew
 from fyi_bench.present.replication.cost import pace_of, work_of_set
@@ -67,14 +68,13 @@ def test_the_verdict_keeps_the_written_rule(tmp_path, means, verdict):
 
 def test_spread_between_sets_and_between_networks_are_told_apart(tmp_path):
     store = Store(tmp_path)
-    fill(store, "dsa", "none", {0: (0.50, 0.52), 1: (0.53, 0.55), 2: (0.51, 0.57)})
-    found = place_of(store)
-    assert found.between_sets == pytest.approx(math.sqrt(((0.51 - 0.53) ** 2 + 0.01**2 + 0.01**2) / 2))
-    assert found.between_networks == pytest.approx(math.sqrt((2 * 0.01**2 + 2 * 0.01**2 + 2 * 0.03**2) / 3))
-    assert found.gap == pytest.approx(0.53 - 0.521)
-    text = page(store)
-    assert "| 3 × 2 " in text
-    assert "1 within" in text or "1 outside" in text or "1 too few sets" in text
+    fill(store, "dsa", "none", {0: (0.50, 0.52), 1: (0.53, 0.55), 2: (0.54, 0.60)})
+    half = stats.t.ppf(0.975, 2) * 0.03 / math.sqrt(3)
+    networks = (2 * 0.01**2 + 2 * 0.01**2 + 2 * 0.03**2) / 3
+    wanted = [f"54.0 [{54 - 100 * half:.1f}, {54 + 100 * half:.1f}]", "3 × 2"]
+    wanted += [f"{100 * math.sqrt(variance):.1f}" for variance in (0.03**2 - networks / 2, networks)]
+    line = next(line for line in page(store).splitlines() if line.startswith("| DSA, 10 IPC"))
+    assert [text.strip() for text in line.split("|")[6:11]] == [*wanted, "+1.9"]
 
 
 def test_an_excerpt_gives_the_tables_and_the_page_of_its_store(tmp_path):

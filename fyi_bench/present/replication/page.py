@@ -147,8 +147,8 @@ def _row(place: Place, found: Ledger) -> list[str]:
         HOLE if place.replicated is None else _published(place.replicated),
         _ours(place),
         _counts(place),
-        _spread(place.between_sets),
-        _spread(place.between_networks),
+        _spread(place, "between_sets"),
+        _spread(place, "between_networks"),
         HOLE if place.gap is None else signed_points(place.gap),
         words,
         ", ".join(filter(None, (place.machine, place.precision))),
@@ -187,8 +187,9 @@ def _counts(place: Place) -> str:
     return f"{len(place.sets)} × {'–'.join(map(str, sizes))}" if sizes else ""
 
 
-def _spread(value: float) -> str:
-    return percent(value) if is_number(value) else ""
+def _spread(place: Place, what: str) -> str:
+    found = None if place.ours is None else place.ours.spread[what]
+    return percent(found) if is_number(found) else ""
 
 
 def _mean(values: Sequence[float]) -> float | None:

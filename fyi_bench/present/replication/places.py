@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ from fyi_bench.present.replication.cost import Pace, pace_of
 from fyi_bench.present.tables.build import table_of
 from fyi_bench.present.tables.groups import PAPER, Ours
 from fyi_bench.present.tables.results import groups_of
-from fyi_bench.stats import mean_interval, mean_std
+from fyi_bench.stats import mean_interval
 from fyi_bench.store.excerpt import runs_of_protocol
 from fyi_bench.store.run_dir import final_record
 
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
 TABLES = ("1", "2", "3", "A", "B")
 FEWEST_SETS = 3
 ROUNDING = 0.0005  # published accuracies have one decimal in percent
+_SAID = "precision "
 WITHIN, OUTSIDE, TOO_FEW, NOT_RUN, QUOTED = "within", "**outside**", "too few sets", "not run", "only quoted"
 Key = tuple[str, int | None, str, str, str, str]  # data set, images a class, method, flip, architecture, metric
 
@@ -70,18 +70,6 @@ class Place:
         return mean_interval([sum(v) / len(v) for v in self.sets.values()])
 
     @property
-    def between_sets(self) -> float:
-        """Sample deviation of the means of our sets; NaN for one."""
-        return mean_std([sum(v) / len(v) for v in self.sets.values()], ddof=1)[1]
-
-    @property
-    def between_networks(self) -> float:
-        """Sample deviation of networks around the mean of their set, pooled over sets; NaN for one network each."""
-        squares = sum((value - sum(v) / len(v)) ** 2 for v in self.sets.values() for value in v)
-        free = sum(len(v) - 1 for v in self.sets.values())
-        return math.sqrt(squares / free) if free else math.nan
-
-    @property
     def gap(self) -> float | None:
         """Ours minus published."""
         return None if self.ours is None else self.ours.mean - self.first.value
@@ -112,7 +100,7 @@ class Ledger:
     places: Sequence[Place]
     quoted: Sequence[Place]
     pace: Pace
-    unequalness: Mapping[tuple[str, int, str, str], Sequence[float]] = field(default_factory=dict)
+    unequalness: Mapping[tuple[Any, ...], Sequence[float]] = field(default_factory=dict)
 
 
 def ledger(store: Store) -> Ledger:
@@ -128,8 +116,9 @@ def ledger(store: Store) -> Ledger:
         replicated = next(iter(rows.get((*key[:5], REPLICATED), ())), None) if key[5] == "accuracy" else None
         if found[0].table in TABLES and key[5] in ("accuracy", "spearman_all", "spearman_top50"):
             number, difference, change = ours.get(key, (None, None, None))
-            where = machines.get((key[0], key[1] or 0, key[2], key[3]), ("", "")) if number else ("", "")
-            places.append(Place(found, replicated, number, difference, change, *where))
+            precision = _precision(number) if number else ""
+            machine = " / ".join(sorted(machines.get((*key[:4], precision), ())))
+            places.append(Place(found, replicated, number, difference, change, machine, precision))
         elif replicated is not None:
             quoted.append(Place(found, replicated))
         elif key[5] == REPLICATED and (*key[:5], "accuracy") not in rows:
@@ -154,29 +143,29 @@ def _ours(store: Store) -> dict[Key, tuple[Ours, Mapping[str, Any] | None, float
     return found
 
 
-Made = tuple[str, int, str, str]
+def _precision(ours: Ours) -> str:
+    """In which a number was computed, as it tells itself where that is not as published."""
+    return next((one.removeprefix(_SAID) for one in ours.differs if one.startswith(_SAID)), "fp32")
 
 
-def _facts(store: Store) -> tuple[dict[Made, tuple[str, str]], list[dict[str, Any]], dict[Made, list[float]]]:
-    """Of runs by the protocol `paper`: (machine and precision of each kind of set), (records), (unequalness)."""
+def _facts(
+    store: Store,
+) -> tuple[dict[tuple[Any, ...], set[str]], list[dict[str, Any]], dict[tuple[Any, ...], list[float]]]:
+    """Of runs by the protocol `paper`: (machines of each kind of set and precision), (records), (unequalness)."""
     shown = runs_of_protocol(store, PAPER)
     finished = {run.digest: run for run in store.ls() if run.digest in shown}
-    machines: dict[Made, tuple[set[str], set[str]]] = defaultdict(lambda: (set(), set()))
+    machines: dict[tuple[Any, ...], set[str]] = defaultdict(set)
     records: list[dict[str, Any]] = []
-    unequalness: dict[Made, list[float]] = defaultdict(list)
+    unequalness: dict[tuple[Any, ...], list[float]] = defaultdict(list)
     for run in finished.values():
         made = run if run.kind == "distill" else finished.get(run.inputs.get("set", {}).get("cell", ""))
         record = final_record(run.folder)
         if made is None or made.kind != "distill" or record is None:
             continue
         key = tuple(made.inputs[name] for name in ("dataset", "ipc", "method", "flip"))
-        if run.kind == "distill":
-            machines[key][0].add(record["environment"]["device_name"])
-            machines[key][1].add(made.inputs["precision"])
-            records.append(record)
-        elif run.kind == "accuracy":
-            records.append(record)
-        elif run.kind == "unequalness":
+        if run.kind == "unequalness":
             unequalness[key].append(record["mean"])
-    named = {key: (" / ".join(sorted(on)), " / ".join(sorted(how))) for key, (on, how) in machines.items()}
-    return named, records, unequalness
+        elif run.kind in ("distill", "accuracy"):
+            machines[*key, made.inputs["precision"]].add(record["environment"]["device_name"])
+            records.append(record)
+    return machines, records, unequalness
