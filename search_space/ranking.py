@@ -101,7 +101,7 @@ def load(name: str | Path) -> Ranking:
     path = Path(name)
     if path.suffix == ".csv" or path.is_file():
         try:
-            return parse(path.read_text(encoding="utf-8"), str(path))
+            return parse(path.read_text(encoding="utf-8-sig"), str(path))
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or error
             raise DataError(f"The ranking {path} cannot be read: {reason}.\n{_hint()}") from error

@@ -76,6 +76,10 @@ class DataFiles:
         """The files this split is read from; DataError when the split is not there. Opens none of them."""
         return []
 
+    def count(self, split: Split) -> int | None:
+        """Images of the split, without decoding any; None where that would take reading them."""
+        return None
+
     def options(self) -> dict[str, Any]:
         """Whatever else decides the pixels (a resize, a generator's version); JSON-able."""
         return {"layout": self.layout}

@@ -6,18 +6,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from fyi_bench.data.entry import DATASETS, find_entry
+from fyi_bench.data.entry import DATASETS, DataFiles, DatasetEntry, Split, find_entry
 from fyi_bench.data.load import find_files, load_dataset, locate, place, search_roots
+from fyi_bench.data.pictures import PictureFolder
 from fyi_bench.data.real import RealDataset, image_digests, pixel_statistics
+from fyi_bench.errors import DataError
 
 # ImageNet's constants are used for its subsets too, so only a gross difference (other data, other scale) is a problem.
 _MEAN_TOLERANCE = 0.1
+SPLITS: tuple[Split, ...] = ("train", "test")
 _AS_LOADED = ("name", "where", "note", "size", "class_names", "train_digest", "test_digest", "digest", "mean", "std")
 
 
 @dataclass(frozen=True)
 class DatasetRow:
-    """One line of `data list`; numbers are the published ones, None where they depend on the files."""
+    """One line of `data list`.
+
+    Numbers are those of the files that are here, as far as they tell without decoding, else the published ones.
+    """
 
     name: str
     classes: int | None
@@ -37,11 +43,33 @@ def list_datasets(root: str | Path | None = None) -> list[DatasetRow]:
         files = entry.fixed or find_files(entry, roots)
         wanted = " or ".join(layout.looks_like for layout in entry.layouts)
         state = "can be downloaded" if entry.download else entry.obtain or f"{wanted} is looked for"
+        classes, counts = entry.num_classes, {"train": entry.train, "test": entry.test}
         if files is not None:
-            state = "complete" if files.complete else "partial"
-        facts = (entry.num_classes, entry.size, entry.channels, entry.train, entry.test)
+            state, classes, counts = _here(entry, files)
+        facts = (classes, entry.size, entry.channels, counts["train"], counts["test"])
         rows.append(DatasetRow(name, *facts, place(files) if files else "", state))
     return rows
+
+
+def _here(entry: DatasetEntry, files: DataFiles) -> tuple[str, int | None, dict[str, int | None]]:
+    """State, classes and images of a data set that is here, counted in its files."""
+    counts: dict[str, int | None] = {"train": entry.train, "test": entry.test}
+    classes, missing = entry.num_classes, []
+    try:
+        if isinstance(files, PictureFolder):
+            classes = len(files.class_folders)
+            if entry.num_classes and classes < entry.num_classes:
+                missing.append(f"{classes} of {entry.num_classes} classes")
+        for split in SPLITS:
+            published, counted = counts[split], files.count(split)
+            counts[split] = published if counted is None else counted
+            if published and counted is not None and counted != published:
+                missing.append(f"{counted:,} of {published:,} {split} images")
+    except DataError as error:
+        return f"broken: {str(error).splitlines()[0].rstrip('.')}", classes, counts
+    if missing:
+        return f"partial: {'; '.join(missing)}", classes, counts
+    return "complete" if files.complete else "partial", classes, counts
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,9 @@ class ParquetFiles(DataFiles):
         names = " or ".join(f"{prefix}-*.parquet" for prefix in _PREFIXES[split])
         raise DataError(f"{self.folder} has no {split} images ({names}).\nCopy those files into it.")
 
+    def count(self, split: Split) -> int | None:
+        return sum(map(rows_of, self.files(split)))
+
     def options(self) -> dict[str, Any]:
         return {**super().options(), "channels": self.channels}
 
@@ -118,6 +121,17 @@ def read_shard(path: Path) -> tuple[list[bytes], list[int | str], tuple[str, ...
         if not (isinstance(number, str) and number) and not (isinstance(number, int) and number >= 0):
             raise DataError(f"Row {i} of {path} has the label {number!r}.\nLabels must be integers from 0, or names.")
     return blobs, labels, _class_names(schema.metadata or {}, label)
+
+
+def rows_of(path: Path) -> int:
+    """How many rows one file has; DataError for a file that cannot be read."""
+    import pyarrow.parquet as parquet
+    from pyarrow import ArrowException
+
+    try:
+        return parquet.read_metadata(path).num_rows
+    except (ArrowException, OSError) as error:
+        raise DataError(f"{path} is not a readable parquet file.\n{_AGAIN}") from error
 
 
 def stated_names(path: Path) -> tuple[str, ...]:

@@ -24,6 +24,8 @@ from fyi_bench.errors import DataError
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
 TEST_NAMES = ("test", "val", "valid", "validation")
 _MODES = {1: "L", 3: "RGB"}
+_DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # pictures of 16 bits a pixel
+_DEEPEST = 65535
 _CHUNK = 256
 Resize = int | tuple[int, int]  # side of the middle square that is kept, or (height, width) the whole is squashed to
 _SAME_SIZE = "Bring all to one square size first, or ask for imagefolder:PATH@64 to have them resized and cropped."
@@ -54,6 +56,9 @@ class PictureFolder(DataFiles):
 
     def files(self, split: Split) -> list[Path]:
         return [path for path, _ in self._listing(split)]
+
+    def count(self, split: Split) -> int | None:
+        return len(self._listing(split))
 
     def options(self) -> dict[str, Any]:
         return {**super().options(), "resize": self.resize, "classes": [name for name, _ in self.classes]}
@@ -196,7 +201,7 @@ def _decode(blob: bytes | Path, name: str, channels: int, resize: Resize | None)
 
     try:
         with Image.open(blob if isinstance(blob, Path) else io.BytesIO(blob)) as picture:
-            image = picture.convert(_MODES[channels])
+            image = (_of_16_bits(picture) if picture.mode in _DEEP else picture).convert(_MODES[channels])
         if isinstance(resize, tuple):
             image = image.resize(resize[::-1], Image.Resampling.BILINEAR)
         elif resize is not None:
@@ -209,6 +214,18 @@ def _decode(blob: bytes | Path, name: str, channels: int, resize: Resize | None)
     except Exception as error:  # Pillow's decoders raise whatever the damaged bytes led them to
         cause = "not in a known format" if isinstance(error, UnidentifiedImageError) else error
         raise DataError(f"{name} is not an image that can be decoded ({cause}).\nReplace or remove it.") from error
+
+
+def _of_16_bits(picture: Any) -> Any:
+    """A grey picture of 8 bits; ValueError where its levels fit into 8 bits, so that nothing says which is white."""
+    from PIL import Image
+
+    levels = np.asarray(picture).astype(np.int64)
+    if not 0 <= levels.min() <= levels.max() <= _DEEPEST:
+        raise ValueError(f"its levels reach from {levels.min()} to {levels.max()}, not 0 to {_DEEPEST}")
+    if 0 < levels.max() <= 255:
+        raise ValueError("it has 16 bits a pixel, and no level above 255: save it with 8")
+    return Image.fromarray(np.rint(levels * (255 / _DEEPEST)).astype(np.uint8))
 
 
 def _check_memory(count: int, nbytes: int, hint: str) -> None:

@@ -26,6 +26,8 @@ def is_pair(value: Any) -> bool:
 
 def scalar(value: Any) -> float | None:
     """A number, or that in a tensor or array of one element; else None."""
+    if isinstance(value, torch.Tensor):
+        return float(value.detach().reshape(-1)[0]) if value.numel() == 1 and not value.is_complex() else None
     if dims(value) >= 0:
         array = np.asarray(value.value if isinstance(value, NumpyArray) else value)
         return float(array.reshape(-1)[0]) if array.size == 1 else None

@@ -17,6 +17,10 @@ from fyi_bench.formats.base import Options, Raw
 KINDS = ("hard", "logits", "probabilities")  # what `labels=` may say
 TARGETS = "targets"  # regression targets: neither; their largest entry is the class
 _SUM_TOLERANCE = 1e-3
+_SHORT_FLOATS = 0.01  # how far bfloat16 takes the sum of a row of probabilities from 1
+_SCALES = (1.0, 100.0, 255.0)  # probabilities, percent, levels of a byte
+_STEPS = (10, 100, 255, 1000, 10_000)  # of rounded probabilities
+_MEAN_TOLERANCE, _MOST_SLACK = 0.05, 0.3
 _TINY = 1e-30
 _SHOWN = 5
 
@@ -113,15 +117,44 @@ def _soft(rows: torch.Tensor, raw: Raw, options: Options) -> Labels:
         note = f"labels were stored as {stored}: the class is the largest entry"
         return Labels(rows.argmax(dim=1), width, [note])
     rows = rows.float().contiguous()
-    sums = rows.sum(1)
-    is_simplex = float(rows.min()) >= 0 and float((sums - 1).abs().max()) < _SUM_TOLERANCE
-    if asked == "probabilities" and not is_simplex:
-        spread = f"rows sum to {float(sums.min()):.3g} … {float(sums.max()):.3g}, entries from {float(rows.min()):.3g}"
-        raise DataError(f"The labels are no probabilities ({spread}).\nSay labels='logits' or 'hard'.")
-    guessing = not asked and raw.label_kind != "logits"
-    if asked == "probabilities" or (guessing and is_simplex):
-        note = "soft labels are probabilities: kept as logarithms"
-        return Labels(rows.clamp_min(_TINY).log(), width, [note])
-    doubt = ["soft labels do not sum to 1: taken as logits (labels='hard' takes their largest entry)"]
+    shares, text = _as_shares(rows)
+    if asked == "probabilities" and shares is None:
+        raise DataError(f"The labels are no probabilities ({text}).\nSay labels='logits' or 'hard'.")
+    if asked != "logits" and shares is not None:
+        odd = ["these labels should be logits, but they are probabilities"] * (raw.label_kind == "logits" and not asked)
+        note = f"soft labels are probabilities ({text}): kept as logarithms"
+        return Labels(shares.clamp_min(_TINY).log(), width, [note], odd)
     note = "soft labels are kept as logits: a softmax is taken at use"
-    return Labels(rows, width, [note], doubt if guessing else [])
+    if asked or raw.label_kind == "logits":
+        return Labels(rows, width, [note])
+    if float(rows.min()) >= 0 and float(rows.max()) <= 1:
+        raise DataError(
+            f"The soft labels are neither probabilities nor likely logits ({text}).\n"
+            "Say what they are with labels='probabilities', 'logits' or 'hard'."
+        )
+    return Labels(
+        rows, width, [note], ["soft labels do not sum to 1: taken as logits (labels='hard' takes their largest entry)"]
+    )
+
+
+def _as_shares(rows: torch.Tensor) -> tuple[torch.Tensor | None, str]:
+    """The rows as probabilities that sum to 1, None where they are none, and what their sums are.
+
+    Rounding is allowed for: half a step of the numbers' own decimals (or 255ths) in every entry, and short floats.
+    """
+    low, sums = float(rows.min()), rows.sum(1)
+    least, most = float(sums.min()), float(sums.max())
+    text = f"rows sum to {least:.4g} … {most:.4g}, entries from {low:.3g}"
+    whole = float(sums.double().mean())
+    if low < -_SUM_TOLERANCE or whole <= 0:
+        return None, text
+    rows = rows.clamp_min(0)
+    scale = next((s for s in _SCALES if abs(whole / s - 1) < _MEAN_TOLERANCE), 0.0)
+    if not scale:
+        return None, text
+    steps = (step for step in _STEPS if float(((rows / scale * step).round() - rows / scale * step).abs().max()) < 1e-2)
+    step = next(steps, None)
+    slack = max(_SHORT_FLOATS, min(rows.shape[1] / (2 * step), _MOST_SLACK) if step else 0.0)
+    if max(abs(least / scale - 1), abs(most / scale - 1)) > slack:
+        return None, text
+    return rows / rows.sum(1, keepdim=True), text

@@ -19,8 +19,8 @@ from fyi_bench.formats.classes import class_order, numbers_in, relabelled
 from fyi_bench.formats.input_files import FOLDER, UNKNOWN, InputFiles
 from fyi_bench.formats.labels import Labels, check_classes, class_major, read_labels
 from fyi_bench.formats.looks import look
-from fyi_bench.formats.origin import Origin, guessed, names_of, same_data, stated
-from fyi_bench.formats.pixels import Pixels, prepare
+from fyi_bench.formats.origin import Origin, channels_of, guessed, names_of, same_data, stated
+from fyi_bench.formats.pixels import Pixels, as_grey, prepare
 from fyi_bench.formats.space import Case
 
 
@@ -120,6 +120,7 @@ def _own(image_set: ImageSet, chosen: Format, raw: Raw, options: Options) -> Imp
 
 def _assemble(files: InputFiles, chosen: Format, raw: Raw, options: Options) -> Imported:
     pixels = prepare(raw.images, options.max_bytes)
+    pixels = as_grey(pixels, channels_of(options.dataset, names_of(raw.dataset, files.path)))
     count, per_class = len(pixels.images), options.ipc or pixels.per_class
     labels = read_labels(raw, options, count, pixels.per_class)
     origin = _origin(files, raw, options, pixels, _class_count(raw, labels, count, per_class))

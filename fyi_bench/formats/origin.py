@@ -74,6 +74,12 @@ def stated(name: str, shape: tuple[int, ...], classes: int | None, names: Sequen
     return origin
 
 
+def channels_of(name: str | None, names: Sequence[tuple[str, str]]) -> int | None:
+    """Channels of the data set that was stated, or else is named; None where none is."""
+    entry = find_entry(name) if name else next((e for _, text in names if (e := _named(text))), None)
+    return entry.channels if entry else None
+
+
 def same_data(name: str, other: str) -> bool:
     """Whether two names are of one data set, as mnist and mnist-mirrored, which has its classes and its files."""
     if name == other:

@@ -11,6 +11,7 @@ from fyi_bench.errors import DataError
 from fyi_bench.formats.arrays import to_tensor, type_name
 
 CHANNELS = (1, 3)
+_DIGITS_SIDE = 28  # of the grey data sets that people save as RGB
 _MAX_SIDE = 4096
 _BYTE = 255
 _OVER = 16  # how far interpolation may leave 0 .. 255
@@ -34,6 +35,16 @@ def prepare(value: Any, budget: int) -> Pixels:
     if images.untyped_storage().nbytes() > images.nbytes:  # a part of a larger tensor, which would stay in memory
         images = images.clone()
     return Pixels(images, stored.shape[1] if stored.ndim == 5 else None, notes)
+
+
+def as_grey(pixels: Pixels, channels: int | None) -> Pixels:
+    """One channel where all three are equal and the data set has one (channels: its number, None where not known)."""
+    images = pixels.images
+    likely = channels == 1 or (channels is None and images.shape[2] == _DIGITS_SIDE)
+    if not likely or images.shape[1] != 3 or not bool((images[:, :1] == images).all()):
+        return pixels
+    note = "three equal channels: taken as grey"
+    return Pixels(images[:, :1].contiguous(), pixels.per_class, [*pixels.notes, note])
 
 
 def _arranged(images: torch.Tensor, notes: list[str]) -> torch.Tensor:

@@ -32,7 +32,9 @@ _DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"
 
 def sqlite_url(path: Path) -> str:
     """URL of a sqlite file."""
-    return f"sqlite:///{path.absolute()}"
+    from sqlalchemy import URL
+
+    return URL.create("sqlite", database=str(path.absolute())).render_as_string(hide_password=False)
 
 
 def shown(url: str) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from distill.image_set import ImageSet
-from fyi_bench.formats.arrays import scalar
 from fyi_bench.formats.base import FORMATS, Format, Options, Raw
+from fyi_bench.formats.beside import labels_beside, step_size_beside
 from fyi_bench.formats.export import WITH_ZCA, save_parts
 from fyi_bench.formats.input_files import FOLDER, InputFiles
 from fyi_bench.formats.origin import method_in
@@ -27,8 +27,10 @@ class DDRanking(Format):
     def read(self, files: InputFiles, options: Options) -> Raw:
         """Images, and labels where they are there; hard ones are class-major in this layout."""
         files.need(files.has(_IMAGES), f"a folder with {_IMAGES}")
-        images, labels, lr = (files.content(name) if files.has(name) else None for name in _PARTS)
-        return Raw(images, labels, lr=scalar(lr), method=method_in(files.folder.name, files.folder.parent.name))
+        labels, told = (files.content(_LABELS), []) if files.has(_LABELS) else labels_beside(files, _IMAGES)
+        lr, more = step_size_beside(files, _IMAGES)
+        method = method_in(files.folder.name, files.folder.parent.name)
+        return Raw(files.content(_IMAGES), labels, lr=lr, method=method, guesses=[*told, *more])
 
     def write(self, image_set: ImageSet, path: Path) -> list[Path]:
         """The three files in a folder."""

@@ -13,8 +13,9 @@ from pathlib import Path
 import torch
 
 from distill.image_set import ImageSet
-from fyi_bench.formats.arrays import dims, scalar, to_tensor
+from fyi_bench.formats.arrays import dims, to_tensor
 from fyi_bench.formats.base import FORMATS, Format, Options, Raw
+from fyi_bench.formats.beside import step_size_beside
 from fyi_bench.formats.export import WITH_ZCA, save_parts
 from fyi_bench.formats.input_files import FOLDER, InputFiles
 from fyi_bench.formats.origin import method_in
@@ -86,6 +87,8 @@ class MTT(Format):
         files.need(not absent, f"complete: {', '.join(absent)} is missing", "Copy that file beside it.")
         raw = Raw(method=self.method or method_in(files.folder.name) or "mtt", facts={"saved": pair.tag})
         raw.images, raw.labels = (_joined(files, names, options) for names in (pair.images, pair.labels))
+        raw.lr, told = step_size_beside(files, pair.images[0])
+        raw.guesses += told
         if files.kind == FOLDER:
             raw.guesses.append(f"the files …images_{pair.tag}….pt of the folder (name another for another)")
         if len(pair.images) > 1:
@@ -121,7 +124,6 @@ class DATM(MTT):
 
     def read(self, files: InputFiles, options: Options) -> Raw:
         """The pair as in MTT's files; labels are logits, the learned step size is beside them."""
-        raw, pair = super().read(files, options), files.need(find_pair(files), _WANTED)
+        raw = super().read(files, options)
         raw.label_kind = "logits"
-        raw.lr = scalar(files.content(pair.lr)) if files.has(pair.lr) else None
         return raw

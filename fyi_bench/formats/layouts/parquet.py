@@ -24,9 +24,20 @@ _BATCH = 64
 
 def _shards(files: InputFiles) -> list[Path]:
     if files.kind == FOLDER:
-        found = [files.path / name for name in files.names if name.endswith(".parquet")]
+        found = [files.path / name for name in files.names if name.endswith(".parquet")] or _inner(files.path)
         return [path for path in found if path.name.startswith("train")] or found
     return [files.path] if files.kind == "parquet" else []
+
+
+def _inner(folder: Path) -> list[Path]:
+    """The files of a clone of a hub's repository, which keeps them in a folder; DataError for several such folders."""
+    found = [path for deep in ("*", "*/*") for path in sorted(folder.glob(f"{deep}/*.parquet")) if path.is_file()]
+    found = [path for path in found if not any(part.startswith(".") for part in path.relative_to(folder).parts)]
+    folders = sorted({path.parent for path in found})
+    if len(folders) > 1:
+        listed = ", ".join(str(inner.relative_to(folder)) for inner in folders[:4])
+        raise DataError(f"{folder} holds several sets ({listed}).\nName the folder of one.")
+    return found
 
 
 def _check(path: Path, budget: int) -> None:
