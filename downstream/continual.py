@@ -11,6 +11,7 @@ project's one trainer. Avalanche is imported inside functions, because importing
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -122,6 +123,13 @@ def scenario(train_set: ImageSet, test_set: ImageSet, space: Space, order: Seque
     )
 
 
+def images_worth(image_set: ImageSet) -> int:
+    """Images a set stores, or as many float32 images as have the bytes of its rows and decoder, rounded up."""
+    if image_set.decoder is None:
+        return len(image_set)
+    return math.ceil((image_set.nbytes - image_set.labels.nbytes) / (4 * math.prod(image_set.shape)))
+
+
 @functools.cache
 def condensed_buffer_class() -> type:
     """The storage policy as a subclass of Avalanche's ExemplarsBuffer (made when Avalanche is first needed)."""
@@ -142,7 +150,7 @@ def condensed_buffer_class() -> type:
 
         def append(self, image_set: ImageSet) -> None:
             """Add a finished set. Raises DataError when the memory would exceed its size."""
-            size = len(image_set) + sum(len(s) for s in self.sets)
+            size = images_worth(image_set) + sum(images_worth(s) for s in self.sets)
             if size > self.max_size:
                 raise DataError(
                     f"The memory would hold {size} images, more than its {self.max_size}.\n"
@@ -158,7 +166,7 @@ def condensed_buffer_class() -> type:
 
         def resize(self, strategy: Any, new_size: int) -> None:
             """Condensed images are not dropped one by one: shrinking below what is held raises DataError."""
-            if new_size < sum(len(s) for s in self.sets):
+            if new_size < sum(images_worth(s) for s in self.sets):
                 raise DataError("A condensed memory cannot be shrunk.\nDistil again with fewer images per class.")
             self.max_size = new_size
 
@@ -230,7 +238,8 @@ class Rehearsal:
         """
         seed = rng.key_seed(seed, "continual step", step)
         # the storage policy before this step: earlier sets inside, this step's still to come
-        memory = condensed_buffer_class()(lambda exp: self.sets[step], sum(len(s) for s in self.sets[: step + 1]))
+        most = sum(images_worth(s) for s in self.sets[: step + 1])
+        memory = condensed_buffer_class()(lambda exp: self.sets[step], most)
         for earlier in self.sets[:step]:
             memory.append(earlier)
         network = new_network(self.protocol.eval_model, self.sets[0], seed)

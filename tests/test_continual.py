@@ -142,6 +142,23 @@ def test_memory_refuses_more_than_its_size(sets):
         memory.resize(None, 3)
 
 
+@pytest.mark.parametrize(("method", "worth", "shown"), [("haba", 10, 12), ("rtp", 4, 208)])
+def test_memory_of_sets_that_store_something_else_than_images(benchmark, real, method, worth, shown):
+    made = [
+        distill(tiny.problem(real=real, classes=tuple(c)), method, tiny.config(method, 1))
+        for c in step_classes(ORDER, STEPS)[:2]
+    ]
+    memory = condensed_buffer_class()(lambda exp: made[0], max_size=2 * worth)
+    for one in made:
+        memory.append(one)
+    with pytest.raises(DataError, match=f"would hold {3 * worth} images, more than its {2 * worth}"):
+        memory.append(made[1])
+    result = Rehearsal(benchmark, made, small_protocol()).after_step(1, seed=0)
+    assert result == Rehearsal(benchmark, made, small_protocol()).after_step(1, seed=0)
+    assert result.images == 2 * shown
+    assert 0 <= result.accuracy <= 1
+
+
 def strategy_with(plugin):
     import search_space
     from fyi_bench import rng

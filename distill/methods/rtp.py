@@ -21,6 +21,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -59,6 +60,7 @@ class RTP(StudentMethod):
     Config = RTPConfig
     config: RTPConfig
     components = ("trajectory", "decoder")
+    timed_with: ClassVar = {"inner_steps": 4}  # the plain twin keeps every step's graph
 
     # what is learned -------------------------------------------------------------------------------------------
 
