@@ -84,8 +84,7 @@ def at_the_cost_of(images: int, protocol: Protocol, real: int) -> tuple[int, Pro
     steps = protocol.epochs_for(images) * math.ceil(images / protocol.batch)
     count = min(real, steps * protocol.batch)
     epochs = max(1, round(steps / math.ceil(count / protocol.batch)))
-    name = f"{protocol.name}+epochs={epochs}"
-    return count, replace(protocol, name=name, epochs=epochs, min_steps=0, extra_epoch=False)
+    return count, replace(protocol, epochs=epochs, min_steps=0, extra_epoch=False)
 
 
 def balanced(images: ImageSet, count: int | None, seed: int, purpose: str) -> ImageSet:

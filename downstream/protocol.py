@@ -24,6 +24,7 @@ from fyi_bench.errors import UnknownNameError, UsageError, unknown_name_message
 
 FOLDER = Path(__file__).parent / "protocols"
 FLOOR = "random"  # the coreset of random real images that every comparison is held against
+EARLY_STOPPING = "early-stopping"  # real images for as many steps as a condensed set takes, as if it were a method
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from downstream import nas
-from downstream.protocol import procedure
+from downstream.protocol import EARLY_STOPPING, procedure
 from fyi_bench.files import digest_of
 from fyi_bench.present.tables.groups import SPACE, Accuracies, Group, RealSide, Search
 from fyi_bench.store.commands import command_records
@@ -38,7 +38,7 @@ def groups_of(store: Store) -> list[Group]:
     real: dict[tuple, RealSide] = {}
     for run in runs:
         source = run.inputs.get("set", {}) if run.kind in _GROUPS else {}
-        made = sets.get(source.get("cell", ""))
+        made = _early(run.inputs) if source.get("kind") == "early" else sets.get(source.get("cell", ""))
         if made is None and source.get("kind") != "real":
             continue
         notes, value = _result(run)
@@ -63,6 +63,14 @@ def best(groups: Iterable[Group]) -> Group | None:
     """Of groups at one place the one in full precision with the most values; equal ones by digest."""
     ranked = sorted(groups, key=lambda g: (g.precision != "fp32", -len(g.values), g.setup))
     return ranked[0] if ranked else None
+
+
+def _early(inputs: Inputs) -> Inputs:
+    """Training on real images that was stopped early, as a set of the proxies' size would be described."""
+    source = inputs["set"]
+    named = {"dataset": inputs["dataset"], "ipc": source["ipc"], "method": EARLY_STOPPING, "flip": "none"}
+    made = {"data": source["data"], "seed": source.get("seed", 0), "precision": inputs["precision"]}
+    return {**named, **made, "config": {}, "classes": list(range(source["classes"])), "images": source["images"]}
 
 
 def _result(run: RunInfo) -> tuple[Inputs, float | None]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,19 +41,19 @@ def set_source(spec: RunSpec, images: int) -> Material:
     return Material({"kind": spec.kind, "cell": spec.digest}, images, (spec.kind, spec.digest))
 
 
-def real_source(
-    data: RealDataset, images: int | None, seed: int, validation: float = 0.0, kind: str = REAL
-) -> Material:
-    """Real train images without the share set aside: all, or so many of them drawn by the seed, class-balanced.
-
-    kind: what they are for, the real side or `EARLY`.
-    """
+def real_source(data: RealDataset, images: int | None, seed: int, validation: float = 0.0) -> Material:
+    """Real train images without the share set aside: all, or so many of them drawn by the seed, class-balanced."""
     there = len(data.train) - images_aside(data, validation)
     count = there if images is None else min(images, there)
     drawn = {"seed": seed} if count < there else {}
     return Material(
-        {"kind": kind, "data": data.train_digest, "images": count, **drawn, **_aside(validation)}, count
+        {"kind": REAL, "data": data.train_digest, "images": count, **drawn, **_aside(validation)}, count
     )  # fmt: skip
+
+
+def early_source(real: Material, ipc: int | None, classes: int) -> Material:
+    """Real images for training that is stopped early, at the cost of a set of so many images of each class."""
+    return replace(real, reference={**real.reference, "kind": EARLY, "ipc": ipc, "classes": classes})
 
 
 def images_aside(data: RealDataset, validation: float) -> int:

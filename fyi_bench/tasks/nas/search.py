@@ -8,14 +8,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from downstream.protocol import Protocol
+from downstream.protocol import EARLY_STOPPING, Protocol
 from fyi_bench.config import option
 from fyi_bench.errors import DataError, UsageError
 from fyi_bench.files import digest_of
 from fyi_bench.present.words import count_words
 from fyi_bench.reading import SetFacts
 from fyi_bench.run.plan import Records
-from fyi_bench.run.types.architecture import EARLY, REAL, Material, real_source, set_run, set_source, train_run
+from fyi_bench.run.types.architecture import Material, early_source, real_source, set_run, set_source, train_run
 from fyi_bench.run.types.expert import prerequisites
 from fyi_bench.session import Session
 from fyi_bench.store.spec import RunSpec
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from search_space.space720 import Point
 
 TRAIN = "train"  # the reference that is trained here; every other name is a stored ranking
-EARLY_ARM = Arm("early-stopping", "none")  # real images for as many steps as a proxy takes
+EARLY_ARM = Arm(EARLY_STOPPING, "none")
 SPACE_SEED = 0  # one sequence of sub-spaces, so that results of all seeds and machines are about the same networks
 FEWEST = 3  # architectures below which nothing can be ranked
 _REFERENCE_KEYS = frozenset(
@@ -235,8 +235,8 @@ def search_of(session: Session, options: NasOptions) -> Search:
         makers = frozenset(source.needs[1] for source, _ in runs if source.needs)
         return Side(name, cells, runs[0][0].images, makers)
 
-    def real_images(count: int | None, kind: str = REAL) -> Material:
-        return real_source(data, count, session.settings.seed, limits.validation, kind)
+    def real_images(count: int | None) -> Material:
+        return real_source(data, count, session.settings.seed, limits.validation)
 
     if stored is not None:
         first, second = ([*map(stored.scores, stored.seeds), {}])[:2]
@@ -257,7 +257,7 @@ def search_of(session: Session, options: NasOptions) -> Search:
         images = next(iter(proxies.values())).images
         count, stopped = at_the_cost_of(images, protocol, real_images(None).images)
         seeds = [NETWORKS_OF_A_SET * (seed + 1) + net for seed in made.seeds for net in range(protocol.nets)]
-        early = real_images(count, EARLY)
+        early = early_source(real_images(count), next(iter(made.ipcs.values())), data.num_classes)
         proxies[EARLY_ARM] = side(EARLY_ARM.title, points, stopped, [(early, seed) for seed in seeds])
         made.ipcs[EARLY_ARM] = None
     return Search(
