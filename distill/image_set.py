@@ -73,6 +73,11 @@ class ImageSet:
         return self.decoder.shape if self.decoder else tuple(self.images.shape[1:])  # type: ignore[return-value]
 
     @property
+    def items(self) -> int:
+        """Images that a pass over the set shows: all, but of variants one each."""
+        return len(self) // self.variants
+
+    @property
     def hard_labels(self) -> torch.Tensor:
         """int64 [N]: the labels, or the most likely class of soft ones."""
         return self.labels if self.labels.ndim == 1 else self.labels.argmax(dim=1)

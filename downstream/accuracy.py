@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from distill.decode import decoded
 from distill.image_set import ImageSet
 from downstream.protocol import Protocol
 from downstream.training import HERE, Conditions, Report, accuracy, new_network, train_together
@@ -43,11 +44,12 @@ def train_and_test(
     warm_set: images each is trained on first, by the same protocol (`warm` of it). validation_set: each is tested on
     them too, at the end.
     """
+    train_set = decoded(train_set)
     conditions = replace(conditions, space=conditions.space or train_set.space)
     networks = [new_network(protocol.eval_model, train_set, seed).to(conditions.device) for seed in seeds]
     if warm_set is not None:
         train_together(networks, warm_set, protocol, seeds, conditions)
-    epochs = protocol.epochs_for(len(train_set))
+    epochs = protocol.epochs_for(train_set.items)
     marks = {round(epochs * (k + 1) / protocol.tests) for k in range(protocol.tests)}
     tests: list[list[float]] = [[] for _ in seeds]
 

@@ -249,7 +249,7 @@ class Rehearsal:
             metrics = strategy.eval(self.benchmark.test_stream[: step + 1])
         accuracy = next(v for k, v in metrics.items() if k.startswith(ACCURACY_PREFIX))
         seen = sum(len(e.classes_in_this_experience) for e in self.benchmark.test_stream[: step + 1])
-        return StepResult(step, seen, len(memory.image_set), float(accuracy))
+        return StepResult(step, seen, memory.image_set.items, float(accuracy))
 
 
 @functools.cache

@@ -84,9 +84,10 @@ def train_together(
 
     Raises DivergenceError when a loss is no longer finite, and what `stop.check()` raises when asked to stop.
     """
-    images, stop = _Images(decoded(train_set), conditions), conditions.stop
+    train_set, stop = decoded(train_set), conditions.stop
+    images = _Images(train_set, conditions)
     trainings = [_Training(network, images, protocol, seed) for network, seed in zip(networks, seeds, strict=True)]
-    for epoch in range(protocol.epochs_for(len(train_set))):
+    for epoch in range(protocol.epochs_for(train_set.items)):
         if stop is not None and stop.requested():
             stop.check()
         # step by step in turn: on a GPU each has a stream of its own, so that small networks fill it together
@@ -119,7 +120,7 @@ class _Training:
         self.network = network.to(device).train()
         self.losses: list[float] = []
         self._images, self._protocol, self._seed = images, protocol, seed
-        self._device, self._count = device, len(images.source) // images.source.variants
+        self._device, self._count = device, images.source.items
         self._augmentation = Augmentation(protocol.eval_augment, dispatcher=protocol.eval_dispatcher)
         self._lr = lr if protocol.lr_from_set and isinstance(lr, float) else protocol.lr
         self._loss = LOSSES[images.source.label_kind if images.labels.ndim == 2 else "hard"]

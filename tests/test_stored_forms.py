@@ -19,6 +19,7 @@ from distill.image_set import ImageSet, concatenate
 from distill.method import Method, MethodConfig
 from distill.methods import METHODS
 from distill.network_pool import NetworkPool
+from downstream.accuracy import train_and_test
 from downstream.protocol import protocol
 from downstream.training import LOSSES, new_network, train
 from fyi_bench import rng
@@ -149,6 +150,15 @@ def test_the_trainer_draws_one_of_the_variants_of_an_image():
     images = twice.images.clone()
     images[1::2] += 1
     assert not torch.equal(trained(replace(twice, images=images, variants=2)), trained(plain))
+
+
+def test_small_sets_of_tiles_get_as_many_steps_as_small_sets_of_images():
+    tiles = replace(tiny.real_set(per_class=24).to_space(tiny.SPACE), factor=2)
+    rules = replace(protocol("quick", "accuracy"), eval_model=tiny.MODEL, epochs=2, min_steps=20)
+    [found] = train_and_test(tiles, tiny.real_set(), rules, [0])
+    again = train(new_network(tiny.MODEL, tiles, 0), tiles, rules, 0)
+    assert len(again.losses) == 4  # 288 images, 5 batches
+    assert found.last_loss == again.losses[-1]
 
 
 def test_targets_are_trained_on_by_their_squares():

@@ -185,7 +185,7 @@ class Train(RunType):
         spec = run.spec
         inputs, protocol = spec.inputs, protocol_of(spec)
         data, train_set, test_set = worker.real(spec), _train_set(spec, worker), _test_set(spec, worker)
-        total, validation_set = protocol.epochs_for(len(train_set)), _validation_set(spec, worker)
+        total, validation_set = protocol.epochs_for(train_set.items), _validation_set(spec, worker)
         began = time.monotonic()
         [result] = train_and_test(
             train_set,

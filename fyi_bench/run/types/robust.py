@@ -147,7 +147,7 @@ class Robust(RunType):
         rest, held = _split(inputs, data, worker)
         space = data.space if "space" not in inputs else _own(spec, worker).space
         train_set = _train_set(spec, rest, data, worker)
-        total = protocol.epochs_for(len(train_set))
+        total = protocol.epochs_for(train_set.items)
         network = new_network(protocol.eval_model, train_set, inputs["seed"]).to(worker.device)
         conditions = Conditions(worker.device, inputs["precision"], space, worker.stop)
         trained = train(
