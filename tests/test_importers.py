@@ -262,6 +262,7 @@ def test_haba_bases_are_decoded_by_all_hallucinators(tmp_path):
     torch.save(state, folder / "weights_best.pt")
     found = load_set(folder, space="normalized")
     assert (found.format, len(found.image_set), found.image_set.ipc) == ("haba", 50, 5)
+    assert (found.image_set.variants, found.image_set.items) == (5, 10)
     assert torch.equal(found.image_set.labels, labels(50))
     for base, model in ((0, 0), (3, 4)):
         conv, back = torch.nn.Conv2d(3, 3, 3), torch.nn.ConvTranspose2d(3, 3, 3)

@@ -57,7 +57,8 @@ class Raw:
     targets) or '' where the numbers must tell. class_names: what the file calls the classes that its labels number;
     numbered: whether it states these numbers, or they are only the order in which the names were found.
     space: 'pixel', 'normalized' or 'zca' where the format says so, with the reason. method: the name of the method, as
-    far as it is known. dataset: what the file says it was made from. finished: an ImageSet that needs no further guess.
+    far as it is known. dataset: what the file says it was made from. variants: images in turn that stand for one.
+    finished: an ImageSet that needs no further guess.
     """
 
     images: Any = None
@@ -73,6 +74,7 @@ class Raw:
     method: str = ""
     factor: int = 1
     decode_type: str = "single"
+    variants: int = 1
     lr: float | None = None
     guesses: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)

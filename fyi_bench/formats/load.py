@@ -143,6 +143,7 @@ def _assemble(files: InputFiles, chosen: Format, raw: Raw, options: Options) -> 
         space=space,
         factor=_factor(raw.factor if options.factor is None else options.factor, pixels),
         decode_type=raw.decode_type,
+        variants=raw.variants,
         lr=_step_size(options.lr if options.lr is not None else raw.lr),
         provenance={**{key: value for key, value in known.items() if value}, "imported": story},
     )

@@ -2,7 +2,7 @@
 
 Liu et al., "Dataset Distillation via Factorization", NeurIPS 2022. A hallucinator is a 3x3 convolution without
 padding, a scale and a shift for every pixel and channel, and a 3x3 transposed convolution back; each of the five turns
-each base into one image, so n bases a class become 5n images.
+each base into one image, so n bases a class become 5n images, of which a use shows one a base, as published.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class HaBa(Format):
         files.need(isinstance(state, dict), f"complete: {names[1]} holds no weights", "Copy that file again.")
         models = hallucinators(state, tuple(bases.shape[1:]), options)
         decoded = torch.stack([torch.cat([model(x) for x in bases.split(_CHUNK)]) for model in models], dim=1)
-        raw = Raw(decoded.flatten(0, 1), method="haba")
+        raw = Raw(decoded.flatten(0, 1), method="haba", variants=len(models))
         raw.guesses.append(f"{len(bases)} bases decoded by {len(models)} hallucinators: {len(raw.images)} images")
         stored = sum(t.nbytes for t in state.values() if isinstance(t, torch.Tensor))
         raw.facts = {"bases": len(bases), "hallucinators": len(models), "stored_bytes": bases.nbytes + stored}
