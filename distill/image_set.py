@@ -8,6 +8,8 @@ so the same run gives the same bytes; what a run cost stands in its record.
 from __future__ import annotations
 
 import hashlib
+import math
+import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,9 +22,22 @@ from distill import decoders
 from distill.decoders import Decoder
 from distill.spaces import NormalizedSpace, PixelSpace, Space, space_from
 from distill.tensor_file import load_tensors, save_tensors
-from fyi_bench.errors import DataError
+from fyi_bench.errors import DataError, UnknownNameError, printable
 from fyi_bench.files import atomic_write, canonical_json
 
+MOST_CLASSES, MOST_PIXELS = 100_000, 2**26
+# what building a set out of facts that make no sense raises
+_NO_SET = (
+    UnknownNameError,
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    IndexError,
+    RuntimeError,
+    OverflowError,
+    RecursionError,
+)
 SCHEMA = 2  # a set that needs nothing of schema 2 (decoder, kind of labels, several step sizes) is written as 1
 
 # what soft labels are -> the value of a class that a row says nothing of, from the row's least value
@@ -203,29 +218,49 @@ class ImageSet:
     def load(path: str | Path) -> ImageSet:
         """Read a file written by `save`, checksums verified. Raises DataError for anything else."""
         tensors, meta = load_tensors(path)
-        if meta.get("schema", 0) > SCHEMA:
-            raise DataError(f"{path} was written by a newer fyi-bench (schema {meta['schema']}).\nUpgrade to read it.")
-        decoder = None
-        if "decoder" in meta:
-            shared = {name[8:]: tensors.pop(name) for name in list(tensors) if name.startswith("decoder.")}
-            decoder = decoders.rebuild(meta["decoder"], shared)
-            tensors["images"] = decoder.unpack(tensors)
-        if not {"images", "labels"} <= set(tensors) or "space" not in meta:
-            raise DataError(f"{path} holds tensors but no ImageSet.\nUse `fyi-bench import` for files of others.")
-        return ImageSet(
-            images=tensors["images"],
-            labels=tensors["labels"],
-            space=space_from(meta["space"]),
-            num_classes=meta["num_classes"],
-            class_names=tuple(meta["class_names"]),
-            factor=meta["factor"],
-            decode_type=meta["decode_type"],
-            lr=tuple(meta["lr"]) if isinstance(meta["lr"], list) else meta["lr"],
-            provenance=meta["provenance"],
-            label_kind=meta.get("label_kind", "logits"),
-            decoder=decoder,
-            variants=meta.get("variants", 1),
-        ).validate()
+        try:
+            return _built(path, tensors, meta)
+        except _NO_SET as error:
+            what = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
+            raise DataError(f"{path} says of itself what no set can be ({what}).\nMake the set again.") from error
+
+
+def _built(path: str | Path, tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> ImageSet:
+    """The set of a file. Raises what its facts lead to where they make no sense."""
+    if int(meta.get("schema", 0)) > SCHEMA:
+        raise DataError(f"{path} was written by a newer fyi-bench (schema {meta['schema']}).\nUpgrade to read it.")
+    decoder = None
+    if "decoder" in meta:
+        if math.prod(meta["decoder"].get("shape", ())) > MOST_PIXELS:
+            raise ValueError(f"images of {meta['decoder']['shape']}")
+        shared = {name[8:]: tensors.pop(name) for name in list(tensors) if name.startswith("decoder.")}
+        decoder = decoders.rebuild(meta["decoder"], shared)
+        tensors["images"] = decoder.unpack(tensors)
+    if not {"images", "labels"} <= set(tensors) or "space" not in meta:
+        raise DataError(f"{path} holds tensors but no ImageSet.\nUse `fyi-bench import` for files of others.")
+    return ImageSet(
+        images=tensors["images"],
+        labels=tensors["labels"],
+        space=space_from(meta["space"]),
+        num_classes=operator.index(meta["num_classes"]),
+        class_names=tuple(printable(name, lines=False) for name in meta["class_names"]),
+        factor=operator.index(meta["factor"]),
+        decode_type=str(meta["decode_type"]),
+        lr=_step_sizes(meta["lr"]),
+        provenance={**meta["provenance"]},
+        label_kind=meta.get("label_kind", "logits"),
+        decoder=decoder,
+        variants=meta.get("variants", 1),
+    ).validate()
+
+
+def _step_sizes(value: Any) -> float | tuple[float, ...] | None:
+    """Learned step sizes as a file has them. Raises ValueError or TypeError for what is none."""
+    given = [] if value is None else value if isinstance(value, list) else [value]
+    if not all(isinstance(one, int | float) and math.isfinite(one) for one in given):
+        raise ValueError(f"step size {value!r}")
+    found = [float(one) for one in given]
+    return tuple(found) if isinstance(value, list) else found[0] if found else None
 
 
 def concatenate(sets: Sequence[ImageSet]) -> ImageSet:
@@ -285,7 +320,11 @@ def _first_problem(s: ImageSet) -> tuple[str, str] | None:
             return f"The decoder '{s.decoder.name}' cannot read the stored rows ({error}).", "Make the set again."
     if x.ndim != 4:
         return f"Images have {x.ndim} dimensions, not 4 [N, channels, height, width].", "Reshape them first."
-    if x.shape[0] == 0:
+    if not 1 <= s.num_classes <= MOST_CLASSES:
+        return f"{s.num_classes} classes are stated; 1 to {MOST_CLASSES:,} are possible.", "Check num_classes."
+    if not 1 <= s.factor <= max(1, *x.shape[2:]):
+        return f"Images of {x.shape[3]}x{x.shape[2]} cannot hold {s.factor}² tiles.", "State the right factor."
+    if x.shape[0] == 0 or x.numel() == 0:
         return "The set holds no images.", "Check the file or the classes that were asked for."
     if x.shape[1] not in (1, 3):
         hint = "They look like [N, H, W, channels]: permute to [N, channels, H, W]." if x.shape[3] in (1, 3) else ""

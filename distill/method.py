@@ -23,6 +23,7 @@ from distill.initial import initial_images
 from distill.problem import Problem
 from fyi_bench.errors import UsageError
 
+MOST_COUNT = 10_000_000  # iterations and every other whole number of a recipe
 # images of some classes that go through a network together. On a CPU groups of 256 took 0.85 to 0.9 of the time of
 # groups of 64, where memory allows them
 CHUNK_FIRST, CHUNK_SECOND, CHUNK_ON_GPU = 256, 64, 16384
@@ -50,6 +51,8 @@ class MethodConfig:
         for name in sorted(names):
             if isinstance(values[name], float) and not abs(values[name]) <= torch.finfo(torch.float32).max:
                 raise UsageError(f"{name} is {values[name]:g}, which is no number a float32 can hold.")
+            if isinstance(values[name], int) and abs(values[name]) > MOST_COUNT:
+                raise UsageError(f"{name} is {values[name]}; up to {MOST_COUNT:,} is possible.")
         return cls(**{name: values[name] for name in names})
 
 

@@ -7,6 +7,7 @@ where condensed sets of different origin are most often confused.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -73,8 +74,9 @@ class NormalizedSpace(Space):
     kind = "normalized"
 
     def __post_init__(self) -> None:
-        if len(self.mean) != len(self.std) or min(self.std) <= 0:
-            raise DataError("Channel statistics need one mean and one positive std per channel.")
+        finite = all(math.isfinite(value) for value in (*self.mean, *self.std))
+        if not finite or len(self.mean) != len(self.std) or min(self.std, default=0.0) <= 0:
+            raise DataError("Channel statistics need one mean and one positive std per channel, all finite.")
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
         return (pixels - _per_channel(self.mean, pixels)) / _per_channel(self.std, pixels)

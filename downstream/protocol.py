@@ -108,6 +108,9 @@ class Protocol:
             if key not in known:
                 raise UsageError(unknown_name_message("protocol key", key, known))
         values = {key: _parse(key, text, getattr(self, key)) for key, text in overrides.items()}
+        for key in values:
+            if isinstance(values[key], int) and abs(values[key]) > MOST_COUNT:
+                raise UsageError(f"{key} is {values[key]}; up to {MOST_COUNT:,} is possible.")
         for key in _COUNTS & values.keys():
             if values[key] < 1:
                 raise UsageError(f"{key} must be 1 or more, not {values[key]}.")
@@ -135,6 +138,7 @@ class Protocol:
         return found
 
 
+MOST_COUNT = 10_000_000  # of every whole number of a protocol
 _COUNTS = {"nets", "sets", "orders", "draws", "tests", "batch"}
 _REPEATED = ("nets", "sets", "orders", "draws")
 _REPETITIONS = {"name", *_REPEATED, "task", "version", "checkpoints_from", "checkpoints_every"}

@@ -5,6 +5,7 @@ Nothing is imported before a command needs it; the list of commands needs nothin
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import shlex
 import sys
@@ -19,8 +20,16 @@ from typer.core import TyperCommand, TyperGroup
 from fyi_bench import listing  # noqa: F401  registers its commands
 from fyi_bench.catalogue import TaskEntry, build_options, find_task, parameters_of, tasks
 from fyi_bench.config import option
-from fyi_bench.errors import EXIT_INPUT, EXIT_INTERRUPTED, EXIT_USAGE, FyiBenchError, UnknownNameError, UsageError
+from fyi_bench.errors import (
+    EXIT_INTERRUPTED,
+    EXIT_USAGE,
+    FyiBenchError,
+    UnknownNameError,
+    UsageError,
+    printable,
+)
 from fyi_bench.parameters import Parameter, bind, of_dataclass
+from fyi_bench.terminal import echo, end_output, told
 from fyi_bench.tools import TOOLS, Tool
 from fyi_bench.version import __version__
 
@@ -33,9 +42,7 @@ GROUPS = {
     "data": "Real data sets: list, classes, download, verify.",
 }
 PANELS = ("Arguments", "Options", "Common options", "Advanced options")
-EXIT_UNEXPECTED = 1
 _METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}
-_Wrong: Any = typer.BadParameter.__base__  # typer's own usage error, which has no public name
 
 
 @dataclass(frozen=True)
@@ -250,7 +257,7 @@ def task_command(name: str, task: type[Task]) -> Command:
         here = Terminal(**bind(name, own, (), {p.name: given.pop(p.name) for p in own if p.name in given}))
         options, settings = build_options(task, bind(name, parameters, (), given))
         display = "silent" if here.quiet else "auto"
-        session = Session(settings, typer.echo, _asker(here.yes), here.dry_run, display, here.yes)
+        session = Session(settings, echo, _asker(here.yes), here.dry_run, display, here.yes)
         asked = task()
         _tell(asked, session, perform(asked, session, options, shlex.join(["fyi-bench", *words]), here.json_file))
 
@@ -267,7 +274,7 @@ def _tell(task: Task, session: Session, record: dict[str, Any]) -> None:
         with writing(session.store):
             plots = task.plots(record, place.with_suffix(""))
         lines = ["", *lines, f"record   {place}", f"repeat   {record['command']}", *(f"plot     {p}" for p in plots)]
-    typer.echo("\n".join(lines))
+    echo("\n".join(lines))
 
 
 def tool_command(tool: Tool) -> Command:
@@ -279,10 +286,10 @@ def tool_command(tool: Tool) -> Command:
 
         given = _given(asked_for)
         file = bind(tool.name, own, (), {"json_file": given.pop("json_file")} if "json_file" in given else {})
-        saying = {"say": typer.echo} if "say" in tool.function.__annotations__ else {}
+        saying = {"say": echo} if "say" in tool.function.__annotations__ else {}
         result = tool.function(**given, **saying)
         for line in tool.lines(result) if tool.lines else result:
-            typer.echo(line)
+            echo(line)
         if file:
             write_json(file["json_file"], result)
 
@@ -333,33 +340,16 @@ def main(words: Sequence[str] | None = None) -> int:
         code = typer.main.get_command(app).main(asked, "fyi-bench", standalone_mode=False, obj=asked) or 0
         if code == EXIT_INTERRUPTED:  # typer's word for Ctrl-C
             raise KeyboardInterrupt
+        end_output()
         return code
     except (Exception, KeyboardInterrupt) as error:
         if "--debug" in given and not isinstance(error, KeyboardInterrupt):
             raise
-        message, code = _told(error)
+        message, code = told(error)
         if message:
-            print(f"fyi-bench: {message}", file=sys.stderr)
+            with contextlib.suppress(OSError):  # stderr may be the trouble
+                print(f"fyi-bench: {printable(message)}", file=sys.stderr)
         return code
-
-
-def _told(error: BaseException) -> tuple[str, int]:
-    """What to say of an error, and the exit code."""
-    if isinstance(error, FyiBenchError):
-        return str(error), error.exit_code
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted; everything done is kept, run the same command to go on.", EXIT_INTERRUPTED
-    if isinstance(error, _Wrong) and getattr(error, "possibilities", None):  # nearest first
-        return f"Unknown option '{error.option_name}'. Did you mean '{error.possibilities[0]}'?", EXIT_USAGE
-    if isinstance(error, _Wrong):
-        where = f"\nSee {error.ctx.command_path} --help." if error.ctx else ""
-        return error.format_message() + where, error.exit_code
-    if isinstance(error, OSError):
-        return f"{error.filename or 'a file'}: {error.strerror or error}", EXIT_INPUT
-    return (
-        f"unexpected {type(error).__name__}: {error}\nRun it again with --debug to see where, and please report it.",
-        EXIT_UNEXPECTED,
-    )
 
 
 if __name__ == "__main__":

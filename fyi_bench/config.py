@@ -17,6 +17,7 @@ from fyi_bench.duration import parse_duration
 from fyi_bench.errors import UsageError
 
 DEVICES = ("auto", "cpu", "cuda")
+MOST = 1024  # seeds, workers, threads
 PRECISIONS = ("fp32", "bf16")
 PROTOCOL_BY_DEVICE = {"cpu": "quick", "cuda": "paper"}
 
@@ -112,6 +113,8 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"--{name} must be 1 or more, not {value}.")
+            if value is not None and value > MOST:
+                raise UsageError(f"--{name} {value} is more than any machine has use for (up to {MOST}).")
 
     def resolved(self) -> Settings:
         """Settings with every 'auto', and None but that of the threads, replaced by what it is on this machine.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from typing import Any
 
@@ -12,6 +13,16 @@ EXIT_BUDGET = 3
 EXIT_DIVERGED = 4
 EXIT_INPUT = 5
 EXIT_INTERRUPTED = 130
+
+
+# what a terminal obeys and a reader does not see: control characters, and those that turn the direction of writing
+_UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: object, lines: bool = True) -> str:
+    r"""The text as terminals and pages may have it: control characters as \x1b. lines: whether it may have several."""
+    safe = _UNSEEN.sub(lambda found: found[0].encode("unicode_escape").decode(), str(text))
+    return safe if lines else safe.replace("\n", "\\n").replace("\t", " ")
 
 
 class FyiBenchError(Exception):

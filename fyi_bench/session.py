@@ -10,7 +10,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from fyi_bench.config import Settings
-from fyi_bench.errors import DataError, UsageError, unknown_name_message
+from fyi_bench.errors import DataError, UsageError, printable, unknown_name_message
 from fyi_bench.run.deadline import Deadline
 from fyi_bench.store.store import Store
 
@@ -43,7 +43,7 @@ class Session:
         self.settings = self.settings.resolved()
         self._check_protocol()
         self.stop = Deadline(self.settings.budget)
-        self.store = Store(self.settings.store, say=lambda line: print(line, file=sys.stderr))
+        self.store = Store(self.settings.store, say=lambda line: print(printable(line), file=sys.stderr))
 
     @cached_property
     def data(self) -> RealDataset:

@@ -27,6 +27,7 @@ _MODES = {1: "L", 3: "RGB"}
 _DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # pictures of 16 bits a pixel
 _DEEPEST = 65535
 _CHUNK = 256
+MOST_PIXELS = 80_000_000  # of a picture before it is resized; the largest of ImageNet has 61 million
 Resize = int | tuple[int, int]  # side of the middle square that is kept, or (height, width) the whole is squashed to
 _SAME_SIZE = "Bring all to one square size first, or ask for imagefolder:PATH@64 to have them resized and cropped."
 
@@ -201,6 +202,8 @@ def _decode(blob: bytes | Path, name: str, channels: int, resize: Resize | None)
 
     try:
         with Image.open(blob if isinstance(blob, Path) else io.BytesIO(blob)) as picture:
+            if picture.width * picture.height > MOST_PIXELS:
+                raise ValueError(f"it has {picture.width}x{picture.height} pixels: more than any camera's")
             image = (_of_16_bits(picture) if picture.mode in _DEEP else picture).convert(_MODES[channels])
         if isinstance(resize, tuple):
             image = image.resize(resize[::-1], Image.Resampling.BILINEAR)

@@ -11,7 +11,7 @@ import torch
 from distill.decode import decoded, decoded_count
 from distill.fyi import NETWORKS, set_unequalness
 from distill.image_set import ImageSet
-from fyi_bench.errors import DataError
+from fyi_bench.errors import DataError, printable
 from fyi_bench.formats.alike import EXAMPLES, find_duplicates
 from fyi_bench.formats.arrays import type_name
 from fyi_bench.formats.base import Imported
@@ -152,7 +152,7 @@ def format_report(report: dict[str, Any]) -> str:
         *(("guessed", text) for text in report["guesses"]),
         *(("warning", text) for text in report["warnings"]),
     ]
-    return "\n".join(f"{name:<12} {text}" for name, text in rows if text)
+    return "\n".join(f"{name:<12} {printable(text, lines=False)}" for name, text in rows if text)
 
 
 def _counted(number: int, word: str) -> str:

@@ -23,6 +23,8 @@ _STEPS = (10, 100, 255, 1000, 10_000)  # of rounded probabilities
 _MEAN_TOLERANCE, _MOST_SLACK = 0.05, 0.3
 _TINY = 1e-30
 _SHOWN = 5
+# labels beyond both are no classes: numbers this high are believed of any set, and so many classes an image
+FEW_CLASSES, MOST_EMPTY = 1000, 100
 
 
 @dataclass
@@ -55,7 +57,15 @@ def read_labels(raw: Raw, options: Options, count: int, per_class: int | None) -
         raise DataError(
             "The labels hold NaN or infinite values.\nThe run that made them diverged: use an earlier file."
         )
-    return _hard(labels, options) if labels.ndim == 1 else _soft(labels, raw, options)
+    if labels.ndim == 2:
+        return _soft(labels, raw, options)
+    found = _hard(labels, options)
+    if found.classes > max(FEW_CLASSES, MOST_EMPTY * count):
+        raise DataError(
+            f"The largest label is {found.classes - 1} for {count} images: that is no class.\n"
+            "Check the file: labels are class indices from 0 on."
+        )
+    return found
 
 
 def class_major(count: int, per_class: int | None, classes: int | None) -> Labels:

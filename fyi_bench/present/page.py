@@ -22,11 +22,13 @@ def render(template: str, **values: Any) -> str:
     import jinja2
     from markupsafe import Markup
 
+    from fyi_bench.errors import printable
     from fyi_bench.version import __version__
 
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("fyi_bench.present", "templates"),
         autoescape=True,
+        finalize=lambda value: printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -22,11 +22,12 @@ _RESERVE_SHARE, _RESERVE_LIMIT_S = 0.05, 10.0
 _LARGEST_RESERVE_SHARE = 0.5
 _REMEMBERED_STEPS = 8
 _GO_ON = "Everything done is kept; run the same command to go on."
-_SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
+_SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "the end of its terminal (SIGHUP)"}
 
 
 def _to_stderr(text: str) -> None:
-    os.write(2, (text + "\n").encode())  # the one way of printing that is safe inside a signal handler
+    with contextlib.suppress(OSError):  # the terminal may be gone
+        os.write(2, (text + "\n").encode())  # the one way of printing that is safe inside a signal handler
 
 
 class Deadline:
@@ -94,7 +95,9 @@ class Deadline:
 
     @contextlib.contextmanager
     def signals(self, say: Callable[[str], None] = _to_stderr) -> Iterator[Deadline]:
-        """While active, Ctrl-C and SIGTERM ask for a clean end; a second Ctrl-C raises KeyboardInterrupt.
+        """While active, Ctrl-C, SIGTERM and SIGHUP ask for a clean end; a second Ctrl-C raises KeyboardInterrupt.
+
+        A SIGHUP that is ignored, as under nohup, stays so.
 
         Outside the main thread signals cannot be caught, and nothing is changed. The handlers from before come back
         at the end.
@@ -109,7 +112,8 @@ class Deadline:
         if threading.current_thread() is not threading.main_thread():
             yield self
             return
-        before = {number: signal.signal(number, handle) for number in _SIGNALS}
+        taken = [each for each in _SIGNALS if each != signal.SIGHUP or signal.getsignal(each) != signal.SIG_IGN]
+        before = {number: signal.signal(number, handle) for number in taken}
         try:
             yield self
         finally:

@@ -181,6 +181,9 @@ def _serve(work: Callable[[Deadline, Events], int], budget: float | None, news: 
             work(stop, Events(tell("progress"), tell("done"), tell("say")))
         except FyiBenchError as caught:
             error = type(caught).__name__, str(caught)
+        except OSError as caught:
+            where = f"{caught.filename}: " if caught.filename else ""
+            error = StoreError.__name__, f"{where}{caught.strerror or caught}.\nEverything done is kept; run it again."
         except KeyboardInterrupt:
             error = Interrupted.__name__, "Stopped at once by Ctrl-C."
         except Exception:  # a defect of ours: the parent shows where

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, TextIO
 
 from fyi_bench.duration import format_duration
-from fyi_bench.errors import UnknownNameError
+from fyi_bench.errors import UnknownNameError, printable
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -134,7 +134,7 @@ class Lines(Progress):
             self.close()
 
     def say(self, text: str) -> None:
-        print(text, file=self._stream, flush=True)
+        print(printable(text), file=self._stream, flush=True)
 
     def close(self) -> None:
         self._told = time.monotonic()
@@ -157,7 +157,7 @@ class Live(Progress):
         self._display.start()
 
     def say(self, text: str) -> None:
-        self._display.console.print(text, markup=False, highlight=False)
+        self._display.console.print(printable(text), markup=False, highlight=False)
         self._display.refresh()
 
     def close(self) -> None:

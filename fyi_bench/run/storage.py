@@ -236,6 +236,8 @@ def _remedy(error: BaseException) -> str:
     cause = _database_error(error)
     if cause is not None and _disk_full(cause):
         return "Nothing that is done was lost: free some space and run the command again."
+    if cause is not None and any(word in str(cause.orig) for word in ("malformed", "not a database", "corrupt")):
+        return "The file is damaged. Remove it: results are in the store, and the same command makes a new queue."
     if cause is not None and _module(cause) == "sqlite3":
         return (
             "See that the file is a sqlite database on a local disk that can be written, or choose another --storage."
