@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from functools import partial
 from typing import Any, ClassVar
 
@@ -44,7 +44,7 @@ class MethodConfig:
     @classmethod
     def from_values(cls, values: Mapping[str, Any]) -> MethodConfig:
         """The config of a recipe's values; keys of other concerns (evaluation …) are left out."""
-        names = {f.name for f in fields(cls)}
+        names = {f.name for f in fields(cls) if f.default is MISSING or f.name in values}
         missing = sorted(names - set(values))
         if missing:
             raise UsageError(f"The recipe has no value for '{missing[0]}'.\nGive one with --set {missing[0]}=VALUE.")
@@ -83,6 +83,11 @@ class Method:
         strategy = "none" if config.augment in ("", "none", "None") else config.augment
         self.augmentation = Augmentation(strategy, dispatcher=config.dispatcher)
         self._module: nn.Module | None = None
+
+    @classmethod
+    def values_of(cls, config: Any, ipc: int, multiplier: int) -> dict[str, Any]:
+        """The values of its config that a run depends on, for its digest; multiplier: images the flip makes of one."""
+        return {f.name: getattr(config, f.name) for f in fields(config)}
 
     # what is learned -------------------------------------------------------------------------------------------
 

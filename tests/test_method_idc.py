@@ -62,7 +62,7 @@ def plain_idc(problem: Problem, c: IDCConfig, flip: str) -> tuple[torch.Tensor, 
             used = torch.rand(
                 (problem.num_classes, problem.ipc * c.factor**2), generator=problem.stream("used", *key),
                 dtype=torch.float64,
-            ).argsort(1)[:, : c.batch_syn_max // FLIPS.get(flip).multiplier]  # fmt: skip
+            ).argsort(1)[:, : c.batch_syn_max // (FLIPS.get(flip).multiplier if c.halve_syn_max else 1)]  # fmt: skip
             for k in range(problem.num_classes):
                 mine = decode(stored[k * problem.ipc : (k + 1) * problem.ipc].unsqueeze(0), c.factor)[0]
                 if used.shape[1] < len(mine):
@@ -109,8 +109,14 @@ def plain_training(net, sgd, problem: Problem, c: IDCConfig, augmentation: Augme
 @pytest.mark.parametrize("flip", ["none", "fyi"])
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"inner_loop": 3, "momentum_img": 0.9}, {"batch_syn_max": 4}, {"momentum_img": 0.0, "factor": 1}],
-    ids=["quick", "long", "capped", "plain"],
+    [
+        {},
+        {"inner_loop": 3, "momentum_img": 0.9},
+        {"batch_syn_max": 4},
+        {"batch_syn_max": 4, "halve_syn_max": True},
+        {"momentum_img": 0.0, "factor": 1},
+    ],
+    ids=["quick", "long", "capped", "halved", "plain"],
 )
 def test_all_classes_at_once_is_the_loop_over_classes(flip, changes):
     problem, c = pixels(dtype=torch.float64), config(iterations=3, **changes)
@@ -177,10 +183,11 @@ def test_batch_norm_networks_take_each_class_through_alone(match):
     assert not torch.equal(distances[0][2], distances[1][2])
 
 
-def test_images_used_are_capped_and_halved_with_the_flip():
+@pytest.mark.parametrize(("halved", "with_flip"), [(True, 2), (False, 5)])
+def test_images_used_are_capped_and_with_the_flip_halved_or_not(halved, with_flip):
     shown = {}
-    for flip, own in (("none", 5), ("fyi", 2)):
-        method = METHODS.get("idc")(config(batch_syn_max=5), pixels())
+    for flip, own in (("none", 5), ("fyi", with_flip)):
+        method = METHODS.get("idc")(config(batch_syn_max=5, halve_syn_max=halved), pixels())
         ctx = context(method, flip)
         *_, chosen, which = method.inputs(ctx)
         shown[flip] = method.synthetic(ctx, which, chosen).detach()
@@ -189,9 +196,22 @@ def test_images_used_are_capped_and_halved_with_the_flip():
         for c in range(3):
             rows = [next(k for k in range(8) if torch.equal(everything[c, k], x)) for x in shown[flip][c, :own]]
             assert len(set(rows)) == own
-    assert torch.equal(shown["fyi"][:, :2], shown["none"][:, :2])
-    assert torch.equal(shown["fyi"][:, 2:], shown["fyi"][:, :2].flip(-1))
-    assert METHODS.get("idc")(config(batch_syn_max=5), pixels()).passes(2)[2] == 2 * 3 * 5
+    assert torch.equal(shown["fyi"][:, :with_flip], shown["none"][:, :with_flip])
+    assert torch.equal(shown["fyi"][:, with_flip:], shown["fyi"][:, :with_flip].flip(-1))
+    assert method.passes(2)[2] == 2 * 3 * with_flip * 2
+
+
+def test_halving_is_in_the_digest_of_a_run_where_it_is_felt():
+    """And a run that was planned before it was an option has halved."""
+    felt = {(1, 2): False, (10, 2): False, (50, 1): False, (16, 2): False, (17, 2): True, (50, 2): True}
+    for (ipc, multiplier), there in felt.items():
+        found = METHODS.get("idc").Config.from_values(recipe("idc", "cifar10", ipc).values)
+        assert not found.halve_syn_max
+        assert ("halve_syn_max" in METHODS.get("idc").values_of(found, ipc, multiplier)) == there
+    before = dict(recipe("idc", "cifar10", 50).values)
+    del before["halve_syn_max"]
+    assert METHODS.get("idc").Config.from_values(before).halve_syn_max
+    assert any("halve_syn_max" in note for note in recipe("idc", "cifar10", 50).fyi_notes)
 
 
 def test_images_are_clipped_before_an_iteration_and_not_after_it():

@@ -8,9 +8,9 @@ buffer for the whole set, a class's turn moves the others by their decayed momen
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import reduce
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -38,10 +38,15 @@ class TilesConfig(MethodConfig):
 
 @dataclass(frozen=True)
 class PixelTilesConfig(TilesConfig):
-    """Options of IDC and what follows it."""
+    """Options of IDC and what follows it; runs made before `halve_syn_max` was one have halved."""
 
     batch_syn_max: int
     aug_match: str
+    halve_syn_max: bool = field(default=True, kw_only=True)
+
+    def most(self, multiplier: int) -> int:
+        """Decoded images of a class that a matching step takes at most, before the flip makes `multiplier` of each."""
+        return max(1, self.batch_syn_max // (multiplier if self.halve_syn_max else 1))
 
 
 class TilesMethod(RecordedMethod):
@@ -209,8 +214,21 @@ class PixelTilesMethod(TilesMethod):
         if self.problem.space.kind != "pixel":
             raise UsageError(f"{self.name.upper()} works on pixels from 0 to 1.\nGive the problem the pixel space.")
 
+    @classmethod
+    def values_of(cls, config: PixelTilesConfig, ipc: int, multiplier: int) -> dict[str, Any]:
+        decoded = decoded_count(ipc, config.factor, config.decode_type)
+        halved, whole = (replace(config, halve_syn_max=half).most(multiplier) for half in (True, False))
+        values = super().values_of(config, ipc, multiplier)
+        if min(decoded, halved) == min(decoded, whole):
+            del values["halve_syn_max"]
+        return values
+
     def _most(self, multiplier: int) -> int:
-        return max(1, self.config.batch_syn_max // multiplier)
+        return self.config.most(multiplier)
+
+    def _shown(self, multiplier: int) -> int:
+        """Images of a class that a matching step shows, with those the flip makes."""
+        return min(self._decoded, self._most(multiplier)) * multiplier
 
     def _seen(self, images: torch.Tensor, draw: Draw) -> torch.Tensor:
         return super()._seen(self.problem.normalisation.encode(images.flatten(0, 1)).view_as(images), draw)

@@ -5,9 +5,9 @@ Paper:  Kim et al., "Dataset Condensation via Efficient Synthetic-Data Parameter
 Objective: for each class the sum over convolution weights of the distance (sum of squares) between the gradients of
         real and of decoded synthetic images, both through one drawn augmentation; one optimiser step a class. Between
         two rounds over the classes the network takes SGD steps on real images with CutMix.
-FYI:    decoded images of a class are expanded after at most `batch_syn_max` (halved with the flip, so that the cost
-        stays) were drawn from them, and before the augmentation they share with the real ones. No code is published
-        for it: inferred. The network sees real images only, which are not expanded.
+FYI:    decoded images of a class are expanded after at most `batch_syn_max` (with `halve_syn_max` half of it, so that
+        the cost stays) were drawn from them, and before the augmentation they share with the real ones. No code is
+        published for it: inferred. The network sees real images only, which are not expanded.
 Recipe: idc.toml. Images live in [0, 1] and are normalised inside, with CIFAR-10's statistics for CIFAR-100 too.
 Published (factor 2): CIFAR-10 at 1 / 10 / 50 images a class 50.6 / 67.5 / 74.5 %, CIFAR-100 at 10 45.1 % (IDC's
         README); FYI Table 1: 50.1 / 67.5 / 74.5, CIFAR-100 at 1 / 10 28.1 / 45.0; with FYI 52.5 / 68.1 / 75.2 and
@@ -35,7 +35,6 @@ from distill.captured import Captured, upload
 from distill.class_gradients import class_gradients
 from distill.contracts import Context
 from distill.cutmix import draw_cutmix, mixed_loss, paste
-from distill.decode import decoded_count
 from distill.matching import TENSOR_METRICS, tensors_distance
 from distill.method import MethodConfig, mixes_images
 from distill.methods import METHODS
@@ -135,7 +134,7 @@ class IDC(PixelTilesMethod, LearningMethod):
 
     def passes(self, multiplier: int) -> tuple[float, float, float]:
         c, classes = self.config, self.problem.num_classes
-        shown = min(decoded_count(self.problem.ipc, c.factor, c.decode_type) * multiplier, c.batch_syn_max)
+        shown = self._shown(multiplier)
         first = c.inner_loop * classes * c.batch_real + (c.inner_loop - 1) * c.n_data
         return 0.0, float(first), float(c.inner_loop * classes * shown)
 

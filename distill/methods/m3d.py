@@ -5,8 +5,9 @@ Objective: for each class the squared maximum mean discrepancy between the featu
         images in a fresh, never trained network (flattened output of the trunk), both through one drawn augmentation;
         one optimiser step a class, `network_interval` iterations on a network. The kernel is a sum of five Gaussians;
         `kernel=linear` gives DM's distance.
-FYI:    decoded images of a class are expanded after at most `batch_syn_max` (halved with the flip) were drawn from
-        them, and before the augmentation they share with the real ones. No code is published for it: inferred.
+FYI:    decoded images of a class are expanded after at most `batch_syn_max` (half of it with `halve_syn_max`) were
+        drawn from them, and before the augmentation they share with the real ones. No code is published for it:
+        inferred.
 Recipe: m3d.toml. The authors' files of settings could not be had: code and values were read in copies by others, and
         every value for a data set counts as inferred. Images live in [0, 1], four smaller ones in each.
 Published: CIFAR-10 at 1 / 10 / 50 images a class 45.3 / 63.5 / 69.9 % (as NCFM's Table 1 cites it).
@@ -24,7 +25,6 @@ import torch
 from distill.augment import Draw
 from distill.batches import runs
 from distill.contracts import Context
-from distill.decode import decoded_count
 from distill.matching import KERNELS, mean_discrepancy
 from distill.method import mixes_images
 from distill.methods import METHODS
@@ -73,7 +73,7 @@ class M3D(PixelTilesMethod):
 
     def passes(self, multiplier: int) -> tuple[float, float, float]:
         c, classes = self.config, self.problem.num_classes
-        shown = min(decoded_count(self.problem.ipc, c.factor, c.decode_type) * multiplier, c.batch_syn_max)
+        shown = self._shown(multiplier)
         return float(classes * c.batch_real), float(classes * shown), 0.0
 
     def _features(self, pixels: torch.Tensor, draw: Draw) -> torch.Tensor:

@@ -34,11 +34,12 @@ def distill_run(
     precision: str = "fp32",
 ) -> RunSpec:
     """The spec of one condensed set; `recipe` has the user's overrides already applied."""
+    from distill.fyi import FLIPS
     from distill.methods import METHODS
 
     chosen = METHODS.get(method)
     config = chosen.Config.from_values(recipe.values)
-    values = {name: getattr(config, name) for name in config.__dataclass_fields__}
+    values = chosen.values_of(config, ipc, FLIPS.get(flip).multiplier)
     families = ["engine", "augment", "flip", "network", *chosen.components]
     sizes = data.train.counts if classes is None else data.train.counts[list(classes)]
     drawn = [values[key] for key in REAL_BATCHES if key in values]
