@@ -139,7 +139,7 @@ class Protocol:
 
 
 MOST_COUNT = 10_000_000  # of every whole number of a protocol
-_COUNTS = {"nets", "sets", "orders", "draws", "tests", "batch"}
+_COUNTS = {"nets", "sets", "orders", "draws", "tests", "batch", "epochs"}
 _REPEATED = ("nets", "sets", "orders", "draws")
 _REPETITIONS = {"name", *_REPEATED, "task", "version", "checkpoints_from", "checkpoints_every"}
 # what few protocols do; at these values it is not in a digest

@@ -109,6 +109,8 @@ class Settings:
                 raise UsageError(f"'{name}' is no GPU.\nWrite for instance --devices cuda:0 cuda:1.")
         if self.precision not in PRECISIONS:
             raise UsageError(f"Unknown precision '{self.precision}'.\nKnown: {', '.join(PRECISIONS)}.")
+        if self.seed < 0:
+            raise UsageError(f"--seed must be 0 or more, not {self.seed}.")
         for name in ("seeds", "workers", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:

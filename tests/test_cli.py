@@ -217,6 +217,7 @@ WRONG = [
     (("distill", "--arch", "convnet-w0"), 2, ""),
     (("continual", "--steps", "3"), 2, "3 steps do not divide 10 classes"),
     (("distill", "--workers", "0"), 2, "--workers must be 1 or more"),
+    (("distill", "--seed", "-1"), 2, "--seed must be 0 or more"),
     (("evaluate", "nowhere.safetensors"), 5, "nowhere.safetensors"),
 ]
 

@@ -208,7 +208,7 @@ def test_networks_that_are_no_convnets_may_have_a_step_size_of_their_own():
     assert paper.for_network("vgg11").lr == paper.lr == 0.01
 
 
-@pytest.mark.parametrize("key", ["nets", "sets", "orders", "batch"])
+@pytest.mark.parametrize("key", ["nets", "sets", "orders", "batch", "epochs"])
 def test_a_count_below_one_is_refused(key):
     with pytest.raises(UsageError, match=f"^{key} must be 1 or more, not 0"):
         protocol("quick", "accuracy").with_overrides({key: "0"})
