@@ -119,10 +119,13 @@ class _Run:
         """Stop a diverged run and keep the last good images."""
         recent = self.losses[max(0, self.done - GUARD_EVERY) : self.done]
         learned = (self.ctx.images, *self.ctx.extras.values(), recent)
-        finite = all(bool(torch.isfinite(tensor.detach()).all()) for tensor in learned)
-        most = MOST_LOSS_GROWTH * max(1.0, abs(float(self.losses[0])))
-        growth = float(self.ctx.images.detach().abs().amax()) / self.scale if finite else math.inf
-        if growth <= MOST_GROWTH and bool((recent.abs() <= most).all()):
+        all_finite = torch.stack([torch.isfinite(tensor.detach()).all() for tensor in learned]).all()
+        numbers = all_finite, self.ctx.images.detach().abs().amax(), self.losses[0], recent.abs().amax()
+        # one answer for all: each waits for the device
+        finite, largest, first, worst = torch.stack([number.double() for number in numbers]).tolist()
+        most = MOST_LOSS_GROWTH * max(1.0, abs(first))
+        growth = largest / self.scale if finite else math.inf
+        if growth <= MOST_GROWTH and worst <= most:
             self.good = self._stored()
             return
         bad = (~(recent.abs() <= most)).nonzero().flatten()

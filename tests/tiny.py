@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import Any
 
@@ -35,7 +36,7 @@ def problem(ipc: int = 2, seed: int = 0, real: ImageSet | None = None, **changes
     """A problem over the tiny real set in normalised space."""
     given = {"real": real if real is not None else real_set(), "space": SPACE, "ipc": ipc, "seed": seed}
     made = Problem(**{**given, **changes})
-    return made if made.experts else replace(made, experts=lambda: experts(made))
+    return made if made.experts else replace(made, experts=functools.cache(lambda: experts(made)))
 
 
 def experts(of: Problem, count: int = 2) -> list[Trajectory]:
