@@ -99,6 +99,26 @@ SPACES = {"pixel": PixelSpace()}
 
 # methods whose logged loss must fall over 30 tiny iterations, with the changes that make it visible
 LOSS_FALLS: dict[str, dict[str, Any]] = {
+    "haba": {
+        "max_start_epoch": 1,
+        "augment": "none",
+        "lr_img": 600.0,
+        "lr_style": 30.0,
+        "lr_lr": 1e-3,
+        "club_weight": 0.0,
+    },
+    "rtp": {"lr_img": 5.0, "augment": "none", "lr_net": 0.1, "batch_target": 12, "batch_addresses": 4},
+    "speed": {
+        "max_start_epoch": 1,
+        "augment": "none",
+        "l1_weight": 0.0,
+        "lr_img": 3.0,
+        "lr_tokens": 0.3,
+        "lr_lr": 0.0,
+        "lr_teacher": 0.3,
+        "batch_syn": 0,
+        "syn_steps": 4,
+    },
     "dc": {"lr_img": 1.0, "batch_real": 12, "init": "noise"},
     "dsa": {"lr_img": 1.0, "batch_real": 12, "init": "noise"},
     # one phase each: the loss is of another size in the other
