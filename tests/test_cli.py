@@ -230,6 +230,13 @@ def test_wrong_input_is_one_clear_message(words, code, text, tmp_path):
     assert len(done.stderr.strip().splitlines()) <= 3
 
 
+def test_a_worker_makes_no_queue_of_a_mistyped_one(tmp_path):
+    file = tmp_path / "mistyped.sqlite3"
+    done = run("worker", "--storage", f"sqlite:///{file}", "--store", str(tmp_path / "runs"), check=5)
+    assert f"There is no queue in {file}" in done.stderr
+    assert not file.exists()
+
+
 def test_unknown_data_set(tmp_path):
     done = run("distill", "--dataset", "cifar1O", "--store", str(tmp_path), check=2)
     assert "Did you mean 'cifar10'?" in done.stderr

@@ -42,6 +42,16 @@ def shown(url: str) -> str:
     return _parsed(url).render_as_string(hide_password=True)
 
 
+def check_there(url: str) -> None:
+    """Raise StoreError for a sqlite file that is not there: who opens it to work would make an empty one."""
+    parsed = _parsed(url)
+    if parsed.get_backend_name() == "sqlite" and not Path(str(parsed.database)).exists():
+        raise StoreError(
+            f"There is no queue in {parsed.database}: the file does not exist.\n"
+            "Check --storage; a command with --storage and --enqueue makes one."
+        )
+
+
 def open_storage(url: str) -> RDBStorage:
     """The storage at this URL, its tables created when missing.
 

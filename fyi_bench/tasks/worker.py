@@ -45,11 +45,12 @@ class WorkerTask(Task[WorkerOptions]):
         from fyi_bench.run.processes import work_together
         from fyi_bench.run.progress import progress
         from fyi_bench.run.queue import Queue, connect
-        from fyi_bench.run.storage import PATIENCE_S, shown
+        from fyi_bench.run.storage import PATIENCE_S, check_there, shown
 
         s = session.settings
         if not s.storage:
             raise UsageError("No storage is named.\nGive --storage URL, or set FYI_BENCH_STORAGE.")
+        check_there(s.storage)
         with session.stop.signals(), progress(session.display) as rows:
             queues = Queue.all(connect(s.storage, session.stop.check, rows.say, PATIENCE_S), options.study)
             waiting = sum(queue.counts().open for queue in queues)
