@@ -180,6 +180,7 @@ for _name, _levels in _CONVNETS.items():
 _ZOO: dict[str, tuple[Maker, str]] = {
     "mlp": (zoo.MLP, "two hidden layers of 128"),
     "lenet": (zoo.LeNet, "LeNet-5 with ReLU and max-pooling"),
+    "alexcifarnet": (zoo.AlexCifarNet, "two convolutions with local response norm, as DD has it"),
     "alexnet": (zoo.AlexNet, "small-image AlexNet without norm"),
     "alexnetbn": (partial(zoo.AlexNet, norm=nn.BatchNorm2d), "small-image AlexNet with batch norm"),
     "vgg11": (partial(zoo.VGG11, norm=zoo.instance_norm), "VGG-11 with instance norm"),

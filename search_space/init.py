@@ -56,6 +56,23 @@ def initialise(module: Module, generator: torch.Generator, move: Move = torch.Te
     return module
 
 
+@torch.no_grad()
+def xavier_normal(module: Module, generator: torch.Generator, move: Move = torch.Tensor.to) -> Module:
+    """Weights of convolutions and linear layers normal with variance 2 / (fan in + fan out), biases 0; returns it.
+
+    Xavier's initialisation (Glorot and Bengio, AISTATS 2010), as DD has it; everything else stays.
+    """
+    layers = [m for m in module.modules() if isinstance(m, _ConvNd | nn.Linear)]
+    sizes = [layer.weight.numel() for layer in layers]
+    flat = torch.randn(sum(sizes), generator=generator, dtype=torch.float32)
+    for layer, values in zip(layers, move(flat, layers[0].weight.device).split(sizes), strict=True):
+        fan_in, fan_out = layer.weight[0].numel(), layer.weight.numel() // layer.weight.shape[1]
+        layer.weight.copy_(values.view(layer.weight.shape) * math.sqrt(2 / (fan_in + fan_out)))
+        if layer.bias is not None:
+            layer.bias.zero_()
+    return module
+
+
 def construct(make: Callable[[], Module], generator: torch.Generator) -> Module:
     """`make()` with weights from `generator` alone: construct(lambda: ConvNet(config), generator).
 

@@ -78,6 +78,38 @@ class LeNet(Network):
         return self.layers(images)
 
 
+class AlexCifarNet(Network):
+    """Two convolutions with local response norms and three linear layers, as DD uses it; `embed` is 192 wide."""
+
+    embed_dim = 192
+
+    def __init__(self, channels: int, size: int, classes: int):
+        super().__init__(channels, size, classes)
+        _require_size("AlexCifarNet", size, 16)
+        side = padded_size(size) // 4
+        head = min(side, 8)
+
+        def block(inputs: int, extra: int, norm_first: bool) -> list[nn.Module]:
+            pool, norm = nn.MaxPool2d(3, stride=2, padding=1), nn.LocalResponseNorm(4, alpha=0.001 / 9, beta=0.75, k=1)
+            after = [norm, pool] if norm_first else [pool, norm]
+            return [nn.Conv2d(inputs, 64, 5, padding=2 + extra), nn.ReLU(), *after]
+
+        self.layers = nn.Sequential(
+            *block(channels, extra_padding(size), norm_first=False),
+            *block(64, 0, norm_first=True),
+            _fit(side, head),
+            nn.Flatten(),
+            nn.Linear(64 * head**2, 384),
+            nn.ReLU(),
+            nn.Linear(384, self.embed_dim),
+            nn.ReLU(),
+        )
+        self.classifier = nn.Linear(self.embed_dim, classes)
+
+    def trunk(self, images: torch.Tensor) -> torch.Tensor:
+        return self.layers(images)
+
+
 class PlainNet(Network):
     """Convolutions (bias) with optional norm, ReLU and max-poolings as a plan lists them, one linear layer.
 

@@ -139,7 +139,7 @@ def both(tapes, work):
 
 
 RECORDED = ["dc", "dsa", "dcc", "dm", "datadam", "cafe", "cafe-dsa", "idc", "dream", "m3d", "idm", "mtt", "ftd"]
-RECORDED += ["speed", "rtp", "haba"]  # their students' steps
+RECORDED += ["speed", "rtp", "haba", "dd"]  # their students' steps
 
 
 @pytest.mark.parametrize("flip", ["none", "fyi", "random", "rotate"])

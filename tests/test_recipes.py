@@ -32,6 +32,7 @@ RUNNABLE = [
     "dream",
     "m3d",
     "idm",
+    "dd",
     "cafe",
     "cafe-dsa",
     "datadam",

@@ -94,7 +94,7 @@ class DatasetEntry:
     """A data set by name.
 
     layouts: tried in order in each folder; complete files win over incomplete ones.
-    statistics: channel constants by family (`dc`, and `mtt` where it differs); empty = measured on the train images.
+    statistics: channel constants by family (`dc`, others where they differ); empty = measured on the train images.
     num_classes, size (side in pixels), train, test (published numbers of images): None where they depend on the files.
     fixed: the files where nothing is searched: generated data, or a folder that was named.
     mirrored: every image counts once as it is and once mirrored, in both splits.

@@ -16,7 +16,7 @@ from fyi_bench.data.entry import Split, Statistics, find_entry
 from fyi_bench.errors import DataError, UnknownNameError
 from fyi_bench.files import digest_of
 
-FAMILIES = ("dc", "mtt")
+FAMILIES = ("dc", "mtt", "dd", "frepo")
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -110,7 +110,8 @@ def statistics(dataset: str | RealDataset, family: str = "dc") -> Statistics:
     """Channel (mean, std) that a family of published code normalises with.
 
     `dc`: DC, DSA, DM, DataDAM …; `mtt`: MTT, TESLA, FTD, CAFE and IDC, which use the constants of CIFAR-10
-    for CIFAR-100 as well. Elsewhere the two agree. Sources: the constants in each repository's data code.
+    for CIFAR-100 as well; `dd`, `frepo` (and KIP): with other deviations of CIFAR-10. Elsewhere they agree.
+    Sources: the constants in each repository's data code.
     Raises UnknownNameError for another family, DataError for a name without published constants (load the data).
     """
     if family not in FAMILIES:

@@ -50,7 +50,11 @@ for _entry in (
             ParquetFiles(("cifar10",)),
             CifarBatches(("cifar-10-batches-py",), "CIFAR10", _BATCHES, ("test_batch",), "batches.meta"),
         ),
-        {"dc": _CIFAR10},
+        {
+            "dc": _CIFAR10,
+            "dd": (_CIFAR10[0], (0.247, 0.243, 0.261)),
+            "frepo": (_CIFAR10[0], (0.247, 0.2435, 0.2616)),
+        },
         class_names=_ANIMALS,
         download=downloader("CIFAR10", "cifar-10-python.tar.gz"),
         **_COLOUR,
