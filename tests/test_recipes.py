@@ -33,6 +33,7 @@ RUNNABLE = [
     "m3d",
     "idm",
     "dd",
+    "kip",
     "cafe",
     "cafe-dsa",
     "datadam",

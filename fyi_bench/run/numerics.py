@@ -18,7 +18,7 @@ WITHOUT = "without native"
 def numerics() -> dict[str, int]:
     """Declared numerics version of each family of built-in components."""
     import search_space
-    from distill import augment, batches, cutmix, decode, decoders, engine, experts, fyi, trajectory
+    from distill import augment, batches, cutmix, decode, decoders, engine, experts, fyi, kernels, trajectory
     from downstream import accuracy, attention, continual, nas, robust_scores, training
 
     return {
@@ -30,6 +30,7 @@ def numerics() -> dict[str, int]:
         "decode": decode.NUMERICS,
         "decoder": decoders.NUMERICS,
         "expert": experts.NUMERICS,
+        "kernel": kernels.NUMERICS,
         "trajectory": trajectory.NUMERICS,
         "network": search_space.NUMERICS_VERSION,
         "trainer": training.NUMERICS,
