@@ -59,6 +59,7 @@ class Raw:
     space: 'pixel', 'normalized' or 'zca' where the format says so, with the reason. method: the name of the method, as
     far as it is known. dataset: what the file says it was made from. variants: images in turn that stand for one.
     finished: an ImageSet that needs no further guess.
+    factor: tiles a side as the file says it; tiled: whether files of this layout usually hold several.
     """
 
     images: Any = None
@@ -72,7 +73,8 @@ class Raw:
     num_classes: int | None = None
     dataset: str = ""
     method: str = ""
-    factor: int = 1
+    factor: int | None = None
+    tiled: bool = False
     decode_type: str = "single"
     variants: int = 1
     lr: float | None = None

@@ -22,6 +22,7 @@ from fyi_bench.formats.looks import look
 from fyi_bench.formats.origin import Origin, channels_of, guessed, names_of, same_data, stated
 from fyi_bench.formats.pixels import Pixels, as_grey, prepare
 from fyi_bench.formats.space import Case
+from fyi_bench.formats.tiles import tiles_of
 
 
 def load_set(path: str | Path, *, format: str | None = None, **facts: Any) -> Imported:
@@ -134,14 +135,15 @@ def _assemble(files: InputFiles, chosen: Format, raw: Raw, options: Options) -> 
     draft = ImageSet(pixels.images, labels.labels, PixelSpace(), num_classes, names)
     case = Case(pixels.images, look(pixels.images), raw, options, origin, draft.ipc, chosen.family)
     space = case.resolve()
-    guesses = [*raw.guesses, *pixels.notes, *labels.notes, *origin.notes, *order.notes, *case.notes]
+    factor, tiles = _tiles(files, raw, options, pixels)
+    guesses = [*raw.guesses, *pixels.notes, *labels.notes, *origin.notes, *order.notes, *case.notes, *tiles]
     warnings = [*raw.warnings, *origin.warnings, *order.warnings, *labels.warnings, *case.warnings]
     known = {"method": raw.method, "dataset": origin.name, "ipc": draft.ipc}
     story = {"format": chosen.name, **files.facts(), **raw.facts, "guesses": guesses, "warnings": warnings}
     finished = replace(
         draft,
         space=space,
-        factor=_factor(raw.factor if options.factor is None else options.factor, pixels),
+        factor=factor,
         decode_type=raw.decode_type,
         variants=raw.variants,
         lr=_step_size(options.lr if options.lr is not None else raw.lr),
@@ -166,11 +168,24 @@ def _origin(files: InputFiles, raw: Raw, options: Options, pixels: Pixels, class
     return guessed(raw.dataset, files.path, shape, classes, raw.class_names)
 
 
-def _factor(factor: int, pixels: Pixels) -> int:
+def _tiles(files: InputFiles, raw: Raw, options: Options, pixels: Pixels) -> tuple[int, list[str]]:
+    """Tiles a side of an image, and what is told of it: as stated, else by names and by what is seen."""
+    told: list[str] = []
+    if options.factor is not None:
+        factor = options.factor
+    else:
+        inner = [entry.name for entry in files.path.iterdir() if entry.is_dir()] if files.kind == FOLDER else []
+        names = [files.name, *files.folders, *sorted(inner)[:1]]
+        factor, told = tiles_of(pixels.images, raw.factor, names, raw.method)
+        if raw.tiled and raw.factor is None and not told:
+            raw.warnings.append(
+                "how many tiles an image holds is not in the file, and no seams are seen: taken as 1 (else state"
+                " factor=2 …)"
+            )
     side = min(pixels.images.shape[2:])
     if not 1 <= factor <= side // 2:
         raise UsageError(f"factor={factor}: images of {side} pixels hold 1 to {side // 2} tiles a side.\nCorrect it.")
-    return factor
+    return factor, told
 
 
 def _step_size(lr: float | None) -> float | None:

@@ -82,6 +82,7 @@ def given_set(session: Session, path: Path, facts: Mapping[str, Any] | None = No
     of a protocol.
     """
     from fyi_bench.formats import save_imported
+    from fyi_bench.formats.guard import label_agreement
 
     imported = _read(session, path, facts or {})
     image_set, data = imported.image_set, session.data
@@ -95,12 +96,24 @@ def given_set(session: Session, path: Path, facts: Mapping[str, Any] | None = No
     guesses = [text for text in imported.guesses if not (imported.own and text.startswith("format "))]
     said = [f"guessed  {text}" for text in (*guesses, *note)]
     said += [f"warning  {text}" for text in imported.warnings]
+    agreement = label_agreement(ordered, data.train)
+    if agreement is not None and agreement.doubtful:
+        _doubt(session, f"{path}: labels look permuted: {agreement.text}.", bool(ordered.provenance.get("cell")), said)
     place = Path(path)
     if not (imported.own and ordered is image_set and place.is_file()):
         place = session.store.root / "imported" / ordered.digest / SET_FILE
         if not place.exists():
             save_imported(replace(imported, image_set=ordered), place)
     return GivenSet(place.resolve(), ordered, said)
+
+
+def _doubt(session: Session, what: str, made_here: bool, said: list[str]) -> None:
+    """Stop at labels that do not fit; those of a set that a run here made are right, however its images look."""
+    if made_here:
+        said.append(f"warning  {what}")
+    else:
+        hint = "State the order of its classes with --classes FILE, name its labels' file, or the right --dataset"
+        session.doubt(what, hint)
 
 
 def in_order_of(image_set: ImageSet, data: RealDataset) -> tuple[ImageSet, list[str]]:

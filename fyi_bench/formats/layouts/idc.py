@@ -22,7 +22,6 @@ from fyi_bench.formats.origin import method_in
 
 _FILE, _NOTES = "data.pt", "args.txt"
 _PHASE = re.compile(r".*_phase(\d+)")
-_FACTOR = re.compile(r"(?<![a-z])factor(\d+)")
 
 
 def _phases(files: InputFiles) -> list[str]:
@@ -42,18 +41,6 @@ def _joined(pairs: list[Any], raw: Raw, options: Options) -> tuple[torch.Tensor,
         labels = [part + sum(sizes[:i]) for i, part in enumerate(labels)]
     raw.guesses.append(f"{len(pairs)} phases joined, their classes one after the other")
     return torch.cat(images), torch.cat(labels)
-
-
-def _guess_factor(raw: Raw, noted: Any, names: list[str]) -> None:
-    found = next((m for name in names if (m := _FACTOR.search(name))), None)
-    if isinstance(noted, int):
-        raw.factor = noted
-        raw.guesses.append(f"factor {noted}: stands in {_NOTES}")
-    elif found:
-        raw.factor = int(found[1])
-        raw.guesses.append(f"factor {found[1]}: stands in the folder's name")
-    else:
-        raw.warnings.append("how many tiles an image holds is not in the file: taken as 1 (else state factor=2 …)")
 
 
 @FORMATS.register("idc")
@@ -78,8 +65,10 @@ class IDC(Format):
         raw = Raw(space="pixel", space_reason="IDC keeps unnormalised pixels", dataset=str(notes.get("dataset", "")))
         raw.images, raw.labels = pairs[0] if len(pairs) == 1 else _joined(pairs, raw, options)
         raw.method = "dream" if "dream" in map(method_in, files.folders) else "idc"
-        if options.factor is None:
-            _guess_factor(raw, notes.get("factor"), [*names[0].split("/")[:-1], *files.folders])
+        if isinstance(notes.get("factor"), int) and options.factor is None:
+            raw.factor = notes["factor"]
+            raw.guesses.append(f"factor {raw.factor}: stands in {_NOTES}")
+        raw.tiled = True
         if notes.get("decode_type") in DECODE_TYPES:
             raw.decode_type = notes["decode_type"]
         if len(pairs) == 1 and _PHASE.fullmatch(files.folder.name):

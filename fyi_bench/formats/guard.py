@@ -1,0 +1,96 @@
+"""Do the labels of a set fit its images? Asked of real images: of which class is each image most likely?
+
+Images are pooled to at most 8 x 8 pixels and compared with the means of the real classes, in the metric of the spread
+within classes (linear discriminants, fitted to half of the real images that are taken). On the other half it is counted
+how often the own class comes first, second … That gives the odds of the labels: how likely their ranks are for right
+labels, against labels by chance, where every rank is as likely as any other. Doubt is told where chance is a hundred
+times likelier: with right labels and images as typical as real ones this is so for at most one set in a hundred, of any
+size; of few images little is found. docs/formats.md has what was measured.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from distill.decode import decoded
+from distill.image_set import ImageSet
+from fyi_bench.errors import DataError
+
+_SIDE = 8
+_REAL = 400  # of each class, or fewer where there are many classes
+_MOST_REAL = 20_000
+_MOST_IMAGES = 2_000
+_SHRINK = 0.05
+_CHANCE = 0.1  # share of images that may be as untypical as by chance, though their labels are right
+_ODDS = 100.0
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """nearest: share of the images whose own class is the likeliest; real: that of real images; odds: log10 of the
+    odds of right labels against labels by chance."""
+
+    images: int
+    classes: int
+    nearest: float
+    real: float
+    odds: float
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether chance explains the labels a hundred times better."""
+        return self.odds < -math.log10(_ODDS)
+
+    @property
+    def text(self) -> str:
+        """One phrase, with the figure."""
+        return (
+            f"the own class is the nearest real class mean of {self.nearest:.0%} of {self.images} images"
+            f" (chance {1 / self.classes:.0%}, real images {self.real:.0%})"
+        )
+
+
+def label_agreement(image_set: ImageSet, real: ImageSet) -> Agreement | None:
+    """How well the labels of a set fit its images; None where its pixels cannot be computed here."""
+    try:
+        s = decoded(image_set) if image_set.factor > 1 else image_set
+        s = s.select(torch.arange(0, len(s), -(-len(s) // _MOST_IMAGES)))
+        x = _features(s.pixels())
+    except DataError:  # whitened by a matrix that is not on this machine
+        return None
+    each = min(_REAL, max(20, _MOST_REAL // real.num_classes))
+    rows = torch.cat([real.indices_of(label)[:each] for label in range(real.num_classes)])
+    y = real.labels[rows]
+    z = torch.cat([_features(real.batch(part)) for part in rows.split(1024)])
+    fitted = torch.arange(len(rows)) % 2 == 0
+    weights, offset = _discriminants(z[fitted], y[fitted], real.num_classes)
+    held = _ranks(z[~fitted] @ weights + offset, y[~fitted])
+    seen = torch.bincount(held, minlength=real.num_classes).double()
+    share = (1 - _CHANCE) * seen / seen.sum() + _CHANCE / real.num_classes
+    ranks = _ranks(x @ weights + offset, s.hard_labels)
+    odds = float((share[ranks] * real.num_classes).log10().sum())
+    nearest, usual = (float((each == 0).double().mean()) for each in (ranks, held))
+    return Agreement(len(s), real.num_classes, nearest, usual, odds)
+
+
+def _features(pixels: torch.Tensor) -> torch.Tensor:
+    side = min(_SIDE, *pixels.shape[2:])
+    return torch.nn.functional.adaptive_avg_pool2d(pixels.float(), side).flatten(1).double()
+
+
+def _discriminants(x: torch.Tensor, y: torch.Tensor, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights [F, C] and offsets [C] of the linear discriminants."""
+    means = torch.stack([x[y == label].mean(0) for label in range(classes)])
+    within = x - means[y]
+    spread = within.T @ within / len(x)
+    spread += _SHRINK * spread.diagonal().mean() * torch.eye(len(spread), dtype=spread.dtype)
+    weights = torch.linalg.solve(spread, means.T)
+    return weights, -(means.T * weights).sum(0) / 2
+
+
+def _ranks(scores: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """How many classes are likelier than the own one."""
+    return (scores > scores.gather(1, labels[:, None])).sum(1)
