@@ -22,6 +22,7 @@ from fyi_bench.errors import DataError
 _SIDE = 8
 _REAL = 400  # of each class, or fewer where there are many classes
 _MOST_REAL = 20_000
+_FEWEST_REAL = 20
 _MOST_IMAGES = 2_000
 _SHRINK = 0.05
 _CHANCE = 0.1  # share of images that may be as untypical as by chance, though their labels are right
@@ -53,27 +54,45 @@ class Agreement:
         )
 
 
-def label_agreement(image_set: ImageSet, real: ImageSet) -> Agreement | None:
-    """How well the labels of a set fit its images; None where its pixels cannot be computed here."""
-    try:
-        s = decoded(image_set) if image_set.factor > 1 else image_set
+@dataclass(frozen=True)
+class Guard:
+    """Discriminants of a real set, and how often the own class of its images comes first, second …"""
+
+    weights: torch.Tensor
+    offset: torch.Tensor
+    shares: torch.Tensor
+
+    @classmethod
+    def of(cls, real: ImageSet) -> Guard:
+        """Fitted to half of some real images of each class, counted on the other half."""
+        classes = real.num_classes
+        each = min(_REAL, max(20, _MOST_REAL // classes))
+        rows = torch.cat([real.indices_of(label)[:each] for label in range(classes)])
+        y = real.labels[rows]
+        z = torch.cat([_features(real.batch(part)) for part in rows.split(1024)])
+        fitted = torch.arange(len(rows)) % 2 == 0
+        weights, offset = _discriminants(z[fitted], y[fitted], classes)
+        seen = torch.bincount(_ranks(z[~fitted] @ weights + offset, y[~fitted]), minlength=classes).double()
+        return cls(weights, offset, seen / seen.sum())
+
+    def judge(self, image_set: ImageSet) -> Agreement:
+        """How well the labels of a set fit its images. Raises DataError where its pixels cannot be computed here."""
+        s, classes = decoded(image_set), len(self.shares)
         s = s.select(torch.arange(0, len(s), -(-len(s) // _MOST_IMAGES)))
-        x = _features(s.pixels())
+        ranks = _ranks(_features(s.pixels()) @ self.weights + self.offset, s.hard_labels)
+        likely = (1 - _CHANCE) * self.shares + _CHANCE / classes
+        odds = float((likely[ranks] * classes).log10().sum())
+        return Agreement(len(s), classes, float((ranks == 0).double().mean()), float(self.shares[0]), odds)
+
+
+def label_agreement(image_set: ImageSet, real: ImageSet) -> Agreement | None:
+    """How well the labels of a set fit its images; None where its pixels cannot be computed, or real images are few."""
+    if int(real.counts.min()) < _FEWEST_REAL:
+        return None
+    try:
+        return Guard.of(real).judge(image_set)
     except DataError:  # whitened by a matrix that is not on this machine
         return None
-    each = min(_REAL, max(20, _MOST_REAL // real.num_classes))
-    rows = torch.cat([real.indices_of(label)[:each] for label in range(real.num_classes)])
-    y = real.labels[rows]
-    z = torch.cat([_features(real.batch(part)) for part in rows.split(1024)])
-    fitted = torch.arange(len(rows)) % 2 == 0
-    weights, offset = _discriminants(z[fitted], y[fitted], real.num_classes)
-    held = _ranks(z[~fitted] @ weights + offset, y[~fitted])
-    seen = torch.bincount(held, minlength=real.num_classes).double()
-    share = (1 - _CHANCE) * seen / seen.sum() + _CHANCE / real.num_classes
-    ranks = _ranks(x @ weights + offset, s.hard_labels)
-    odds = float((share[ranks] * real.num_classes).log10().sum())
-    nearest, usual = (float((each == 0).double().mean()) for each in (ranks, held))
-    return Agreement(len(s), real.num_classes, nearest, usual, odds)
 
 
 def _features(pixels: torch.Tensor) -> torch.Tensor:

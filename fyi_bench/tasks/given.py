@@ -98,7 +98,8 @@ def given_set(session: Session, path: Path, facts: Mapping[str, Any] | None = No
     said += [f"warning  {text}" for text in imported.warnings]
     agreement = label_agreement(ordered, data.train)
     if agreement is not None and agreement.doubtful:
-        _doubt(session, f"{path}: labels look permuted: {agreement.text}.", bool(ordered.provenance.get("cell")), said)
+        ours = imported.own and "imported" not in ordered.provenance
+        _doubt(session, f"{path}: labels look permuted: {agreement.text}.", ours, said)
     place = Path(path)
     if not (imported.own and ordered is image_set and place.is_file()):
         place = session.store.root / "imported" / ordered.digest / SET_FILE
@@ -108,7 +109,7 @@ def given_set(session: Session, path: Path, facts: Mapping[str, Any] | None = No
 
 
 def _doubt(session: Session, what: str, made_here: bool, said: list[str]) -> None:
-    """Stop at labels that do not fit; those of a set that a run here made are right, however its images look."""
+    """Stop at labels that do not fit; of a set made here it is only said, as its images may look like nothing."""
     if made_here:
         said.append(f"warning  {what}")
     else:
