@@ -91,7 +91,7 @@ class _Run:
         self.losses = torch.zeros(method.config.iterations, dtype=torch.float64, device=problem.device)
         self.done = 0
         self.good = self._stored()
-        self.scale = max(1.0, float(images.detach().abs().amax()))
+        self.scale = images.detach().abs().amax().clamp(min=1.0)
 
     def iterate(self) -> None:
         """One iteration: draw, match one or several times, one optimiser step a match."""
@@ -120,11 +120,12 @@ class _Run:
         recent = self.losses[max(0, self.done - GUARD_EVERY) : self.done]
         learned = (self.ctx.images, *self.ctx.extras.values(), recent)
         all_finite = torch.stack([torch.isfinite(tensor.detach()).all() for tensor in learned]).all()
-        numbers = all_finite, self.ctx.images.detach().abs().amax(), self.losses[0], recent.abs().amax()
+        growth = self.ctx.images.detach().abs().amax() / self.scale
+        numbers = all_finite, growth, self.losses[0], recent.abs().amax()
         # one answer for all: each waits for the device
-        finite, largest, first, worst = torch.stack([number.double() for number in numbers]).tolist()
+        finite, growth, first, worst = torch.stack([number.double() for number in numbers]).tolist()
         most = MOST_LOSS_GROWTH * max(1.0, abs(first))
-        growth = largest / self.scale if finite else math.inf
+        growth = growth if finite else math.inf
         if growth <= MOST_GROWTH and worst <= most:
             self.good = self._stored()
             return

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDER = Path(os.environ.get("FYI_CASES", ROOT.parent / "shared" / "cases")) / "formats"
-LATER = ("11-", "12-")  # continual learning with sets and orders of one's own
-CASES = [p for p in sorted(FOLDER.glob("*/run.sh")) if not p.parent.name.startswith(LATER)]
+FOLDER = Path(os.environ.get("FYI_CASES", ROOT.parent / "shared" / "cases"))
+LATER = ("formats/11-", "formats/12-")  # continual learning with sets and orders of one's own
+CASES = [p for p in sorted(FOLDER.glob("*/*/run.sh")) if not str(p.relative_to(FOLDER)).startswith(LATER)]
 
 pytestmark = pytest.mark.skipif(not CASES, reason=f"{FOLDER} is not here")
 
@@ -30,8 +30,8 @@ def path(tmp_path_factory) -> str:
     return f"{folder}:{os.environ['PATH']}"
 
 
-@pytest.mark.parametrize("script", CASES, ids=lambda p: p.parent.name)
-def test_case(script, path, monkeypatch):
+@pytest.mark.parametrize("script", CASES, ids=lambda p: f"{p.parent.parent.name}/{p.parent.name}")
+def test_case(script, path, monkeypatch, tmp_path):
     last = script.read_text().strip().splitlines()[-1]
     if re.fullmatch(r"python check\.py[\w =]*", last):  # in this process, which has torch already
         monkeypatch.chdir(script.parent)
@@ -40,6 +40,6 @@ def test_case(script, path, monkeypatch):
             runpy.run_path("check.py", run_name="__main__")
         assert not end.value.code
         return
-    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "PROJECT": str(ROOT), "TMPDIR": str(tmp_path)}
     done = subprocess.run([script], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -128,7 +128,7 @@ def sided(name: str = "cifar10", each: int = 40) -> RealDataset:
 
 
 def rules(task: str):
-    changes = {"eval_model": "convnet-w16-d1-batch", "epochs": "12", "batch": "16"}
+    changes = {"eval_model": "convnet-w16-d1-batch", "epochs": "12", "batch": "16", "nets": "2"}
     return protocol("quick", task).with_overrides(changes)
 
 

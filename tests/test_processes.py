@@ -89,7 +89,7 @@ def test_a_plain_script_may_ask_for_several_workers(tmp_path):
         "import fyi_bench\n"
         "print('asked')\n"
         "record = fyi_bench.distill('random', dataset='shapes10', ipc=1, workers=2, architectures='convnet-w8',\n"
-        "                           protocol='quick', overrides='epochs=1,min_steps=0,nets=2')\n"
+        "                           protocol='quick', overrides='epochs=1,min_steps=0,nets=2,draws=1')\n"
         "print(len(record['arms'][0]['architectures'][0]['values']))\n"
     )
     done = subprocess.run(

@@ -66,6 +66,8 @@ def _here(entry: DatasetEntry, files: DataFiles) -> tuple[str, int | None, dict[
             if published and counted is not None and counted != published:
                 missing.append(f"{counted:,} of {published:,} {split} images")
     except DataError as error:
+        if not files.complete:
+            return "partial", classes, counts
         return f"broken: {str(error).splitlines()[0].rstrip('.')}", classes, counts
     if missing:
         return f"partial: {'; '.join(missing)}", classes, counts
