@@ -120,8 +120,7 @@ class _Run:
         recent = self.losses[max(0, self.done - GUARD_EVERY) : self.done]
         learned = (self.ctx.images, *self.ctx.extras.values(), recent)
         all_finite = torch.stack([torch.isfinite(tensor.detach()).all() for tensor in learned]).all()
-        growth = self.ctx.images.detach().abs().amax() / self.scale
-        numbers = all_finite, growth, self.losses[0], recent.abs().amax()
+        numbers = all_finite, self.ctx.images.detach().abs().amax() / self.scale, self.losses[0], recent.abs().amax()
         # one answer for all: each waits for the device
         finite, growth, first, worst = torch.stack([number.double() for number in numbers]).tolist()
         most = MOST_LOSS_GROWTH * max(1.0, abs(first))

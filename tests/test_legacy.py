@@ -119,7 +119,13 @@ def test_sets_on_the_way_are_those_of_shorter_runs(tmp_path, method, monkeypatch
     few = dataclasses.replace(shapes, train=shapes.train.select(rows), sums={})
     monkeypatch.setattr(fyi_bench.data, "load_dataset", lambda name, root=None, test=True, **k: few)
     small_values = {"model": "convnet-w8", "batch_real": "4", "syn_steps": "1"}
-    small_values |= {"lr_img": "30", "experts": "1", "expert_train_epochs": "2", "max_start_epoch": "1", "expert_epochs": "1"}
+    small_values |= {
+        "lr_img": "30",
+        "experts": "1",
+        "expert_train_epochs": "2",
+        "max_start_epoch": "1",
+        "expert_epochs": "1",
+    }
     recipes = recipe(method, "shapes10", 1, "quick")
     given = {key: value for key, value in small_values.items() if key in recipes.values}
     worker = Worker(Store(tmp_path))
