@@ -9,20 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch.nn.functional as F
+import torch
 from torch import Tensor
 
 ROUNDS, MOVEMENT = 100, 1e-4  # Lloyd's rounds at most; summed squared movement of the centres that ends them
 
 
 def clusters(features: Tensor, centres: Tensor) -> Tensor:
-    """Centres [k, F] of features [n, F] after Lloyd's rounds from these centres."""
+    """Centres [k, F] of features [n, F] after Lloyd's rounds from these centres.
+
+    A GPU would have to be waited for to end early: there, centres that have come to rest stay where they are.
+    """
+    on_cpu, resting = features.device.type == "cpu", torch.zeros((), dtype=torch.bool, device=features.device)
+    numbers = torch.arange(len(centres), device=features.device)
     for _ in range(ROUNDS):
-        owner = distances(features, centres).argmin(1)
-        member = F.one_hot(owner, len(centres)).to(features.dtype)  # a product: sums by index are not reproducible
+        owner = distances(features, centres).argmin(1, keepdim=True)
+        member = (owner == numbers).to(features.dtype)  # a product: sums by index are not reproducible
         moved = (member.T @ features) / member.sum(0).clamp(min=1).unsqueeze(1)
-        movement, centres = (moved - centres).square().sum(), moved
-        if float(movement) <= MOVEMENT:
+        movement, centres = (moved - centres).square().sum(), torch.where(resting, centres, moved)
+        resting = resting | (movement <= MOVEMENT)
+        if on_cpu and resting:
             break
     return centres
 

@@ -94,11 +94,17 @@ def problems(method: str, **changes):
     return here, replace(here, device=CUDA)
 
 
+# DREAM's nearest image of a cluster of two is either one, as the last digit has it, and digits differ between devices:
+# clusters large enough to have no such ties, and a start without clusters
+UNTIED = {"dream": {"representatives_per_cluster": 3, "init": "mix"}}
+
+
 @pytest.mark.parametrize("flip", ["none", "fyi"])
 @pytest.mark.parametrize("method", ALL)
 def test_a_method_makes_the_same_images_there(gpu, method, flip):
     here, there = problems(method)
-    plain, found = (distill(p, method, tiny.config(method, WARM_UP + 4), flip) for p in (here, there))
+    config = tiny.config(method, WARM_UP + 4, **UNTIED.get(method, {}))
+    plain, found = (distill(p, method, config, flip) for p in (here, there))
     torch.testing.assert_close(found.images, plain.images, rtol=1e-6, atol=1e-6)
     assert bool(gpu.recorded) == (method not in (*SELECTED, NAME))
 

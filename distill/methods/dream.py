@@ -120,9 +120,10 @@ class DREAM(IDC):
             start = torch.randint(len(rows), (max(1, count // each),), generator=generator)
             centres = clusters(features, features[upload(start, features.device)])
             most = min(count, len(rows)) if self.config.query == "any" else count
-            index = CHOICES[self.config.query](features, centres, most).cpu()
-            found.append(rows[index[torch.arange(count) % len(index)]])
-        return upload(torch.stack(found), self.problem.device)
+            index = CHOICES[self.config.query](features, centres, most)
+            again = torch.arange(count, device=index.device) % len(index)
+            found.append(upload(rows, index.device)[index[again]])
+        return torch.stack(found)
 
     @torch.no_grad()
     def _embedded(self, rows: torch.Tensor) -> torch.Tensor:

@@ -21,12 +21,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from distill.contracts import Context, Stored, Tensors
 from distill.kernels import kernel, ridge_answers
-from distill.method import Method, MethodConfig
+from distill.method import MethodConfig, RecordedMethod
 from distill.methods import METHODS
 
 
@@ -42,11 +41,11 @@ class KIPConfig(MethodConfig):
 
 def centred(labels: Tensor, classes: int) -> Tensor:
     """float64 [N, C]: one-hot minus 1 / C."""
-    return F.one_hot(labels, classes).double() - 1 / classes
+    return (labels.unsqueeze(1) == torch.arange(classes, device=labels.device)).double() - 1 / classes
 
 
 @METHODS.register("kip")
-class KIP(Method):
+class KIP(RecordedMethod):
     """Kernel Inducing Points."""
 
     numerics = 1
@@ -83,18 +82,26 @@ class KIP(Method):
             self.real.shape[1], dim=0
         )
 
-    def loss(self, ctx: Context) -> Tensor:
-        synthetic = ctx.synthetic()
-        support = synthetic.flatten(0, 1)
-        labels = ctx.extras.get("labels", self._fixed_labels()).to(support.device)
+    def inputs(self, ctx: Context) -> tuple[Tensor, ...]:
+        return self.real, self.real_labels, ctx.flip_draw(ctx.per_class.shape[:2])
+
+    def objective(self, ctx: Context, *inputs: Tensor, **_: Any) -> Tensor:
+        real, real_labels, chosen = inputs
+        support = ctx.synthetic(chosen).flatten(0, 1)
+        labels = ctx.extras.get("labels", self._fixed_labels())
         repeated = labels.unflatten(0, ctx.per_class.shape[:2]).repeat(1, ctx.flip.multiplier, 1).flatten(0, 1)
-        cross = kernel(self.config.ntk, self.real.flatten(0, 1), support)
+        cross = kernel(self.config.ntk, real.flatten(0, 1), support)
         answers = ridge_answers(cross, kernel(self.config.ntk, support), repeated, self.config.ridge)
-        return (answers - self.real_labels).square().mean() / 2
+        return (answers - real_labels).square().mean() / 2
+
+    def logged(self, loss: float) -> float:
+        """A mean already."""
+        return loss
 
     def passes(self, multiplier: int) -> tuple[float, float, float]:
         return 0.0, 0.0, 0.0
 
     def _fixed_labels(self) -> Tensor:
         classes = self.problem.num_classes
-        return centred(torch.arange(classes), classes).repeat_interleave(self.problem.ipc, dim=0)
+        every = torch.arange(classes, device=self.problem.device)
+        return centred(every, classes).repeat_interleave(self.problem.ipc, dim=0)
