@@ -24,6 +24,7 @@ from fyi_bench.errors import (
     EXIT_INTERRUPTED,
     EXIT_USAGE,
     FyiBenchError,
+    StoreError,
     UnknownNameError,
     UsageError,
     printable,
@@ -349,6 +350,8 @@ def main(words: Sequence[str] | None = None) -> int:
         if message:
             with contextlib.suppress(OSError):  # stderr may be the trouble
                 print(f"fyi-bench: {printable(message)}", file=sys.stderr)
+        with contextlib.suppress(StoreError):  # the first cause is told; Python is not to add its own at the end
+            end_output()
         return code
 
 

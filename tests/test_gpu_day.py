@@ -179,5 +179,6 @@ def test_the_script_runs_from_end_to_end(tmp_path):
         "bench.json", "bench.md", "check.json", "log.txt", "runs.json", "store.tar.gz",
     }  # fmt: skip
     with tarfile.open(out / "store.tar.gz") as archive:
-        archive.extractall(tmp_path, filter="data")
+        archive.extraction_filter = getattr(tarfile, "data_filter", None)  # from Python 3.11.4 on
+        archive.extractall(tmp_path)
     assert len(merge(Store(tmp_path / "ours"), tmp_path / "store").copied) == 16

@@ -129,9 +129,11 @@ def test_a_damaged_queue_says_that_removing_it_heals(tmp_path):
 def test_a_stdout_that_takes_nothing_is_told(tmp_path, device):
     command = [sys.executable, "-m", "fyi_bench", "ls", "methods"]
     shell = {"full": '"$@" > /dev/full', "closed": '"$@" >&-'}[device]
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
     done = subprocess.run(
-        ["sh", "-c", shell, "sh", *command], cwd=ROOT, stderr=subprocess.PIPE, text=True, timeout=120, check=False
-    )
+        ["sh", "-c", shell, "sh", *command], cwd=ROOT, stderr=subprocess.PIPE, text=True, timeout=120, check=False,
+        env=buffered,
+    )  # fmt: skip
     assert "Traceback" not in done.stderr
     assert "Exception ignored" not in done.stderr
     assert len(done.stderr.splitlines()) <= 2
