@@ -47,7 +47,7 @@ class Covariance:
     same: bool
 
     def each(self, change: Callable[[Tensor], Tensor]) -> Covariance:
-        """The same linear change of all covariances."""
+        """Covariances after one linear change, made to all of them alike."""
         return replace(self, k=change(self.k), t=change(self.t), own=(change(self.own[0]), change(self.own[1])))
 
 

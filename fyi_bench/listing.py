@@ -116,7 +116,7 @@ def store_ls(store: StoreFolder = None) -> Iterator[str]:
     yield from columns(rows) if len(rows) > 1 else [f"The store {opened.root} is empty."]
 
 
-@tool("store merge", examples=("fyi-bench store merge /mnt/other/runs",
+@tool("store merge", examples=("fyi-bench store merge OTHER",
                                 "fyi-bench store merge runs --excerpt paper --store results"))  # fmt: skip
 def store_merge(
     folder: Annotated[Path, Option("Another store.", argument="DIR")],

@@ -101,7 +101,7 @@ class DatasetEntry:
     download: fetches the data into a folder; `obtain` says what to do where there is no download.
     packed: glob of archives that users unpack themselves.
     at: makes the entry for `name:ARGUMENT` (as in `imagefolder:PATH`).
-    source: what finds it from any folder, where that is more than the name (`imagefolder:/home/me/pets`).
+    source: what finds it from any folder, where that is more than the name (`imagefolder:PATH`, PATH absolute).
     """
 
     name: str

@@ -122,7 +122,7 @@ def announce(session: Session, plan: Plan) -> None:
 
 
 def _floor_of(missing: Sequence[RunSpec], runs: Sequence[RunSpec]) -> set[RunSpec]:
-    """Those of the missing runs that draw random real images, or train on such a draw."""
+    """Missing runs of the floor: they draw random real images, or train on such a draw."""
     draws = {run.digest for run in runs if run.kind == "distill" and run.inputs["method"] == FLOOR}
     return {run for run in missing if run.digest in draws or any(one in draws for _, one in run_type(run).needs(run))}
 

@@ -14,7 +14,7 @@ from fyi_bench.errors import DataError, StoreError
 from fyi_bench.files import write_bytes, write_text
 from fyi_bench.present.images import mosaic, png_of
 from fyi_bench.present.published import FULL
-from fyi_bench.present.replication.places import FEWEST_SETS, NOT_RUN, TABLES, Ledger, Place, ledger
+from fyi_bench.present.replication.places import FEWEST_SETS, NOT_RUN, TABLES, Ledger, PaperNumber, ledger
 from fyi_bench.present.tables.forms import markdown_table
 from fyi_bench.present.words import HOLE, has_interval, is_number, percent, seconds_words, short, signed_points
 from fyi_bench.run.run_type import SET_FILE
@@ -37,7 +37,7 @@ INTRODUCTION = (
 )
 RULE = (
     "**within**: our mean lies in the published mean ± deviation. **outside**: it does not, and neither does any value "
-    "of the 95 % interval (Student's t) of our mean over sets. **too few sets**: fewer than "
+    "of the 95 % interval (Student's t) of our mean over sets. **undecided**: fewer than "
     f"{FEWEST_SETS} sets, or the mean lies outside and the interval still reaches in. The published deviation is of "
     "single networks, sets and networks pooled; 0.05 points are allowed for rounding. **not run**: with the time it "
     "would take. **only quoted**: training on whole data, which no command of ours repeats. `fyi-bench table` compares "
@@ -134,7 +134,7 @@ def picture(store: Store) -> bytes:
     return png_of(torch.cat([rows[0], gap, rows[1]]))
 
 
-def _row(place: Place, found: Ledger) -> list[str]:
+def _row(place: PaperNumber, found: Ledger) -> list[str]:
     first, words = place.first, place.verdict
     if words == NOT_RUN and first.metric == "accuracy":
         seconds = found.pace.seconds(first, FEWEST_SETS)
@@ -155,7 +155,7 @@ def _row(place: Place, found: Ledger) -> list[str]:
     ]
 
 
-def _sorted(places: Iterable[Place]) -> list[Place]:
+def _sorted(places: Iterable[PaperNumber]) -> list[PaperNumber]:
     """By images a class, whole data last; else in the paper's order."""
     return sorted(places, key=lambda place: (place.first.ipc is None, place.first.ipc or 0))
 
@@ -170,7 +170,7 @@ def _published(row: Published) -> str:
     return percent(row.value) + (f" ± {percent(row.std)}" if row.std is not None else "")
 
 
-def _ours(place: Place) -> str:
+def _ours(place: PaperNumber) -> str:
     """Our mean with its interval over sets, or with the deviation of networks where there is one set."""
     if place.ours is None:
         return HOLE
@@ -182,12 +182,12 @@ def _ours(place: Place) -> str:
     return f"{percent(found['mean'])} [{percent(found['low'])}, {percent(found['high'])}]"
 
 
-def _counts(place: Place) -> str:
+def _counts(place: PaperNumber) -> str:
     sizes = sorted({len(values) for values in place.sets.values()})
     return f"{len(place.sets)} × {'–'.join(map(str, sizes))}" if sizes else ""
 
 
-def _spread(place: Place, what: str) -> str:
+def _spread(place: PaperNumber, what: str) -> str:
     found = None if place.ours is None else place.ours.spread[what]
     return percent(found) if is_number(found) else ""
 
@@ -214,7 +214,7 @@ def _pace_lines(found: Ledger) -> list[str]:
     ]
 
 
-def _flip_section(places: Sequence[Place]) -> list[str]:
+def _flip_section(places: Sequence[PaperNumber]) -> list[str]:
     rows = [
         [
             f"{_label(p.first)}, {p.first.dataset_label} {p.first.ipc} IPC, {p.first.arch}",
@@ -229,14 +229,14 @@ def _flip_section(places: Sequence[Place]) -> list[str]:
     return ["## What the flip changes", "", text, "", *markdown_table(header, rows)]
 
 
-def _difference(place: Place) -> str:
+def _difference(place: PaperNumber) -> str:
     found = place.difference
     assert found is not None  # asked for those that have one
     interval = f" [{signed_points(found['low'])}, {signed_points(found['high'])}]" if has_interval(found) else ""
     return signed_points(found["mean"]) + interval
 
 
-def _contradictions(places: Sequence[Place]) -> list[str]:
+def _contradictions(places: Sequence[PaperNumber]) -> list[str]:
     rows = []
     for place in (one for one in places if one.contradicts):
         values = [f"{_published(row)} ({row.source}{f'; {row.note}' if row.note else ''})" for row in place.published]

@@ -24,12 +24,12 @@ TABLES = ("1", "2", "3", "A", "B")
 FEWEST_SETS = 3
 ROUNDING = 0.0005  # published accuracies have one decimal in percent
 _SAID = "precision "
-WITHIN, OUTSIDE, TOO_FEW, NOT_RUN, QUOTED = "within", "**outside**", "too few sets", "not run", "only quoted"
+WITHIN, OUTSIDE, UNDECIDED, NOT_RUN, QUOTED = "within", "**outside**", "undecided", "not run", "only quoted"
 Key = tuple[str, int | None, str, str, str, str]  # data set, images a class, method, flip, architecture, metric
 
 
 @dataclass(frozen=True)
-class Place:
+class PaperNumber:
     """One number of the paper.
 
     published: rows of the paper's tables that print it, then those of other publications. ours: by the protocol
@@ -82,11 +82,11 @@ class Place:
             return QUOTED if full else NOT_RUN
         allowed = (self.first.std or 0.0) + ROUNDING
         if len(self.sets) < FEWEST_SETS:
-            return TOO_FEW
+            return UNDECIDED
         if abs(self.gap or 0.0) <= allowed:
             return WITHIN
         low, high = (self.interval[end] - self.first.value for end in ("low", "high"))
-        return TOO_FEW if low <= allowed and high >= -allowed else OUTSIDE
+        return UNDECIDED if low <= allowed and high >= -allowed else OUTSIDE
 
 
 @dataclass(frozen=True)
@@ -97,8 +97,8 @@ class Ledger:
     method, flip), a value a set.
     """
 
-    places: Sequence[Place]
-    quoted: Sequence[Place]
+    places: Sequence[PaperNumber]
+    quoted: Sequence[PaperNumber]
     pace: Pace
     unequalness: Mapping[tuple[Any, ...], Sequence[float]] = field(default_factory=dict)
 
@@ -118,11 +118,11 @@ def ledger(store: Store) -> Ledger:
             number, difference, change = ours.get(key, (None, None, None))
             precision = _precision(number) if number else ""
             machine = " / ".join(sorted(machines.get((*key[:4], precision), ())))
-            places.append(Place(found, replicated, number, difference, change, machine, precision))
+            places.append(PaperNumber(found, replicated, number, difference, change, machine, precision))
         elif replicated is not None:
-            quoted.append(Place(found, replicated))
+            quoted.append(PaperNumber(found, replicated))
         elif key[5] == REPLICATED and (*key[:5], "accuracy") not in rows:
-            quoted.append(Place(found, found[0]))
+            quoted.append(PaperNumber(found, found[0]))
     return Ledger(places, quoted, pace_of(records), unequalness)
 
 
