@@ -51,11 +51,23 @@ def continual(
     """
 
 def cross_arch(
-    method: str = "dm",
+    path: str | PathLike[str] | None = None,
     *,
+    format: str | None = None,
+    factor: int | None = None,
+    mean: Sequence[float] | float | None = None,
+    std: Sequence[float] | float | None = None,
+    zca: str | Any | None = None,
+    experiment: int = -1,
+    step: int | None = None,
+    labels: str | None = None,
+    lr: float | None = None,
+    classes: str | PathLike[str] | None = None,
+    space: str | Any | None = None,
+    ipc: int = 50,
+    method: str | None = None,
     fyi: bool = False,
     flip: str | None = None,
-    ipc: int = 50,
     only: bool = False,
     architectures: Sequence[str] | str = ...,
     dataset: str = "cifar10",
@@ -81,12 +93,24 @@ def cross_arch(
     """Accuracy of other architectures trained on a condensed set (Table 3).
 
     Args:
-        method: Distillation method; `fyi-bench ls methods`.
+        format: Layout; guessed from the content where not given.
+        factor: Tiles a side in each image (IDC), where not told.
+        mean: Means of the normalisation, one a channel.
+        std: Its standard deviations.
+        zca: Data set that the whitening was fitted to.
+        experiment: Which of several in a file, counted from the end if negative.
+        step: Which step of a continual file; default: all.
+        labels: What soft rows are: hard, logits or probabilities.
+        lr: Learned step size that belongs to the set.
+        classes: File that lists its classes, in the order of its numbers.
+        space: pixel, normalized or zca, where the guess is wrong.
+        ipc: Images per class.
+        method: Distillation method; default: dm.
         fyi: Short for --flip fyi.
         flip: none, fyi, random, vertical, rotate or scale.
-        ipc: Images per class.
         only: Only this arm: no comparison without the flip or random.
         architectures: Architecture(s) to evaluate; 'none' for none.
+        path: A condensed set in a file, instead of a method (or its name).
 
     Common options, as fyi_bench.config.Settings has them: dataset, data_root, store, protocol, seed, seeds,
     overrides, budget, device, devices, precision, workers, threads, storage, artefacts, enqueue.

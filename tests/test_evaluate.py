@@ -44,6 +44,23 @@ def test_three_layouts_one_accuracy(tmp_path, small):
     assert len(found["dc"]) == 2
 
 
+def test_other_architectures_of_a_file_and_of_a_method(tmp_path, small):
+    """The argument is a set; where no file has that name, a method's name."""
+    path, names = small.save(tmp_path / "set.safetensors"), ("convnet-w8", "mlp")
+    common = {"store": tmp_path / "runs", "workers": 1, "threads": 1, "overrides": {**TINY, "nets": "1"}}
+    across = fyi_bench.cross_arch(path, architectures=names, **common)
+    assert (across["task"], across["dataset"]) == ("cross-arch", "shapes10")
+    alone = fyi_bench.evaluate(path, architectures=names, **common)
+    assert [e["values"] for e in across["arms"][0]["architectures"]] == [
+        e["values"] for e in alone["arms"][0]["architectures"]
+    ]
+    assert "mlp" in tell(across)
+    method = fyi_bench.cross_arch("random", dataset="shapes10", ipc=1, only=True, architectures=names[:1], **common)
+    assert method["arms"][0]["method"] == "random"
+    with pytest.raises(UsageError, match=r"SET and --method contradict"):
+        fyi_bench.cross_arch(path, method="dm", **common)
+
+
 def test_networks_together_are_those_one_by_one(tmp_path, small, monkeypatch):
     """What a GPU does with the networks of a set, made a CPU's way here."""
     path, more = small.save(tmp_path / "set.safetensors"), {"nets": "3"}

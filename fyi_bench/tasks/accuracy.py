@@ -65,7 +65,8 @@ class Accuracy(Task[AccuracyOptions]):
             for net in range(protocol.nets)
         }  # fmt: skip
         said = [*given.said, *_lacking(protocol, given.path)]
-        title = "\n".join([*said, f"evaluate {given.path.name} · {session.data.name}"])
+        what = f"{self.command or self.name} {given.path.name} · {session.data.name}"
+        title = "\n".join([*said, what])
         return Plan(title, protocol.name, tuple(runs.values()), details=(given, protocol, runs))
 
     def answer(self, session: Session, options: AccuracyOptions, plan: Plan, found: Records) -> Record:
@@ -76,10 +77,10 @@ class Accuracy(Task[AccuracyOptions]):
         for (name, _), run in runs.items():
             by_name.setdefault(name, []).append(found[run.digest])
         return build_record(
-            "accuracy",
+            self.name,
             **session.facts(protocol),
             seeds=[session.settings.seed + net for net in range(protocol.nets)],
-            digest=digest_of_runs("accuracy", runs.values()),
+            digest=digest_of_runs(self.name, runs.values()),
             arms=[{**given.entry, "architectures": [_entry(name, records) for name, records in by_name.items()]}],
         )
 

@@ -1,4 +1,4 @@
-"""`fyi-bench distill`, `cross-arch`: sets of one method, with the flip and without, and how they train networks."""
+"""`fyi-bench distill`: sets of one method, with the flip and without, and how they train networks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from fyi_bench.tasks import words
 from fyi_bench.tasks.base import TASKS, Record, Task
 from fyi_bench.tasks.common import (
     ARCHITECTURES,
-    IPC,
     Comparison,
     digest_of_runs,
     flip_difference,
@@ -30,14 +29,6 @@ class DistillOptions(Comparison):
     """Which sets, and the architectures that they are evaluated on; none: the protocol's own."""
 
     architectures: tuple[str, ...] = ARCHITECTURES(())
-
-
-@dataclass(frozen=True)
-class CrossArchOptions(DistillOptions):
-    """Which sets, and the architectures that they are evaluated on."""
-
-    ipc: int = IPC(50)
-    architectures: tuple[str, ...] = ARCHITECTURES(("convnet", "vgg11", "resnet18"))
 
 
 @TASKS.register("distill")
@@ -96,19 +87,6 @@ class Distill(Task[DistillOptions]):
 
     def section(self, record: Mapping[str, Any], section: Any, store: Any) -> None:
         accuracy_section(record, section, store)
-
-
-@TASKS.register("cross-arch")
-class CrossArch(Distill):
-    """Sets of one method on several architectures."""
-
-    summary = "Accuracy of other architectures trained on a condensed set (Table 3)."
-    Options = CrossArchOptions
-    heading = "Other architectures"
-    examples: ClassVar[Sequence[str]] = (
-        "fyi-bench cross-arch --method dm --fyi --ipc 50",
-        "fyi-bench cross-arch --method dsa --fyi --arch convnet3 vgg11 resnet18 --seeds 3",
-    )
 
 
 def accuracy_section(record: Mapping[str, Any], section: Any, store: Any) -> None:
