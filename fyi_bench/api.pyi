@@ -63,6 +63,7 @@ def cross_arch(
     labels: str | None = None,
     lr: float | None = None,
     classes: str | PathLike[str] | None = None,
+    max_bytes: int = 8589934592,
     space: str | Any | None = None,
     ipc: int = 50,
     method: str | None = None,
@@ -103,6 +104,7 @@ def cross_arch(
         labels: What soft rows are: hard, logits or probabilities.
         lr: Learned step size that belongs to the set.
         classes: File that lists its classes, in the order of its numbers.
+        max_bytes: Bytes that a file may unpack to.
         space: pixel, normalized or zca, where the guess is wrong.
         ipc: Images per class.
         method: Distillation method; default: dm.
@@ -199,6 +201,7 @@ def evaluate(
     labels: str | None = None,
     lr: float | None = None,
     classes: str | PathLike[str] | None = None,
+    max_bytes: int = 8589934592,
     space: str | Any | None = None,
     ipc: int | None = None,
     architectures: Sequence[str] | str = ...,
@@ -236,6 +239,7 @@ def evaluate(
         labels: What soft rows are: hard, logits or probabilities.
         lr: Learned step size that belongs to the set.
         classes: File that lists its classes, in the order of its numbers.
+        max_bytes: Bytes that a file may unpack to.
         space: pixel, normalized or zca, where the guess is wrong.
         ipc: Images per class, where not told.
         path: A condensed set: our file, or any public format.
@@ -353,6 +357,7 @@ def import_set(
     labels: str | None = None,
     lr: float | None = None,
     classes: str | PathLike[str] | None = None,
+    max_bytes: int = 8589934592,
     space: str | Any | None = None,
     ipc: int | None = None,
     dataset: str | None = None,
@@ -374,6 +379,7 @@ def import_set(
         labels: What soft rows are: hard, logits or probabilities.
         lr: Learned step size that belongs to the set.
         classes: File that lists its classes, in the order of its numbers.
+        max_bytes: Bytes that a file may unpack to.
         space: pixel, normalized or zca, where the guess is wrong.
         ipc: Images per class, where not told.
         dataset: Data set it stands for, where it cannot be guessed.
@@ -397,6 +403,7 @@ def inspect(
     labels: str | None = None,
     lr: float | None = None,
     classes: str | PathLike[str] | None = None,
+    max_bytes: int = 8589934592,
     space: str | Any | None = None,
     ipc: int | None = None,
     dataset: str | None = None,
@@ -420,6 +427,7 @@ def inspect(
         labels: What soft rows are: hard, logits or probabilities.
         lr: Learned step size that belongs to the set.
         classes: File that lists its classes, in the order of its numbers.
+        max_bytes: Bytes that a file may unpack to.
         space: pixel, normalized or zca, where the guess is wrong.
         ipc: Images per class, where not told.
         dataset: Data set it stands for, where it cannot be guessed.
@@ -439,6 +447,7 @@ def load(
     labels: str | None = None,
     lr: float | None = None,
     classes: str | PathLike[str] | None = None,
+    max_bytes: int = 8589934592,
     space: str | Any | None = None,
     ipc: int | None = None,
     dataset: str | None = None,
@@ -458,6 +467,7 @@ def load(
         labels: What soft rows are: hard, logits or probabilities.
         lr: Learned step size that belongs to the set.
         classes: File that lists its classes, in the order of its numbers.
+        max_bytes: Bytes that a file may unpack to.
         space: pixel, normalized or zca, where the guess is wrong.
         ipc: Images per class, where not told.
         dataset: Data set it stands for, where it cannot be guessed.
@@ -476,6 +486,7 @@ def nas(
     labels: str | None = None,
     lr: float | None = None,
     classes: str | PathLike[str] | None = None,
+    max_bytes: int = 8589934592,
     method: str | None = None,
     fyi: bool = False,
     flip: str | None = None,
@@ -521,6 +532,7 @@ def nas(
         labels: What soft rows are: hard, logits or probabilities.
         lr: Learned step size that belongs to the set.
         classes: File that lists its classes, in the order of its numbers.
+        max_bytes: Bytes that a file may unpack to.
         method: Distillation method of the proxy set; default: dm.
         fyi: Short for --flip fyi.
         flip: none, fyi, random, vertical, rotate or scale.
@@ -602,6 +614,7 @@ def unequalness(
     labels: str | None = None,
     lr: float | None = None,
     classes: str | PathLike[str] | None = None,
+    max_bytes: int = 8589934592,
     space: str | Any | None = None,
     ipc: int | None = None,
     dataset: str | None = None,
@@ -625,6 +638,7 @@ def unequalness(
         labels: What soft rows are: hard, logits or probabilities.
         lr: Learned step size that belongs to the set.
         classes: File that lists its classes, in the order of its numbers.
+        max_bytes: Bytes that a file may unpack to.
         space: pixel, normalized or zca, where the guess is wrong.
         ipc: Images per class, where not told.
         dataset: Data set it stands for, where it cannot be guessed.

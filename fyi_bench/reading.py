@@ -8,6 +8,8 @@ from typing import Any
 
 from fyi_bench.config import option
 
+MOST_BYTES = 8 * 2**30  # the largest published sets have several experiments of 10,000 images of 64 px: 2.5 GB
+
 
 @dataclass(frozen=True, kw_only=True)
 class SetFacts:
@@ -23,6 +25,7 @@ class SetFacts:
     labels: str | None = option(None, "What soft rows are: hard, logits or probabilities.", advanced=True)
     lr: float | None = option(None, "Learned step size that belongs to the set.", advanced=True)
     classes: Path | None = option(None, "File that lists its classes, in the order of its numbers.", advanced=True)
+    max_bytes: int = option(MOST_BYTES, "Bytes that a file may unpack to.", advanced=True)
 
     @property
     def facts(self) -> dict[str, Any]:

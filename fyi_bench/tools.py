@@ -133,6 +133,7 @@ def import_set(
     **reading: Any,
 ) -> list[Path]:
     """Read other people's condensed sets and write them as ours. Files that carry code are refused, never run."""
+    from fyi_bench.data.hub import is_address
     from fyi_bench.formats import load_set, save_imported
 
     if out is not None and len(paths) > 1:
@@ -140,7 +141,8 @@ def import_set(
     places = []
     for path in paths:
         found = load_set(path, **reading)
-        places.append(save_imported(found, out or path.with_name(path.stem + ".imported.safetensors")))
+        beside = Path() if is_address(path) else path.parent
+        places.append(save_imported(found, out or beside / (path.stem + ".imported.safetensors")))
         for line in (*found.guesses, *found.warnings):
             say(f"  {line}")
         say(f"{path} -> {places[-1]}")

@@ -216,7 +216,7 @@ def test_facts_of_our_own_sets_are_not_overridden(tmp_path):
     ],
 )
 def test_data_set_by_name_and_shape(names, shape, classes, expected):
-    found = guessed("", Path("/nowhere").joinpath(*names), shape, classes)
+    found = guessed("", [*reversed(names), "nowhere"], shape, classes)
     assert found.name == expected
     assert (found.entry is not None) == (expected != "" or classes == 10)
 

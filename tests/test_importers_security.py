@@ -237,7 +237,7 @@ def test_a_parquet_column_that_repeats_one_value_is_noticed(tmp_path):
         load_set(tmp_path / "x.parquet", max_bytes=2**21)
 
 
-def test_archives_are_named_and_not_unpacked(tmp_path):
+def test_archives_write_nothing_beside_them(tmp_path):
     import tarfile
 
     folder = tmp_path / "a" / "b"  # two above it is still this test's own: nobody else writes there
@@ -250,9 +250,10 @@ def test_archives_are_named_and_not_unpacked(tmp_path):
     with zipfile.ZipFile(folder / "set.zip", "w") as archive:
         archive.writestr("../escape.pt", b"x")
     before = sorted(tmp_path.rglob("*"))
-    for name in ("set.tar", "set.tar.gz", "set.zip"):
-        with pytest.raises(DataError, match=r"(?s)archive.*Unpack it"):
+    for name in ("set.tar", "set.zip"):
+        with pytest.raises(DataError, match="would write outside its folder"):
             load_set(folder / name)
+    assert load_set(folder / "set.tar.gz").format == "dc"
     assert sorted(tmp_path.rglob("*")) == before
 
 

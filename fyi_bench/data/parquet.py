@@ -123,6 +123,24 @@ def read_shard(path: Path) -> tuple[list[bytes], list[int | str], tuple[str, ...
     return blobs, labels, _class_names(schema.metadata or {}, label)
 
 
+def channels_of(path: Path) -> int:
+    """1 where the first picture of a file is grey, else 3."""
+    import io
+
+    import pyarrow.parquet as parquet
+    from PIL import Image
+
+    try:
+        column = _column(path, parquet.read_schema(path).names, "image")
+        value = next(parquet.ParquetFile(path).iter_batches(1, columns=[column]))[column][0].as_py()
+        with Image.open(io.BytesIO(value["bytes"] if isinstance(value, dict) else value)) as picture:
+            return 1 if picture.mode in ("1", "L", "LA", "I", "I;16") else 3
+    except DataError:
+        raise
+    except Exception as error:  # readers of pictures and parquet raise whatever the damaged bytes led them to
+        raise DataError(f"{path} holds no picture in its first row.\n{_AGAIN}") from error
+
+
 def rows_of(path: Path) -> int:
     """How many rows one file has; DataError for a file that cannot be read."""
     import pyarrow.parquet as parquet

@@ -68,7 +68,7 @@ def _check_bytes(nbytes: int, what: str, budget: int) -> None:
     if nbytes > budget:
         raise DataError(
             f"The {what} would take {size_text(nbytes)}; at most {size_text(budget)} are read.\n"
-            "A condensed set is far smaller: check the file, or raise max_bytes if it is what you want."
+            "A condensed set is far smaller: check the file, or raise --max-bytes (max_bytes=) if it is what you want."
         )
 
 

@@ -1,32 +1,38 @@
-"""What was named on the command line: a file or folder, what kind it is by its bytes, and what lies beside it."""
+"""What was named: a file, a folder, an archive or an address of the Hub; its kind, and what lies beside it."""
 
 from __future__ import annotations
 
 import json
 import re
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from fyi_bench.data.hub import Address, fetch, is_address
+from fyi_bench.data.pictures import SUFFIXES
 from fyi_bench.errors import DataError
 from fyi_bench.files import sha256_file
 from fyi_bench.formats.opening import DAMAGED, LEGACY_MAGIC, check_size, first_line, load_npy, load_npz, load_torch
+from fyi_bench.formats.unpacking import unpack
 
 T = TypeVar("T")
-FOLDER, UNKNOWN = "folder", "unknown"
+FOLDER, ARCHIVE, UNKNOWN = "folder", "archive", "unknown"
 _HEAD = 512
 _LISTED = 100  # files whose digests are kept in the provenance
 _LARGEST_NOTE = 2**20
 _LOADERS: dict[str, Callable[[Path, int], Any]] = {"torch": load_torch, "npz": load_npz, "npy": load_npy}
 _PLAIN_KINDS = ((b"\x93NUMPY", "npy"), (b"PAR1", "parquet"), (LEGACY_MAGIC, "torch"))
 _PICTURE = "it is one picture.\nName the folder with one sub-folder of pictures a class."
-_ARCHIVE = "it is an archive, and archives are not unpacked for you.\nUnpack it and name the set inside."
+_PACKED = "it is an archive of a kind that is not unpacked here.\nUnpack it and name the set inside."
+_NOTES = (".md", ".txt", ".json", ".yaml", ".yml", ".csv", ".gitattributes", ".gitignore", ".lock", ".log")
+_LEVELS = 4  # folders above a file whose names may say what it is
 _POINTER = "it is a pointer of git-lfs, not the file itself.\nRun `git lfs pull` where it is."
 # how a file begins that is not read -> why, and what to do
 _REFUSED = {
     (b"\x89PNG", b"\xff\xd8\xff", b"RIFF", b"GIF8"): _PICTURE,
-    (b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!"): _ARCHIVE,
+    (b"7z\xbc\xaf", b"Rar!", b"\x28\xb5\x2f\xfd"): _PACKED,
     (b"version https://git-lfs",): _POINTER,
 }
 _HTML = re.compile(rb"\s*<(!doctype html|html|head|\?xml|!--)", re.IGNORECASE)
@@ -36,22 +42,56 @@ _PICKLE = re.compile(rb"\x80[\x02-\x05]|\(?(c[\w.]+\n[\w.]+\n|[ldtI]p?\d*\n)")
 class InputFiles:
     """One file or folder to import, and its neighbours; nothing is read before it is asked for.
 
-    path: what was named. folder: it, or the folder it is in. kind: 'folder', 'torch', 'npz', 'npy', 'parquet',
-    'safetensors', 'pickle' or 'unknown'. budget: bytes that a file may unpack to.
-    Raises DataError for a path that is absent or cannot be a set (empty, a web page, an archive …).
+    path: what was named. place: the file or folder of this machine that holds it: of an archive what is inside, of an
+    address of the Hub what was fetched. folder: it, or the folder it is in. kind: 'folder', 'torch', 'npz', 'npy',
+    'parquet', 'safetensors', 'arrow', 'pickle' or 'unknown'. budget: bytes that a file may unpack to.
+    Raises DataError for a path that is absent or cannot be a set (empty, a web page …).
     """
 
     def __init__(self, path: str | Path, budget: int):
-        self.path, self.budget = Path(path).expanduser(), budget
-        self.kind = _kind(self.path)
-        self.folder = self.path if self.kind == FOLDER else self.path.parent
+        self.path, self.budget = Path(path), budget
         self._contents: dict[Path, Any] = {}
         self._read: list[Path] = []
+        address = Address.of(str(path)) if is_address(path) else None
+        if address is None:
+            self.path = self.place = Path(path).expanduser()
+        else:
+            self.place = fetch(address, budget)
+            if self.place.is_dir():
+                self.place = _inner(self.place)
+        self.kind = _kind(self.place)
+        if self.kind == ARCHIVE:
+            self._unpacked = tempfile.TemporaryDirectory(prefix="fyi-bench-")  # gone with this object
+            unpack(self.used(self.place), Path(self._unpacked.name), budget)
+            self.place = _inner(Path(self._unpacked.name))
+            try:
+                self.kind = _kind(self.place)
+            except DataError as error:
+                raise DataError(self.told(str(error))) from error
+            if self.kind == ARCHIVE:
+                raise DataError(f"{self.path} holds another archive, {self.place.name}.\nUnpack it first.")
+        self.folder = self.place if self.kind == FOLDER else self.place.parent
+        self.named = self._named(address)
+
+    def _named(self, address: Address | None) -> list[str]:
+        """Names that may say what it is, the inner ones first: its own, those of its folders or of its repository."""
+        if address is not None:
+            return [part for part in (*reversed(Path(address.file).parts), *reversed(address.repo.split("/"))) if part]
+        above = [parent.name for parent in list(self.path.resolve().parents)[:_LEVELS]]
+        inside = [self.place.name] if self.place != self.path and self.kind != FOLDER else []
+        return [*inside, self.path.name, *above]
 
     @property
     def name(self) -> str:
         """Name of the file, or '' for a folder."""
-        return "" if self.kind == FOLDER else self.path.name
+        return "" if self.kind == FOLDER else self.place.name
+
+    def told(self, text: str) -> str:
+        """A message with the name that the user gave, where it speaks of an unpacked or fetched place."""
+        if self.place == self.path:
+            return text
+        root = self._unpacked.name if hasattr(self, "_unpacked") else str(self.folder)
+        return text.replace(root, str(self.path))
 
     @property
     def names(self) -> list[str]:
@@ -64,7 +104,7 @@ class InputFiles:
     @property
     def folders(self) -> list[str]:
         """Names of the folder and of the three above it, the inner ones first."""
-        return [self.folder.name, *(parent.name for parent in list(self.folder.resolve().parents)[:3])]
+        return self.named[self.kind != FOLDER :][:_LEVELS]
 
     def has(self, *names: str) -> bool:
         """Whether the folder holds all these files."""
@@ -86,9 +126,9 @@ class InputFiles:
 
         torch: tensors in dicts and lists; npz: dict of arrays; npy: array. Raises DataError for any other kind.
         """
-        path = self.folder / name if name else self.path
+        path = self.folder / name if name else self.place
         if path not in self._contents:
-            kind = self.kind if path == self.path else _kind(path)
+            kind = self.kind if path == self.place else _kind(path)
             if kind not in _LOADERS:
                 raise DataError(f"{path} holds no tensors (kind of file: {kind}).\nName another file or format.")
             check_size(path, path.stat().st_size, self.budget)
@@ -103,7 +143,7 @@ class InputFiles:
 
     def head(self) -> bytes:
         """The first bytes of the file."""
-        return _head(self.path)[:8]
+        return _head(self.place)[:8]
 
     def facts(self) -> dict[str, Any]:
         """Names and sha256 of the files that were read, for provenance (the first 100 of a folder of pictures)."""
@@ -127,8 +167,10 @@ def _kind(path: Path) -> str:
         return FOLDER
     head = _head(path)
     refused = next((why for starts, why in _REFUSED.items() if head.startswith(starts)), "")
-    if refused or head[257:262] == b"ustar":
-        raise DataError(f"{path} cannot be imported: {refused or _ARCHIVE}")
+    if refused:
+        raise DataError(f"{path} cannot be imported: {refused}")
+    if head.startswith((b"\x1f\x8b", b"BZh", b"\xfd7zXZ")) or head[257:262] == b"ustar":
+        return ARCHIVE
     if _HTML.match(head):
         raise DataError(
             f"{path} is a web page that was saved under the name of a set, often a notice about a quota or a login.\n"
@@ -169,4 +211,18 @@ def _zip_kind(path: Path) -> str:
         return "torch"
     if names and all(name.endswith(".npy") for name in names):
         return "npz"
-    raise DataError(f"{path} cannot be imported: {_ARCHIVE}")
+    return ARCHIVE
+
+
+def _inner(folder: Path) -> Path:
+    """What an archive or a repository holds, without the folders around it and the notes beside it."""
+    while True:
+        there = [entry for entry in sorted(folder.iterdir()) if not entry.name.startswith(".")]
+        there = [entry for entry in there if entry.is_dir() or not entry.name.lower().endswith(_NOTES)]
+        if len(there) != 1:
+            return folder
+        if there[0].is_file():
+            return there[0]
+        if any(entry.name.lower().endswith(SUFFIXES) for entry in there[0].iterdir()):
+            return folder  # the only class
+        folder = there[0]

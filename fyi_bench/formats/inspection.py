@@ -11,13 +11,14 @@ import torch
 from distill.decode import decoded, decoded_count
 from distill.fyi import NETWORKS, set_unequalness
 from distill.image_set import ImageSet
+from fyi_bench.data.hub import Address, fetch, is_address
 from fyi_bench.errors import DataError, printable
 from fyi_bench.formats.alike import EXAMPLES, find_duplicates
 from fyi_bench.formats.arrays import type_name
 from fyi_bench.formats.base import Imported
 from fyi_bench.formats.load import load_set
 from fyi_bench.formats.looks import Looks, look
-from fyi_bench.formats.opening import size_text
+from fyi_bench.formats.opening import SIZE_BUDGET, size_text
 
 _OUTSIDE = 0.01
 _MADE_BY = ("method", "flip", "dataset", "ipc", "seed", "iterations", "loss_first", "loss_last")
@@ -80,7 +81,8 @@ def inspect_set(
 
 
 def _file_facts(path: Path) -> dict[str, Any]:
-    files = [f for f in path.rglob("*") if f.is_file()] if path.is_dir() else [path]
+    place = fetch(Address.of(str(path)), SIZE_BUDGET) if is_address(path) else path
+    files = [f for f in place.rglob("*") if f.is_file()] if place.is_dir() else [place]
     return {"path": str(path), "bytes": sum(f.stat().st_size for f in files), "files": len(files)}
 
 

@@ -41,18 +41,18 @@ def load_set(path: str | Path, *, format: str | None = None, **facts: Any) -> Im
     if options.ipc is not None and options.ipc < 1:
         raise UsageError(f"ipc={options.ipc}: a class has 1 image or more.\nCorrect it, or leave it out.")
     files = InputFiles(path, options.max_bytes)
-    chosen, guesses = _choose(files, format)
-    for name in ("experiment", "step"):
-        if getattr(options, name) != getattr(Options(), name) and name not in chosen.takes:
-            raise UsageError(
-                f"Files of the format '{chosen.name}' hold one set, so {name}=… has no meaning.\nLeave it out."
-            )
-    raw = chosen.read(files, options)
-    raw.guesses = guesses + raw.guesses
     try:
+        chosen, guesses = _choose(files, format)
+        for name in ("experiment", "step"):
+            if getattr(options, name) != getattr(Options(), name) and name not in chosen.takes:
+                raise UsageError(
+                    f"Files of the format '{chosen.name}' hold one set, so {name}=… has no meaning.\nLeave it out."
+                )
+        raw = chosen.read(files, options)
+        raw.guesses = guesses + raw.guesses
         return _own(raw.finished, chosen, raw, options) if raw.finished else _assemble(files, chosen, raw, options)
     except DataError as error:
-        text = str(error)
+        text = files.told(str(error))
         raise DataError(text if str(files.path) in text else f"{files.path}: {text}") from error
 
 
@@ -121,7 +121,7 @@ def _own(image_set: ImageSet, chosen: Format, raw: Raw, options: Options) -> Imp
 
 def _assemble(files: InputFiles, chosen: Format, raw: Raw, options: Options) -> Imported:
     pixels = prepare(raw.images, options.max_bytes)
-    pixels = as_grey(pixels, channels_of(options.dataset, names_of(raw.dataset, files.path)))
+    pixels = as_grey(pixels, channels_of(options.dataset, names_of(raw.dataset, files.named)))
     count, per_class = len(pixels.images), options.ipc or pixels.per_class
     labels = read_labels(raw, options, count, pixels.per_class)
     origin = _origin(files, raw, options, pixels, _class_count(raw, labels, count, per_class))
@@ -164,8 +164,8 @@ def _class_count(raw: Raw, labels: Labels | None, count: int, per_class: int | N
 def _origin(files: InputFiles, raw: Raw, options: Options, pixels: Pixels, classes: int | None) -> Origin:
     shape = tuple(pixels.images.shape[1:])
     if options.dataset is not None:
-        return stated(options.dataset, shape, classes, names_of(raw.dataset, files.path))
-    return guessed(raw.dataset, files.path, shape, classes, raw.class_names)
+        return stated(options.dataset, shape, classes, names_of(raw.dataset, files.named))
+    return guessed(raw.dataset, files.named, shape, classes, raw.class_names)
 
 
 def _tiles(files: InputFiles, raw: Raw, options: Options, pixels: Pixels) -> tuple[int, list[str]]:
@@ -174,7 +174,7 @@ def _tiles(files: InputFiles, raw: Raw, options: Options, pixels: Pixels) -> tup
     if options.factor is not None:
         factor = options.factor
     else:
-        inner = [entry.name for entry in files.path.iterdir() if entry.is_dir()] if files.kind == FOLDER else []
+        inner = [entry.name for entry in files.folder.iterdir() if entry.is_dir()] if files.kind == FOLDER else []
         names = [files.name, *files.folders, *sorted(inner)[:1]]
         factor, told = tiles_of(pixels.images, raw.factor, names, raw.method)
         if raw.tiled and raw.factor is None and not told:

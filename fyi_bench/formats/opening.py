@@ -23,9 +23,9 @@ import torch
 
 from fyi_bench.errors import DataError
 from fyi_bench.formats.pickle_scan import Scan, Suspicious, scan
+from fyi_bench.reading import MOST_BYTES
 
-# Bytes a file may unpack to. The largest published sets have several experiments of 10,000 images of 64 px: 2.5 GB.
-SIZE_BUDGET = 8 * 2**30
+SIZE_BUDGET = MOST_BYTES  # bytes a file may unpack to
 DAMAGED = "It is truncated or damaged: copy or download it again."
 LEGACY_MAGIC = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."  # how files of torch before 1.6 begin
 _LEGACY_PICKLES = 5  # magic number, version, facts about the machine, the object, the keys of its storages
@@ -43,7 +43,7 @@ def check_size(path: Path, nbytes: int, budget: int) -> None:
     if nbytes > budget:
         raise DataError(
             f"{path} declares {size_text(nbytes)}; at most {size_text(budget)} are read.\n"
-            "A condensed set is far smaller: check the file, or raise max_bytes if it is what you want."
+            "A condensed set is far smaller: check the file, or raise --max-bytes (max_bytes=) if it is what you want."
         )
 
 

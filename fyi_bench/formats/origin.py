@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from fyi_bench.data.classes import stated_classes
 from fyi_bench.data.entry import DATASETS, DatasetEntry, find_entry
 from fyi_bench.errors import DataError
 
 _METHODS = r"dsa|datadam|cafe|dc|dm|idm|herding|random|kmeans|kcenter|mtt|tesla|ftd|datm|idc|dream|haba|kip|frepo"
-_LEVELS = 4  # folders above the file whose names are looked at
 _FREE_FORMS = {"tinyimagenet": r"tiny[-_ ]?imagenet", "fashionmnist": r"fashion[-_ ]?mnist|fmnist"}
 # of sets with the same shape and number of classes, the one most published files are of
 _USUAL = ("cifar10", "mnist")
@@ -89,19 +87,20 @@ def same_data(name: str, other: str) -> bool:
     return len(layouts) == 2 and layouts[0] == layouts[1] != ()
 
 
-def names_of(hint: str, path: Path) -> list[tuple[str, str]]:
+def names_of(hint: str, named: Sequence[str]) -> list[tuple[str, str]]:
     """Where a data set may be named: in the file (`hint`), in its name, in those of its folders."""
-    parts = [path.name, *(parent.name for parent in list(path.resolve().parents)[:_LEVELS])]
-    return [("the file", hint), *(("the name", part) for part in parts)]
+    return [("the file", hint), *(("the name", part) for part in named)]
 
 
-def guessed(hint: str, path: Path, shape: tuple[int, ...], classes: int | None, names: Sequence[str] = ()) -> Origin:
+def guessed(
+    hint: str, named: Sequence[str], shape: tuple[int, ...], classes: int | None, names: Sequence[str] = ()
+) -> Origin:
     """The data set by what the file says (`hint`), by the names of file and folders, or by shape and classes.
 
     shape: (channels, height, width). classes: their number, or None where the file does not tell; names: theirs.
     """
     origin = Origin()
-    for where, text in names_of(hint, path):
+    for where, text in names_of(hint, named):
         if entry := _named(text):
             if problem := _misfit(entry, shape, classes):
                 origin.warnings.append(f"{where} '{text}' says {entry.name}, but {problem}: not believed")

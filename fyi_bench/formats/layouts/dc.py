@@ -86,7 +86,7 @@ class DC(Format):
             )
         name = _file_name(files)
         images, labels = entries[asked]
-        method = self.method or method_in(name, files.folder.name)
+        method = self.method or method_in(name, *files.folders[:1])
         raw = Raw(images, labels, space="normalized", space_reason=_REASON, method=method)
         if count > 1 and asked == LAST:
             raw.guesses.append(f"experiment {count - 1}, the last of {count}, as is usual (experiment=N for another)")

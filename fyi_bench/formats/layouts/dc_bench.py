@@ -32,7 +32,7 @@ class DCBench(Format):
     def read(self, files: InputFiles, options: Options) -> Raw:
         """The pair of files; 'normalize' in their name says the space."""
         stem = files.need(_stem(files), "one of a pair …_images.pt and …_labels.pt")
-        method = method_in(stem, files.folder.name, files.folder.parent.name)
+        method = method_in(stem, *files.folders[:2])
         raw = Raw(files.content(stem + _IMAGES), files.content(stem + _LABELS), dataset=stem, method=method)
         if "normalize" in stem:
             raw.space, raw.space_reason = "normalized", "'normalize' in the name"

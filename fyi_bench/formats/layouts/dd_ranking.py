@@ -29,7 +29,7 @@ class DDRanking(Format):
         files.need(files.has(_IMAGES), f"a folder with {_IMAGES}")
         labels, told = (files.content(_LABELS), []) if files.has(_LABELS) else labels_beside(files, _IMAGES)
         lr, more = step_size_beside(files, _IMAGES)
-        method = method_in(files.folder.name, files.folder.parent.name)
+        method = method_in(*files.folders[:2])
         return Raw(files.content(_IMAGES), labels, lr=lr, method=method, guesses=[*told, *more])
 
     def write(self, image_set: ImageSet, path: Path) -> list[Path]:

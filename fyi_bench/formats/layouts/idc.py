@@ -28,7 +28,7 @@ def _phases(files: InputFiles) -> list[str]:
     """Names of the files of the phases below a folder, relative to it, in order."""
     if files.kind != FOLDER:
         return []
-    found = [(m, f) for f in files.path.iterdir() if (m := _PHASE.fullmatch(f.name)) and (f / _FILE).is_file()]
+    found = [(m, f) for f in files.folder.iterdir() if (m := _PHASE.fullmatch(f.name)) and (f / _FILE).is_file()]
     return [f"{folder.name}/{_FILE}" for _, folder in sorted((int(m[1]), folder) for m, folder in found)]
 
 

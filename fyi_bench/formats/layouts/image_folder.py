@@ -27,8 +27,8 @@ _UNSAFE = re.compile(r"[^\w.,' ()-]")
 
 def _classes(files: InputFiles) -> dict[str, list[Path]]:
     """The pictures in each sub-folder; [] of those that have none (logs, what a Mac adds to a zip): no classes."""
-    found = subfolders(files.path) if files.kind == FOLDER else []
-    return {name: [] if name == _OF_A_MAC else pictures_in(files.path / name) for name in found}
+    found = subfolders(files.folder) if files.kind == FOLDER else []
+    return {name: [] if name == _OF_A_MAC else pictures_in(files.folder / name) for name in found}
 
 
 def _folder_names(s: ImageSet) -> Sequence[str]:
@@ -57,7 +57,7 @@ class ImageFolder(Format):
         files.need(folders, "a folder with one sub-folder of pictures a class")
         if set(folders) <= _SPLITS:
             split = next(iter(folders))
-            raise DataError(f"{files.path} holds whole data sets ({', '.join(folders)}).\nName {files.path / split}.")
+            raise DataError(f"{files.path} holds whole data sets ({', '.join(folders)}).\nName {files.folder / split}.")
         listing = [(path, label) for label, pictures in enumerate(folders.values()) for path in pictures]
         bare = [name for name in every if name not in folders]
         paths = [files.used(path) for path, _ in listing]
@@ -69,7 +69,7 @@ class ImageFolder(Format):
             space="pixel",
             space_reason="pictures",
             class_names=tuple(folders),
-            method=method_in(files.path.name),
+            method=method_in(*files.named[:2]),
             guesses=[f"folders without a picture are no classes: {', '.join(bare)}"] if bare else [],
         )
 

@@ -85,7 +85,7 @@ class MTT(Format):
         pair = files.need(find_pair(files), _WANTED)
         absent = [name for name in (*pair.images, *pair.labels) if not files.has(name)]
         files.need(not absent, f"complete: {', '.join(absent)} is missing", "Copy that file beside it.")
-        raw = Raw(method=self.method or method_in(files.folder.name) or "mtt", facts={"saved": pair.tag})
+        raw = Raw(method=self.method or method_in(*files.folders[:1]) or "mtt", facts={"saved": pair.tag})
         raw.images, raw.labels = (_joined(files, names, options) for names in (pair.images, pair.labels))
         raw.lr, told = step_size_beside(files, pair.images[0])
         raw.guesses += told

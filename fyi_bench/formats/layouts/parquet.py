@@ -24,9 +24,9 @@ _BATCH = 64
 
 def _shards(files: InputFiles) -> list[Path]:
     if files.kind == FOLDER:
-        found = [files.path / name for name in files.names if name.endswith(".parquet")] or _inner(files.path)
+        found = [files.folder / name for name in files.names if name.endswith(".parquet")] or _inner(files.folder)
         return [path for path in found if path.name.startswith("train")] or found
-    return [files.path] if files.kind == "parquet" else []
+    return [files.place] if files.kind == "parquet" else []
 
 
 def _inner(folder: Path) -> list[Path]:
