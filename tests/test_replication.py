@@ -10,13 +10,18 @@ import pytest
 from PIL import Image
 from scipy import stats
 
+from distill.recipes import recipe
+from downstream.protocol import protocol
 from fyi_bench.present.replication import head, page, picture, places, renew
 from fyi_bench.present.replication.cost import pace_of, work_of_set
+from fyi_bench.present.replication.procedures import FYI_CODE, PROTOCOLS, flip_differences, measured
 from fyi_bench.present.tables import table
+from fyi_bench.run.types.accuracy import accuracy_run
+from fyi_bench.run.types.distill import distill_run
 from fyi_bench.store.excerpt import place_in, runs_of_protocol
 from fyi_bench.store.merge import merge, verify
 from fyi_bench.store.store import Store
-from sample_store import add_set, fill
+from sample_store import add_set, fill, tiny_dataset
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Store(ROOT / "results")
@@ -35,7 +40,7 @@ def test_results_are_fit_to_be_published():
     files = [path for path in RESULTS.root.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 20 * 2**20
     assert [place for folder in RESULTS.run_dirs() if (place := place_in(folder))] == []
-    assert {info.digest for info in RESULTS.ls()} == runs_of_protocol(RESULTS, "paper")
+    assert {info.digest for info in RESULTS.ls()} == set().union(*(runs_of_protocol(RESULTS, p) for p in PROTOCOLS))
 
 
 def place_of(store: Store, method: str = "dsa", flip: str = "none", ipc: int = 10) -> places.PaperNumber:
@@ -94,6 +99,35 @@ def test_an_excerpt_gives_the_tables_and_the_page_of_its_store(tmp_path):
     assert readme.read_text() == (
         f"before\n<!-- replication: begin -->\n{head(whole)}\n<!-- replication: end -->\nafter\n"
     )
+
+
+def test_sets_by_both_procedures_stand_side_by_side(tmp_path):
+    store = Store(tmp_path)
+    data, rules = tiny_dataset(), protocol(FYI_CODE, "accuracy", "dsa")
+    fill(store, "dsa", "fyi", {0: (0.29, 0.31), 1: (0.30, 0.34)}, ipc=1)
+    fill(store, "dsa", "none", {0: (0.28,)}, ipc=1)
+    for seed, value in ((0, 0.32), (1, 0.34)):
+        made = distill_run(data, "dsa", "fyi", 1, seed, recipe("dsa", "cifar10", 1))
+        with store.run(accuracy_run(data, {"cell": made.digest}, 100, rules, seed)) as run:
+            run.finish({"value": value})
+    of_code = distill_run(data, "dsa", "fyi", 1, 7, recipe("dsa", "cifar10", 1, FYI_CODE))
+    with store.run(of_code) as run:
+        run.finish({"set": "set.safetensors", "set_digest": "1234"})
+    with store.run(accuracy_run(data, {"digest": "1234"}, 100, rules, 7)) as run:  # a set that was given as a file
+        run.finish({"value": 0.36})
+    found = [(one.condensed_by, one.measured_by, dict(one.sets)) for one in measured(store)]
+    assert found == [
+        ("paper", "paper", {0: [0.28]}),  # without the flip
+        ("paper", "paper", {0: [0.29, 0.31], 1: [0.30, 0.34]}),
+        ("paper", FYI_CODE, {0: [0.32], 1: [0.34]}),
+        (FYI_CODE, FYI_CODE, {7: [0.36]}),
+    ]
+    changes = [
+        (f.measured_by, p.measured_by, round(c["mean"], 6), c["n"]) for f, p, c in flip_differences(measured(store))
+    ]
+    assert changes == [("paper", "paper", 0.02, 1), (FYI_CODE, "paper", 0.04, 1)]
+    lines = [line for line in page(store).splitlines() if line.startswith("| DSA + FYI, CIFAR-10 1 IPC |")]
+    assert [line.split("|")[5].split("[")[0].strip() for line in lines][:3] == ["31.0", "33.0", "36.0"]
 
 
 def test_published_numbers_that_contradict_each_other_are_marked():

@@ -36,7 +36,7 @@ class Distill(Task[DistillOptions]):
     """Distil what is missing and evaluate every set on every architecture."""
 
     summary = "Condense a data set, with and without the flip, and evaluate the sets."
-    Options = DistillOptions
+    Options: ClassVar[type] = DistillOptions
     heading = "Condensed sets"
     examples: ClassVar[Sequence[str]] = (
         "fyi-bench distill --method dm --ipc 10 --fyi",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -15,6 +15,7 @@ from fyi_bench.files import write_bytes, write_text
 from fyi_bench.present.images import mosaic, png_of
 from fyi_bench.present.published import FULL
 from fyi_bench.present.replication.places import FEWEST_SETS, NOT_RUN, TABLES, Ledger, PaperNumber, ledger
+from fyi_bench.present.replication.procedures import FYI_CODE, PROTOCOLS, flip_differences, measured
 from fyi_bench.present.tables.forms import markdown_table
 from fyi_bench.present.words import HOLE, has_interval, is_number, percent, seconds_words, short, signed_points
 from fyi_bench.run.run_type import SET_FILE
@@ -43,6 +44,13 @@ RULE = (
     "would take. **only quoted**: training on whole data, which no command of ours repeats. `fyi-bench table` compares "
     "single runs by a wider rule of its own."
 )
+BY_FYI_CODE = (
+    "The code of FYI augments otherwise than DSA's, which `paper` follows: it mirrors first, with probability 1/2, "
+    "and then draws one of the five other operations; DSA's draws one of all six. It does so while condensing and when "
+    f"it measures a set. `{FYI_CODE}` repeats both: the same sets measured in both ways tell how much of a gap is the "
+    "evaluation's. Published numbers without FYI are those of the methods' own papers. Precision: of condensing / of "
+    "measuring."
+)
 _HEADER = (
     "place", "network", "published, %", "in", "by others, %", "ours, %", "sets × networks", "between sets",
     "between networks", "gap", "verdict", "machine, precision",
@@ -68,6 +76,7 @@ def page(store: Store) -> str:
         "",
         *_pace_lines(found),
         *_flip_section(found.places),
+        *_procedures(store),
     ]
     for dataset in dict.fromkeys(place.first.dataset_label for place in found.places):
         places = _sorted(place for place in found.places if place.first.dataset_label == dataset)
@@ -85,10 +94,16 @@ def head(store: Store) -> str:
     title = method.upper()
     rows = [
         [
-            _label(place.first), _published(place.first), _ours(place), _counts(place),
+            _label(place.first), _published(place.first), _ours(place), _sizes(place.sets),
             _score(found.unequalness.get((dataset, ipc, place.first.method, place.first.flip), ())),
         ]
         for place in ours if place.first.dataset == dataset
+    ]  # fmt: skip
+    rows += [
+        [f"{_label(one.first)}, measured as FYI's code does", _published(one.first), _mean_of_sets(one.interval),
+         _sizes(one.sets), ""]
+        for one in measured(store)
+        if (one.first.dataset, one.first.ipc) == (dataset, ipc) and (one.condensed_by, one.measured_by) == PROTOCOLS
     ]  # fmt: skip
     return "\n".join((
         f"![Ten condensed images, one a class, by {title} and by {title} with FYI]({PICTURE})",
@@ -146,7 +161,7 @@ def _row(place: PaperNumber, found: Ledger) -> list[str]:
         ", ".join(row.source.removeprefix("FYI paper ") for row in place.published if row.table in TABLES),
         HOLE if place.replicated is None else _published(place.replicated),
         _ours(place),
-        _counts(place),
+        _sizes(place.sets),
         _spread(place, "between_sets"),
         _spread(place, "between_networks"),
         HOLE if place.gap is None else signed_points(place.gap),
@@ -177,14 +192,7 @@ def _ours(place: PaperNumber) -> str:
     found = place.interval
     if place.ours.low is not None:  # a rank correlation
         return f"{place.ours.mean:.3f} [{place.ours.low:.3f}, {place.ours.high:.3f}]"
-    if found["low"] is None:
-        return f"{percent(found['mean'])} ± {percent(place.ours.std)}"
-    return f"{percent(found['mean'])} [{percent(found['low'])}, {percent(found['high'])}]"
-
-
-def _counts(place: PaperNumber) -> str:
-    sizes = sorted({len(values) for values in place.sets.values()})
-    return f"{len(place.sets)} × {'–'.join(map(str, sizes))}" if sizes else ""
+    return _mean_of_sets(found) + (f" ± {percent(place.ours.std)}" if found["low"] is None else "")
 
 
 def _spread(place: PaperNumber, what: str) -> str:
@@ -227,6 +235,53 @@ def _flip_section(places: Sequence[PaperNumber]) -> list[str]:
     header = ("flip − none", "published, points", "ours, points [95 % interval]", "pairs")
     text = "A pair is a set with and one without the flip from the same seed; with one set, a network on each."
     return ["## What the flip changes", "", text, "", *markdown_table(header, rows)]
+
+
+def _procedures(store: Store) -> list[str]:
+    """The section on sets that were measured as FYI's code does too."""
+    found = measured(store)
+    if not found:
+        return []
+    rows = []
+    for one in found:
+        gap = signed_points(one.interval["mean"] - one.first.value)
+        rows.append([
+            f"{_label(one.first)}, {one.first.dataset_label} {one.first.ipc} IPC", _published(one.first),
+            one.condensed_by, one.measured_by, _mean_of_sets(one.interval), _sizes(one.sets), gap,
+            " / ".join(one.precision),
+        ])  # fmt: skip
+    changes = [
+        [f"{_label(flipped.first)}, {flipped.first.dataset_label} {flipped.first.ipc} IPC", flipped.condensed_by,
+         flipped.measured_by, plain.measured_by, signed_points(flipped.first.value - plain.first.value),
+         signed_points(change["mean"])
+         + ("" if change["low"] is None else f" [{signed_points(change['low'])}, {signed_points(change['high'])}]"),
+         str(change["n"])]
+        for flipped, plain, change in flip_differences(found)
+    ]  # fmt: skip
+    header = (
+        "place", "published, %", "condensed by", "measured by", "ours, % [95 % interval]", "sets × networks", "gap",
+        "precision",
+    )  # fmt: skip
+    text = ["", "## By the published code of FYI", "", BY_FYI_CODE, "", *markdown_table(header, rows)]
+    if not changes:
+        return text
+    of_changes = (
+        "flip − none", "condensed by", "with measured by", "without measured by", "published, points",
+        "ours, points [95 % interval]", "pairs",
+    )  # fmt: skip
+    return [*text, "", *markdown_table(of_changes, changes)]
+
+
+def _mean_of_sets(found: Mapping[str, Any]) -> str:
+    """A mean over sets with its interval, in percent."""
+    ends = "" if found["low"] is None else f" [{percent(found['low'])}, {percent(found['high'])}]"
+    return percent(found["mean"]) + ends
+
+
+def _sizes(sets: Mapping[int, Sequence[float]]) -> str:
+    """How many sets, and networks on each."""
+    sizes = sorted({len(values) for values in sets.values()})
+    return f"{len(sets)} × {'–'.join(map(str, sizes))}" if sizes else ""
 
 
 def _difference(place: PaperNumber) -> str:
