@@ -290,7 +290,7 @@ def save_preview(image_set: ImageSet, path: Path, per_class: int = 10, max_class
     _, height, width = image_set.shape
     canvas = torch.full((3, len(rows) * (height + 2) + 2, columns * (width + 2) + 2), 255, dtype=torch.uint8)
     for r, index in enumerate(rows):
-        pixels = _convert(image_set.images[index], image_set.space, PixelSpace(), torch.float32)
+        pixels = image_set.space.picture(image_set.batch(index))
         tiles = (pixels.clamp(0, 1) * 255).round().to(torch.uint8).expand(-1, 3, -1, -1)
         for c, tile in enumerate(tiles):
             top, left = 2 + r * (height + 2), 2 + c * (width + 2)

@@ -75,6 +75,11 @@ def kernel(name: str, x: Tensor, y: Tensor | None = None, tangent: bool = True) 
     return state.t if tangent else state.k
 
 
+def centred(labels: Tensor, classes: int) -> Tensor:
+    """float64 [N, C]: one-hot minus 1 / C."""
+    return (labels.unsqueeze(1) == torch.arange(classes, device=labels.device)).double() - 1 / classes
+
+
 def ridge_answers(cross: Tensor, support: Tensor, labels: Tensor, ridge: float) -> Tensor:
     """Kernel regression: answers [n, C] from kernels [n, m] and [m, m] and labels [m, C].
 

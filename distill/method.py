@@ -21,6 +21,7 @@ from distill.captured import Captured, upload
 from distill.contracts import Context, Stored, Tensors
 from distill.initial import initial_images
 from distill.problem import Problem
+from distill.zca import ZCASpace
 from fyi_bench.errors import UsageError
 
 MOST_COUNT = 10_000_000  # iterations and every other whole number of a recipe
@@ -74,6 +75,7 @@ class Method:
     recipe: ClassVar[Mapping[str, Any] | None] = None
     components: ClassVar[tuple[str, ...]] = ()
     space_kind: ClassVar[str] = "normalized"
+    zca_space: ClassVar[type[ZCASpace]] = ZCASpace
     statistics_family: ClassVar[str] = "dc"
     averages: ClassVar[bool] = False
     timed_with: ClassVar[Mapping[str, Any]] = {}

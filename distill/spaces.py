@@ -37,6 +37,10 @@ class Space:
         """This space -> float pixels (not clipped)."""
         raise NotImplementedError(self.kind)
 
+    def picture(self, images: torch.Tensor) -> torch.Tensor:
+        """Pixels to look at, not clipped: those of the images, or what comes near where there is no way back."""
+        return self.decode(images)
+
     def describe(self) -> dict[str, Any]:
         """JSON-able description; equal descriptions mean equal spaces."""
         return {"kind": self.kind}
@@ -128,6 +132,12 @@ class WhitenedSpace(Space):
 def space_from(description: dict[str, Any]) -> Space:
     """The space a description stands for; raises UnknownNameError for an unknown kind."""
     return pick("space", description["kind"], SPACES).rebuild(description)
+
+
+def stretched(images: torch.Tensor) -> torch.Tensor:
+    """Images [..., ch, H, W], each brought to [0, 1] by its own least and greatest number."""
+    least, greatest = images.amin((-3, -2, -1), keepdim=True), images.amax((-3, -2, -1), keepdim=True)
+    return (images - least) / (greatest - least).clamp(min=1e-12)
 
 
 def _per_channel(values: Sequence[float], like: torch.Tensor) -> torch.Tensor:

@@ -1,8 +1,9 @@
-"""ZCA whitening as the space images live in (MTT, FTD and their successors use it on CIFAR).
+"""ZCA whitening as the space images live in: one for MTT, FTD and their successors on CIFAR, FRePo's, and KIP's.
 
-Published code: kornia's whitening with eps 0.1 on pixels in [0, 1] without channel normalisation, fitted on all train
-images: x' = (x - mean) T with T = U diag((s + 0.1)^-1/2) U^T, where U diag(s) U^T is the covariance of the flattened
-images with N - 1 in the denominator. Adding 0.1 to eigenvalues shrinks, it does not only guard.
+MTT's (the others say at their classes how they differ): kornia's whitening with eps 0.1 on pixels in [0, 1] without
+channel normalisation, fitted on all train images: x' = (x - mean) T with T = U diag((s + 0.1)^-1/2) U^T, where
+U diag(s) U^T is the covariance of the flattened images with N - 1 in the denominator. Adding 0.1 to eigenvalues
+shrinks, it does not only guard.
 
 A space is keyed by the data it was fitted to, eps and the version of this procedure, never by the bytes of the
 matrix: an eigendecomposition differs in its last bits between machines, and a set would be bound to one of them. The
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import logging
+import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,7 @@ from typing import Any, Protocol
 
 import torch
 
-from distill.spaces import Space
+from distill.spaces import NormalizedSpace, Space, stretched
 from distill.tensor_file import load_tensors, save_tensors
 from fyi_bench.errors import DataError, StoreError, UsageError
 from fyi_bench.files import digest_of
@@ -37,7 +39,7 @@ _log = logging.getLogger("distill.zca")
 
 
 class Whitening:
-    """Mean [F] and symmetric matrix [F, F] in float64; images are flattened to F = ch·H·W."""
+    """Mean [F] and matrix [F, F] in float64; images are flattened to F = ch·H·W."""
 
     def __init__(self, mean: torch.Tensor, matrix: torch.Tensor):
         self.mean, self.matrix = mean.double(), matrix.double()
@@ -55,7 +57,9 @@ class Whitening:
 
     @functools.cached_property
     def inverse(self) -> torch.Tensor:
-        """float64 [F, F]; the matrix is positive definite and well conditioned because of eps."""
+        """float64 [F, F]; the matrix is well conditioned because of eps."""
+        if not torch.equal(self.matrix, self.matrix.T):
+            return torch.linalg.inv(self.matrix)
         return torch.cholesky_inverse(torch.linalg.cholesky(self.matrix))
 
     def _like(self, images: torch.Tensor, name: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -101,6 +105,10 @@ class ZCASpace(Space):
         d = description
         return cls(d["dataset"], d["data"], tuple(d["shape"]), d["eps"], d["version"])
 
+    def measure(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(mean [F], matrix [F, F]) in float64 of all train images, uint8 or float pixels in [0, 1]."""
+        return whitening_matrix(images, self.eps)
+
     @property
     def digest(self) -> str:
         """16 hex digits of what the matrix is a function of; names its file. The name of the data is not part of it."""
@@ -132,6 +140,70 @@ class ZCASpace(Space):
         if tuple(images.shape[-3:]) != tuple(self.shape):
             raise DataError(f"Images are {list(images.shape[-3:])}, the ZCA space is of {list(self.shape)}.")
         return self.whitening()
+
+
+@dataclass(frozen=True, eq=False)
+class RelativeZCASpace(ZCASpace):
+    """FRePo's: of channel-normalised images, with `eps` times the mean eigenvalue added to each.
+
+    mean, std: the channels'. Of fewer images than numbers in one, the surplus directions stay as they are.
+    """
+
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    kind = "zca-relative"
+
+    def measure(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        mean, covariance = moments(images)
+        count, std = len(images), _each_pixel(self.std, self.shape)
+        covariance = covariance * ((count - 1) / count) / torch.outer(std, std)  # N in the denominator, as published
+        return mean, _inverse_root(covariance, self.eps, count) / std.unsqueeze(1)
+
+    def describe(self) -> dict[str, Any]:
+        return {**super().describe(), "mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def rebuild(cls, description: dict[str, Any]) -> RelativeZCASpace:
+        d = description
+        same = d["dataset"], d["data"], tuple(d["shape"]), d["eps"], d["version"]
+        return cls(*same, tuple(d["mean"]), tuple(d["std"]))
+
+
+@dataclass(frozen=True, eq=False)
+class ImageZCASpace(RelativeZCASpace):
+    """KIP's, and RTP's: each channel-normalised image loses its mean and is made of length 1 before it is whitened.
+
+    That cannot be undone: images of this space are trained on and looked at, not converted.
+    """
+
+    kind = "zca-image"
+
+    def measure(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """The matrix is of second moments: no mean image is taken off."""
+        features = math.prod(self.shape)
+        products = torch.zeros(features, features, dtype=torch.float64)
+        for chunk in images.split(_CHUNK):
+            unit = self._unit(chunk.double() / (255 if chunk.dtype == torch.uint8 else 1)).flatten(1)
+            products.addmm_(unit.T, unit)
+        return torch.zeros(features, dtype=torch.float64), _inverse_root(products / len(images), self.eps, len(images))
+
+    def encode(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self._checked(pixels).apply(self._unit(pixels))
+
+    def decode(self, images: torch.Tensor) -> torch.Tensor:
+        """Always DataError: length and mean of an image are lost."""
+        raise DataError(
+            "Images whitened as KIP's have lost their brightness and contrast: there is no way back to pixels.\n"
+            "Make the set with --set zca=false to convert it."
+        )
+
+    def picture(self, images: torch.Tensor) -> torch.Tensor:
+        return stretched(self._checked(images).undo(images))
+
+    def _unit(self, pixels: torch.Tensor) -> torch.Tensor:
+        normalized = NormalizedSpace(self.mean, self.std).encode(pixels)
+        centred = normalized - normalized.mean((-3, -2, -1), keepdim=True)
+        return centred / centred.square().sum((-3, -2, -1), keepdim=True).sqrt().clamp(min=1e-12)
 
 
 def matrix_folder() -> Path:
@@ -173,7 +245,7 @@ def fit(space: ZCASpace, real: Images) -> ZCASpace:
             f"ZCA of {features} numbers an image needs a {features} x {features} matrix.\nUse --set zca=false."
         )
     _log.info("fitting the ZCA matrix of %s, once", space.dataset)
-    mean, matrix = whitening_matrix(real.images, space.eps)
+    mean, matrix = space.measure(real.images)
     _keep(space, mean, matrix)
     return space
 
@@ -183,6 +255,19 @@ def whitening_matrix(images: torch.Tensor, eps: float = EPS) -> tuple[torch.Tens
     mean, covariance = moments(images)
     values, vectors = torch.linalg.eigh(covariance)
     return mean, (vectors * (values.clamp_min(0) + eps).rsqrt()) @ vectors.T
+
+
+def _inverse_root(moments: torch.Tensor, eps: float, images: int) -> torch.Tensor:
+    """Inverse root of moments [F, F], `eps` times the mean eigenvalue added; surplus roots of few images are 1."""
+    values, vectors = torch.linalg.eigh(moments)
+    roots = (values.clamp_min(0) + eps * values.mean()).rsqrt()
+    roots[: max(0, len(values) - images)] = 1.0  # eigenvalues ascend
+    return (vectors * roots) @ vectors.T
+
+
+def _each_pixel(values: tuple[float, ...], shape: tuple[int, int, int]) -> torch.Tensor:
+    """float64 [F]: a channel's value for each of its pixels."""
+    return torch.tensor(values, dtype=torch.float64).repeat_interleave(shape[1] * shape[2])
 
 
 def moments(images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,9 +1,9 @@
 """Architectures by name: `build("convnet3", 3, 32, 10, generator)`.
 
 A name is a registered one (`ARCHITECTURES`), a ConvNet variant spelled out (`convnet-w64-batch`: any parts of
-search_space.names, in any order), or a torchvision model (`torchvision:resnet50`). Adding one is
-`ARCHITECTURES.register(name, thing)` or an entry point of the group `fyi_bench.architectures`, where `thing`
-is any callable `(channels, size, classes) -> nn.Module`; with `embed(images) -> [N, embed_dim]` it also
+search_space.names, in any order; `freponet-w64-batch` alike), or a torchvision model (`torchvision:resnet50`).
+Adding one is `ARCHITECTURES.register(name, thing)` or an entry point of the group `fyi_bench.architectures`, where
+`thing` is any callable `(channels, size, classes) -> nn.Module`; with `embed(images) -> [N, embed_dim]` it also
 serves the methods that match features.
 """
 
@@ -22,6 +22,7 @@ from fyi_bench.errors import UsageError
 from fyi_bench.registry import Registry
 from search_space import names, zoo
 from search_space.convnet import ConvNet, ConvNetConfig, count_flops
+from search_space.freponet import FRePoNet
 from search_space.init import Move, construct, default_generator_from, initialise
 from search_space.network import padded_size
 from search_space.torchvision_models import TorchvisionNet
@@ -91,6 +92,8 @@ def find(name: str) -> Architecture:
     base, dash, parts = name.partition("-")
     if dash and base in _CONVNETS and name not in ARCHITECTURES:
         return _convnet(names.read(parts, _CONVNETS[base]))
+    if dash and base == _FREPO and name not in ARCHITECTURES:
+        return _freponet(names.read(parts))
     entry = ARCHITECTURES.get(name)
     if isinstance(entry, Architecture):
         return entry
@@ -158,6 +161,17 @@ def _convnet(levels: dict[str, Any]) -> Architecture:
     return Architecture(make, f"ConvNet {names.spell(**_defaults() | levels)}{depth}")
 
 
+def _freponet(levels: dict[str, Any]) -> Architecture:
+    """FRePo's network with some of width, depth and norm."""
+    if "act" in levels or "pool" in levels:
+        raise UsageError("FRePo's network has ReLU and average pooling.\nGive it a width, a depth or a norm.")
+
+    def make(channels: int, size: int, classes: int) -> FRePoNet:
+        return FRePoNet(channels, size, classes, **{"depth": default_depth(size), **levels})
+
+    return Architecture(make, f"FRePo's ConvNet, norms before convolutions: {names.spell(**levels) or 'no norm'}")
+
+
 def _defaults() -> dict[str, Any]:
     config = ConvNetConfig()
     return {factor: getattr(config, factor) for factor in names.FACTORS if factor != "depth"}
@@ -176,6 +190,9 @@ _CONVNETS: dict[str, dict[str, Any]] = {
 }
 for _name, _levels in _CONVNETS.items():
     ARCHITECTURES.register(_name, _convnet(_levels))
+
+_FREPO = "freponet"
+ARCHITECTURES.register(_FREPO, _freponet({}))
 
 _ZOO: dict[str, tuple[Maker, str]] = {
     "mlp": (zoo.MLP, "two hidden layers of 128"),

@@ -23,6 +23,8 @@ from fyi_bench.errors import UsageError
 Module = TypeVar("Module", bound=nn.Module)
 Move = Callable[[torch.Tensor, torch.device], torch.Tensor]
 
+_CUT_OFF = 0.87962566103423978  # deviation of a standard normal that is cut off at two
+
 # Keyed by the reset function, not the class: a subclass with an initialisation of its own is not ours to know.
 _UNIFORM = (_ConvNd.reset_parameters, nn.Linear.reset_parameters)
 _CONSTANT = (_NormBase.reset_parameters, nn.GroupNorm.reset_parameters, nn.LayerNorm.reset_parameters)
@@ -36,6 +38,7 @@ def initialise(module: Module, generator: torch.Generator, move: Move = torch.Te
     The generator must be a CPU one, and no global generator is read or moved. Layers that are neither
     convolution, linear nor norm run their own `reset_parameters` with the default CPU generator seeded from
     `generator` and put back afterwards. UsageError for a layer that has parameters and no way to reset them.
+    A network with an `initialisation` of its own (`lecun_normal`) has its weights from that.
     """
     uniform: list[tuple[nn.Parameter, float]] = []
     foreign: list[Any] = []
@@ -48,6 +51,9 @@ def initialise(module: Module, generator: torch.Generator, move: Move = torch.Te
             layer.reset_parameters()
         elif any(parameter is not None for parameter in layer._parameters.values()):
             foreign.append(_resettable(layer))
+    own = getattr(module, "initialisation", None)
+    if own is not None:
+        return own(module, generator, move)
     _fill_uniform(uniform, generator, move)
     if foreign:
         with default_generator_from(generator):
@@ -62,12 +68,37 @@ def xavier_normal(module: Module, generator: torch.Generator, move: Move = torch
 
     Xavier's initialisation (Glorot and Bengio, AISTATS 2010), as DD has it; everything else stays.
     """
-    layers = [m for m in module.modules() if isinstance(m, _ConvNd | nn.Linear)]
-    sizes = [layer.weight.numel() for layer in layers]
-    flat = torch.randn(sum(sizes), generator=generator, dtype=torch.float32)
-    for layer, values in zip(layers, move(flat, layers[0].weight.device).split(sizes), strict=True):
+    flat = torch.randn(sum(_weight_sizes(module)), generator=generator, dtype=torch.float32)
+    return _scaled(module, move, flat, lambda fan_in, fan_out: math.sqrt(2 / (fan_in + fan_out)))
+
+
+@torch.no_grad()
+def lecun_normal(module: Module, generator: torch.Generator, move: Move = torch.Tensor.to) -> Module:
+    """Weights of convolutions and linear layers normal with variance 1 / fan in, biases 0; returns it.
+
+    As flax has it: cut off at two deviations of a wider normal, so that the variance is that. The rest stays.
+    """
+    inside = math.erf(math.sqrt(2))  # the share of a normal within two deviations
+    uniform = torch.rand(sum(_weight_sizes(module)), generator=generator, dtype=torch.float64)
+    flat = (torch.erfinv((2 * uniform - 1) * inside) * (math.sqrt(2) / _CUT_OFF)).float()
+    return _scaled(module, move, flat, lambda fan_in, fan_out: math.sqrt(1 / fan_in))
+
+
+def _layers(module: nn.Module) -> list[Any]:
+    return [m for m in module.modules() if isinstance(m, _ConvNd | nn.Linear)]
+
+
+def _weight_sizes(module: nn.Module) -> list[int]:
+    return [layer.weight.numel() for layer in _layers(module)]
+
+
+def _scaled(module: Module, move: Move, flat: torch.Tensor, deviation: Callable[[int, int], float]) -> Module:
+    """The standard numbers as weights, times a deviation of (fan in, fan out); biases 0."""
+    layers = _layers(module)
+    parts = move(flat, layers[0].weight.device).split(_weight_sizes(module))
+    for layer, values in zip(layers, parts, strict=True):
         fan_in, fan_out = layer.weight[0].numel(), layer.weight.numel() // layer.weight.shape[1]
-        layer.weight.copy_(values.view(layer.weight.shape) * math.sqrt(2 / (fan_in + fan_out)))
+        layer.weight.copy_(values.view(layer.weight.shape) * deviation(fan_in, fan_out))
         if layer.bias is not None:
             layer.bias.zero_()
     return module

@@ -62,7 +62,7 @@ def test_result_is_a_valid_set_of_the_right_shape(method, flip):
     assert result.shape == (3, tiny.SIZE, tiny.SIZE)
     if result.decoder is None:
         assert result.images.shape == (tiny.CLASSES * 2, 3, tiny.SIZE, tiny.SIZE)
-        assert result.labels.tolist() == [0, 0, 1, 1, 2, 2]
+        assert result.hard_labels.tolist() == [0, 0, 1, 1, 2, 2]
         assert result.ipc == 2
     shown = decoded(result)
     assert shown.images.shape == (len(shown.labels), 3, tiny.SIZE, tiny.SIZE)

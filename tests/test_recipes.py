@@ -33,6 +33,7 @@ RUNNABLE = [
     "m3d",
     "idm",
     "dd",
+    "frepo",
     "kip",
     "cafe",
     "cafe-dsa",

@@ -72,6 +72,14 @@ SMALL: dict[str, dict[str, Any]] = {
     "dream": {"inner_loop": 3, "interval": 2, "n_data": 12, "batch_train": 6, "lr_img": 0.01},
     "m3d": {"lr_img": 0.5},
     "kip": {"batch_target": 12, "lr_img": 0.04},
+    "frepo": {
+        "model": "freponet-w8-d2-batch",
+        "batch_target": 12,
+        "net_num": 2,
+        "max_online_updates": 2,
+        "lr_img": 0.05,
+        "zca": False,
+    },
     "dd": {"batch_target": 12, "distill_epochs": 4, "lr_img": 0.01},
     "idm": {
         "lr_img": 0.05,
@@ -137,6 +145,7 @@ LOSS_FALLS: dict[str, dict[str, Any]] = {
         "representatives_per_cluster": 12,
     },  # one cluster: all images of a class
     "kip": {"batch_target": 36, "init": "noise"},
+    "frepo": {"lr_img": 0.05, "batch_target": 36, "label_margin": False, "max_online_updates": 20},
     "dd": {"lr_img": 0.05, "batch_target": 36, "init": "noise", "distill_lr": 0.1, "fixed_init": True},
     "idm": {"lr_img": 0.5, "batch_real": 12, "init": "noise", "ce_weight": 0.0, "lr_net": 0.0},
     "m3d": {"lr_img": 0.5, "batch_real": 12, "init": "noise", "aug_match": "none"},

@@ -24,9 +24,10 @@ import torch
 from torch import Tensor
 
 from distill.contracts import Context, Stored, Tensors
-from distill.kernels import kernel, ridge_answers
+from distill.kernels import centred, kernel, ridge_answers
 from distill.method import MethodConfig, RecordedMethod
 from distill.methods import METHODS
+from distill.zca import ImageZCASpace
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,6 @@ class KIPConfig(MethodConfig):
     adam_count_from: int
 
 
-def centred(labels: Tensor, classes: int) -> Tensor:
-    """float64 [N, C]: one-hot minus 1 / C."""
-    return (labels.unsqueeze(1) == torch.arange(classes, device=labels.device)).double() - 1 / classes
-
-
 @METHODS.register("kip")
 class KIP(RecordedMethod):
     """Kernel Inducing Points."""
@@ -52,6 +48,7 @@ class KIP(RecordedMethod):
     Config = KIPConfig
     config: KIPConfig
     statistics_family = "frepo"
+    zca_space = ImageZCASpace
     components = ("kernel",)
 
     def extra_parameters(self) -> dict[str, tuple[Tensor, float, float]]:

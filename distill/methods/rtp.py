@@ -37,6 +37,7 @@ from distill.method import MethodConfig
 from distill.methods import METHODS
 from distill.methods._student import StudentMethod
 from distill.trajectory import Descent, FlatNetwork, StudentBatch, unrolled, walk_back
+from distill.zca import ImageZCASpace
 from fyi_bench.errors import UsageError
 
 
@@ -60,6 +61,7 @@ class RTP(StudentMethod):
     numerics = 1
     Config = RTPConfig
     config: RTPConfig
+    zca_space = ImageZCASpace
     components = ("trajectory", "decoder")
     timed_with: ClassVar = {"inner_steps": 4}  # the plain twin keeps every step's graph
 

@@ -8,16 +8,25 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from distill.spaces import Space
-from distill.zca import ZCASpace, fit
+from distill.spaces import NormalizedSpace, Space
+from distill.zca import RelativeZCASpace, ZCASpace, fit
 from fyi_bench.data.load import load_dataset
 from fyi_bench.data.real import RealDataset
 from fyi_bench.errors import DataError, FyiBenchError
 
 
-def zca_space(data: RealDataset) -> ZCASpace:
-    """The ZCA space of a data set's train images; nothing is computed yet."""
-    return ZCASpace(data.name, data.train_digest, data.train.shape)
+def zca_space(
+    data: RealDataset, kind: type[ZCASpace] = ZCASpace, statistics: NormalizedSpace | None = None
+) -> ZCASpace:
+    """The ZCA space of a data set's train images; nothing is computed yet.
+
+    statistics: of the channels, for the kinds that whiten normalised images (default: the data set's).
+    """
+    facts = data.name, data.train_digest, data.train.shape
+    if not issubclass(kind, RelativeZCASpace):
+        return kind(*facts)
+    found = statistics or data.space
+    return kind(*facts, mean=found.mean, std=found.std)
 
 
 def ready(space: Space, data: Callable[[str], RealDataset]) -> Space:

@@ -78,7 +78,7 @@ def working_space(method: type[Method], config: Any, data: RealDataset) -> Space
 
     normalized = NormalizedSpace(*statistics(data, method.statistics_family))
     kind = "zca" if getattr(config, "zca", False) else method.space_kind
-    return {"normalized": normalized, "pixel": PixelSpace(), "zca": zca_space(data)}[kind]
+    return {"normalized": normalized, "pixel": PixelSpace(), "zca": zca_space(data, method.zca_space, normalized)}[kind]
 
 
 def inner_statistics(method: type[Method], data: RealDataset) -> dict[str, Any]:
