@@ -51,9 +51,15 @@ def one_for_each_image(listed: tuple[str, ...]) -> Stages:
     return (tuple(f"dc-{name}" for name in listed),)
 
 
+def each_in_turn(listed: tuple[str, ...]) -> Stages:
+    """All of the listed, one after the other, each with numbers of its own for an image (torchvision's Compose)."""
+    return tuple((name,) for name in listed)
+
+
 # name -> function(listed operations) giving the stages of a call, each the operations one is chosen from
 DISPATCHERS: dict[str, Callable[[tuple[str, ...]], Stages]] = {
     "dsa": one_of_all, "dsa-flip-first": flip_then_one, "idc": flip_color_one_cutout, "dc": one_for_each_image,
+    "all": each_in_turn,
 }  # fmt: skip
 _FOR_EACH_IMAGE = "dc"  # the dispatcher that makes every image a group of its own
 
@@ -136,8 +142,8 @@ def _table(name: str, numbers: Any) -> Tensor:
 class Augmentation:
     """An augmentation strategy: which operations, how they are combined, how strong.
 
-    strategy: operation names joined by '_'; '' or 'none' changes nothing.
-    dispatcher: 'dsa', 'dsa-flip-first', 'idc' or 'dc', see `DISPATCHERS`.
+    strategy: operation names joined by '_'; '' or 'none' changes nothing, alone or among them.
+    dispatcher: 'dsa', 'dsa-flip-first', 'idc', 'dc' or 'all', see `DISPATCHERS`.
     Raises UnknownNameError for unknown names and UsageError for a name listed twice.
     """
 
@@ -145,7 +151,7 @@ class Augmentation:
         self, strategy: str | None = STRATEGY, dispatcher: str = "dsa", strength: AugmentStrength | None = None
     ):
         text = (strategy or "").lower()
-        self.operations = () if text in _IDENTITY else tuple(text.split("_"))
+        self.operations = tuple(word for word in text.split("_") if word not in _IDENTITY)
         for name in self.operations:
             if self.operations.count(name) > 1:
                 raise UsageError(f"The augmentation strategy '{strategy}' lists '{name}' twice.")

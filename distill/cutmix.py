@@ -72,6 +72,15 @@ def draw_cutmix(
     )
 
 
+def draw_mixup(generator: torch.Generator, n: int, beta: float) -> tuple[Tensor, Tensor]:
+    """MixUp of one batch: int64 [n], the partner of each image, and float64 [1], the share of the image itself.
+
+    The share follows Beta(beta, beta). From the CPU generator come one uniform number, then the permutation.
+    """
+    (share,) = torch.rand(1, generator=generator, dtype=torch.float64).tolist()
+    return torch.randperm(n, generator=generator), torch.tensor([_beta_quantile(share, beta)], dtype=torch.float64)
+
+
 def _draw_group(
     generator: torch.Generator, n: int, size: tuple[int, int], probability: float, beta: float
 ) -> tuple[Tensor, Box]:

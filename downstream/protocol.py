@@ -2,7 +2,9 @@
 
 A protocol has a table per task ([task.accuracy], [task.continual], …) over [common], and inside a task overrides per
 method ([task.accuracy.method.dc]). Each of these may have overrides per data set (dataset.mnist): `mirror = false`
-takes the mirror out of `eval_augment`, and `like` in [common] names another data set whose overrides hold.
+takes the mirror out of `eval_augment`, and `like` in [common] names another data set whose overrides hold. Last come a
+task's tables `when`, in order, for images of some sizes, sets of so many classes or images a class. A task may be
+`like` that of another protocol.
 `extends` names a protocol whose [common] comes first; its tasks are not inherited.
 A protocol changed by the user is recorded under a name that says so: `paper+epochs=300`.
 
@@ -15,8 +17,8 @@ from __future__ import annotations
 import functools
 import math
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,8 @@ class Protocol:
     lr: initial step size; when `lr_from_set` is true a set that carries a learned one is trained with it.
     lr_others: initial step size of networks that are not ConvNets (0: theirs is `lr` too).
     schedule: 'drop-restart' (x `drop` once, after epoch index epochs // 2 + 1, momentum lost), 'milestones'
-    (x `drop` at the given fractions of the epochs), 'cosine' (to 0, per step) or 'constant'.
+    (x `drop` at the given fractions of the epochs), 'cosine' (to 0, per step), 'cosine-epochs' (likewise, per epoch),
+    'half-cosine' (per epoch, to half) or 'constant'.
     eval_augment, eval_dispatcher: augmentation of the retraining (strategy string or 'none').
     cutmix: probability of CutMix a batch (beta 1).
     nets: networks per set; sets: independently distilled sets (seeds); orders: class orders (continual).
@@ -47,6 +50,14 @@ class Protocol:
     checkpoints_every, checkpoints_from: the set is evaluated on its way, after these iterations, and the best mean by
     test accuracy is reported (0: the finished set alone).
     warm: 'raw' trains each network on the images themselves before it is trained on their running average (FTD).
+    labels: 'own' (those of the set), 'hard' (its classes alone) or 'teacher' (of a network, or stored, for what each
+    step shows). loss: of soft labels: 'cross-entropy', 'kl' or 'mse' (of logits), the first two at a `temperature`;
+    hard_weight: of the cross-entropy of the classes added to a teacher's loss.
+    optimiser: 'sgd' or 'adamw' (without `momentum`). decay: 'all' weights, or 'matrices' (no biases, no norms).
+    resized_crop: least and most area of a random crop that is enlarged to the image; none where empty.
+    patches: strips a side that are shuffled, across and down (1: none). mixup: of each batch, the parameter of the
+    Beta distribution (0: none). ema: decay, a step, of a running average of the weights, which is tested (0: none).
+    teacher_model: architectures of the teacher, by comma; the network's own where empty.
     """
 
     name: str
@@ -76,6 +87,17 @@ class Protocol:
     warm: str = "none"
     lr_others: float = 0.0
     draws: int = 5
+    labels: str = "own"
+    loss: str = "cross-entropy"
+    temperature: float = 1.0
+    hard_weight: float = 0.0
+    optimiser: str = "sgd"
+    decay: str = "all"
+    resized_crop: tuple[float, ...] = ()
+    patches: int = 1
+    mixup: float = 0.0
+    ema: float = 0.0
+    teacher_model: str = ""
 
     def repetitions(self, method: str, sets: int, fewest: int = 2) -> tuple[int, int]:
         """How many sets of a method are made beside an arm of so many, and how many networks are trained on each.
@@ -111,6 +133,9 @@ class Protocol:
         for key in values:
             if isinstance(values[key], int) and abs(values[key]) > MOST_COUNT:
                 raise UsageError(f"{key} is {values[key]}; up to {MOST_COUNT:,} is possible.")
+        for key in CHOICES.keys() & values.keys():
+            if values[key] not in CHOICES[key]:
+                raise UnknownNameError(key, values[key], CHOICES[key])
         for key in _COUNTS & values.keys():
             if values[key] < 1:
                 raise UsageError(f"{key} must be 1 or more, not {values[key]}.")
@@ -124,6 +149,12 @@ class Protocol:
         """Every field that can change a number; the name and the repetitions are left out of a run's digest."""
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in _REPETITIONS}
         return {key: value for key, value in values.items() if key not in _RARE or value != _RARE[key]}
+
+    @staticmethod
+    def rebuilt(name: str, version: int, task: str, keyed: Mapping[str, Any]) -> Protocol:
+        """The rules that `keyed` describes, for one network."""
+        values: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in keyed.items()}
+        return Protocol(name=name, version=version, task=task, nets=1, sets=1, orders=1, **values)
 
     def checkpoints(self, iterations: int) -> list[int]:
         """Iterations after which a set of so many is evaluated. Raises UsageError where there is none."""
@@ -139,11 +170,23 @@ class Protocol:
 
 
 MOST_COUNT = 10_000_000  # of every whole number of a protocol
-_COUNTS = {"nets", "sets", "orders", "draws", "tests", "batch", "epochs"}
+_COUNTS = {"nets", "sets", "orders", "draws", "tests", "batch", "epochs", "patches"}
 _REPEATED = ("nets", "sets", "orders", "draws")
-_REPETITIONS = {"name", *_REPEATED, "task", "version", "checkpoints_from", "checkpoints_every"}
-# what few protocols do; at these values it is not in a digest
-_RARE = {"tests": 1, "warm": "none", "lr_others": 0.0}
+# the teacher has a digest of its own
+_REPETITIONS = {"name", *_REPEATED, "task", "version", "checkpoints_from", "checkpoints_every", "teacher_model"}
+# what few protocols do; at its default it is not in a digest
+_RARE = {
+    f.name: f.default for f in fields(Protocol)
+    if f.default is not MISSING and f.name not in _REPETITIONS
+}  # fmt: skip
+# what a user or a file may say of these
+CHOICES = {
+    "labels": ("own", "hard", "teacher"), "loss": ("cross-entropy", "kl", "mse"), "optimiser": ("sgd", "adamw"),
+    "decay": ("all", "matrices"),
+}  # fmt: skip
+
+_TABLES = {"dataset", "method", "when"}  # of a task, beside its values
+_FACTS = {"size", "classes", "ipc"}  # the least and most of these that a table of `when` is for
 
 CONVNETS = "convnet"  # how the names of all ConvNets begin
 
@@ -164,23 +207,31 @@ def protocol_names() -> list[str]:
     return sorted(p.stem for p in FOLDER.glob("*.toml"))
 
 
-def protocol(name: str, task: str, method: str | None = None, dataset: str | None = None) -> Protocol:
+def protocol(
+    name: str, task: str, method: str | None = None, dataset: str | None = None, facts: Mapping[str, Any] | None = None
+) -> Protocol:
     """The named protocol for a task and (where the published procedures differ) a method and a data set.
 
-    Raises UsageError with a suggestion for an unknown protocol, or when it does not define the task.
+    facts: `size` in pixels, `classes` and `ipc` of a set, which a protocol's `when` tables ask for. Raises UsageError
+    with a suggestion for an unknown protocol, or when it does not define the task.
     """
     data = protocol_data(name)
     if task not in data["task"]:
         raise UsageError(f"The protocol '{name}' has no settings for '{task}'.\nIt has: {', '.join(data['task'])}.")
     table = data["task"][task]
+    if "like" in table:
+        return replace(protocol(table["like"], task, method, dataset, facts), name=name)
     dataset = data["common"].get("dataset", {}).get(dataset, {}).get("like", dataset)
     values: dict[str, Any] = {"version": data["version"]}
     for layer in (data["common"], table, table.get("method", {}).get(method, {})):
         values |= layer | layer.get("dataset", {}).get(dataset, {})
+    for case in table.get("when", ()):
+        if all(_within((facts or {}).get(fact), case[fact]) for fact in _FACTS & case.keys()):
+            values |= {key: value for key, value in case.items() if key not in _FACTS}
     if not values.pop("mirror", True):
         values["eval_augment"] = "_".join(word for word in values["eval_augment"].split("_") if word != "flip")
-    values["milestones"] = tuple(values["milestones"])
-    return Protocol(name=name, task=task, **{key: values[key] for key in values.keys() - {"dataset", "method"}})
+    kept: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k not in _TABLES}
+    return Protocol(name=name, task=task, **kept)
 
 
 @functools.cache
@@ -196,6 +247,11 @@ def protocol_data(name: str) -> Mapping[str, Any]:
     if "extends" in data:
         data["common"] = {**protocol_data(data["extends"])["common"], **data.get("common", {})}
     return data
+
+
+def _within(fact: int | None, bounds: Sequence[int]) -> bool:
+    """Whether a fact is known, and neither below nor above the bounds."""
+    return fact is not None and bounds[0] <= fact <= bounds[1]
 
 
 def _parse(key: str, text: str, old: Any) -> Any:

@@ -2,7 +2,8 @@
 
 Published procedure (DC family's evaluate_synset; FYI Sec. 4.1): SGD with momentum and weight decay, shuffled batches
 with the short last one kept, one drawn augmentation a batch, step size divided by 10 half-way with the momentum lost,
-accuracy of the last epoch. Nothing is chosen on test data. All draws are keyed by (seed, epoch, batch).
+accuracy of the last epoch. Nothing is chosen on test data. All draws are keyed by (seed, epoch, batch). What differs
+elsewhere, a teacher's labels too, is an option of the protocol.
 """
 
 from __future__ import annotations
@@ -10,24 +11,28 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 import search_space
 from distill.augment import Augmentation, Draw
 from distill.captured import Captured, recordings, upload
 from distill.contracts import Deadline
-from distill.cutmix import draw_cutmix, mixed_loss, paste
+from distill.cutmix import mixed_loss
 from distill.decode import decoded
 from distill.image_set import ImageSet
 from distill.spaces import Space
 from downstream.protocol import Protocol
+from downstream.schedules import SCHEDULES
+from downstream.teaching import LOSSES, Teaching, loss_of, stored_step
+from downstream.views import Views, cropped, draw_views, mixed
 from fyi_bench import rng
 from fyi_bench.errors import DivergenceError, UsageError
+
+__all__ = ["LOSSES", "SCHEDULES"]  # and what is defined here
 
 NUMERICS = 1
 KEEP_AS_FLOAT_BYTES = 512 * 2**20  # sets up to this size are converted to the working space once
@@ -47,13 +52,15 @@ class Trained:
 class Conditions:
     """Where, in what precision and in which space networks are trained and tested, and when to stop.
 
-    space: of the images as networks see them (default: the set's own). precision: 'fp32' or 'bf16'.
+    space: of the images as networks see them (default: the set's own). precision: 'fp32' or 'bf16'. teaching: where the
+    labels come from, where the protocol says that a teacher gives them.
     """
 
     device: torch.device | str = "cpu"
     precision: str = "fp32"
     space: Space | None = None
     stop: Deadline | None = None
+    teaching: Teaching | None = None
 
 
 HERE = Conditions()
@@ -85,8 +92,12 @@ def train_together(
     Raises DivergenceError when a loss is no longer finite, and what `stop.check()` raises when asked to stop.
     """
     train_set, stop = decoded(train_set), conditions.stop
-    images = _Images(train_set, conditions)
-    trainings = [_Training(network, images, protocol, seed) for network, seed in zip(networks, seeds, strict=True)]
+    teaching = _teaching(train_set, protocol, conditions)
+    hard = train_set.labels if protocol.labels == "own" else train_set.hard_labels
+    images = _Images(replace(train_set, labels=hard), conditions)
+    trainings = [
+        _Training(network, images, protocol, seed, teaching) for network, seed in zip(networks, seeds, strict=True)
+    ]
     for epoch in range(protocol.epochs_for(train_set.items)):
         if stop is not None and stop.requested():
             stop.check()
@@ -96,7 +107,10 @@ def train_together(
         for number, training in enumerate(trainings):
             training.end(epoch)
             if report is not None:
-                report(number, epoch + 1, training.losses[-1])
+                with training.averaged():
+                    report(number, epoch + 1, training.losses[-1])
+    for training in trainings:
+        training.take_average()
     return [Trained(training.network, training.losses) for training in trainings]
 
 
@@ -112,37 +126,65 @@ def train(
     return train_together([network], train_set, protocol, [seed], conditions, report)[0]
 
 
+def _teaching(train_set: ImageSet, protocol: Protocol, conditions: Conditions) -> Teaching | None:
+    """Where a teacher's labels come from, where the protocol asks for them. UsageError where nothing gives them."""
+    if protocol.labels != "teacher":
+        return None
+    teaching = conditions.teaching
+    if teaching is None or (teaching.stored is None and not teaching.networks):
+        raise UsageError(f"{protocol.name} trains on a teacher's labels, and there is no teacher.\nGive one.")
+    teaching.check(protocol, train_set.items, train_set.num_classes)
+    return teaching
+
+
 class _Training:
     """One network on its way: its images, its optimiser, the losses so far."""
 
-    def __init__(self, network: nn.Module, images: _Images, protocol: Protocol, seed: int):
+    def __init__(self, network: nn.Module, images: _Images, protocol: Protocol, seed: int, teaching: Teaching | None):
         device, lr = images.device, images.source.lr
         self.network = network.to(device).train()
         self.losses: list[float] = []
         self._images, self._protocol, self._seed = images, protocol, seed
         self._device, self._count = device, images.source.items
-        self._augmentation = Augmentation(protocol.eval_augment, dispatcher=protocol.eval_dispatcher)
+        self._teaching = teaching
+        stored = teaching is not None and teaching.stored is not None
+        self._augmentation = (
+            Augmentation("flip") if stored else Augmentation(protocol.eval_augment, dispatcher=protocol.eval_dispatcher)
+        )
         self._lr = lr if protocol.lr_from_set and isinstance(lr, float) else protocol.lr
-        self._loss = LOSSES[images.source.label_kind if images.labels.ndim == 2 else "hard"]
+        kind = images.source.label_kind if images.labels.ndim == 2 else "hard"
+        self._loss = loss_of(protocol, "logits" if teaching is not None else kind)
+        self._average = [p.detach().clone() for p in self.network.parameters()] if protocol.ema else []
         self._schedule = SCHEDULES[protocol.schedule](self.network, protocol, self._lr, self._count)
         self._total = torch.zeros((), device=device)
-        self._recorded: dict[torch.optim.Optimizer, Captured] = {}
+        self._recorded: dict[tuple[torch.optim.Optimizer, tuple[str, ...]], Captured] = {}
         self._ahead: dict[int, tuple[tuple[torch.Tensor, ...], list[Draw]]] = {}
         self._stream = torch.cuda.Stream() if device.type == "cuda" else None
 
     def steps(self, epoch: int) -> Iterator[None]:
         """Each step of an epoch, launched when it is asked for; nothing is waited for."""
         self._total.zero_()
-        if epoch not in self._ahead:
-            self._ahead = self._drawn(epoch)
         if self._stream is not None:
             self._stream.wait_stream(torch.cuda.current_stream())
-        for number, (index, draw) in enumerate(zip(*self._ahead[epoch], strict=True)):
+        for number, (index, draw, views) in enumerate(self._shown(epoch)):
             with contextlib.nullcontext() if self._stream is None else torch.cuda.stream(self._stream):
-                self._launch(epoch, number, index, draw)
+                self._launch(epoch, number, index, draw, views)
             yield
         if self._stream is not None:
             torch.cuda.current_stream().wait_stream(self._stream)
+
+    def _shown(self, epoch: int) -> Iterator[tuple[torch.Tensor, Draw, Views]]:
+        """What each step of an epoch shows: which images, their augmentation, and how else they are seen."""
+        size = self._images.source.shape[-1]
+        if self._teaching is not None and (stored := self._teaching.stored) is not None:
+            for number in range(stored.batches):
+                index, draw, views = stored_step(stored.batch(epoch, number), size)
+                yield upload(index, self._device), draw.to(self._device), views
+            return
+        if epoch not in self._ahead:
+            self._ahead = self._drawn(epoch)
+        for number, (index, draw) in enumerate(zip(*self._ahead[epoch], strict=True)):
+            yield index, draw, draw_views(self._protocol, (self._seed, epoch, number), len(index), size)
 
     def end(self, epoch: int) -> None:
         """Read the epoch's mean loss. Raises DivergenceError when it is no longer finite."""
@@ -173,39 +215,69 @@ class _Training:
         )
         return {e: (batches[k], draws[k * steps : (k + 1) * steps]) for k, e in enumerate(epochs)}
 
-    def _launch(self, epoch: int, number: int, index: torch.Tensor, draw: Draw) -> None:
-        mixing: list[torch.Tensor] = []
-        if self._protocol.cutmix:
-            generator, size = rng.stream(self._seed, "cutmix", epoch, number), self._images.source.shape[-1]
-            mix = draw_cutmix(generator, len(index), (size, size), self._protocol.cutmix, 1.0)
-            mixing = [upload(t, self._device) for t in (mix.permutation, mix.boxes, mix.ratios)]
-        optimiser = self._schedule(epoch, number)
-        if optimiser not in self._recorded:
-            self._recorded[optimiser] = Captured(partial(self._step, optimiser))
-        self._recorded[optimiser](index, draw.codes, draw.values, *mixing)
+    def _launch(self, epoch: int, number: int, index: torch.Tensor, draw: Draw, views: Views) -> None:
+        optimiser, names = self._schedule(epoch, number), tuple(views)
+        if (optimiser, names) not in self._recorded:
+            self._recorded[optimiser, names] = Captured(partial(self._step, optimiser, names))
+        self._recorded[optimiser, names](
+            index, draw.codes, draw.values, *(upload(views[name], self._device) for name in names)
+        )
 
     def _step(
         self,
         optimiser: torch.optim.Optimizer,
+        names: tuple[str, ...],
         index: torch.Tensor,
         codes: torch.Tensor,
         values: torch.Tensor,
-        *mixing: torch.Tensor,
+        *drawn: torch.Tensor,
     ) -> torch.Tensor:
-        """One step on these images; adds its loss, times their number, to the epoch's. mixing: the draw of CutMix."""
+        """One step on these images; adds its loss, times their number, to the epoch's. drawn: views by name."""
+        views = dict(zip(names, drawn, strict=True))
         x, y = self._images[index]
-        x = self._augmentation.apply(x, Draw(self._augmentation.stages, codes, values))
+        x = self._augmentation.apply(cropped(x, views), Draw(self._augmentation.stages, codes, values))
         optimiser.zero_grad(set_to_none=True)
-        if mixing:
-            permutation, boxes, ratios = mixing
-            logits = self._images.logits(self.network, paste(x, permutation, boxes))
-            loss = mixed_loss(self._loss(logits, y), self._loss(logits, y[permutation]), ratios)
+        x = mixed(x, views)
+        logits = self._images.logits(self.network, x)
+        if self._teaching is not None:
+            loss = self._loss(logits, self._taught(x, views))
+            if self._protocol.hard_weight:  # of the image's own class, whatever it is mixed with, as published
+                loss = loss + self._protocol.hard_weight * LOSSES["hard"](logits, y)
+        elif "ratios" in views:
+            loss = mixed_loss(self._loss(logits, y), self._loss(logits, y[views["permutation"]]), views["ratios"])
         else:
-            loss = self._loss(self._images.logits(self.network, x), y)
+            loss = self._loss(logits, y)
         loss.backward()
         optimiser.step()
+        if self._average:
+            with torch.no_grad():
+                torch._foreach_lerp_(self._average, list(self.network.parameters()), 1 - self._protocol.ema)
         self._total += loss.detach() * len(x)
         return self._total
+
+    def _taught(self, x: torch.Tensor, views: Views) -> torch.Tensor:
+        """The teacher's logits for images as the network sees them."""
+        assert self._teaching is not None
+        if "logits" in views:
+            return views["logits"]
+        return self._teaching.logits(x, self._images.space, self._images.logits)
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """The network has the running average of its weights meanwhile, where the protocol keeps one."""
+        weights = [p.detach().clone() for p in self.network.parameters()] if self._average else []
+        self.take_average()
+        yield
+        self._set(weights)
+
+    def take_average(self) -> None:
+        """Give the network the running average of its weights for good; buffers, of norms, are the last ones."""
+        self._set(self._average)
+
+    def _set(self, weights: list[torch.Tensor]) -> None:
+        with torch.no_grad():
+            for parameter, weight in zip(self.network.parameters(), weights, strict=False):
+                parameter.copy_(weight)
 
 
 @torch.no_grad()
@@ -252,70 +324,3 @@ class _Images:
             return network(x)
         with torch.autocast(self.device.type, torch.bfloat16):
             return network(x).float()
-
-
-# kind of labels -> mean loss of a network's answers: cross-entropy, but for regression targets
-LOSSES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
-    "hard": F.cross_entropy,
-    "probabilities": F.cross_entropy,
-    "logits": lambda answers, labels: F.cross_entropy(answers, labels.softmax(dim=1)),
-    "targets": lambda answers, labels: (answers - labels).square().sum(dim=1).mean() / 2,
-}
-
-
-# schedules: built once for a training, then called with (epoch, batch number) to give the optimiser of that step
-
-Step = Callable[[int, int], torch.optim.Optimizer]
-
-
-def _sgd(network: nn.Module, p: Protocol, lr: float) -> torch.optim.SGD:
-    parameters = list(network.parameters())
-    device = parameters[0].device
-    # a recorded step reads its step size when it runs
-    step_size = torch.tensor(lr, device=device) if device.type == "cuda" else lr
-    return torch.optim.SGD(parameters, lr=step_size, momentum=p.momentum, weight_decay=p.weight_decay, fused=True)
-
-
-def _drop_restart(network: nn.Module, p: Protocol, lr: float, images: int) -> Step:
-    """A new optimiser with lr x drop from the epoch after index epochs // 2 + 1 on, as the published loop makes it."""
-    first, second = _sgd(network, p, lr), _sgd(network, p, lr * p.drop)
-    return lambda epoch, number: first if epoch <= p.epochs // 2 + 1 else second
-
-
-def _following(network: nn.Module, p: Protocol, lr: float, factor: Callable[[int, int], float]) -> Step:
-    optimiser = _sgd(network, p, lr)
-
-    def step(epoch: int, number: int) -> torch.optim.Optimizer:
-        group, now = optimiser.param_groups[0], lr * factor(epoch, number)
-        if isinstance(group["lr"], torch.Tensor):
-            group["lr"].fill_(now)
-        else:
-            group["lr"] = now
-        return optimiser
-
-    return step
-
-
-def _milestones(network: nn.Module, p: Protocol, lr: float, images: int) -> Step:
-    marks = [int(m * p.epochs) for m in p.milestones]
-    return _following(network, p, lr, lambda epoch, number: p.drop ** sum(epoch >= m for m in marks))
-
-
-def _cosine(network: nn.Module, p: Protocol, lr: float, images: int) -> Step:
-    batches = math.ceil(images / p.batch)
-    total = p.epochs_for(images) * batches
-    return _following(
-        network, p, lr, lambda epoch, number: 0.5 * (1 + math.cos(math.pi * (epoch * batches + number) / total))
-    )
-
-
-def _constant(network: nn.Module, p: Protocol, lr: float, images: int) -> Step:
-    return _following(network, p, lr, lambda epoch, number: 1.0)
-
-
-SCHEDULES: dict[str, Callable[[nn.Module, Protocol, float, int], Step]] = {
-    "drop-restart": _drop_restart,
-    "milestones": _milestones,
-    "cosine": _cosine,
-    "constant": _constant,
-}

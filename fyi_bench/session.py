@@ -82,12 +82,15 @@ class Session:
 
         protocol_data(self.settings.protocol)
 
-    def protocol(self, task: str, method: str | None = None) -> Protocol:
-        """The protocol of the settings for a task on their data set, with those overrides that are its keys."""
+    def protocol(self, task: str, method: str | None = None, **facts: Any) -> Protocol:
+        """The protocol of the settings for a task on their data set, with those overrides that are its keys.
+
+        facts: `size`, `classes` and `ipc` of a set, where they are known.
+        """
         from downstream.protocol import protocol, protocol_keys
 
         mine = {k: v for k, v in self.settings.overrides.items() if k in protocol_keys()}
-        return protocol(self.settings.protocol, task, method, self.settings.dataset).with_overrides(mine)
+        return protocol(self.settings.protocol, task, method, self.settings.dataset, facts).with_overrides(mine)
 
     def recipe(self, method: str, ipc: int, overridden: bool = True) -> Recipe:
         """The method's recipe, where `overridden` with those of the user's values that are its keys."""

@@ -204,6 +204,7 @@ _ZOO: dict[str, tuple[Maker, str]] = {
     "vgg11bn": (partial(zoo.VGG11, norm=nn.BatchNorm2d), "VGG-11 with batch norm"),
     "resnet18": (zoo.ResNet18, "ResNet-18 with instance norm"),
     "resnet18bn": (partial(zoo.ResNet18, norm=nn.BatchNorm2d), "ResNet-18 with batch norm"),
+    "resnet10ap": (zoo.ResNetAP10, "ResNetAP-10: one block a stage, instance norm, average pooling for strides"),
     "resnet18ap": (partial(zoo.ResNet18, average=True), "ResNet-18, instance norm, average pooling for strides"),
     "resnet18bnap": (
         partial(zoo.ResNet18, norm=nn.BatchNorm2d, average=True),
@@ -212,3 +213,9 @@ _ZOO: dict[str, tuple[Maker, str]] = {
 }
 for _name, (_maker, _summary) in _ZOO.items():
     ARCHITECTURES.register(_name, Architecture(_maker, _summary))
+for _depth in (50, 101):
+    ARCHITECTURES.register(f"resnet{_depth}bn", Architecture(
+        partial(TorchvisionNet, f"resnet{_depth}", small_stem=True),
+        f"torchvision's ResNet-{_depth} with a 3x3 convolution and no pooling first, for small images",
+        initialises_itself=True,
+    ))  # fmt: skip

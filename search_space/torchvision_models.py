@@ -37,16 +37,19 @@ class TorchvisionNet(Network):
     """A torchvision classification model; `embed` is the input of its last linear layer.
 
     Its constructor draws from torch's default generator: build it through `search_space.build`.
+    small_stem: of a ResNet, a 3x3 convolution of stride 1 and no pooling first (RDED, SRe2L at up to 64 px).
     Raises UnknownNameError, or UsageError for a model that cannot take images of this size.
     """
 
-    def __init__(self, model: str, channels: int, size: int, classes: int):
+    def __init__(self, model: str, channels: int, size: int, classes: int, *, small_stem: bool = False):
         super().__init__(channels, size, classes)
         known = torchvision_names()
         if model not in known:
             raise UnknownNameError("torchvision model", model, known)
         self.model = model
         self.body = self._construct()
+        if small_stem:
+            self.body.conv1, self.body.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
         self._adapt_channels()
         _make_deterministic(self.body)
         self.classifier = self._take_classifier()

@@ -216,5 +216,35 @@ class ResNet18(Network):
         return self.pool(self.blocks(convolved(images, self.conv, self.norm, self.relu))).flatten(1)
 
 
+class ResNetAP10(Network):
+    """ResNetAP-10 (IDC, Kim et al. 2022): one block a stage, average pooling for strides, instance norm.
+
+    The first convolution keeps the size up to 64 px; up to 128 px a pooling by 2 follows; above it is 7x7, a pooling
+    by 4. Half the width up to 32 px. `embed` is the last map's mean.
+    """
+
+    def __init__(self, channels: int, size: int, classes: int, norm: Norm = instance_norm):
+        super().__init__(channels, size, classes)
+        _require_size("ResNetAP10", size, 16)
+        kernel, pool = (3, 1) if size <= 64 else (3, 2) if size <= 128 else (7, 4)
+        widths = [(32 if size <= 32 else 64) * 2**stage for stage in range(4)]
+        self.conv = Convolution(channels, widths[0], kernel, padding=kernel // 2, bias=False)
+        self.norm = norm(widths[0])
+        self.relu = nn.ReLU()
+        self.pool = nn.AvgPool2d(pool) if pool > 1 else nn.Identity()
+        inputs = [widths[0], *widths[:-1]]
+        self.blocks = nn.Sequential(
+            *(
+                ResidualBlock(i, w, 2 if k else 1, norm, True)
+                for k, (i, w) in enumerate(zip(inputs, widths, strict=True))
+            )
+        )
+        self.embed_dim = widths[-1]
+        self.classifier = nn.Linear(self.embed_dim, classes)
+
+    def trunk(self, images: torch.Tensor) -> torch.Tensor:
+        return self.blocks(self.pool(convolved(images, self.conv, self.norm, self.relu))).mean((2, 3))
+
+
 def _fit(side: int, head: int) -> nn.Module:
     return nn.Identity() if side == head else nn.AdaptiveAvgPool2d(head)

@@ -60,12 +60,8 @@ def protocol_of(spec: RunSpec) -> Protocol:
     """The protocol a run was planned with."""
     from downstream.protocol import Protocol
 
-    keyed = dict(spec.inputs["protocol"])
-    keyed["milestones"] = tuple(keyed["milestones"])
     notes = spec.notes
-    return Protocol(
-        name=notes["protocol"], version=notes["protocol_version"], task=spec.kind, nets=1, sets=1, orders=1, **keyed
-    )
+    return Protocol.rebuilt(notes["protocol"], notes["protocol_version"], spec.kind, spec.inputs["protocol"])
 
 
 def training_passes(spec: RunSpec, data: RealDataset, tested: int) -> Passes:
