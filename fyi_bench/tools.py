@@ -135,6 +135,7 @@ def import_set(
     """Read other people's condensed sets and write them as ours. Files that carry code are refused, never run."""
     from fyi_bench.data.hub import is_address
     from fyi_bench.formats import load_set, save_imported
+    from fyi_bench.formats.guard import agreement_of
 
     if out is not None and len(paths) > 1:
         raise UsageError("--out names one file, but several are to be imported.\nImport them one by one.")
@@ -143,7 +144,9 @@ def import_set(
         found = load_set(path, **reading)
         beside = Path() if is_address(path) else path.parent
         places.append(save_imported(found, out or beside / (path.stem + ".imported.safetensors")))
-        for line in (*found.guesses, *found.warnings):
+        agreement = agreement_of(found, reading.get("data_root"))
+        doubt = [agreement.doubt] if agreement and agreement.doubtful else []
+        for line in (*found.guesses, *found.warnings, *doubt):
             say(f"  {line}")
         say(f"{path} -> {places[-1]}")
     return places

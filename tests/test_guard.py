@@ -11,7 +11,10 @@ import torch.nn.functional as F
 import fyi_bench
 from distill.image_set import ImageSet
 from distill.spaces import PixelSpace
+from distill.zca import fit
 from fyi_bench.data import load_dataset
+from fyi_bench.data.real import RealDataset
+from fyi_bench.data.whitening import zca_space
 from fyi_bench.errors import DataError
 from fyi_bench.formats import load_set
 from fyi_bench.formats.guard import label_agreement
@@ -41,8 +44,8 @@ def test_permuted_labels_are_told_from_right_ones(shapes, each):
     assert not label_agreement(right, shapes.train).doubtful
     wrong = label_agreement(permuted(right), shapes.train)
     assert wrong.doubtful
-    assert f"of {10 * each} images" in wrong.text
-    assert "chance 10%" in wrong.text
+    assert f"of {10 * each} images" in wrong.doubt
+    assert "chance 10%" in wrong.doubt
     soft = replace(permuted(right), labels=6.0 * F.one_hot(permuted(right).labels, 10))
     assert label_agreement(soft, shapes.train).odds == pytest.approx(wrong.odds)
     normalised = permuted(right).to_space(shapes.space)
@@ -52,6 +55,40 @@ def test_permuted_labels_are_told_from_right_ones(shapes, each):
 def test_one_image_a_class_rarely_rings_a_false_alarm(shapes):
     found = [label_agreement(drawn(shapes, 1, seed), shapes.train).doubtful for seed in range(20)]
     assert sum(found) == 0
+
+
+def test_images_that_look_like_nothing_are_not_judged(shapes):
+    """Noise, one colour, mirrored contrast and overdriven images rank by artefacts, whatever their labels are."""
+    right = drawn(shapes, 20)
+    pixels, generator = right.pixels(), torch.Generator().manual_seed(0)
+    smooth = F.interpolate(torch.rand(200, 3, 4, 4, generator=generator), size=32, mode="bilinear")
+    odd = {
+        "noise": torch.randn(pixels.shape, generator=generator),
+        "one colour": torch.full_like(pixels, 0.5),
+        "blobs of the same colours": smooth * 4 - 1.5,
+        "overdriven": (pixels - 0.5) * 30,
+    }
+    for name, images in odd.items():
+        found = label_agreement(ImageSet(images, right.labels, PixelSpace(), 10), shapes.train)
+        assert not found.doubtful, name
+        assert found.typical < 0.5, name
+    assert label_agreement(right, shapes.train).typical > 0.9
+
+
+def test_whitened_sets_are_judged_by_their_pixels(shapes, tmp_path, monkeypatch):
+    monkeypatch.setenv("FYI_BENCH_CACHE", str(tmp_path))
+    small = {
+        split: F.avg_pool2d(images.pixels(), 4) for split, images in (("train", shapes.train), ("test", shapes.test))
+    }
+    train = replace(shapes.train, images=(small["train"] * 255).to(torch.uint8))
+    test = replace(shapes.test, images=(small["test"] * 255).to(torch.uint8))
+    real = RealDataset("shapes8", train, test, shapes.mean, shapes.std)
+    white = drawn(real, 10).to_space(fit(zca_space(real), train))
+    assert not label_agreement(white, train).doubtful
+    assert label_agreement(permuted(white), train).doubtful
+    noise = torch.randn(white.images.shape, generator=torch.Generator().manual_seed(0))
+    for strength in (0.5, 5):  # as distillation leaves it, and far beyond
+        assert not label_agreement(replace(white, images=white.images + strength * noise), train).doubtful
 
 
 def test_evaluate_stops_at_permuted_labels_and_goes_on_when_told_to(tmp_path, shapes):
@@ -67,6 +104,21 @@ def test_evaluate_stops_at_permuted_labels_and_goes_on_when_told_to(tmp_path, sh
     order = tmp_path / "order.txt"
     order.write_text("\n".join([*shapes.class_names[-1:], *shapes.class_names[:-1]]))
     assert fyi_bench.evaluate(tmp_path / "shapes10_set.pt", classes=order, **settings)["arms"]
+
+
+def test_inspect_and_import_tell_it_too(tmp_path, shapes):
+    wrong, said = permuted(drawn(shapes, 10)), []
+    torch.save([wrong.images, wrong.labels], tmp_path / "shapes10_set.pt")
+    report = fyi_bench.inspect(tmp_path / "shapes10_set.pt", duplicates=False)
+    assert report["agreement"]["odds"] < -2
+    assert [text for text in report["warnings"] if text.startswith("labels look permuted: the own class")]
+    fyi_bench.import_set([tmp_path / "shapes10_set.pt"], say=said.append)
+    assert [line for line in said if "labels look permuted" in line]
+    right = drawn(shapes, 10)
+    torch.save([right.images, right.labels], tmp_path / "shapes10_set.pt")
+    report = fyi_bench.inspect(tmp_path / "shapes10_set.pt", duplicates=False)
+    assert report["agreement"]["odds"] > 0
+    assert not [text for text in report["warnings"] if "permuted" in text]
 
 
 def tiled(images: torch.Tensor, factor: int) -> torch.Tensor:

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import torch
 
+from distill.image_set import ImageSet
 from fyi_bench.data.classes import ClassTable, class_table, read_class_file
-from fyi_bench.errors import DataError
+from fyi_bench.data.real import RealDataset
+from fyi_bench.errors import DataError, UsageError
 from fyi_bench.formats.base import Options, Raw
 from fyi_bench.formats.labels import Labels
 from fyi_bench.formats.origin import Origin
@@ -154,6 +156,30 @@ def relabelled(found: Labels, order: ClassOrder) -> Labels:
     rows = torch.full((len(found.labels), size), _NO_CLASS)
     rows[:, target[: found.classes]] = found.labels
     return replace(found, labels=rows, classes=size)
+
+
+def in_order_of(image_set: ImageSet, data: RealDataset) -> tuple[ImageSet, list[str]]:
+    """The set with its labels among the data's, by the names of the classes, and what was done for it.
+
+    Raises UsageError where both name their classes, and one of the set is not one of the data.
+    """
+    names, theirs = image_set.class_names, data.class_names
+    if not names or not theirs or names == theirs:
+        return image_set, []
+    table = ClassTable(tuple((name,) for name in theirs))
+    labels = [table.find(name) for name in names]
+    strange = [name for name, label in zip(names, labels) if label is None]
+    if strange or len(set(labels)) < len(labels):
+        raise UsageError(
+            f"The set's class '{(strange or names)[0]}' is none of {data.name}: {', '.join(theirs[:5])} ….\n"
+            "Name the right --dataset, or state the order of its classes with --classes FILE."
+        )
+    order = ClassOrder([label for label in labels if label is not None], len(theirs), theirs)
+    if order.labels == list(range(len(theirs))):
+        return image_set, []
+    moved = relabelled(Labels(image_set.labels, len(names)), order).labels
+    note = f"labels: by the names of its classes, which {data.name} numbers otherwise"
+    return replace(image_set, labels=moved, class_names=theirs), [note]
 
 
 def _words(names: Sequence[str], numbers: Sequence[int]) -> tuple[str, ...]:

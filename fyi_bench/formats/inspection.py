@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from fyi_bench.errors import DataError, printable
 from fyi_bench.formats.alike import EXAMPLES, find_duplicates
 from fyi_bench.formats.arrays import type_name
 from fyi_bench.formats.base import Imported
+from fyi_bench.formats.guard import agreement_of
 from fyi_bench.formats.load import load_set
 from fyi_bench.formats.looks import Looks, look
 from fyi_bench.formats.opening import SIZE_BUDGET, size_text
@@ -39,18 +41,21 @@ def inspect_set(
     DM distance) over `networks` random networks, which takes a while. duplicates: compare all pairs of images, up to
     20,000 images. Raises what `load_set` raises.
     """
-    imported = Imported(source, "", [], []) if isinstance(source, ImageSet) else source
+    of = str(source.provenance.get("dataset", "")) if isinstance(source, ImageSet) else ""
+    imported = Imported(source, "", [], [], of) if isinstance(source, ImageSet) else source
     if isinstance(imported, str | Path):
         imported = load_set(imported, **facts)
     stored = imported.image_set
     s = stored.decoded()
     looks, pixels, counts = look(s.images), _pixel_facts(s), s.counts
+    agreement = agreement_of(imported, facts.get("data_root"))
+    doubt = [agreement.doubt] if agreement and agreement.doubtful else []
     present = counts[counts > 0]
     return {
         "file": _file_facts(Path(source)) if isinstance(source, str | Path) else None,
         "format": imported.format or None,
         "guesses": list(imported.guesses),
-        "warnings": [*imported.warnings, *_oddities(s, looks, pixels)],
+        "warnings": [*imported.warnings, *_oddities(s, looks, pixels), *doubt],
         "images": len(stored),
         "shape": list(s.shape),
         "dtype": type_name(s.images),
@@ -64,6 +69,7 @@ def inspect_set(
         "ipc": s.ipc,
         "labels": {"kind": "hard" if s.labels.ndim == 1 else f"soft ({s.label_kind})", "shape": list(s.labels.shape)},
         "space": s.space.describe(),
+        "agreement": asdict(agreement) if agreement else None,
         "looks": looks.to_json(),
         "pixels": pixels,
         "not_finite": int((~torch.isfinite(s.images.double())).flatten(1).any(1).sum()),

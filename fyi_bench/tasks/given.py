@@ -13,7 +13,6 @@ from fyi_bench.session import Session
 
 if TYPE_CHECKING:
     from distill.image_set import ImageSet
-    from fyi_bench.data import RealDataset
     from fyi_bench.formats import Imported
 
 
@@ -82,6 +81,7 @@ def given_set(session: Session, path: Path, facts: Mapping[str, Any] | None = No
     of a protocol.
     """
     from fyi_bench.formats import save_imported
+    from fyi_bench.formats.classes import in_order_of
     from fyi_bench.formats.guard import label_agreement
 
     imported = _read(session, path, facts or {})
@@ -99,7 +99,7 @@ def given_set(session: Session, path: Path, facts: Mapping[str, Any] | None = No
     agreement = label_agreement(ordered, data.train)
     if agreement is not None and agreement.doubtful:
         ours = imported.own and "imported" not in ordered.provenance
-        _doubt(session, f"{path}: labels look permuted: {agreement.text}.", ours, said)
+        _doubt(session, f"{path}: {agreement.doubt}.", ours, said)
     place = Path(path)
     if not (imported.own and ordered is image_set and place.is_file()):
         place = session.store.root / "imported" / ordered.digest / SET_FILE
@@ -115,34 +115,6 @@ def _doubt(session: Session, what: str, made_here: bool, said: list[str]) -> Non
     else:
         hint = "State the order of its classes with --classes FILE, name its labels' file, or the right --dataset"
         session.doubt(what, hint)
-
-
-def in_order_of(image_set: ImageSet, data: RealDataset) -> tuple[ImageSet, list[str]]:
-    """The set with its labels among the data's, by the names of the classes, and what was done for it.
-
-    Raises UsageError where both name their classes, and one of the set is not one of the data.
-    """
-    from fyi_bench.data.classes import ClassTable
-    from fyi_bench.formats.classes import ClassOrder, relabelled
-    from fyi_bench.formats.labels import Labels
-
-    names, theirs = image_set.class_names, data.class_names
-    if not names or not theirs or names == theirs:
-        return image_set, []
-    table = ClassTable(tuple((name,) for name in theirs))
-    labels = [table.find(name) for name in names]
-    strange = [name for name, label in zip(names, labels) if label is None]
-    if strange or len(set(labels)) < len(labels):
-        raise UsageError(
-            f"The set's class '{(strange or names)[0]}' is none of {data.name}: {', '.join(theirs[:5])} ….\n"
-            "Name the right --dataset, or state the order of its classes with --classes FILE."
-        )
-    order = ClassOrder([label for label in labels if label is not None], len(theirs), theirs)
-    if order.labels == list(range(len(theirs))):
-        return image_set, []
-    moved = relabelled(Labels(image_set.labels, len(names)), order).labels
-    note = f"labels: by the names of its classes, which {data.name} numbers otherwise"
-    return replace(image_set, labels=moved, class_names=theirs), [note]
 
 
 def _read(session: Session, path: Path, facts: Mapping[str, Any]) -> Imported:
