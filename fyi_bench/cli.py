@@ -267,9 +267,10 @@ def task_command(name: str, task: type[Task]) -> Command:
 
 def _tell(task: Task, session: Session, record: dict[str, Any]) -> None:
     """Print the answer, where it is kept, how to repeat it, and its pictures."""
+    from fyi_bench.present.words import fitted
     from fyi_bench.store.commands import record_path, writing
 
-    lines = [task.words(record)]
+    lines = [fitted(task.words(record)) if task.keeps else task.words(record)]
     if task.keeps:
         place = record_path(session.store, record)
         with writing(session.store):

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+import shutil
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeGuard
 
 HOLE = "–"  # stands where there is no number
 MINUS = "−"
 LONGEST_LABEL = 20
+WIDTH = 80  # letters of a line where no terminal says another
+_GAP = "   "  # between the columns of a table
 CHOSEN_ON_TEST = (
     "Each accuracy is the best of several checkpoints, picked by test accuracy as published: it is too high."
 )
@@ -151,13 +156,63 @@ def protocol_words(protocol: Mapping[str, Any] | str) -> str:
     return protocol if isinstance(protocol, str) else f"{protocol['name']}, version {protocol['version']}"
 
 
-def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of an aligned table: first column to the left, the others to the right, a rule under the header."""
-    widths = [max(len(line[column]) for line in (header, *rows)) for column in range(len(header))]
-    lines = [_aligned(line, widths) for line in (header, *rows)]
-    return [lines[0], "─" * len(lines[0].rstrip()), *lines[1:]]
+def page_width() -> int:
+    """Letters of a line: of the terminal, and 80 where there is none."""
+    return shutil.get_terminal_size((WIDTH, 24)).columns
 
 
-def _aligned(line: Sequence[str], widths: Sequence[int]) -> str:
-    cells = (text.ljust(w) if column == 0 else text.rjust(w) for column, (text, w) in enumerate(zip(line, widths)))
-    return "   ".join(cells).rstrip()
+def wrapped(lines: Iterable[str], width: int | None = None) -> list[str]:
+    """Sentences on lines that fit the page, what goes on set in. A word that is longer stays whole."""
+    shape: Any = {"subsequent_indent": "  ", "break_long_words": False, "break_on_hyphens": False}
+    return [part for line in lines for part in textwrap.wrap(line, width or page_width(), **shape) or [""]]
+
+
+def fitted(text: str) -> str:
+    """The text with its sentences broken to fit the page; lines to be copied (places, commands) stay whole."""
+    copied = re.compile(r"(set|size|record|repeat|plot|report|table) {2,}|  +fyi-bench ")
+    lines = ([line] if copied.match(line) or len(line) <= page_width() else wrapped([line]) for line in text.split("\n"))
+    return "\n".join(part for parts in lines for part in parts)
+
+
+def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = None) -> list[str]:
+    """Lines of an aligned table: first column to the left, the others to the right, a rule under the header.
+
+    width: in letters, by default that of the page. Titles are broken where that helps, and names in the first column
+    that take more than half of it; columns that find no room stand in a further table below, with the first again.
+    """
+    width = width or page_width()
+    columns = list(zip(header, *rows))
+    full = [max(map(len, column)) for column in columns]
+    least = [max(map(len, [*column[0].split(), *column[1:]]), default=0) for column in columns]
+    least[0] = min(full[0], max([width // 2, *(len(word) for entry in columns[0] for word in entry.split())]))
+    parts = [[0]]
+    for place in range(1, len(columns)):
+        if len(parts[-1]) > 1 and sum(least[c] + len(_GAP) for c in [*parts[-1], place]) - len(_GAP) > width:
+            parts.append([0])
+        parts[-1].append(place)
+    lines: list[str] = []
+    for part in parts:
+        spare = width - sum(least[c] + len(_GAP) for c in part) + len(_GAP)
+        room = {}
+        for c in part:  # first come, first served
+            room[c] = least[c] + max(0, min(full[c] - least[c], spare))
+            spare -= room[c] - least[c]
+        lines += [*([""] if lines else []), *_rendered([columns[c] for c in part], list(room.values()))]
+    return lines
+
+
+def _rendered(columns: Sequence[Sequence[str]], widths: Sequence[int]) -> list[str]:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
+    for place, (column, wide) in enumerate(zip(columns, widths)):
+        table.add_column(Text(column[0]), justify="right" if place else "left", width=wide, vertical="bottom")
+    for row in list(zip(*columns))[1:]:
+        table.add_row(*map(Text, row))
+    console = Console(width=sum(widths) + len(_GAP) * (len(widths) - 1), no_color=True, legacy_windows=False)
+    with console.capture() as caught:
+        console.print(table)
+    return [line.rstrip() for line in caught.get().splitlines()]

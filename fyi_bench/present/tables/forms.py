@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -14,9 +13,8 @@ from fyi_bench.present.page import TableView, render
 from fyi_bench.present.tables import words
 from fyi_bench.present.tables.build import FORMS, Entry, Table
 from fyi_bench.present.tables.layouts import Column
-from fyi_bench.present.words import text_table
+from fyi_bench.present.words import page_width, text_table, wrapped
 
-WIDTH = 80  # letters of a line on a terminal
 _CSV = (
     "table", "row", "method", "flip", "dataset", "ipc", "arch", "metric", "protocol", "protocol_version", "ours",
     "ours_std", "sets", "between_sets", "between_networks", "ours_low", "ours_high", "values", "expected_values",
@@ -28,15 +26,15 @@ _CSV = (
 @FORMS.register("text")
 def text(table: Table) -> str:
     """For a terminal: the grid in parts, then how many holes there are and the commands for them."""
-    lines = _wrapped([f"Table {table.name} · {table.title}", words.subtitle(table)])
-    for header, rows in words.grids(table, WIDTH):
+    lines = wrapped([f"Table {table.name} · {table.title}", words.subtitle(table)])
+    for header, rows in words.grids(table, page_width()):
         lines += ["", *text_table(header, rows)]
     for said in (words.legend(table), words.spreads(table), _verdicts(table)):
-        lines += ["", *_wrapped(said)] if said else []
+        lines += ["", *wrapped(said)] if said else []
     if table.missing:
         lines += ["", f"{sum(len(one.fills) for one in table.missing)} holes; commands that fill them:"]
         lines += [f"  {command}   ({time})" for command, _, time in words.holes(table)]
-    return "\n".join([*lines, "", *_wrapped(table.notes)]).rstrip()
+    return "\n".join([*lines, "", *wrapped(table.notes)]).rstrip()
 
 
 def _verdicts(table: Table) -> list[str]:
@@ -45,11 +43,6 @@ def _verdicts(table: Table) -> list[str]:
     for entry in table.filled():
         found.setdefault(entry.verdict, []).append(entry.label)
     return [f"{verdict}: {'; '.join(labels)}" for verdict, labels in found.items()]
-
-
-def _wrapped(lines: Sequence[str]) -> list[str]:
-    """Sentences on lines that fit a terminal, what goes on set in."""
-    return [part for line in lines for part in textwrap.wrap(line, WIDTH, subsequent_indent="  ")]
 
 
 @FORMS.register("markdown")
