@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fyi_bench import listing, stored  # noqa: F401  they register their words
 from fyi_bench.catalogue import TaskEntry, build_options, built_in_tasks, find_task, parameters_of, tasks
 from fyi_bench.errors import UsageError
 from fyi_bench.parameters import bind, dress
@@ -72,6 +73,8 @@ from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from pathlib import Path
 from typing import Any
+
+from pandas import DataFrame  # type: ignore
 
 from distill.image_set import ImageSet
 from downstream.continual import condensed_buffer

@@ -4,6 +4,8 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from pandas import DataFrame  # type: ignore
+
 from distill.image_set import ImageSet
 from downstream.continual import condensed_buffer
 from fyi_bench.session import Session
@@ -556,6 +558,18 @@ def report(
     """One self-contained HTML page out of everything the store holds; its place.
 
     Args:
+        store: Folder of results; default: ./runs.
+    """
+
+def runs(
+    where: Sequence[str] | str = ...,
+    *,
+    store: str | PathLike[str] | None = None,
+) -> DataFrame:
+    """What was measured of every arm in the store: a row a number, as text, CSV, LaTeX, JSON or (Python) DataFrame.
+
+    Args:
+        where: Only where this is so: method=dm, ipc>=10, flip!=none; several must all be so.
         store: Folder of results; default: ./runs.
     """
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_origin
 import typer
 from typer.core import TyperCommand, TyperGroup
 
-from fyi_bench import listing  # noqa: F401  registers its commands
+from fyi_bench import listing, stored  # noqa: F401  they register their commands
 from fyi_bench.catalogue import TaskEntry, build_options, find_task, parameters_of, tasks
 from fyi_bench.config import option
 from fyi_bench.errors import (
@@ -29,7 +29,7 @@ from fyi_bench.errors import (
     UsageError,
     printable,
 )
-from fyi_bench.parameters import Parameter, bind, of_dataclass
+from fyi_bench.parameters import Parameter, bind, of_dataclass, of_function
 from fyi_bench.terminal import echo, end_output, told
 from fyi_bench.tools import TOOLS, Tool
 from fyi_bench.version import __version__
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from fyi_bench.tasks.base import Task
 
 GROUPS = {
-    "store": "Results: list, merge from another machine, verify.",
+    "store": "Results: list, show, merge from another machine, verify, remove.",
     "data": "Real data sets: list, classes, download, verify.",
 }
 PANELS = ("Arguments", "Options", "Common options", "Advanced options")
@@ -282,6 +282,7 @@ def _tell(task: Task, session: Session, record: dict[str, Any]) -> None:
 def tool_command(tool: Tool) -> Command:
     """The command of a tool."""
     own = [each for each in of_dataclass(Terminal) if each.name == "json_file"] if tool.json else []
+    telling = of_function(tool.lines) if tool.lines else []  # how it is told: no matter in Python
 
     def run(ctx: typer.Context, **asked_for: Any) -> None:
         from fyi_bench.files import write_json
@@ -289,13 +290,14 @@ def tool_command(tool: Tool) -> Command:
         given = _given(asked_for)
         file = bind(tool.name, own, (), {"json_file": given.pop("json_file")} if "json_file" in given else {})
         saying = {"say": echo} if "say" in tool.function.__annotations__ else {}
+        how = bind(tool.name, telling, (), {p.name: given.pop(p.name) for p in telling if p.name in given})
         result = tool.function(**given, **saying)
-        for line in tool.lines(result) if tool.lines else result:
+        for line in tool.lines(result, **how) if tool.lines else result:
             echo(line)
         if file:
             write_json(file["json_file"], result)
 
-    return command(tool.name.split()[-1], tool.summary, [*tool.parameters, *own], tool.examples, run)
+    return command(tool.name.split()[-1], tool.summary, [*tool.parameters, *telling, *own], tool.examples, run)
 
 
 def _group(name: str) -> Commands:

@@ -1,22 +1,16 @@
-"""Commands that list and look after things: names, results, data. They yield lines for people."""
+"""Commands that list names and look after data. They yield lines for people."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 from fyi_bench.config import Option
-from fyi_bench.errors import DataError, StoreError
+from fyi_bench.errors import DataError
+from fyi_bench.present.words import columns
 from fyi_bench.registry import Registry, pick
 from fyi_bench.tools import Root, StoreFolder, tool
-
-
-def columns(rows: Sequence[Sequence[object]]) -> list[str]:
-    """Rows as left-aligned text columns."""
-    texts = [[str(entry) for entry in row] for row in rows]
-    widths = [max(len(row[i]) for row in texts) for i in range(len(texts[0]))] if texts else []
-    return ["  ".join(entry.ljust(width) for entry, width in zip(row, widths)).rstrip() for row in texts]
 
 
 def methods() -> list[str]:
@@ -74,6 +68,8 @@ def recipes() -> list[str]:
 
 def runs() -> list[str]:
     """What the store holds."""
+    from fyi_bench.stored import store_ls
+
     return list(store_ls())
 
 
@@ -99,58 +95,6 @@ def list_things(
         yield from pick("listing", what, LISTINGS)()
     else:
         yield from columns([(f"fyi-bench ls {name}", (of.__doc__ or "").strip()) for name, of in LISTINGS.items()])
-
-
-@tool("store ls", examples=("fyi-bench store ls", "fyi-bench store ls --store ~/runs"))
-def store_ls(store: StoreFolder = None) -> Iterator[str]:
-    """Finished, partial and diverged runs: state, type, digest, what it is, size."""
-    from fyi_bench.store.store import Store
-
-    opened = Store(store)
-    rows: list[tuple[object, ...]] = [("state", "kind", "digest", "what", "KiB")]
-    for run in opened.ls():
-        i = run.inputs
-        what = " ".join(str(i[key]) for key in ("dataset", "method", "flip", "ipc", "step", "seed") if key in i)
-        state = run.state + (f" at {run.step}" if run.step is not None and run.state != "done" else "")
-        rows.append((state, run.kind, run.digest, what + (f" · {run.detail}" if run.detail else ""), run.bytes // 1024))
-    yield from columns(rows) if len(rows) > 1 else [f"The store {opened.root} is empty."]
-
-
-@tool("store merge", examples=("fyi-bench store merge OTHER",
-                                "fyi-bench store merge runs --excerpt paper --store results"))  # fmt: skip
-def store_merge(
-    folder: Annotated[Path, Option("Another store.", argument="DIR")],
-    excerpt: Annotated[
-        str | None,
-        Option("Only finished runs of this protocol; large sets and real images by digest alone, to publish them."),
-    ] = None,
-    store: StoreFolder = None,
-) -> Iterator[str]:
-    """Bring finished runs of another machine's store into this one."""
-    from fyi_bench.store.merge import merge
-    from fyi_bench.store.store import Store
-
-    if excerpt is not None:
-        from downstream.protocol import protocol_data
-
-        protocol_data(excerpt.partition("+")[0])  # an unknown name gets a suggestion
-    yield from merge(Store(store), folder, excerpt).lines()
-
-
-@tool("store verify", examples=("fyi-bench store verify",))
-def store_verify(store: StoreFolder = None) -> Iterator[str]:
-    """Check every record and file of the store against its checksum."""
-    from fyi_bench.store.merge import verify
-    from fyi_bench.store.run_dir import absent_names
-    from fyi_bench.store.store import Store
-
-    opened = Store(store)
-    faults = verify(opened)
-    yield from map(str, faults)
-    if faults:
-        raise StoreError(f"{len(faults)} file(s) are not what their records say.\nSee the lines above.")
-    absent = sum(len(absent_names(folder)) for folder in opened.run_dirs())
-    yield "Everything is whole." + (f" {absent} file(s) are known by their digests alone." if absent else "")
 
 
 @tool("replication", examples=(

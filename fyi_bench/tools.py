@@ -29,14 +29,15 @@ def silent(line: str) -> None:
 class Tool:
     """A command that is a function. name: its words on the command line, '' for none. word: in Python, '' for none.
 
-    lines: what to print of the result; None: it yields the lines itself. json: whether --json can keep the result.
+    lines: what to print of the result, by options of its own; None: it yields the lines itself. json: whether --json
+    can keep the result.
     """
 
     name: str
     function: Callable[..., Any]
     summary: str
     parameters: Sequence[Parameter]
-    lines: Callable[[Any], Iterable[str]] | None = None
+    lines: Callable[..., Iterable[str]] | None = None
     examples: Sequence[str] = ()
     word: str = ""
     json: bool = field(default=False, kw_only=True)
@@ -47,7 +48,7 @@ TOOLS: dict[str, Tool] = {}
 
 def tool(
     name: str,
-    lines: Callable[[Any], Iterable[str]] | None = None,
+    lines: Callable[..., Iterable[str]] | None = None,
     *,
     examples: Sequence[str] = (),
     options: type | None = None,

@@ -6,7 +6,7 @@ import math
 import re
 import shutil
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeGuard
 
 HOLE = "–"  # stands where there is no number
@@ -90,6 +90,12 @@ def interval_words(difference: Mapping[str, Any]) -> str:
     return f"95 % interval [{signed_points(difference['low'])}, {signed_points(difference['high'])}]"
 
 
+def bounds(entry: Mapping[str, Any], say: Callable[[Any], str]) -> str:
+    """' [−0.3, +2.7]', or nothing where there is no interval."""
+    known = is_number(entry.get("low")) and is_number(entry.get("high"))
+    return f" [{say(entry['low'])}, {say(entry['high'])}]" if known else ""
+
+
 def verdict(difference: Mapping[str, Any], flip: str) -> str:
     """What an interval allows to say, and no more."""
     if difference["low"] > 0:
@@ -170,8 +176,29 @@ def wrapped(lines: Iterable[str], width: int | None = None) -> list[str]:
 def fitted(text: str) -> str:
     """The text with its sentences broken to fit the page; lines to be copied (places, commands) stay whole."""
     copied = re.compile(r"(set|size|record|repeat|plot|report|table) {2,}|  +fyi-bench ")
-    lines = ([line] if copied.match(line) or len(line) <= page_width() else wrapped([line]) for line in text.split("\n"))
+    lines = (
+        [line] if copied.match(line) or len(line) <= page_width() else wrapped([line]) for line in text.split("\n")
+    )
     return "\n".join(part for parts in lines for part in parts)
+
+
+def columns(rows: Sequence[Sequence[object]]) -> list[str]:
+    """Rows as left-aligned text columns; the last one is broken where the page ends, if it has room at all."""
+    texts = [[str(entry) for entry in row] for row in rows]
+    *widths, _ = [max(len(row[i]) for row in texts) for i in range(len(texts[0]))] if texts else [0]
+    left = sum(widths) + 2 * len(widths)
+    if left > page_width() - 20:  # names on lines of their own
+        return [line for *row, last in texts for line in [_beside(row, widths), *textwrap.wrap(
+            last, max(20, page_width() - 4), initial_indent="    ", subsequent_indent="    ")]]  # fmt: skip
+    return [
+        (_beside(row, widths) if k == 0 else " " * left) + part
+        for *row, last in texts
+        for k, part in enumerate(textwrap.wrap(last, page_width() - left) or [""])
+    ]
+
+
+def _beside(row: Sequence[str], widths: Sequence[int]) -> str:
+    return "".join(entry.ljust(width) + "  " for entry, width in zip(row, widths))
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = None) -> list[str]:

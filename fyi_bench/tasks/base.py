@@ -149,10 +149,9 @@ def perform(task: Task[O], session: Session, options: O, command: str = "", json
         raise
     _save_parts(plan, found)
     record = with_native(task.answer(session, options, plan, found), found)
-    if command:
-        record["command"] = command
+    record |= {"command": command} if command else {}
     if task.keeps:
-        record = save_record(session.store, record, json_file)
+        record = save_record(session.store, record | _made_of(plan), json_file)
         for word, path in task.files(session, options, plan, found).items():
             session.say(f"{word.ljust(8)} {path}")
     elif json_file is not None:
@@ -164,7 +163,12 @@ def _save_parts(plan: Plan, found: Records) -> None:
     """Save the answers of those parts whose runs are finished."""
     for part, own in plan.details if isinstance(plan, PlanOfParts) else ():
         if not own.open and all(run.digest in found or run.kind in own.tolerant for run in own.runs):
-            save_record(part.session.store, with_native(part.answer(own, found), found))
+            save_record(part.session.store, with_native(part.answer(own, found), found) | _made_of(own))
+
+
+def _made_of(plan: Plan) -> dict[str, list[str]]:
+    """What a record says of the runs behind it, so that `store gc` keeps them."""
+    return {"runs": sorted({run.digest for run in plan.runs})}
 
 
 def plan_of_parts(title: str, parts: Sequence[Part], found: Records) -> PlanOfParts:

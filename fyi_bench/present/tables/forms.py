@@ -81,12 +81,12 @@ def latex(table: Table) -> str:
     """A booktabs table: ours with its spread, the published number in brackets, differences in lines of their own."""
     columns = table.columns
     lines = [r"% needs \usepackage{booktabs}", r"\begin{table}", r"\centering"]
-    lines += [rf"\caption{{{_tex(table.title)}. {_tex(words.subtitle(table))}}}", rf"\label{{tab:fyi-{table.name}}}"]
+    lines += [rf"\caption{{{tex(table.title)}. {tex(words.subtitle(table))}}}", rf"\label{{tab:fyi-{table.name}}}"]
     lines += [rf"\begin{{tabular}}{{l{'r' * len(columns)}}}", r"\toprule", *_tex_header(columns), r"\midrule"]
-    lines += [" & ".join(map(_tex, row)) + r" \\" for row in words.grid(table, columns)]
+    lines += [" & ".join(map(tex, row)) + r" \\" for row in words.grid(table, columns)]
     lines += [r"\bottomrule", r"\end{tabular}"]
     said = [*words.legend(table), *words.spreads(table)]
-    lines += [r"\par\medskip\footnotesize", *(rf"{_tex(line)}\par" for line in said)] if said else []
+    lines += [r"\par\medskip\footnotesize", *(rf"{tex(line)}\par" for line in said)] if said else []
     lines += [r"\end{table}"]
     return "\n".join([*lines, *(f"% {note}" for note in table.notes)]) + "\n"
 
@@ -143,8 +143,8 @@ def _tex_header(columns: Sequence[Column]) -> list[str]:
     lines = []
     if any(column.heading for column in columns):
         groups = [(heading, len(list(found))) for heading, found in groupby(columns, key=lambda c: c.heading)]
-        lines.append(" & ".join(["", *(rf"\multicolumn{{{n}}}{{c}}{{{_tex(h)}}}" for h, n in groups)]) + r" \\")
-    return [*lines, " & ".join(["", *(_tex(column.label) for column in columns)]) + r" \\"]
+        lines.append(" & ".join(["", *(rf"\multicolumn{{{n}}}{{c}}{{{tex(h)}}}" for h, n in groups)]) + r" \\")
+    return [*lines, " & ".join(["", *(tex(column.label) for column in columns)]) + r" \\"]
 
 
 _TEX = {
@@ -154,5 +154,6 @@ _TEX = {
 }  # fmt: skip
 
 
-def _tex(text: str) -> str:
+def tex(text: str) -> str:
+    """The text for LaTeX."""
     return "".join(_TEX.get(letter, letter) for letter in text)

@@ -1,0 +1,147 @@
+"""What a store holds as data: `runs`, `store ls`, `show`, `rm`, `gc`."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from types import SimpleNamespace
+
+import pytest
+
+import fyi_bench
+from commands import arguments, run
+from fyi_bench.present import arms
+from fyi_bench.store.commands import save_record
+from fyi_bench.store.store import Store
+from sample_records import continual_record, distill_record
+from sample_store import add_set
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A store in which one command ran."""
+    place = tmp_path_factory.mktemp("small")
+    words = arguments("distill", "--method", "dm", "--ipc", "1", "--fyi", store=place / "s")
+    run(*words, "--json", str(place / "r.json"))
+    return SimpleNamespace(root=place / "s", words=words, record=json.loads((place / "r.json").read_text()))
+
+
+@pytest.fixture
+def told(tmp_path):
+    """A store with records that were written by hand."""
+    for record in (distill_record(digest="a" * 16), continual_record(digest="b" * 16)):
+        save_record(Store(tmp_path), record)
+    return str(tmp_path)
+
+
+def test_every_number_of_every_arm_is_a_row(told):
+    frame = fyi_bench.runs(store=told)
+    record = distill_record()
+    accuracies = frame[(frame.task == "distill") & (frame.measure == "accuracy")]
+    wanted = {(a["method"], a["flip"], e["name"]): e["mean"] for a in record["arms"] for e in a["architectures"]}
+    assert {(r.method, r.flip, r.architecture): r.value for r in accuracies.itertuples()} == wanted
+    seen = frame[(frame.task == "continual") & (frame.method == "random") & frame.classes_seen.notna()]
+    assert seen.classes_seen.tolist() == [20, 40, 60, 80, 100]
+    difference = frame[(frame.measure == "difference") & (frame.task == "distill")]
+    assert difference[["value", "low", "high", "pairs"]].values.tolist() == [[0.011, -0.003, 0.027, 3]]
+
+
+@pytest.mark.parametrize(
+    ("where", "holds"),
+    [
+        (["method=DM"], lambda row: row["method"] == "dm"),
+        (["ipc>=10", "flip!=none"], lambda row: row["flip"] != "none"),
+        (["value<0.2"], lambda row: row["value"] < 0.2),
+        (["architecture="], lambda row: row["architecture"] is None),
+        (["method=nobody"], lambda row: False),
+    ],
+)
+def test_conditions_pick_rows(told, where, holds):
+    rows = arms.arms_of(Store(told))
+    assert arms.select(rows, where, arms.COLUMNS) == [row for row in rows if holds(row)]
+
+
+@pytest.mark.parametrize(("where", "text"), [("metod=dm", "Did you mean 'method'?"), ("dm", "is no condition")])
+def test_a_wrong_condition_is_said(told, where, text):
+    assert text in run("runs", "--where", where, "--store", told, check=2).stderr
+
+
+def test_the_forms_say_the_same_numbers(told):
+    def shown(form):
+        return run("runs", "--where", "task=distill", "measure=accuracy", "--format", form, "--store", told).stdout
+
+    rows = list(csv.DictReader(io.StringIO(shown("csv"))))
+    assert [float(row["value"]) for row in rows] == [row["value"] for row in json.loads(shown("json"))]
+    assert "47.1 ± 0.8" in shown("table")
+    assert r"47.1 $\pm$ 0.8" in shown("latex")
+    assert all(word in shown("latex") for word in (r"\toprule", r"\midrule", r"\bottomrule", "resnet18"))
+    assert "| dm+fyi" in shown("markdown")
+    assert "Unknown format" in run("runs", "--format", "xls", "--store", told, check=2).stderr
+
+
+def test_protocols_never_share_a_place(tmp_path):
+    for name in ("quick", "paper"):
+        save_record(Store(tmp_path), {**distill_record(protocol=name), "digest": name.ljust(16, "0")})
+    text = run("runs", "--where", "measure=accuracy", "method=dm", "--format", "latex", "--store", str(tmp_path)).stdout
+    header = next(line for line in text.splitlines() if "convnet" in line)
+    assert "convnet, quick" in header
+    assert "convnet, paper" in header
+
+
+def test_runs_without_an_answer_are_told_too(tmp_path):
+    assert "Nothing was measured" in run("runs", "--store", str(tmp_path)).stdout
+    assert fyi_bench.runs(store=tmp_path).columns.tolist() == list(arms.COLUMNS)
+
+
+def test_the_runs_of_a_command_are_not_told_twice(small):
+    frame = fyi_bench.runs(["measure=accuracy"], store=small.root)
+    assert sorted(frame.method + frame.flip) == ["dmfyi", "dmnone", "randomnone"]
+    assert set(frame.digest) == {small.record["digest"]}
+
+
+def test_listing_says_what_was_tested(small):
+    rows = run("store", "ls", "--where", "type=accuracy", "flip=fyi", "--store", str(small.root)).stdout
+    assert "dm+fyi" in rows
+    assert "1 run," in rows
+    value = small.record["arms"][1]["architectures"][0]["mean"]
+    assert f"{100 * value:.1f}" in rows
+    assert max(map(len, run("store", "ls", "--store", str(small.root), COLUMNS="80").stdout.splitlines())) <= 80
+
+
+def test_show_takes_the_beginning_of_a_digest(small):
+    digest = small.record["arms"][0]["cells"][0]
+    text = run("store", "show", digest[:8].upper(), "--store", str(small.root)).stdout
+    assert f"distill {digest}" in text
+    assert f"used by  distill-{small.record['digest']}" in text
+    assert "config.iterations" in text
+    assert "begins with 'zz'" in run("store", "show", "zz", "--store", str(small.root), check=5).stderr
+
+
+def test_rubbish_goes_and_nothing_else(small):
+    store = Store(small.root)
+    add_set(store, "dm", "vertical")
+    (extra,) = [run_ for run_ in store.ls() if run_.inputs.get("flip") == "vertical"]
+    before = {run_.digest for run_ in store.ls()} - {extra.digest}
+    assert f"would remove  distill {extra.digest}" in run("store", "gc", "--store", str(small.root)).stdout
+    assert extra.folder.exists()
+    run("store", "gc", "--yes", "--store", str(small.root))
+    assert {run_.digest for run_ in store.ls()} == before
+    assert "nothing to remove" in run("store", "gc", "--yes", "--store", str(small.root)).stdout
+
+
+def test_without_an_answer_finished_runs_are_kept(tmp_path):
+    add_set(Store(tmp_path), "dm", "none")
+    text = run("store", "gc", "--yes", "--store", str(tmp_path)).stdout
+    assert "finished runs are kept" in text
+    assert len(Store(tmp_path).ls()) == 1
+
+
+def test_a_run_is_removed_when_asked_twice(tmp_path):
+    store = Store(tmp_path)
+    add_set(store, "dm", "none")
+    (one,) = store.ls()
+    assert "add --yes" in run("store", "rm", one.digest[:6], "--store", str(tmp_path)).stdout
+    assert one.folder.exists()
+    run("store", "rm", one.digest[:6], "--yes", "--store", str(tmp_path))
+    assert store.ls() == []
