@@ -4,7 +4,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from pandas import DataFrame  # type: ignore
+from pandas import DataFrame  # type: ignore[import-untyped,unused-ignore]
 
 from distill.image_set import ImageSet
 from downstream.continual import condensed_buffer
