@@ -184,12 +184,13 @@ class _Run:
 
     def image_set(self) -> ImageSet:
         """The finished set."""
-        return self._as_set(self._stored())
+        return self._as_set(self._stored(finished=True))
 
-    def _stored(self) -> Stored:
+    def _stored(self, finished: bool = False) -> Stored:
         """A copy of what the set would hold now."""
+        give = self.method.finished if finished else self.method.stored
         with torch.no_grad():
-            found = self.method.stored(self.ctx.images.detach(), {k: v.detach() for k, v in self.ctx.extras.items()})
+            found = give(self.ctx.images.detach(), {k: v.detach() for k, v in self.ctx.extras.items()})
             lr, decoder = found.lr, found.decoder
             return replace(
                 found,

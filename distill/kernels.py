@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -90,6 +90,20 @@ def ridge_answers(cross: Tensor, support: Tensor, labels: Tensor, ridge: float) 
     # without the check, which waits for a GPU: a singular kernel gives no finite loss, which the guard sees
     weights, _ = torch.linalg.solve_ex(support + ridge * mean * eye, labels.to(support.dtype))
     return cross @ weights
+
+
+def solved_labels(name: str, support: Tensor, real: Iterable[tuple[Tensor, Tensor]], ridge: float) -> Tensor:
+    """Labels [m, C] with which regression on the support [m, ch, H, W] answers best for all real images.
+
+    real: (images, labels [n, C]) in parts. ridge: over m, added to both matrices that are solved, as it is.
+    """
+    own = kernel(name, support)
+    products, targets = torch.zeros_like(own), torch.zeros((), dtype=own.dtype, device=own.device)
+    for images, labels in real:
+        cross = kernel(name, images, support)
+        products, targets = products + cross.T @ cross, targets + cross.T @ labels.to(own.dtype)
+    eye = ridge / len(own) * torch.eye(len(own), dtype=own.dtype, device=own.device)
+    return (own + eye) @ torch.linalg.solve_ex(products + eye, targets)[0]
 
 
 def _start(x: Tensor, y: Tensor, same: bool) -> Covariance:

@@ -127,6 +127,10 @@ class Method:
         """What ends in the set: the learned images (or rows), unless the method keeps better."""
         return Stored(images, extras.get("lr"))
 
+    def finished(self, images: torch.Tensor, extras: Tensors) -> Stored:
+        """`stored` of the finished set, where it takes more than a snapshot on the way."""
+        return self.stored(images, extras)
+
     # one iteration ---------------------------------------------------------------------------------------------
 
     def begin(self, ctx: Context) -> None:

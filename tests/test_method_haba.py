@@ -13,7 +13,7 @@ from distill.decoders.hallucinators import Hallucinators
 from distill.engine import distill
 from distill.fyi import FLIPS
 from distill.methods import METHODS
-from distill.methods.haba import club_loss
+from distill.methods.haba import HALLUCINATORS, club_loss
 from distill.trajectory import FlatNetwork, StudentBatch, adjoint
 from fyi_bench import rng
 from golden import golden, hash_fill, relative_error
@@ -113,3 +113,28 @@ def test_a_set_holds_bases_and_hallucinators_and_shows_one_of_them_at_a_time():
     assert made.nbytes == 6 * (3 * side**2 * 4 + 8) + 3 * each * 4
     assert (made.ipc, decoded(made).variants, len(decoded(made))) == (2, 3, 18)
     assert made.lr is not None
+
+
+@pytest.mark.parametrize("flip", ["none", "fyi"])
+def test_bases_of_one_channel_become_colour_images(flip):
+    grey, full = (distill(tiny.problem(), "haba", tiny.config("haba", 2, grey_bases=on), flip) for on in (True, False))
+    assert tuple(grey.images.shape[1:]) == (1, tiny.SIZE, tiny.SIZE)
+    assert grey.validate().shape == full.shape == (3, tiny.SIZE, tiny.SIZE)
+    shown = decoded(grey)
+    assert tuple(shown.images.shape) == (6 * 3, 3, tiny.SIZE, tiny.SIZE)
+    weights = 3 * 2 * 3 * 9  # of what a hallucinator's first layer does without
+    assert full.nbytes - grey.nbytes == 4 * (6 * 2 * tiny.SIZE**2 + weights)
+
+
+@pytest.mark.parametrize("inputs", [1, 3])
+def test_hallucinators_near_identity_give_a_base_back(inputs):
+    """But for the border, which the first convolution takes; default ones give something else."""
+    bases = torch.randn(4, inputs, 8, 8, generator=rng.stream(0, "bases"), dtype=torch.float64)
+    near, default = (
+        Hallucinators((3, 8, 8), HALLUCINATORS[name]((3, 8, 8), inputs, 5, rng.stream(0, "h"))).decode(bases)
+        for name in ("near-identity", "default")
+    )
+    inside, wanted = near[..., 2:-2, 2:-2], bases.expand(-1, 3, -1, -1).unsqueeze(1)[..., 2:-2, 2:-2]
+    assert float((inside - wanted).std()) < 0.2 * float(wanted.std())
+    assert float((default[..., 2:-2, 2:-2] - wanted).std()) > 0.5 * float(wanted.std())
+    assert len({float(image.sum()) for image in near[0]}) == 5

@@ -13,9 +13,9 @@ from distill.contracts import Context
 from distill.engine import distill
 from distill.fyi import FLIPS
 from distill.image_set import ImageSet
-from distill.kernels import kernel, ridge_answers
+from distill.kernels import centred, kernel, ridge_answers, solved_labels
 from distill.methods import METHODS, config_of
-from distill.methods.kip import KIP, centred
+from distill.methods.kip import KIP
 from distill.problem import Problem
 from distill.recipes import recipe
 from distill.spaces import NormalizedSpace, PixelSpace
@@ -120,6 +120,15 @@ def test_two_steps_of_adam_counted_from_one():
             assert float(moved.abs().max()) == pytest.approx(0.744 * 0.04, rel=1e-3)
 
 
+@pytest.mark.parametrize(("tag", "ridge"), [("exact_solve", 1e-6), ("solve_ridge", 1.0)])
+def test_label_solve_of_the_published_program(tag, ridge):
+    data, (support, targets) = golden(CASE), images()
+    labels = centred(torch.from_numpy(data["real_labels"])[torch.from_numpy(data["target_rows"])], 3)
+    parts = zip(targets.split(5), labels.split(5), strict=True)
+    found = solved_labels("fc1", support, parts, ridge)
+    assert relative_error(found, data[f"{tag}__labels"]) < (1e-7 if "exact" in tag else ROUNDED)
+
+
 # --- without the published program ----------------------------------------------------------------------------------
 
 
@@ -159,6 +168,25 @@ def test_learned_labels_end_in_the_set_as_targets():
     assert plain.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert (learned.labels.shape, learned.label_kind) == ((6, 3), "targets")
     assert learned.hard_labels.tolist() == plain.labels.tolist()
+
+
+def test_solved_labels_answer_best():
+    """No labels on the same images have a smaller error on all real images; they stand in the finished set alone."""
+    problem = tiny.problem()
+    made = distill(problem, "kip", tiny.config("kip", 0, label_solve=True))
+    assert (made.labels.shape, made.label_kind) == ((6, 3), "targets")
+    real = problem.real.to_space(problem.space)
+    wanted = centred(real.labels, 3)
+    cross, own = kernel("fc1", real.images, made.images), kernel("fc1", made.images)
+
+    def error(labels: torch.Tensor) -> float:
+        return float((ridge_answers(cross, own, labels, 1e-9) - wanted).square().mean())
+
+    best = error(made.labels)
+    assert best < 0.9 * error(centred(made.hard_labels, 3))
+    for k in range(5):
+        noise = torch.randn(6, 3, generator=torch.Generator().manual_seed(k), dtype=torch.float64)
+        assert best <= error(made.labels.double() + 0.05 * noise)
 
 
 def test_kernels_that_cannot_be_had_say_why():

@@ -13,6 +13,7 @@ from distill.contracts import Context
 from distill.decoders.addressed_bases import AddressedBases
 from distill.fyi import FLIPS
 from distill.methods import METHODS
+from distill.recipes import recipe
 from distill.trajectory import Descent, FlatNetwork, StudentBatch, walk_back
 from fyi_bench import rng
 from fyi_bench.errors import UsageError
@@ -123,3 +124,37 @@ def test_stored_bytes_stay_within_the_images_they_stand_for():
     rows = len(made) * (4 * 3 + 8)
     assert made.nbytes == rows + 4 * 3 * 3 * (tiny.SIZE // 2) ** 2
     assert made.nbytes - len(made) * 8 <= images
+
+
+@pytest.mark.parametrize("flip", ["none", "fyi"])
+@pytest.mark.parametrize("init", ["xavier", "real"])
+def test_plain_images_instead_of_bases(init, flip):
+    """Without bases the images themselves are learned and stored, by the same gradient."""
+    from distill.engine import distill
+
+    config = tiny.config("rtp", 2, bases=0, init=init)
+    made = distill(tiny.problem(), "rtp", config, flip)
+    assert made.decoder is None
+    assert (tuple(made.images.shape), made.ipc) == ((6, 3, tiny.SIZE, tiny.SIZE), 2)
+    first = distill(tiny.problem(), "rtp", tiny.config("rtp", 0, bases=0, init=init), flip)
+    assert float((made.images - first.images).abs().max()) > 1e-4
+    problem = tiny.problem(dtype=torch.float64)
+    method = METHODS.get("rtp")(config, problem)
+    images = method.initial_images().double().requires_grad_(True)
+    ctx = Context(problem, method, FLIPS.get(flip), images, torch.arange(3).repeat_interleave(2))
+    method.begin(ctx)
+    expected = torch.autograd.grad(method.loss(ctx), images)[0]
+    method.backward(ctx)
+    torch.testing.assert_close(images.grad, expected)
+
+
+@pytest.mark.parametrize("protocol", ["paper", "quick"])
+def test_recipes_fit_steps_of_few_classes(protocol):
+    """Bases take no more of the storage of one class than of that of ten."""
+    for ipc in (1, 10):
+        values = recipe("rtp", "cifar10", ipc, protocol).values
+        for classes in (1, 2, 5, 10):
+            problem = tiny.problem(ipc=ipc, real=tiny.real_set(classes, size=32))
+            method = METHODS.get("rtp")(METHODS.get("rtp").Config.from_values(values), problem)
+            assert method.addresses >= 1
+            assert method.bases * 16**2 <= 0.5 * ipc * classes * 32**2

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,13 +34,16 @@ from distill.methods import METHODS
 from distill.methods.mtt import MTT, MTTConfig
 from distill.trajectory import GRADIENTS, StudentBatch, unrolled_loss
 from fyi_bench.errors import UsageError
+from fyi_bench.registry import pick
 
 TEMPERATURE = 0.07
+NOISE = 0.05  # of near-identity hallucinators, in what PyTorch's layers start with
 
 
 @dataclass(frozen=True)
 class HaBaConfig(MTTConfig):
     n_style: int
+    grey_bases: bool
     lr_style: float
     momentum_style: float
     lr_floor: float
@@ -49,9 +53,11 @@ class HaBaConfig(MTTConfig):
     likeli_weight: float
     lr_extractor: float
     momentum_extractor: float
+    style_init: str
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        pick("initialisation of hallucinators", self.style_init, HALLUCINATORS)
         if self.n_style < 2:
             raise UsageError("HaBa compares what two hallucinators make of a base.\nUse --set n_style=2 or more.")
 
@@ -67,9 +73,14 @@ class HaBa(MTT):
 
     # what is learned -------------------------------------------------------------------------------------------
 
+    def initial_images(self) -> Tensor:
+        images = super().initial_images()
+        return images.mean(1, keepdim=True) if self.config.grey_bases else images
+
     def extra_parameters(self) -> dict[str, tuple[Tensor, float, float]]:
-        c = self.config
-        tensors = first_hallucinators(self.problem.shape, c.n_style, self.problem.stream("hallucinators"))
+        c, p = self.config, self.problem
+        make, inputs = HALLUCINATORS[c.style_init], 1 if c.grey_bases else p.shape[0]
+        tensors = make(p.shape, inputs, c.n_style, p.stream("hallucinators"))
         found = {name: (t.to(self.problem.dtype), c.lr_style, c.momentum_style) for name, t in tensors.items()}
         return {**super().extra_parameters(), **found}
 
@@ -183,23 +194,36 @@ class HaBa(MTT):
         return torch.optim.SGD(self._extractor.parameters(), lr=c.lr_extractor, momentum=c.momentum_extractor)
 
 
-def first_hallucinators(shape: tuple[int, int, int], count: int, generator: torch.Generator) -> Tensors:
-    """Hallucinators as PyTorch's layers start, scales 1 and shifts 0."""
+def default_layers(shape: tuple[int, int, int], inputs: int, count: int, generator: torch.Generator) -> Tensors:
+    """Hallucinators of bases with `inputs` channels as PyTorch's layers start, scales 1 and shifts 0."""
     channels, height, width = shape
-    bound = 1 / math.sqrt(9 * channels)
 
-    def drawn(*sizes: int) -> Tensor:
+    def drawn(bound: float, *sizes: int) -> Tensor:
         return (2 * torch.rand((count, *sizes), generator=generator, dtype=torch.float64) - 1) * bound
 
+    into, out = (1 / math.sqrt(9 * n) for n in (inputs, channels))
     plane = (count, channels, height - 2, width - 2)
     return {
-        "forth.weight": drawn(channels, channels, 3, 3),
-        "forth.bias": drawn(channels),
+        "forth.weight": drawn(into, channels, inputs, 3, 3),
+        "forth.bias": drawn(into, channels),
         "scale": torch.ones(plane, dtype=torch.float64),
         "shift": torch.zeros(plane, dtype=torch.float64),
-        "back.weight": drawn(channels, channels, 3, 3),
-        "back.bias": drawn(channels),
+        "back.weight": drawn(out, channels, channels, 3, 3),
+        "back.bias": drawn(out, channels),
     }
+
+
+def near_identity(shape: tuple[int, int, int], inputs: int, count: int, generator: torch.Generator) -> Tensors:
+    """Hallucinators that at first give a base back, with noise and without its border."""
+    found = {name: tensor * NOISE for name, tensor in default_layers(shape, inputs, count, generator).items()}
+    channels = torch.arange(shape[0])
+    found["forth.weight"][:, channels, channels % inputs, 1, 1] += 1
+    found["back.weight"][:, channels, channels, 1, 1] += 1
+    return {**found, "scale": found["scale"] / NOISE}
+
+
+# name -> function(shape of an image, channels of a base, how many, generator) giving the hallucinators' tensors
+HALLUCINATORS: dict[str, Callable[..., Tensors]] = {"default": default_layers, "near-identity": near_identity}
 
 
 def club_loss(first: Tensor, second: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ Paper:  Nguyen, Chen, Lee, "Dataset Meta-Learning from Kernel Ridge-Regression",
 Objective: half the mean, over a batch of real images and the classes, of the squared error of kernel ridge regression
         on the synthetic images; labels are one-hot minus 1 / C. The kernel is the neural tangent kernel, exactly
         (kernels.py); no network is drawn or trained.
+        `label_solve` (with iterations=0: of real images) gives the labels for which that regression is best on all
+        real images.
 FYI:    the synthetic images are expanded in both kernels, their labels repeated. No code is published for it:
         inferred. For the fully connected kernels a mirror changes no distance between two mirrored images.
 Recipe: kip.toml (the published notebook's: FC1). Published CIFAR numbers come from a convolutional kernel with pooling,
@@ -17,6 +19,7 @@ Run:    fyi-bench distill --method kip --dataset cifar10 --ipc 10 --fyi
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,10 +27,12 @@ import torch
 from torch import Tensor
 
 from distill.contracts import Context, Stored, Tensors
-from distill.kernels import centred, kernel, ridge_answers
+from distill.kernels import centred, kernel, ridge_answers, solved_labels
 from distill.method import MethodConfig, RecordedMethod
 from distill.methods import METHODS
 from distill.zca import ImageZCASpace
+
+LABEL_RIDGE, REAL_AT_ONCE = 1e-6, 2048
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,7 @@ class KIPConfig(MethodConfig):
     ridge: float
     batch_target: int
     learn_labels: bool
+    label_solve: bool
     beta2: float
     adam_count_from: int
 
@@ -70,6 +76,17 @@ class KIP(RecordedMethod):
         if "labels" not in extras:
             return Stored(images)
         return Stored(images, labels=extras["labels"], label_kind="targets")
+
+    def finished(self, images: Tensor, extras: Tensors) -> Stored:
+        """With `label_solve` the labels that answer best for all real images; of the images as they are, no mirrors."""
+        if not self.config.label_solve:
+            return self.stored(images, extras)
+        labels = solved_labels(self.config.ntk, images, self._all_real(), LABEL_RIDGE)
+        return Stored(images, labels=labels, label_kind="targets")
+
+    def _all_real(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for rows, labels in self.problem.shuffled(REAL_AT_ONCE, "label solve"):
+            yield self.problem.images_at(rows), centred(labels, self.problem.num_classes)
 
     def begin(self, ctx: Context) -> None:
         """A batch of real images, as many of each class as of any other."""

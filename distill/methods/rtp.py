@@ -4,7 +4,8 @@ Paper:  Deng, Russakovsky, "Remember the Past: Distilling Datasets into Addressa
         NeurIPS 2022.
 Objective: mean cross-entropy of a fresh network on real images after `inner_steps` SGD steps with momentum on the set,
         differentiated through all of them, momentum included. Images are addresses times bases, enlarged
-        (decoders/addressed_bases.py); each step sees `batch_addresses` random addresses of each class.
+        (decoders/addressed_bases.py); each step sees `batch_addresses` random addresses of each class. With `bases=0`
+        images are stored as they are.
 FYI:    decoded images are expanded before the augmentation, the addresses of a step halved so that the cost stays. Not
         published: inferred.
 Recipe: rtp.toml (README, one command). There are as many addresses a class as the storage of ipc images leaves beside
@@ -33,12 +34,15 @@ from distill.captured import upload
 from distill.contracts import Context, Stored, Tensors
 from distill.decoders import Decoder
 from distill.decoders.addressed_bases import AddressedBases
+from distill.initial import initial_images
 from distill.method import MethodConfig
 from distill.methods import METHODS
 from distill.methods._student import StudentMethod
 from distill.trajectory import Descent, FlatNetwork, StudentBatch, unrolled, walk_back
 from distill.zca import ImageZCASpace
 from fyi_bench.errors import UsageError
+
+FULL_SHARE = 10  # classes that the published number of bases is for
 
 
 @dataclass(frozen=True)
@@ -68,9 +72,17 @@ class RTP(StudentMethod):
     # what is learned -------------------------------------------------------------------------------------------
 
     @property
+    def bases(self) -> int:
+        """How many there are: as many as the recipe says, of fewer than ten classes their share; 0: plain images."""
+        most, classes = self.config.bases, self.problem.num_classes
+        return most if classes >= FULL_SHARE or not most else max(1, most * classes // FULL_SHARE)
+
+    @property
     def addresses(self) -> int:
-        """Addresses a class that fit, with the bases, into the storage of ipc images a class."""
-        p, k = self.problem, self.config.bases
+        """Addresses a class that fit, with the bases, into the storage of ipc images a class; or its images."""
+        p, k = self.problem, self.bases
+        if not k:
+            return p.ipc
         numbers = p.ipc * p.num_classes * math.prod(p.shape) - k * math.prod(self._base_shape)
         found = numbers // (p.num_classes * k)
         if found < 1:
@@ -81,12 +93,19 @@ class RTP(StudentMethod):
         return found
 
     def initial_images(self) -> Tensor:
-        """Addresses [C·R, bases]."""
-        return self._xavier("addresses", self.problem.num_classes * self.addresses, self.config.bases)
+        """Addresses [C·R, bases], or plain images."""
+        p, rows = self.problem, self.problem.num_classes * self.addresses
+        if self.bases:
+            return self._xavier("addresses", rows, self.bases)
+        if self.config.init != "xavier":
+            return initial_images(p, self.config.init)
+        return self._xavier("images", rows, math.prod(p.shape)).unflatten(1, p.shape)
 
     def extra_parameters(self) -> dict[str, tuple[Tensor, float, float]]:
         c = self.config
-        bases = self._xavier("bases", c.bases, math.prod(self._base_shape)).unflatten(1, self._base_shape)
+        if not self.bases:
+            return {}
+        bases = self._xavier("bases", self.bases, math.prod(self._base_shape)).unflatten(1, self._base_shape)
         return {"bases": (bases, c.lr_img, c.momentum_img)}
 
     def decoder(self, extras: Tensors) -> Decoder:
@@ -94,10 +113,12 @@ class RTP(StudentMethod):
         return AddressedBases(self.problem.shape, {"bases": extras["bases"]})
 
     def decode(self, images: Tensor, extras: Tensors) -> Tensor:
+        if not self.bases:
+            return images
         return self.decoder(extras).decode(images.flatten(0, 1))[:, 0].unflatten(0, images.shape[:2])
 
     def stored(self, images: Tensor, extras: Tensors) -> Stored:
-        return Stored(images, decoder=self.decoder(extras))
+        return Stored(images, decoder=self.decoder(extras) if self.bases else None)
 
     # one iteration ---------------------------------------------------------------------------------------------
 
