@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from fyi_bench.errors import UnknownNameError
+from fyi_bench.errors import DataError, UnknownNameError
 from fyi_bench.formats.opening import SIZE_BUDGET
 from fyi_bench.registry import Registry
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from distill.decoders import Decoder
     from distill.image_set import ImageSet
     from distill.spaces import Space
+    from distill.zca import ZCASpace
     from fyi_bench.formats.input_files import InputFiles
 
 LAST = -1
@@ -60,6 +64,8 @@ class Raw:
     far as it is known. dataset: what the file says it was made from. variants: images in turn that stand for one.
     finished: an ImageSet that needs no further guess.
     factor: tiles a side as the file says it; tiled: whether files of this layout usually hold several.
+    rows, decoder: the stored form, where `images` are what its decoder makes of it (`from_rows`). zca: how its makers
+    whiten, where it is not MTT's way.
     """
 
     images: Any = None
@@ -77,11 +83,27 @@ class Raw:
     tiled: bool = False
     decode_type: str = "single"
     variants: int = 1
-    lr: float | None = None
+    lr: float | tuple[float, ...] | None = None
+    rows: Tensor | None = None
+    decoder: Decoder | None = None
+    zca: type[ZCASpace] | None = None
     guesses: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     finished: ImageSet | None = None
+
+    def from_rows(self, decoder: Decoder, rows: Tensor) -> Raw:
+        """It, with a stored form as our files keep it. Raises DataError where the decoder cannot read the rows."""
+        from distill.decoders import images_of
+
+        try:
+            decoder = replace(decoder, tensors=dict(sorted(decoder.tensors.items())))
+            rows = decoder.unpack(decoder.pack(rows))
+            images = images_of(decoder, rows)
+        except (RuntimeError, ValueError, KeyError, IndexError) as error:
+            what = str(error).splitlines()[0][:100]
+            raise DataError(f"Its decoder cannot read the stored rows ({what}).\nCopy all its files again.") from error
+        return replace(self, images=images, rows=rows, decoder=decoder, variants=decoder.variants)
 
 
 class Format:

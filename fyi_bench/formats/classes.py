@@ -14,7 +14,7 @@ from fyi_bench.data.classes import ClassTable, class_table, read_class_file
 from fyi_bench.data.real import RealDataset
 from fyi_bench.errors import DataError, UsageError
 from fyi_bench.formats.base import Options, Raw
-from fyi_bench.formats.labels import Labels
+from fyi_bench.formats.labels import TARGETS, Labels
 from fyi_bench.formats.origin import Origin
 
 _AT_START, _AT_END = re.compile(r"(\d+)(?!\d)"), re.compile(r"(?<!\d)(\d+)$")
@@ -153,7 +153,8 @@ def relabelled(found: Labels, order: ClassOrder) -> Labels:
     target = torch.tensor(order.labels)
     if found.labels.ndim == 1:
         return replace(found, labels=target[found.labels], classes=int(target[found.labels].max()) + 1)
-    rows = torch.full((len(found.labels), size), _NO_CLASS)
+    absent = float(found.labels.min()) if found.kind == TARGETS else _NO_CLASS
+    rows = torch.full((len(found.labels), size), absent)
     rows[:, target[: found.classes]] = found.labels
     return replace(found, labels=rows, classes=size)
 
@@ -177,7 +178,7 @@ def in_order_of(image_set: ImageSet, data: RealDataset) -> tuple[ImageSet, list[
     order = ClassOrder([label for label in labels if label is not None], len(theirs), theirs)
     if order.labels == list(range(len(theirs))):
         return image_set, []
-    moved = relabelled(Labels(image_set.labels, len(names)), order).labels
+    moved = relabelled(Labels(image_set.labels, len(names), kind=image_set.label_kind), order).labels
     note = f"labels: by the names of its classes, which {data.name} numbers otherwise"
     return replace(image_set, labels=moved, class_names=theirs), [note]
 

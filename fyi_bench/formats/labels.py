@@ -15,7 +15,7 @@ from fyi_bench.formats.arrays import to_tensor, type_name
 from fyi_bench.formats.base import Options, Raw
 
 KINDS = ("hard", "logits", "probabilities")  # what `labels=` may say
-TARGETS = "targets"  # regression targets: neither; their largest entry is the class
+TARGETS = "targets"  # of regression, around 0: neither of these
 _SUM_TOLERANCE = 1e-3
 _SHORT_FLOATS = 0.01  # how far bfloat16 takes the sum of a row of probabilities from 1
 _SCALES = (1.0, 100.0, 255.0)  # probabilities, percent, levels of a byte
@@ -29,12 +29,13 @@ FEW_CLASSES, MOST_EMPTY = 1000, 100
 
 @dataclass
 class Labels:
-    """labels int64 [N], or float32 [N, C] logits. classes: C, or the largest label + 1."""
+    """labels int64 [N], or float32 [N, C] of a kind, 'logits' or 'targets'. classes: C, or the largest label + 1."""
 
     labels: torch.Tensor
     classes: int
     notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    kind: str = "logits"
 
 
 def read_labels(raw: Raw, options: Options, count: int, per_class: int | None) -> Labels | None:
@@ -122,8 +123,11 @@ def _soft(rows: torch.Tensor, raw: Raw, options: Options) -> Labels:
     binary = bool(((rows == 0) | (rows == 1)).all()) and bool((rows.sum(1) == 1).all())
     if not rows.is_floating_point() and not binary:
         raise DataError(f"The labels are whole numbers of shape {list(rows.shape)}.\nSave one class index an image.")
-    if asked == "hard" or (not asked and (binary or raw.label_kind in (TARGETS, "hard"))):
-        stored = "one-hot rows" if binary else "regression targets" if raw.label_kind == TARGETS else "soft"
+    if not asked and raw.label_kind == TARGETS:
+        note = "soft labels are regression targets: a squared loss at use (labels='hard' takes their largest entry)"
+        return Labels(rows.float().contiguous(), width, [note], kind=TARGETS)
+    if asked == "hard" or (not asked and (binary or raw.label_kind == "hard")):
+        stored = "one-hot rows" if binary else "soft"
         note = f"labels were stored as {stored}: the class is the largest entry"
         return Labels(rows.argmax(dim=1), width, [note])
     rows = rows.float().contiguous()

@@ -121,7 +121,8 @@ def _own(image_set: ImageSet, chosen: Format, raw: Raw, options: Options) -> Imp
 
 def _assemble(files: InputFiles, chosen: Format, raw: Raw, options: Options) -> Imported:
     pixels = prepare(raw.images, options.max_bytes)
-    pixels = as_grey(pixels, channels_of(options.dataset, names_of(raw.dataset, files.named)))
+    if raw.decoder is None:
+        pixels = as_grey(pixels, channels_of(options.dataset, names_of(raw.dataset, files.named)))
     count, per_class = len(pixels.images), options.ipc or pixels.per_class
     labels = read_labels(raw, options, count, pixels.per_class)
     origin = _origin(files, raw, options, pixels, _class_count(raw, labels, count, per_class))
@@ -135,7 +136,7 @@ def _assemble(files: InputFiles, chosen: Format, raw: Raw, options: Options) -> 
     draft = ImageSet(pixels.images, labels.labels, PixelSpace(), num_classes, names)
     case = Case(pixels.images, look(pixels.images), raw, options, origin, draft.ipc, chosen.family)
     space = case.resolve()
-    factor, tiles = _tiles(files, raw, options, pixels)
+    factor, tiles = _tiles(files, raw, options, pixels) if raw.decoder is None else (1, [])
     guesses = [*raw.guesses, *pixels.notes, *labels.notes, *origin.notes, *order.notes, *case.notes, *tiles]
     warnings = [*raw.warnings, *origin.warnings, *order.warnings, *labels.warnings, *case.warnings]
     known = {"method": raw.method, "dataset": origin.name, "ipc": draft.ipc}
@@ -147,8 +148,12 @@ def _assemble(files: InputFiles, chosen: Format, raw: Raw, options: Options) -> 
         decode_type=raw.decode_type,
         variants=raw.variants,
         lr=_step_size(options.lr if options.lr is not None else raw.lr),
+        label_kind=labels.kind,
         provenance={**{key: value for key, value in known.items() if value}, "imported": story},
     )
+    if raw.decoder is not None and raw.rows is not None:  # labels of the rows: their images come one after the other
+        own = finished.labels[:: raw.variants].clone()
+        finished = replace(finished, images=raw.rows, labels=own, decoder=raw.decoder, factor=1, variants=1)
     of = origin.entry.name if origin.entry else ""
     return Imported(finished.validate(), chosen.name, guesses, warnings, of, origin.contradiction)
 
@@ -188,7 +193,7 @@ def _tiles(files: InputFiles, raw: Raw, options: Options, pixels: Pixels) -> tup
     return factor, told
 
 
-def _step_size(lr: float | None) -> float | None:
-    if lr is not None and not (math.isfinite(lr) and lr > 0):
+def _step_size(lr: float | tuple[float, ...] | None) -> float | tuple[float, ...] | None:
+    if isinstance(lr, float | int) and not (math.isfinite(lr) and lr > 0):
         raise DataError(f"The learned step size is {lr}.\nA usable one is positive: state it with lr=….")
     return lr

@@ -10,7 +10,10 @@ from fyi_bench.data.classes import stated_classes
 from fyi_bench.data.entry import DATASETS, DatasetEntry, find_entry
 from fyi_bench.errors import DataError
 
-_METHODS = r"dsa|datadam|cafe|dc|dm|idm|herding|random|kmeans|kcenter|mtt|tesla|ftd|datm|idc|dream|haba|kip|frepo"
+_METHODS = (
+    r"dsa|datadam|cafe|dc|dm|idm|herding|random|kmeans|kcenter|mtt|tesla|ftd|datm|idc|dream|haba|kip|frepo|fred|rtp"
+)
+_METHODS += r"|sre2l|cda|g_?vbsm|rded|edc|delt|cudd|lpld|dwa|ncfm|minimax"
 _FREE_FORMS = {"tinyimagenet": r"tiny[-_ ]?imagenet", "fashionmnist": r"fashion[-_ ]?mnist|fmnist"}
 # of sets with the same shape and number of classes, the one most published files are of
 _USUAL = ("cifar10", "mnist")

@@ -18,6 +18,8 @@ TENSOR_NAMES = frozenset(
         "torch._utils._rebuild_tensor",
         "torch._utils._rebuild_tensor_v2",
         "torch._utils._rebuild_parameter",
+        "torch._utils._rebuild_sparse_tensor",
+        "torch.serialization._get_layout",
         "torch.Size",
         "_codecs.encode",
     }

@@ -147,7 +147,7 @@ class Case:
         given, raw, name = self.options.zca, self.raw, self.origin.name
         if given:
             return given if isinstance(given, Space) else self._fitted_to(given)
-        if raw.whitening or not name:
+        if not name:
             of = f"whitened as {raw.whitening}" if raw.whitening else "whitened, and the data set is not known"
             what = "the matrix is not here, so the images cannot be turned to pixels or trained against test data"
             self.warnings.append(f"{of}: {what}")
@@ -158,7 +158,7 @@ class Case:
             reason = str(error).splitlines()[0].rstrip(".")
             odd = f"the ZCA matrix of {name} is not known without its train images ({reason}): name their folder"
             self.warnings.append(odd)
-            return WhitenedSpace(_MTT_WHITENING, name)
+            return WhitenedSpace(raw.whitening or _MTT_WHITENING, name)
 
     def _fitted_to(self, name: str) -> Space:
         """The ZCA space of the train images of a data set of this machine; its matrix is fitted at first use."""
@@ -171,7 +171,8 @@ class Case:
         if data.note:
             odd = f"the ZCA matrix is of {data.note}; the file's makers had all, so pixels differ a little"
             self.warnings.append(odd)
-        return zca_space(data)
+        constants = NormalizedSpace(*statistics(name, self.family)) if find_entry(name).statistics else None
+        return zca_space(data, self.raw.zca, constants) if self.raw.zca else zca_space(data)
 
 
 def _stated_kind(options: Options) -> str:

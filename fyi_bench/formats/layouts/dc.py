@@ -39,7 +39,9 @@ def _entries(files: InputFiles) -> list[Any]:
     data = content.get("data") if isinstance(content, dict) else None
     if is_pair(data):
         return [data]
-    return list(data) if isinstance(data, list | tuple) and data and all(map(is_pair, data)) else []
+    entries = data if isinstance(data, list | tuple) else ()
+    entries = [each[0] if isinstance(each, list) and len(each) == 1 else each for each in entries]  # FreD nests them
+    return entries if entries and all(map(is_pair, entries)) else []
 
 
 def _disjoint(entries: list[Any], budget: int) -> bool:

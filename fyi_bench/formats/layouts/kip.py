@@ -1,19 +1,20 @@
-"""KIP (kip_*.npz) and FRePo (x_proto, y_proto as .npz or two .npy): images channels last, regression targets as labels.
+"""KIP (kip_*.npz) and FRePo (image, label or x_proto, y_proto): images channels last, regression targets as labels.
 
-Both whiten in a way of their own (each image is centred and scaled to length 1 first), with a matrix that is not in
-the file.
+Both whiten in a way of their own, KIP so that there is no way back to pixels, with a matrix that is not in the file.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
+from distill.zca import ImageZCASpace, RelativeZCASpace
 from fyi_bench.formats.arrays import dims
 from fyi_bench.formats.base import FORMATS, Format, Options, Raw
 from fyi_bench.formats.input_files import InputFiles
 from fyi_bench.formats.labels import TARGETS
 
-_X, _Y = "x_proto", "y_proto"
+_NAMES = (("x_proto", "y_proto"), ("image", "label"))  # of a checkpoint's state, and in the .npz its code writes
+_X, _Y = _NAMES[0]
 _KIP_WHITENING, _FREPO_WHITENING = "KIP's ZCA of centred unit-length images", "FRePo's ZCA, regularised by 0.1"
 
 
@@ -21,7 +22,7 @@ _KIP_WHITENING, _FREPO_WHITENING = "KIP's ZCA of centred unit-length images", "F
 class KIP(Format):
     """KIP: kip_*.npz with images and labels"""
 
-    rank = 12
+    rank, family = 12, "frepo"
 
     def looks(self, files: InputFiles) -> str:
         if files.kind != "npz":
@@ -33,10 +34,11 @@ class KIP(Format):
         return "images channels last with a row of targets each" if last and dims(content.get("labels")) == 2 else ""
 
     def read(self, files: InputFiles, options: Options) -> Raw:
-        """Images [N, H, W, ch] and targets [N, C]; the class is the largest target."""
+        """Images [N, H, W, ch] and targets [N, C]."""
         content = files.content() if files.kind == "npz" else {}
         files.need({"images", "labels"} <= set(content), "a .npz file with images and labels")
         raw = Raw(content["images"], content["labels"], TARGETS, whitening=_KIP_WHITENING, method="kip")
+        raw.zca = ImageZCASpace
         if "zca" in files.name.lower():
             raw.space, raw.space_reason = "zca", "'zca' in the name"
         return raw
@@ -45,7 +47,9 @@ class KIP(Format):
 def _prototypes(files: InputFiles) -> tuple[Any, Any] | None:
     if files.kind == "npz":
         content = files.content()
-        return (content[_X], content[_Y]) if {_X, _Y} <= set(content) else None
+        there = next((pair for pair in _NAMES if set(pair) <= set(content)), None)
+        found = (content[there[0]], content[there[1]]) if there else None
+        return found if found and (there == _NAMES[0] or (dims(found[0]) == 4 and dims(found[1]) == 2)) else None
     pair = f"{_X}.npy", f"{_Y}.npy"
     named = files.name in ("", *pair) and files.has(*pair)
     return (files.content(pair[0]), files.content(pair[1])) if named else None
@@ -53,17 +57,18 @@ def _prototypes(files: InputFiles) -> tuple[Any, Any] | None:
 
 @FORMATS.register("frepo")
 class FRePo(Format):
-    """FRePo: arrays x_proto and y_proto (.npz or two .npy)"""
+    """FRePo: .npz with image and label, or arrays x_proto and y_proto (.npz or two .npy)"""
 
-    rank = 11
+    rank, family = 11, "frepo"
 
     def looks(self, files: InputFiles) -> str:
-        return f"arrays {_X} and {_Y}" if _prototypes(files) else ""
+        return "images, and a row of targets each, by FRePo's names" if _prototypes(files) else ""
 
     def read(self, files: InputFiles, options: Options) -> Raw:
-        """Prototypes [N, H, W, ch] and centred, scaled soft labels [N, C]; the class is the largest entry."""
+        """Prototypes [N, H, W, ch] and centred, scaled targets [N, C]."""
         images, labels = files.need(_prototypes(files), f"arrays {_X} and {_Y} (.npz, or two .npy files)")
         raw = Raw(images, labels, TARGETS, whitening=_FREPO_WHITENING, method="frepo")
+        raw.zca = RelativeZCASpace
         if images.ndim == 4 and images.shape[3] == 3:
             raw.space, raw.space_reason = "zca", "FRePo whitens colour images"
         return raw
