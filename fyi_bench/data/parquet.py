@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 
+from fyi_bench.data.arrow import read_arrow
 from fyi_bench.data.entry import DataFiles, Decoded, Split
 from fyi_bench.data.pictures import decode_images
 from fyi_bench.errors import DataError
@@ -105,9 +106,10 @@ def read_shard(path: Path) -> tuple[list[bytes], list[int | str], tuple[str, ...
         raise DataError(f"Reading {path} needs the package pyarrow.\nInstall it: pip install pyarrow.") from error
 
     try:
-        schema = parquet.read_schema(path)
+        whole = read_arrow(path) if path.suffix == ".arrow" else None
+        schema = parquet.read_schema(path) if whole is None else whole.schema
         image, label = (_column(path, schema.names, what) for what in ("image", "label"))
-        table = parquet.read_table(path, columns=[image, label])
+        table = parquet.read_table(path, columns=[image, label]) if whole is None else whole
     except (ArrowException, OSError) as error:
         cause = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
         raise DataError(f"{path} is not a readable parquet file ({cause}).\n{_AGAIN}") from error

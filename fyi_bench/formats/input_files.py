@@ -23,7 +23,13 @@ _HEAD = 512
 _LISTED = 100  # files whose digests are kept in the provenance
 _LARGEST_NOTE = 2**20
 _LOADERS: dict[str, Callable[[Path, int], Any]] = {"torch": load_torch, "npz": load_npz, "npy": load_npy}
-_PLAIN_KINDS = ((b"\x93NUMPY", "npy"), (b"PAR1", "parquet"), (LEGACY_MAGIC, "torch"))
+_PLAIN_KINDS = (
+    (b"\x93NUMPY", "npy"),
+    (b"PAR1", "parquet"),
+    (LEGACY_MAGIC, "torch"),
+    (b"ARROW1", "arrow"),
+    (b"\xff\xff\xff\xff", "arrow"),
+)
 _PICTURE = "it is one picture.\nName the folder with one sub-folder of pictures a class."
 _PACKED = "it is an archive of a kind that is not unpacked here.\nUnpack it and name the set inside."
 _NOTES = (".md", ".txt", ".json", ".yaml", ".yml", ".csv", ".gitattributes", ".gitignore", ".lock", ".log")

@@ -22,6 +22,7 @@ from fyi_bench.formats.origin import method_in
 
 _SPLITS = {"train", "test", "val", "valid", "validation"}
 _OF_A_MAC = "__MACOSX"
+_PICTURE = re.compile(r"class(\d{1,6})_id\d+\.")  # as SRe2L and RDED name them
 _UNSAFE = re.compile(r"[^\w.,' ()-]")
 
 
@@ -29,6 +30,15 @@ def _classes(files: InputFiles) -> dict[str, list[Path]]:
     """The pictures in each sub-folder; [] of those that have none (logs, what a Mac adds to a zip): no classes."""
     found = subfolders(files.folder) if files.kind == FOLDER else []
     return {name: [] if name == _OF_A_MAC else pictures_in(files.folder / name) for name in found}
+
+
+def _said(name: str, pictures: Sequence[Path]) -> None:
+    """DataError where pictures (class005_id000.jpg) are of another class than their folder (new003) says."""
+    number = re.fullmatch(r"[a-z]*_?(\d{1,6})", name.lower())  # a WordNet number is longer
+    classes = [(path, int(m[1])) for path in pictures if (m := _PICTURE.match(path.name))]
+    other = next((path for path, of in classes if number and of != int(number[1])), None)
+    if other is not None:
+        raise DataError(f"{other} is in the folder of another class, {name}.\nMove it, or name it anew.")
 
 
 def _folder_names(s: ImageSet) -> Sequence[str]:
@@ -54,6 +64,8 @@ class ImageFolder(Format):
         """All pictures as uint8, classes by the names of their folders."""
         every = _classes(files)
         folders = {name: pictures for name, pictures in every.items() if pictures}
+        for name, pictures in folders.items():
+            _said(name, pictures)
         files.need(folders, "a folder with one sub-folder of pictures a class")
         if set(folders) <= _SPLITS:
             split = next(iter(folders))

@@ -1,14 +1,16 @@
-"""Hugging Face parquet files: columns img or image, and label."""
+"""Sets of the Hugging Face Hub: parquet files, and Arrow files as `save_to_disk` writes them."""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from distill.image_set import ImageSet
+from fyi_bench.data.arrow import arrow_files, read_arrow
 from fyi_bench.data.parquet import IMAGE_COLUMNS, read_shards
 from fyi_bench.data.pictures import decode_images
 from fyi_bench.errors import DataError
@@ -20,12 +22,19 @@ from fyi_bench.formats.opening import DAMAGED, check_pictures, check_size, first
 from fyi_bench.formats.origin import method_in
 
 _BATCH = 64
+_OF = re.compile(r"-of-(\d+)[-.]")
 
 
 def _shards(files: InputFiles) -> list[Path]:
     if files.kind == FOLDER:
         found = [files.folder / name for name in files.names if name.endswith(".parquet")] or _inner(files.folder)
-        return [path for path in found if path.name.startswith("train")] or found
+        found = [path for path in found if path.name.startswith("train")] or found
+        total = max((int(match[1]) for path in found if (match := _OF.search(path.name))), default=0)
+        if 0 < len(found) < total:
+            raise DataError(
+                f"{files.folder} holds {len(found)} of the {total} files of its set.\nCopy the others there."
+            )
+        return found
     return [files.place] if files.kind == "parquet" else []
 
 
@@ -74,21 +83,29 @@ def _value_bytes(column: Any) -> int:
 
 @FORMATS.register("parquet")
 class Parquet(Format):
-    """Hugging Face parquet: columns img or image, and label"""
+    """Hugging Face parquet: columns img or image, and label, fine_label, labels or class_id"""
 
     rank, suffix, spaces, bytes_only = 2, ".parquet", ("pixel",), True
 
+    def shards(self, files: InputFiles) -> list[Path]:
+        """The files of the set, in their order; [] where there are none."""
+        return _shards(files)
+
+    def check(self, path: Path, budget: int) -> None:
+        """DataError for a file that is damaged, or whose values are more than the budget."""
+        _check(path, budget)
+
     def looks(self, files: InputFiles) -> str:
-        shards = _shards(files)
-        return f"{len(shards)} parquet file{'s' * (len(shards) > 1)}" if shards else ""
+        shards = self.shards(files)
+        return f"{len(shards)} {self.name} file{'s' * (len(shards) > 1)}" if shards else ""
 
     def read(self, files: InputFiles, options: Options) -> Raw:
         """All rows of the file, or of the train files of a folder, as uint8."""
-        shards = files.need(_shards(files), "a .parquet file, nor a folder with some")
+        shards = files.need(self.shards(files), f"a .{self.name} file, nor a folder with some")
         for path in map(files.used, shards):
-            _check(path, options.max_bytes)
+            self.check(path, options.max_bytes)
         blobs, rows, labels, names = read_shards(shards)
-        files.need(blobs, "a parquet file with rows")
+        files.need(blobs, f"a .{self.name} file with rows")
         channels = check_pictures(blobs, rows, options.max_bytes)
         return Raw(
             decode_images(blobs, rows.__getitem__, channels, hint="All rows must be squares of one size."),
@@ -97,7 +114,7 @@ class Parquet(Format):
             space_reason="encoded pictures",
             class_names=names,
             numbered=True,
-            method=method_in(files.name),
+            method=method_in(files.name, *files.folders[:2]),
         )
 
     def write(self, image_set: ImageSet, path: Path) -> list[Path]:
@@ -114,3 +131,18 @@ class Parquet(Format):
         )
         table = arrow.table([arrow.array(rows, schema.field("image").type), image_set.labels.tolist()], schema=schema)
         return [atomic_write(path, lambda temporary: parquet.write_table(table, temporary))]
+
+
+@FORMATS.register("arrow")
+class Arrow(Parquet):
+    """Hugging Face save_to_disk: a folder of data-*.arrow with dataset_info.json"""
+
+    rank, suffix, bytes_only, write = 3, "", False, Format.write
+
+    def shards(self, files: InputFiles) -> list[Path]:
+        return arrow_files(files.folder) if files.kind == FOLDER else [files.place] if files.kind == "arrow" else []
+
+    def check(self, path: Path, budget: int) -> None:
+        check_size(path, path.stat().st_size, budget)
+        columns = (column for column in read_arrow(path).columns for column in column.chunks)
+        check_size(path, sum(map(_value_bytes, columns)), budget)
