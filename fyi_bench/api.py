@@ -23,7 +23,14 @@ if TYPE_CHECKING:
     from fyi_bench.session import Session
 
 # words that are neither a task nor a tool: where they are, as module:name
-OTHERS = {"CondensedBuffer": "downstream.continual:condensed_buffer", "make_report": "fyi_bench.tools:report"}
+OTHERS = {
+    "CondensedBuffer": "downstream.continual.buffer:CondensedBuffer",
+    "MemoryDataset": "downstream.continual.memory:MemoryDataset",
+    "Condenser": "downstream.continual.memory:Condenser",
+    "condense": "downstream.continual.memory:condense",
+    "avalanche": "downstream.continual.library:avalanche",
+    "make_report": "fyi_bench.tools:report",
+}
 
 
 def words() -> list[str]:
@@ -77,7 +84,11 @@ from typing import Any
 from pandas import DataFrame  # type: ignore[import-untyped,unused-ignore]
 
 from distill.image_set import ImageSet
-from downstream.continual import condensed_buffer
+from downstream.continual.buffer import CondensedBuffer as CondensedBuffer
+from downstream.continual.library import avalanche as avalanche
+from downstream.continual.memory import Condenser as Condenser
+from downstream.continual.memory import MemoryDataset as MemoryDataset
+from downstream.continual.memory import condense as condense
 from fyi_bench.session import Session
 """
 
@@ -86,9 +97,7 @@ def stub() -> str:
     """The text of `api.pyi`: every built-in word with its types, defaults and help."""
     made = [_function_of(entry) for entry in built_in_tasks().values()]
     made += [tool.function for tool in TOOLS.values() if tool.word]
-    return "\n".join(
-        [_HEAD, *sorted(map(_stub_of, made)), "CondensedBuffer = condensed_buffer\nmake_report = report\n"]
-    )
+    return "\n".join([_HEAD, *sorted(map(_stub_of, made)), "make_report = report\n"])
 
 
 def _stub_of(function: Callable[..., Any]) -> str:

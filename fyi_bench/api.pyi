@@ -7,17 +7,40 @@ from typing import Any
 from pandas import DataFrame  # type: ignore[import-untyped,unused-ignore]
 
 from distill.image_set import ImageSet
-from downstream.continual import condensed_buffer
+from downstream.continual.buffer import CondensedBuffer as CondensedBuffer
+from downstream.continual.library import avalanche as avalanche
+from downstream.continual.memory import Condenser as Condenser
+from downstream.continual.memory import MemoryDataset as MemoryDataset
+from downstream.continual.memory import condense as condense
 from fyi_bench.session import Session
 
 def continual(
-    method: str = "dsa",
+    format: str | None = None,
     *,
+    factor: int | None = None,
+    mean: Sequence[float] | float | None = None,
+    std: Sequence[float] | float | None = None,
+    zca: str | Any | None = None,
+    experiment: int = -1,
+    step: int | None = None,
+    labels: str | None = None,
+    lr: float | None = None,
+    classes: str | PathLike[str] | None = None,
+    max_bytes: int = 8589934592,
+    method: str | None = None,
     fyi: bool = False,
     flip: str | None = None,
     ipc: int = 10,
     only: bool = False,
+    sets: Sequence[str | PathLike[str]] | str | PathLike[str] = ...,
     steps: int = 10,
+    base: int | None = None,
+    step_sizes: Sequence[int] | int = ...,
+    order: str | None = None,
+    scenario: str = "class",
+    against: Sequence[str] | str | None = None,
+    replay: bool = False,
+    memory: int | None = None,
     dataset: str = "cifar100",
     data_root: str | PathLike[str] | None = None,
     store: str | PathLike[str] | None = None,
@@ -38,15 +61,35 @@ def continual(
     say: Callable[[str], None] = ...,
     yes: bool = False,
 ) -> dict[str, Any]:
-    """Class-incremental learning from distilled memory (Avalanche), against random real images.
+    """Continual learning from condensed memory (Avalanche), against real images and bounds.
 
     Args:
-        method: Distillation method; `fyi-bench ls methods`.
+        format: Layout; guessed from the content where not given.
+        factor: Tiles a side in each image (IDC), where not told.
+        mean: Means of the normalisation, one a channel.
+        std: Its standard deviations.
+        zca: Data set that the whitening was fitted to.
+        experiment: Which of several in a file, counted from the end if negative.
+        step: Which step of a continual file; default: all.
+        labels: What soft rows are: hard, logits or probabilities.
+        lr: Learned step size that belongs to the set.
+        classes: File that lists its classes, in the order of its numbers.
+        max_bytes: Bytes that a file may unpack to.
+        method: Distillation method; default: dsa, or none beside sets of one's own.
         fyi: Short for --flip fyi.
         flip: none, fyi, random, vertical, rotate or scale.
         ipc: Images per class.
         only: Only this arm: no comparison without the flip or random.
-        steps: Steps the classes come in.
+        sets: Sets of your own: one for all classes, or one a step.
+        steps: Steps the classes come in, those of --base not counted.
+        base: Classes of a first step before them.
+        step_sizes: Classes of each step, where they differ.
+        order: Class order: paper, icarl, lucir, podnet, der, superclass, sets, or a FILE.
+        scenario: class, task or domain: what a network is told and asked.
+        against: random, herding, random-bytes, herding-bytes, uint8, jpeg, joint, fine-tuning, er, icarl,
+            der++; or none. Default: random, random-bytes, joint.
+        replay: Train one network on each step's real data and the memory (experience replay).
+        memory: Images in all, shared by the classes so far; default: --ipc each.
 
     Common options, as fyi_bench.config.Settings has them: dataset, data_root, store, protocol, seed, seeds,
     overrides, budget, device, devices, precision, workers, threads, storage, artefacts, enqueue.
@@ -686,5 +729,4 @@ def worker(
     threads, storage, artefacts.
     """
 
-CondensedBuffer = condensed_buffer
 make_report = report

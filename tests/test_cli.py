@@ -158,7 +158,8 @@ def test_only_leaves_out_the_comparison(tmp_path):
 
 
 def test_continual_record_and_plot(tmp_path):
-    words = arguments("continual", "--steps", "2", "--method", "dm", "--fyi", "--ipc", "1", store=tmp_path / "store")
+    asked = ("continual", "--steps", "2", "--method", "dm", "--fyi", "--ipc", "1", "--against", "random")
+    words = arguments(*asked, "--seeds", "1", store=tmp_path / "store")
     done = run(*words, "--json", str(tmp_path / "record.json"))
     record = record_of(tmp_path / "record.json")
     assert record["steps"] == 2

@@ -33,7 +33,10 @@ def kill_after(words, condition, limit=90.0):
 
 COMMANDS = {
     "distill": (("distill", "--method", "dsa", "--fyi", "--ipc", "1"), {"iterations": "40"}),
-    "continual": (("continual", "--steps", "5", "--method", "dm", "--fyi", "--ipc", "1"), {"iterations": "10"}),
+    "continual": (
+        ("continual", "--steps", "5", "--method", "dm", "--fyi", "--ipc", "1", "--seeds", "1", "--against", "random"),
+        {"iterations": "10"},
+    ),
 }
 
 

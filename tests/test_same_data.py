@@ -18,6 +18,7 @@ import tiny
 from commands import arguments, run
 from distill.image_set import ImageSet
 from distill.recipes import recipe
+from downstream.continual.steps import Steps
 from downstream.protocol import protocol
 from downstream.robust_scores import Rules, Treatment
 from fyi_bench.data.real import RealDataset
@@ -27,10 +28,11 @@ from fyi_bench.run.run_type import RUN_TYPES, SET_FILE, Worker, ensure, run_type
 from fyi_bench.run.types.accuracy import accuracy_run
 from fyi_bench.run.types.architecture import real_source, set_source, train_run
 from fyi_bench.run.types.attention import attention_run
-from fyi_bench.run.types.continual import continual_run
+from fyi_bench.run.types.continual import Memory, Order, continual_run
 from fyi_bench.run.types.distill import distill_run
 from fyi_bench.run.types.expert import expert_runs
 from fyi_bench.run.types.robust import TEST, VALIDATION, Subject, robust_run
+from fyi_bench.run.types.stream import stream_run
 from fyi_bench.run.types.trail import trail_run
 from fyi_bench.store.run_dir import RunDir
 from fyi_bench.store.spec import RunSpec
@@ -62,6 +64,7 @@ def runs() -> dict[str, tuple[RunSpec, str]]:
     def robust(tested: str) -> RunSpec:
         return robust_run(data, subject, Treatment("set", "hard", True), accuracy, rules, 0, tested, "fp32")
 
+    memory, order = Memory(6, [made()]), Order(0, Steps((0, 1, 2), (1, 1, 1)))
     return {
         "distill": (made(), "train"),
         "trail": (trail_run(made(), [1]), "train"),
@@ -71,8 +74,10 @@ def runs() -> dict[str, tuple[RunSpec, str]]:
         "train": (train_run(data, set_source(made(), 6), point, nas, 0, 12), "test"),
         "train, measured": (train_run(dataset(measured=True), set_source(made(), 6), point, nas, 0, 12), "statistics"),
         "train on real": (train_run(data, real_source(data, 9, 0), point, nas, 0, 12), "train"),
-        "continual": (continual_run(data, [made()], 0, 3, 0, 0, accuracy), "train"),
-        "continual, tested": (continual_run(data, [made()], 0, 3, 0, 0, accuracy), "test"),
+        "continual": (continual_run(data, memory, order, 0, 0, accuracy), "train"),
+        "continual, tested": (continual_run(data, memory, order, 0, 0, accuracy), "test"),
+        "stream": (stream_run(data, "er", Memory(0), order, 0, accuracy), "train"),
+        "stream, tested": (stream_run(data, "er", Memory(0), order, 0, accuracy), "test"),
         "attention": (attention_run(data, [0], (accuracy, 0), "fp32"), "train"),
         "robust": (robust(VALIDATION), "train"),
         "robust, tested": (robust(TEST), "test"),

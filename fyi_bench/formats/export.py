@@ -19,7 +19,7 @@ from fyi_bench.files import write_bytes
 from fyi_bench.formats.base import Format, Imported, named_format
 
 if TYPE_CHECKING:
-    from downstream.continual import TensorImages
+    from downstream.continual.memory import MemoryDataset
 
 _LEVELS = 255
 _TINY = 1e-30  # least probability whose logarithm is taken
@@ -162,11 +162,11 @@ def png(levels: torch.Tensor) -> bytes:
     return buffer.getvalue()
 
 
-def to_torch_dataset(image_set: ImageSet, space: Space | None = None) -> TensorImages:
+def to_torch_dataset(image_set: ImageSet, space: Space | None = None) -> MemoryDataset:
     """The set as a torch dataset, in `space` (default: its own; uint8 images as floats). Tiles are enlarged.
 
     Items are (float32 image [ch, H, W], int label); `targets` lists the labels, soft ones by their largest entry.
     """
-    from downstream.continual import TensorImages
+    from downstream.continual.memory import MemoryDataset
 
-    return TensorImages(image_set, space or image_set.space)
+    return MemoryDataset(image_set, space or image_set.space)

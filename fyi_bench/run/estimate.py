@@ -55,6 +55,14 @@ def estimate_seconds(
     return START_SECONDS + total / used * (SHARED_MACHINE if used > 1 else 1.0)
 
 
+def work_of(runs: Iterable[RunSpec], data: RealDataset) -> float:
+    """Floating-point operations of these runs, about, whatever the machine: a derivative is two forward passes."""
+    weights = {"forward": 1, "first": 3, "second": 9}
+    passes = [p for run in runs for p in run_type(run).passes(run, data)]
+    each = [sum(weights[kind] * getattr(p, kind) for kind in PASSES) for p in passes]
+    return sum(n * _flops(p.model, *p.shape[:2], p.classes) for n, p in zip(each, passes, strict=True))
+
+
 @functools.cache
 def measure(
     kind: str, model: str, shape: tuple[int, int, int], classes: int, device: str, threads: int, precision: str

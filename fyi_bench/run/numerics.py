@@ -37,6 +37,7 @@ def numerics() -> dict[str, int]:
         "accuracy": accuracy.NUMERICS,
         "attention": attention.NUMERICS,
         "continual": continual.NUMERICS,
+        "stream": continual.STREAM_NUMERICS,
         "nas": nas.NUMERICS,
         "robust": robust_scores.NUMERICS,
     }

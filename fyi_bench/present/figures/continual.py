@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fyi_bench.present.figures.request import FIGURES, PaperFigure, Request, lacking
-from fyi_bench.present.figures.style import Drawing, Room, draw, frame, label_ends, label_inches, lines_of, panels
+from fyi_bench.present.figures.style import (
+    Drawing,
+    Room,
+    draw,
+    frame,
+    label_ends,
+    label_inches,
+    lines_of,
+    logarithmic,
+    panels,
+)
 from fyi_bench.present.missing import Missing
 from fyi_bench.present.words import arm_label, count_words, difference_words, protocol_words
 from fyi_bench.store.commands import command_records
@@ -18,13 +28,19 @@ if TYPE_CHECKING:
 
 Record = Mapping[str, Any]
 SIZE, PANEL = (6.6, 4.3), (4.1, 3.0)
+MOST_MAPS, MOST_WRITTEN = 4, 10  # heat maps side by side; steps up to which their numbers are written
 METHODS, STEPS, IPC, DATASET = ("dm", "dsa"), (5, 10), 10, "cifar100"  # of the paper's Fig. E
 TITLE = "Accuracy on all classes seen so far, %"
 
 
 def continual_figure(record: Record, folder: str | Path) -> list[Path]:
-    """Write the curves of a `continual` record as `continual.png` and `continual.svg`; returns both paths."""
-    return continual_drawing(record).write(folder)
+    """Write a `continual` record's curves, and where it has them its steps and bytes, as .png and .svg; their paths."""
+    found = continual_drawing(record).write(folder)
+    if any("per_experience" in arm for arm in record["arms"]):
+        found += step_map(record).write(folder)
+    if has_bytes(record):
+        found += cost_drawing(record).write(folder)
+    return found
 
 
 def continual_drawing(
@@ -44,6 +60,64 @@ def continual_drawing(
         label_ends(axes, ends)
 
     return draw(name, size, paint)
+
+
+def step_map(
+    record: Record, name: str = "steps", size: tuple[float, float] = (6.6, 3.0), bare: bool = False
+) -> Drawing:
+    """Heat maps of up to `MOST_MAPS` arms: accuracy after each step (rows) on the classes of each step (columns)."""
+    arms = [arm for arm in record["arms"] if "per_experience" in arm][:MOST_MAPS]
+    room = Room(0.6 / size[0], 1 - 0.1 / size[0], 0.3 / size[1], 0.3, 0.25)
+
+    def paint(figure: Figure) -> None:
+        head = ("", "") if bare else ("Accuracy on the classes of each step, %", _setting(record))
+        for number, (axes, arm) in enumerate(zip(panels(figure, len(arms), len(arms), room, head), arms, strict=True)):
+            rows = arm["per_experience"]
+            cells = [[100 * v for v in row] + [float("nan")] * (len(rows) - len(row)) for row in rows]
+            axes.grid(False)
+            axes.imshow(cells, cmap="viridis", vmin=0, vmax=100, aspect="auto")
+            axes.set_title(arm_label(arm))
+            axes.set_xlabel("step of the classes")
+            ticks = _ticks(range(len(rows)))
+            axes.set_xticks(ticks, [str(k + 1) for k in ticks])
+            axes.set_yticks(ticks, [str(k + 1) for k in ticks] if number == 0 else [""] * len(ticks))
+            if number == 0:
+                axes.set_ylabel("after step")
+            if len(rows) <= MOST_WRITTEN:
+                for y, row in enumerate(rows):
+                    for x, value in enumerate(row):
+                        ink = "black" if value > 0.55 else "white"
+                        axes.text(x, y, f"{100 * value:.0f}", ha="center", va="center", fontsize=6, color=ink)
+
+    return draw(name, size, paint)
+
+
+def cost_drawing(record: Record, name: str = "bytes", size: tuple[float, float] = SIZE, bare: bool = False) -> Drawing:
+    """Average accuracy against the bytes of the memory after the last step, a point an arm; bounds as lines."""
+
+    def paint(figure: Figure) -> None:
+        bottom, top = frame(figure) if bare else frame(figure, "Bytes of the memory and accuracy", _setting(record))
+        right = 1 - (label_inches(map(arm_label, record["arms"])) + 0.2) / size[0]
+        axes = figure.add_axes((0.55 / size[0], bottom, right - 0.55 / size[0], top - bottom))
+        for arm, line in zip(record["arms"], lines_of(record["arms"]), strict=True):
+            held, mean = arm["accuracy"][-1].get("bytes"), 100 * arm["average"]["mean"]
+            if held and arm["method"] != "joint":
+                axes.plot([held / 2**20], [mean], **{**line.keywords(), "linestyle": "none"}, label=arm_label(arm))
+            else:
+                axes.axhline(mean, color=line.color, linewidth=1, linestyle="--", label=arm_label(arm))
+        logarithmic(axes.xaxis)
+        axes.set_xlabel("memory after the last step, MiB")
+        axes.set_ylabel("average over steps, %")
+        axes.set_ylim(bottom=0)
+        axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=7)
+
+    return draw(name, size, paint)
+
+
+def has_bytes(record: Record) -> bool:
+    """Whether the memories of at least two arms state what they take."""
+    found = [arm for arm in record["arms"] if arm["accuracy"][-1].get("bytes") and "average" in arm]
+    return len(found) > 1 and all("average" in arm for arm in record["arms"])
 
 
 def continual_panels(records: Sequence[Record], name: str = "figure-E") -> Drawing:

@@ -1,0 +1,156 @@
+"""`fyi-bench continual`: continual learning from condensed memory, and what it is held against."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from fyi_bench.config import Settings
+from fyi_bench.present.figures.continual import continual_drawing, continual_figure, step_map
+from fyi_bench.present.words import count_words
+from fyi_bench.run.estimate import work_of
+from fyi_bench.run.plan import Plan, Records
+from fyi_bench.run.types.continual import Order
+from fyi_bench.run.types.expert import prerequisites
+from fyi_bench.session import Session
+from fyi_bench.store.record import build_record
+from fyi_bench.tasks import words
+from fyi_bench.tasks.base import TASKS, Record, Task
+from fyi_bench.tasks.common import digest_of_runs, recipes_of, seeds_of, titles
+from fyi_bench.tasks.continual.answer import arm_entry, differences, paired, paired_lines, summary_table
+from fyi_bench.tasks.continual.options import ContinualOptions, orders_of
+from fyi_bench.tasks.continual.sides import Planner, Runs, Side, files_of, sides_of, stated_steps
+from fyi_bench.tasks.given import GivenSet, session_of_sets
+
+# work (floating-point operations) up to which several class orders are the default under `quick`: about eight minutes
+# of two CPU cores, so that it does not depend on the machine what is planned
+ORDERS_WITHIN = 1.2e14
+
+
+@dataclass(frozen=True)
+class _Details:
+    seeds: Sequence[int]
+    orders: Mapping[int, Order]
+    sides: Mapping[Side, Runs]
+
+
+@TASKS.register("continual")
+class Continual(Task[ContinualOptions]):
+    """Distil each step's classes, rehearse after each step, and hold the memory against others and against bounds.
+
+    Class orders are those of seeds seed, seed + 1, … (numpy's legacy permutation, as published); the set of a step is
+    distilled with the order's seed. Where there are fewer orders than draws of random images, each order has several.
+    """
+
+    summary = "Continual learning from condensed memory (Avalanche), against real images and bounds."
+    Options = ContinualOptions
+    defaults: ClassVar[Mapping[str, Any]] = {"dataset": "cifar100"}
+    heading = "Continual learning"
+    examples: ClassVar[Sequence[str]] = (
+        "fyi-bench continual --steps 10 --method dsa --fyi",
+        "fyi-bench continual --base 50 --steps 10 --order icarl --method dm --fyi",
+        "fyi-bench continual --set-file cl_DM_CIFAR100_ConvNet_20ipc_5steps_seed0.pt --against random er joint",
+    )
+
+    def about(self, session: Session, options: ContinualOptions) -> Session:
+        if not options.sets:
+            return session
+        if "dataset" not in session.settings.given and session.settings.dataset == self.defaults["dataset"]:
+            session = session.about(dataset=Settings.dataset)  # the sets say it
+        return session_of_sets(session, options.sets, options.facts)
+
+    def plan(self, session: Session, options: ContinualOptions, found: Records) -> Plan:
+        if options.methods:
+            recipes_of(session, options.methods, options.ipc)  # an unknown name is told before data is read
+        protocol = session.protocol("continual")
+        files = files_of(session, options)
+        seeds = seeds_of(session, protocol.orders)
+        plan = self._plan(session, options, found, files, seeds)
+        several = len(seeds) > 1 and session.settings.seeds is None and session.settings.protocol == "quick"
+        if several and work_of(plan.runs, session.data) > ORDERS_WITHIN:
+            return self._plan(session, options, found, files, seeds[:1])
+        return plan
+
+    def _plan(
+        self, session: Session, options: ContinualOptions, found: Records, files: Sequence[Sequence[GivenSet]],
+        seeds: Sequence[int],
+    ) -> Plan:  # fmt: skip
+        orders = orders_of(session, options, seeds, stated_steps(files))
+        planner = Planner(session, options, orders)
+        sides, waiting = sides_of(planner, files, found)
+        runs = {side: planner.runs(side) for side in sides}
+        made = [run for own in runs.values() for run in own.sets.values()]
+        # the longest runs first, so that no worker is left with one at the end
+        tests = [run for own in runs.values() for rows in own.tests.values() for run in rows]
+        tests.sort(key=lambda run: -run.inputs.get("step", 10**6))
+        steps = len(next(iter(orders.values())).steps)
+        said = [line for memory in files for one in memory for line in one.said]
+        title = (
+            f"continual {titles(side.title for side in sides)} · {session.data.name} · {count_words(steps, 'step')} ·"
+            f" {count_words(len(orders), 'class order')} · {options.ipc} images per class"
+        )
+        every = tuple({run.digest: run for run in (*prerequisites(made), *made, *tests)}.values())
+        return Plan(
+            "\n".join([*said, title]), session.protocol("continual").name, every, open=waiting,
+            details=_Details(seeds, orders, runs),
+        )  # fmt: skip
+
+    def answer(self, session: Session, options: ContinualOptions, plan: Plan, found: Records) -> Record:
+        d: _Details = plan.details
+        protocol, orders = session.protocol("continual"), list(d.orders.values())
+        main = next(side for side in d.sides if side.title == _main(options, list(d.sides)))
+        return build_record(
+            "continual",
+            **session.facts(protocol),
+            seeds=d.seeds,
+            digest=digest_of_runs("continual", [run for own in d.sides.values() for run in own.all]),
+            steps=len(orders[0].steps),
+            step_sizes=list(orders[0].steps.sizes),
+            scenario=orders[0].steps.kind,
+            order=options.order or ("sets" if orders[0].named else "paper"),
+            class_orders=[list(order.steps.order) for order in orders],
+            class_names=list(session.data.class_names),
+            networks=protocol.nets,
+            arms=[arm_entry(side, runs, d.orders, found) for side, runs in d.sides.items()],
+            **differences(d.sides, len(orders[0].steps), found),
+            paired=paired(main, d.sides, found),
+        )
+
+    def words(self, record: Mapping[str, Any]) -> str:
+        header, rows = summary_table(record)
+        orders = count_words(len(record["class_orders"]), "class order")
+        what = f"{count_words(record['steps'], 'step')} · {words.images_words(record['arms'][0])} · {orders}"
+        lines = words.lines_of(record, what, header, rows)
+        return "\n".join([*lines, *paired_lines(record)]).rstrip("\n")
+
+    def plots(self, record: Mapping[str, Any], folder: Path) -> list[Path]:
+        return continual_figure(record, folder)
+
+    def section(self, record: Mapping[str, Any], section: Any, store: Any) -> None:
+        several = any(len(row["values"]) > 1 for arm in record["arms"] for row in arm["accuracy"])
+        section.figure(
+            "Accuracy on all classes seen so far, %",
+            "Band: ± one standard deviation over runs." if several else "One run a step.",
+            "curves",
+            lambda name, width: continual_drawing(record, name, (width, 3.2 if width > 5 else 2.9), bare=True),
+        )
+        if any("per_experience" in arm for arm in record["arms"]):
+            section.figure(
+                "What is left of each step, %",
+                "Rows: after each step; columns: test images of the classes that each step brought.",
+                "map",
+                lambda name, width: step_map(record, name, (width, 2.6), bare=True),
+            )
+        header, rows = summary_table(record, ", %")
+        runs = count_words(len(record["class_orders"]), "class order")
+        caption = f"Mean ± standard deviation over {runs}." if several else "One run a step."
+        section.table(caption, header, rows, marked=len(rows) - record["steps"])
+        section.notes += [*words.spread_lines(record), *paired_lines(record)]
+        section.sets(record, store)
+
+
+def _main(options: ContinualOptions, sides: Sequence[Side]) -> Any:
+    """The memory in question: the method asked for with its flip, else the first set."""
+    return sides[len(options.methods) - 1 if options.methods else 0].title

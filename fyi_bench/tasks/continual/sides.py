@@ -1,0 +1,277 @@
+"""Sides of a continual comparison: what is remembered, how a network learns from it, and the runs that tell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from downstream.protocol import Protocol
+from fyi_bench.errors import UsageError
+from fyi_bench.run.plan import Records
+from fyi_bench.run.types.continual import REAL, Memory, Order, continual_run
+from fyi_bench.run.types.stream import stream_run
+from fyi_bench.session import Session
+from fyi_bench.store.spec import RunSpec
+from fyi_bench.tasks.common import NETWORKS_OF_A_SET, Arm, recipes_of
+from fyi_bench.tasks.continual.options import (
+    JOINT,
+    SAME_BYTES,
+    SAME_NUMBER,
+    STORAGES,
+    STRATEGIES,
+    ContinualOptions,
+    facts_of,
+)
+from fyi_bench.tasks.given import GivenSet, given_set
+
+REPLAY = "replay"  # the strategy of Avalanche that memories of ours are replayed by
+FLOAT_BYTES = 4  # of a value of a condensed image; of a real one 1
+Owner = tuple[int, int]  # seed of the class order, seed of its sets
+
+
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One memory, and how it is used. name: what it is called, with the flip of `arm`.
+
+    arm: method and flip of its sets. ipc: images a class. files: sets that are files instead. storage: how images are
+    kept. joint: all real images. strategy: of Avalanche, where a network sees the current step's data.
+    """
+
+    name: str
+    arm: Arm
+    ipc: int | None
+    files: Sequence[GivenSet] = ()
+    storage: str = ""
+    joint: bool = False
+    strategy: str = ""
+
+    @property
+    def title(self) -> Arm:
+        """What a record calls it."""
+        return Arm(self.name, self.arm.flip)
+
+
+@dataclass
+class Runs:
+    """Runs of a side.
+
+    sets: those that make its sets, by owner and step. tests: by owner and network, one run a step, or one for all.
+    """
+
+    sets: dict[tuple[Owner, int], RunSpec] = field(default_factory=dict)
+    tests: dict[tuple[Owner, int], list[RunSpec]] = field(default_factory=dict)
+
+    @property
+    def all(self) -> list[RunSpec]:
+        """Sets first."""
+        return [*self.sets.values(), *(run for runs in self.tests.values() for run in runs)]
+
+    def rows(self, key: tuple[Owner, int], found: Records) -> list[Mapping[str, Any]]:
+        """What a network knew after each step."""
+        records = [found[run.digest] for run in self.tests[key]]
+        return records[0].get("rows", records)
+
+
+def files_of(session: Session, options: ContinualOptions) -> list[list[GivenSet]]:
+    """The sets that are files, those that make up one memory together.
+
+    A set of all classes is a memory by itself; others are joined in their order. Raises UsageError where these lack a
+    class or have one twice.
+    """
+    given = [given_set(session, path, facts_of(session, options)) for path in options.sets]
+    classes = session.data.num_classes
+    whole = [one for one in given if len(one.image_set.classes) == classes]
+    parts = [one for one in given if len(one.image_set.classes) < classes]
+    held = [c for one in parts for c in one.image_set.classes]
+    if parts and sorted(held) != list(range(classes)):
+        twice = sorted({c for c in held if held.count(c) > 1})
+        what = f"two have class {twice[0]}" if twice else f"none has class {min(set(range(classes)) - set(held))}"
+        raise UsageError(
+            f"{len(parts)} sets have some of the classes each, and {what}.\n"
+            "Give one set of all classes, or one a step that together have each class once."
+        )
+    return [*([parts] if parts else []), *([one] for one in whole)]
+
+
+def stated_steps(files: Sequence[Sequence[GivenSet]]) -> list[list[int]]:
+    """Classes of each step, where sets say so: one set a step, or a file that holds steps; [] where none does."""
+    for memory in files:
+        if len(memory) > 1:
+            return [_in_turn(one) for one in memory]
+        steps = memory[0].image_set.provenance.get("imported", {}).get("steps", 0)
+        order = _in_turn(memory[0])
+        if steps > 1 and len(order) % steps == 0:
+            size = len(order) // steps
+            return [order[k * size : (k + 1) * size] for k in range(steps)]
+    return []
+
+
+def _in_turn(given: GivenSet) -> list[int]:
+    """Classes in the order of their first images."""
+    return list(dict.fromkeys(given.image_set.hard_labels.tolist()))
+
+
+def sides_of(planner: Planner, files: Sequence[Sequence[GivenSet]], found: Records) -> tuple[list[Side], bool]:
+    """Every side, and whether some are still to follow: those of equal bytes, where sets must be made to know them."""
+    session, options = planner.session, planner.options
+    used = REPLAY if options.replay else ""
+    sides = [Side(arm.method, arm, options.ipc, strategy=used) for arm in options.methods]
+    for memory in files:
+        name, first = memory[0].method, memory[0]
+        if any(side.title == Arm(name, first.flip) for side in sides):
+            name = f"{name} ({first.image_set.digest[:6]})"
+        sides.append(Side(name, Arm(first.method, first.flip), first.image_set.ipc, memory, strategy=used))
+    main, waiting = sides[len(options.methods) - 1 if options.methods else 0], False
+    items = sum(one.image_set.items for one in main.files)
+    ipc = main.ipc or max(1, items // session.data.num_classes)
+    for name in options.compared:
+        if name in SAME_NUMBER:
+            sides.append(Side(name, Arm(name, "none"), ipc, strategy=used))
+        elif name in SAME_BYTES:
+            method, several = name.removesuffix("-bytes"), _same_bytes(planner, main, ipc, found)
+            waiting |= several is None
+            if several is not None:
+                sides.append(Side(f"{method} (bytes)", Arm(method, "none"), several, strategy=used))
+        elif name in STORAGES:
+            sides.append(replace(main, name=f"{main.name} ({name})", storage=name))
+        elif name == JOINT:
+            sides.append(Side(name, Arm(name, "none"), None, joint=True))
+        else:
+            sides.append(Side(name, Arm(name, "none"), None if name == STRATEGIES[0] else ipc, strategy=name))
+    return list({side.title: side for side in reversed(sides)}.values())[::-1], waiting
+
+
+def _same_bytes(planner: Planner, main: Side, ipc: int, found: Records) -> int | None:
+    """Real images a class, a byte a value, that take as much as the memory in question; None while that is unknown."""
+    from distill.methods import METHODS
+    from distill.methods.random import Coreset
+    from downstream.continual.memory import image_bytes
+
+    data = planner.session.data
+    pixels = math.prod(data.train.shape)
+    size = ipc * pixels * FLOAT_BYTES
+    if main.files:
+        size = sum(image_bytes(one.image_set) for one in main.files) // data.num_classes
+    elif issubclass(chosen := METHODS.get(main.arm.method), Coreset):
+        size = ipc * pixels
+    elif hasattr(chosen, "decoder"):  # what it stores is no image
+        made = planner.runs(main).sets
+        if not all(run.digest in found for run in made.values()):
+            return None
+        classes = sum(len(run.inputs["classes"]) for run in made.values())
+        size = sum(found[run.digest]["set_bytes"] for run in made.values()) // classes
+    return min(int(data.train.counts.min()), max(1, size // pixels))
+
+
+@dataclass
+class Planner:
+    """Turns sides into runs. orders: of each seed. recipes come from the session."""
+
+    session: Session
+    options: ContinualOptions
+    orders: Mapping[int, Order]
+
+    def runs(self, side: Side) -> Runs:
+        """All runs of a side."""
+        if side.strategy:
+            return self._streams(side)
+        protocol = self.session.protocol("continual-joint" if side.joint else "continual")
+        found = Runs()
+        for owner, networks in self._owners(side, protocol):
+            order = self.orders[owner[0]]
+            sets = self._sets(side, owner)
+            found.sets |= {(owner, step): run for step, run in enumerate(sets)}
+            for net in range(networks):
+                seed = NETWORKS_OF_A_SET * owner[1] + net
+                found.tests[owner, net] = [
+                    continual_run(
+                        self.session.data, self._memory(side, order, sets, step), order, step, seed, protocol,
+                        self.session.settings.precision,
+                    )
+                    for step in range(len(order.steps))
+                ]  # fmt: skip
+        return found
+
+    def _streams(self, side: Side) -> Runs:
+        from downstream.continual.streams import check_strategy
+
+        check_strategy(side.strategy, self.options.scenario)
+        protocol, found = self.session.protocol("continual-stream"), Runs()
+        for owner, networks in self._owners(side, protocol):
+            order = self.orders[owner[0]]
+            sets = self._sets(side, owner) if side.strategy == REPLAY else []
+            found.sets |= {(owner, step): run for step, run in enumerate(sets)}
+            last = len(order.steps) - 1
+            memory = self._memory(side, order, sets, last) if side.strategy == REPLAY else Memory(0)
+            kept = 0 if side.strategy == REPLAY else side.ipc or 0
+            for net in range(networks):
+                seed = NETWORKS_OF_A_SET * owner[1] + net
+                run = stream_run(
+                    self.session.data,
+                    side.strategy,
+                    memory,
+                    order,
+                    seed,
+                    protocol,
+                    self.session.settings.precision,
+                    kept,
+                )
+                found.tests[owner, net] = [run]
+        return found
+
+    def _owners(self, side: Side, protocol: Protocol) -> list[tuple[Owner, int]]:
+        """Class orders and the seeds of the sets made for each, with the networks trained on each."""
+        seeds = list(self.orders)
+        count, networks = protocol.repetitions(side.name, len(seeds))
+        # at least so many, equally many an order, first its own seed
+        return [((seed, seed + k * len(seeds)), networks) for k in range(-(-count // len(seeds))) for seed in seeds]
+
+    def _sets(self, side: Side, owner: Owner) -> list[RunSpec]:
+        from fyi_bench.run.types.distill import distill_run
+
+        if side.joint or side.files:
+            return []
+        order, session = self.orders[owner[0]], self.session
+        made = []
+        for step, classes in enumerate(order.steps.classes):
+            ipc = self._share(side, order, step) or side.ipc or 1
+            recipe = self._recipe(side.arm, ipc)
+            made.append(
+                distill_run(
+                    session.data, side.arm.method, side.arm.flip, ipc, owner[1], recipe, classes,
+                    session.settings.precision,
+                )
+            )  # fmt: skip
+        return made
+
+    def _share(self, side: Side, order: Order, step: int) -> int | None:
+        """Images a class after a step, where the memory has a size in all; None where it grows."""
+        if self.options.memory is None or side.joint:
+            return None
+        share = self.options.memory * (side.ipc or 1) // self.options.ipc // len(order.steps.seen(step))
+        if not share:
+            seen = len(order.steps.seen(step))
+            raise UsageError(f"--memory {self.options.memory} is no image for each of {seen} classes.\nRaise it.")
+        return share
+
+    def _recipe(self, arm: Arm, ipc: int) -> Any:
+        asked = self.options.methods[-1:]
+        if not asked:
+            return self.session.recipe(arm.method, ipc, overridden=False)
+        return recipes_of(self.session, [*asked, arm], ipc)[arm]
+
+    def _memory(self, side: Side, order: Order, sets: Sequence[RunSpec], step: int) -> Memory:
+        share = self._share(side, order, step)
+        seen = order.steps.seen(step)
+        if side.joint:
+            return Memory(int(self.session.data.train.counts[seen].sum()), source=REAL)
+        if side.files:
+            counts = sum(one.image_set.counts for one in side.files)[seen]  # type: ignore[index]
+            held = int(counts.clamp(max=share).sum() if share else counts.sum())
+            return Memory(held, files=[one.reference for one in side.files], storage=side.storage, cut=share)
+        held = list(sets[: step + 1])
+        cut = share if any(run.inputs["ipc"] > (share or run.inputs["ipc"]) for run in held) else None
+        images = sum(len(run.inputs["classes"]) * min(run.inputs["ipc"], cut or run.inputs["ipc"]) for run in held)
+        return Memory(images, sets=held, storage=side.storage, cut=cut)
