@@ -146,7 +146,7 @@ def test_memory_refuses_more_than_its_size(sets):
         memory.resize(None, 3)
 
 
-@pytest.mark.parametrize(("method", "worth", "shown"), [("haba", 10, 4), ("rtp", 4, 208)])
+@pytest.mark.parametrize(("method", "worth", "shown"), [("haba", 10, 4), ("rtp", 4, 336)])
 def test_memory_of_sets_that_store_something_else_than_images(benchmark, real, method, worth, shown):
     made = [
         distill(tiny.problem(real=real, classes=tuple(c)), method, tiny.config(method, 1)) for c in STEPS.classes[:2]

@@ -269,8 +269,8 @@ class Planner:
             return Memory(int(self.session.data.train.counts[seen].sum()), source=REAL)
         if side.files:
             counts = sum(one.image_set.counts for one in side.files)[seen]  # type: ignore[index]
-            held = int(counts.clamp(max=share).sum() if share else counts.sum())
-            return Memory(held, files=[one.reference for one in side.files], storage=side.storage, cut=share)
+            images = int(counts.clamp(max=share).sum() if share else counts.sum())
+            return Memory(images, files=[one.reference for one in side.files], storage=side.storage, cut=share)
         held = list(sets[: step + 1])
         cut = share if any(run.inputs["ipc"] > (share or run.inputs["ipc"]) for run in held) else None
         images = sum(len(run.inputs["classes"]) * min(run.inputs["ipc"], cut or run.inputs["ipc"]) for run in held)
