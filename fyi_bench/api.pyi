@@ -14,6 +14,80 @@ from downstream.continual.memory import MemoryDataset as MemoryDataset
 from downstream.continual.memory import condense as condense
 from fyi_bench.session import Session
 
+def card(
+    path: str | PathLike[str],
+    *,
+    format: str | None = None,
+    factor: int | None = None,
+    mean: Sequence[float] | float | None = None,
+    std: Sequence[float] | float | None = None,
+    zca: str | Any | None = None,
+    experiment: int = -1,
+    step: int | None = None,
+    labels: str | None = None,
+    lr: float | None = None,
+    classes: str | PathLike[str] | None = None,
+    max_bytes: int = 8589934592,
+    name: str | None = None,
+    method: str | None = None,
+    space: str | Any | None = None,
+    ipc: int | None = None,
+    only: Sequence[str] | str = ...,
+    without: Sequence[str] | str = ...,
+    architectures: Sequence[str] | str = ...,
+    ranked: int | None = None,
+    html: str | PathLike[str] | None = None,
+    markdown: str | PathLike[str] | None = None,
+    dataset: str = "cifar10",
+    data_root: str | PathLike[str] | None = None,
+    store: str | PathLike[str] | None = None,
+    protocol: str = "auto",
+    seed: int = 0,
+    seeds: int | None = None,
+    overrides: Mapping[str, object] | Sequence[str] = ...,
+    budget: float | str | None = None,
+    device: str = "auto",
+    devices: Sequence[str] | str = ...,
+    precision: str = "fp32",
+    workers: int | None = None,
+    threads: int | None = None,
+    storage: str | None = None,
+    artefacts: str | None = None,
+    enqueue: bool = False,
+    session: Session | None = None,
+    say: Callable[[str], None] = ...,
+    yes: bool = False,
+) -> dict[str, Any]:
+    """One page: is this set a faithful proxy for the real data?
+
+    Args:
+        format: Layout; guessed from the content where not given.
+        factor: Tiles a side in each image (IDC), where not told.
+        mean: Means of the normalisation, one a channel.
+        std: Its standard deviations.
+        zca: Data set that the whitening was fitted to.
+        experiment: Which of several in a file, counted from the end if negative.
+        step: Which step of a continual file; default: all.
+        labels: What soft rows are: hard, logits or probabilities.
+        lr: Learned step size that belongs to the set.
+        classes: File that lists its classes, in the order of its numbers.
+        max_bytes: Bytes that a file may unpack to.
+        name: What to call the set.
+        method: Method that made it, where not told.
+        space: pixel, normalized or zca, where the guess is wrong.
+        ipc: Images per class, where not told.
+        path: A condensed set: our file, or any public format.
+        only: Only these parts: labels duplicates accuracy cross-arch nas symmetry cost.
+        without: All parts but these.
+        architectures: Architecture(s) to evaluate; 'none' for none.
+        ranked: How many architectures are ranked; default: as the protocol says.
+        html: Write the page here; default: beside the record.
+        markdown: Write it as Markdown here; default: beside the record.
+
+    Common options, as fyi_bench.config.Settings has them: dataset, data_root, store, protocol, seed, seeds,
+    overrides, budget, device, devices, precision, workers, threads, storage, artefacts, enqueue.
+    """
+
 def continual(
     format: str | None = None,
     *,
@@ -109,9 +183,10 @@ def cross_arch(
     lr: float | None = None,
     classes: str | PathLike[str] | None = None,
     max_bytes: int = 8589934592,
+    name: str | None = None,
+    method: str | None = None,
     space: str | Any | None = None,
     ipc: int = 50,
-    method: str | None = None,
     fyi: bool = False,
     flip: str | None = None,
     only: bool = False,
@@ -150,9 +225,10 @@ def cross_arch(
         lr: Learned step size that belongs to the set.
         classes: File that lists its classes, in the order of its numbers.
         max_bytes: Bytes that a file may unpack to.
+        name: What to call the set.
+        method: Distillation method; default: dm.
         space: pixel, normalized or zca, where the guess is wrong.
         ipc: Images per class.
-        method: Distillation method; default: dm.
         fyi: Short for --flip fyi.
         flip: none, fyi, random, vertical, rotate or scale.
         only: Only this arm: no comparison without the flip or random.
@@ -247,6 +323,8 @@ def evaluate(
     lr: float | None = None,
     classes: str | PathLike[str] | None = None,
     max_bytes: int = 8589934592,
+    name: str | None = None,
+    method: str | None = None,
     space: str | Any | None = None,
     ipc: int | None = None,
     architectures: Sequence[str] | str = ...,
@@ -285,6 +363,8 @@ def evaluate(
         lr: Learned step size that belongs to the set.
         classes: File that lists its classes, in the order of its numbers.
         max_bytes: Bytes that a file may unpack to.
+        name: What to call the set.
+        method: Method that made it, where not told.
         space: pixel, normalized or zca, where the guess is wrong.
         ipc: Images per class, where not told.
         path: A condensed set: our file, or any public format.
@@ -403,6 +483,8 @@ def import_set(
     lr: float | None = None,
     classes: str | PathLike[str] | None = None,
     max_bytes: int = 8589934592,
+    name: str | None = None,
+    method: str | None = None,
     space: str | Any | None = None,
     ipc: int | None = None,
     dataset: str | None = None,
@@ -425,6 +507,8 @@ def import_set(
         lr: Learned step size that belongs to the set.
         classes: File that lists its classes, in the order of its numbers.
         max_bytes: Bytes that a file may unpack to.
+        name: What to call the set.
+        method: Method that made it, where not told.
         space: pixel, normalized or zca, where the guess is wrong.
         ipc: Images per class, where not told.
         dataset: Data set it stands for, where it cannot be guessed.
@@ -449,6 +533,8 @@ def inspect(
     lr: float | None = None,
     classes: str | PathLike[str] | None = None,
     max_bytes: int = 8589934592,
+    name: str | None = None,
+    method: str | None = None,
     space: str | Any | None = None,
     ipc: int | None = None,
     dataset: str | None = None,
@@ -473,6 +559,8 @@ def inspect(
         lr: Learned step size that belongs to the set.
         classes: File that lists its classes, in the order of its numbers.
         max_bytes: Bytes that a file may unpack to.
+        name: What to call the set.
+        method: Method that made it, where not told.
         space: pixel, normalized or zca, where the guess is wrong.
         ipc: Images per class, where not told.
         dataset: Data set it stands for, where it cannot be guessed.
@@ -493,6 +581,8 @@ def load(
     lr: float | None = None,
     classes: str | PathLike[str] | None = None,
     max_bytes: int = 8589934592,
+    name: str | None = None,
+    method: str | None = None,
     space: str | Any | None = None,
     ipc: int | None = None,
     dataset: str | None = None,
@@ -513,6 +603,8 @@ def load(
         lr: Learned step size that belongs to the set.
         classes: File that lists its classes, in the order of its numbers.
         max_bytes: Bytes that a file may unpack to.
+        name: What to call the set.
+        method: Method that made it, where not told.
         space: pixel, normalized or zca, where the guess is wrong.
         ipc: Images per class, where not told.
         dataset: Data set it stands for, where it cannot be guessed.
@@ -539,6 +631,7 @@ def nas(
     only: bool = False,
     space: int = 720,
     set_files: Sequence[str | PathLike[str]] | str | PathLike[str] = ...,
+    names: Sequence[str] | str = ...,
     reference: str = "train",
     reference_images: int | None = None,
     test_images: int | None = None,
@@ -585,6 +678,7 @@ def nas(
         only: Only this arm: no comparison without the flip or random.
         space: How many of the 720, a stratified choice.
         set_files: A set as the proxy.
+        names: What to call each --set-file.
         reference: train, or a stored ranking: name or CSV.
         reference_images: Real images of the reference; 0: all.
         test_images: Test images; 0: all.
@@ -672,6 +766,8 @@ def unequalness(
     lr: float | None = None,
     classes: str | PathLike[str] | None = None,
     max_bytes: int = 8589934592,
+    name: str | None = None,
+    method: str | None = None,
     space: str | Any | None = None,
     ipc: int | None = None,
     dataset: str | None = None,
@@ -696,6 +792,8 @@ def unequalness(
         lr: Learned step size that belongs to the set.
         classes: File that lists its classes, in the order of its numbers.
         max_bytes: Bytes that a file may unpack to.
+        name: What to call the set.
+        method: Method that made it, where not told.
         space: pixel, normalized or zca, where the guess is wrong.
         ipc: Images per class, where not told.
         dataset: Data set it stands for, where it cannot be guessed.

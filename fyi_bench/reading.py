@@ -35,8 +35,10 @@ class SetFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class OneSetFacts(SetFacts):
-    """`SetFacts` where `--space` and `--ipc` can mean nothing else."""
+    """`SetFacts` where `--name`, `--method`, `--space` and `--ipc` can mean nothing else."""
 
+    name: str | None = option(None, "What to call the set.")
+    method: str | None = option(None, "Method that made it, where not told.", advanced=True)
     space: str | Any = option(None, "pixel, normalized or zca, where the guess is wrong.")
     ipc: int | None = option(None, "Images per class, where not told.", advanced=True)
 

@@ -13,6 +13,7 @@ from distill.spaces import NormalizedSpace, PixelSpace, WhitenedSpace
 from distill.zca import ImageZCASpace
 from fyi_bench.errors import DataError
 from fyi_bench.formats import FORMATS, load_set, save_imported
+from fyi_bench.formats.inspection import format_report, inspect_set
 from importer_files import (
     CIFAR10,
     CIFAR100,
@@ -196,6 +197,26 @@ def test_datm_logits_and_step_size(tmp_path):
     assert not found.image_set.images.requires_grad
     assert found.image_set.lr == pytest.approx(0.021)
     assert has(found.guesses, "logits")
+
+
+NAMED = [("run", None), ("MTT", "mtt"), ("DATM/run", "datm"), ("tesla_1", "tesla")]
+
+
+@pytest.mark.parametrize(("folder", "method"), NAMED)
+def test_a_layout_is_no_method(tmp_path, folder, method):
+    """A learned step size beside the images, soft labels, a running mean: whoever made them, only names say it."""
+    place = mtt_folder(tmp_path / "CIFAR10" / folder, normalised(), labels())
+    torch.save(torch.tensor(0.021), place / "lr_best.pt")
+    found = load_set(place)
+    assert (found.format, found.image_set.lr) == ("mtt", pytest.approx(0.021))
+    assert found.image_set.provenance.get("method") == method
+    mtt_folder(place, normalised(), torch.randn(20, 10))
+    assert load_set(place).image_set.provenance.get("method") == method
+    torch.save([normalised(), labels()], place / "data.pt")
+    assert load_set(place / "data.pt", format="idc", space="normalized").image_set.provenance.get("method") == method
+    assert load_set(place, method="mine", name="ours").image_set.provenance["method"] == "mine"
+    if method is None:
+        assert "made by      method unknown" in format_report(inspect_set(place))
 
 
 def test_dd_ranking_with_soft_labels_and_without(tmp_path):

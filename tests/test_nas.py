@@ -17,6 +17,7 @@ from fyi_bench.config import Settings
 from fyi_bench.data.real import RealDataset
 from fyi_bench.errors import BudgetExhausted, DataError, DivergenceError, PlanShown, UnknownNameError, UsageError
 from fyi_bench.files import digest_of
+from fyi_bench.present.words import arm_title
 from fyi_bench.run.deadline import Deadline
 from fyi_bench.run.executor import default_url
 from fyi_bench.run.run_type import Worker, ensure, run_type
@@ -380,12 +381,17 @@ def test_files_are_proxies_too(small, tmp_path, data):
     path = tmp_path / "mine.safetensors"
     data.train.select(torch.arange(0, 36, 6)).save(path, preview=False)
     found = nas(session(tmp_path, SHORT), replace(QUESTION, method=None, set_files=(path, path)))
-    assert [(arm["method"], arm["flip"], arm["ipc"], arm["images"]) for arm in found["arms"]] == [
-        ("mine", "unknown", 2, 6), ("mine (mine)", "unknown", 2, 6), ("random", "none", 2, 6),
-        ("early-stopping", "none", None, 25),
+    assert [(arm_title(arm), arm["method"], arm["flip"], arm["ipc"], arm["images"]) for arm in found["arms"]] == [
+        ("mine", "unknown", "unknown", 2, 6), ("mine (mine)", "unknown", "unknown", 2, 6),
+        ("random", "random", "none", 2, 6), ("early-stopping", "early-stopping", "none", None, 25),
     ]  # fmt: skip
+    named = nas(session(tmp_path, SHORT), replace(QUESTION, method=None, set_files=(path, path), names=("a", "b")))
+    assert [arm_title(arm) for arm in named["arms"]][:2] == ["a", "b"]
+    assert named["arms"][1]["spearman_all"] == found["arms"][1]["spearman_all"]
     with pytest.raises(UsageError, match="contradict each other"):
         replace(QUESTION, set_files=(path,))
+    with pytest.raises(UsageError, match="1 --name for 2 --set-file"):
+        replace(QUESTION, method=None, set_files=(path, path), names=("a",))
 
 
 # what is misjudged ---------------------------------------------------------------------------------------------------

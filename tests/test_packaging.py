@@ -14,8 +14,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PACKAGES = ("search_space", "distill", "downstream", "fyi_bench")
 IMPORTED_AS = {"avalanche-lib": "avalanche", "pillow": "PIL"}  # where distribution and module differ
-# the user's own choice (object stores of --artefacts), or a part of what is declared (optuna's database, jinja2's text)
-OTHERS = {"boto3", "google", "sqlalchemy", "markupsafe"}
+# the user's own choice (object stores of --artefacts, the extra hub), or a part of what is declared (optuna's database,
+# jinja2's text)
+OTHERS = {"boto3", "google", "huggingface_hub", "sqlalchemy", "markupsafe"}
 
 
 def imported() -> set[str]:

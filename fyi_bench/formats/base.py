@@ -32,8 +32,8 @@ class Options:
     factor: tiles a side of each image (IDC). experiment: which of several in one file, counted from the end if
     negative; step: which step of a continual file (default: all). labels: what soft rows are, 'hard' (take the
     largest), 'logits' or 'probabilities'. lr: learned step size. classes: file that lists the classes in the order of
-    the set's numbers. data_root: folder of real data, for ZCA and names of classes.
-    max_bytes: what the file may unpack to.
+    the set's numbers. data_root: folder of real data, for ZCA and names of classes. method: what made
+    it; name: what to call it. max_bytes: what the file may unpack to.
     """
 
     dataset: str | None = None
@@ -48,6 +48,8 @@ class Options:
     labels: str | None = None
     lr: float | None = None
     classes: str | Path | None = None
+    method: str | None = None
+    name: str | None = None
     data_root: str | Path | None = None
     max_bytes: int = SIZE_BUDGET
 
@@ -61,7 +63,8 @@ class Raw:
     targets) or '' where the numbers must tell. class_names: what the file calls the classes that its labels number;
     numbered: whether it states these numbers, or they are only the order in which the names were found.
     space: 'pixel', 'normalized' or 'zca' where the format says so, with the reason. method: the name of the method, as
-    far as it is known. dataset: what the file says it was made from. variants: images in turn that stand for one.
+    far as it is known. writer: the method whose code writes such files, whose settings decide where numbers do not.
+    dataset: what the file says it was made from. variants: images in turn that stand for one.
     finished: an ImageSet that needs no further guess.
     factor: tiles a side as the file says it; tiled: whether files of this layout usually hold several.
     rows, decoder: the stored form, where `images` are what its decoder makes of it (`from_rows`). zca: how its makers
@@ -79,6 +82,7 @@ class Raw:
     num_classes: int | None = None
     dataset: str = ""
     method: str = ""
+    writer: str = ""
     factor: int | None = None
     tiled: bool = False
     decode_type: str = "single"

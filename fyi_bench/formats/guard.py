@@ -52,9 +52,14 @@ class Agreement:
     typical: float
 
     @property
+    def judged(self) -> bool:
+        """Whether enough of the images look like real ones for a judgement."""
+        return self.typical >= _MOSTLY
+
+    @property
     def doubtful(self) -> bool:
         """Whether chance explains the labels of typical images a hundred times better."""
-        return self.typical >= _MOSTLY and self.odds < -math.log10(_ODDS)
+        return self.judged and self.odds < -math.log10(_ODDS)
 
     @property
     def doubt(self) -> str:

@@ -141,6 +141,7 @@ def format_report(report: dict[str, Any]) -> str:
         "previews and the values above are of the tiles as stored"
     )
     spread = f"{score['mean']:.4g} ± {score['std']:.2g} over {score['networks']} networks" if score else ""
+    made_by = {"method": "unknown", **report["provenance"]}
     rows = [
         ("file", f"{file['path']} ({size_text(file['bytes'])})" if file else ""),
         ("format", report["format"] or ""),
@@ -156,7 +157,7 @@ def format_report(report: dict[str, Any]) -> str:
         ("size", f"{size_text(report['bytes'])}, digest {report['digest']}"),
         ("alike", _alike_text(report["duplicates"])),
         ("unequalness", spread),
-        ("made by", ", ".join(f"{k} {v}" for k in _MADE_BY if (v := report["provenance"].get(k)) not in (None, ""))),
+        ("made by", ", ".join(f"{k} {v}" for k in _MADE_BY if (v := made_by.get(k)) not in (None, ""))),
         *(("guessed", text) for text in report["guesses"]),
         *(("warning", text) for text in report["warnings"]),
     ]

@@ -107,13 +107,15 @@ def _own(image_set: ImageSet, chosen: Format, raw: Raw, options: Options) -> Imp
         if said is not None and said != value:
             raise DataError(f"The file states {name}={value}, not {said}.\nLeave {name} out: its own facts count.")
     agrees = options.space in (image_set.space, image_set.space.kind)
-    passing = {"dataset", "ipc", "factor", "lr", "data_root", "max_bytes", *(["space"] if agrees else [])}
+    passing = {"dataset", "ipc", "factor", "lr", "name", "data_root", "max_bytes"}
+    passing |= ({"space"} if agrees else set()) | (set() if "method" in image_set.provenance else {"method"})
     of = str(image_set.provenance.get("dataset") or image_set.provenance.get("data") or "")
     if options.dataset and of and not same_data(of, find_entry(options.dataset).name):
         raise DataError(f"The file is of {of}, not {options.dataset}.\nLeave dataset out, or name the right one.")
     for name in (f.name for f in fields(Options)):
         if name not in passing and getattr(options, name) != getattr(nothing, name):
             raise DataError(f"The file carries its own facts, so {name}=… does not apply.\nLeave it out.")
+    image_set = replace(image_set, provenance={**image_set.provenance, **_called(options)})
     told = image_set.provenance.get("imported", {})
     guesses, warnings = [*raw.guesses, *told.get("guesses", [])], [*raw.warnings, *told.get("warnings", [])]
     return Imported(image_set, chosen.name, guesses, warnings, of or options.dataset or "", own=True)
@@ -139,7 +141,7 @@ def _assemble(files: InputFiles, chosen: Format, raw: Raw, options: Options) -> 
     factor, tiles = _tiles(files, raw, options, pixels) if raw.decoder is None else (1, [])
     guesses = [*raw.guesses, *pixels.notes, *labels.notes, *origin.notes, *order.notes, *case.notes, *tiles]
     warnings = [*raw.warnings, *origin.warnings, *order.warnings, *labels.warnings, *case.warnings]
-    known = {"method": raw.method, "dataset": origin.name, "ipc": draft.ipc}
+    known = {"method": raw.method, "dataset": origin.name, "ipc": draft.ipc, **_called(options)}
     story = {"format": chosen.name, **files.facts(), **raw.facts, "guesses": guesses, "warnings": warnings}
     finished = replace(
         draft,
@@ -156,6 +158,11 @@ def _assemble(files: InputFiles, chosen: Format, raw: Raw, options: Options) -> 
         finished = replace(finished, images=raw.rows, labels=own, decoder=raw.decoder, factor=1, variants=1)
     of = origin.entry.name if origin.entry else ""
     return Imported(finished.validate(), chosen.name, guesses, warnings, of, origin.contradiction)
+
+
+def _called(options: Options) -> dict[str, str]:
+    """What the caller says of the method that made the set and of its name."""
+    return {name: value for name in ("method", "name") if (value := getattr(options, name))}
 
 
 def _class_count(raw: Raw, labels: Labels | None, count: int, per_class: int | None) -> int | None:

@@ -92,7 +92,7 @@ class Case:
         return seen
 
     def _undecided(self) -> str:
-        """Where the numbers fit both, the published setting of the method decides."""
+        """Where the numbers fit both, the published setting of the method, or of such files' writer, decides."""
         published = self._published_zca()
         kind = "zca" if published else "normalized"
         habit = {True: "uses ZCA", False: "uses channel normalisation", None: "is not known"}[published]
@@ -103,10 +103,11 @@ class Case:
         return kind
 
     def _published_zca(self) -> bool | None:
-        if not (self.raw.method and self.origin.name and self.per_class):
+        method = self.raw.method or self.raw.writer
+        if not (method and self.origin.name and self.per_class):
             return None
         try:
-            return bool(recipe(self.raw.method, self.origin.name, self.per_class).values.get("zca", False))
+            return bool(recipe(method, self.origin.name, self.per_class).values.get("zca", False))
         except UnknownNameError:  # a method without a recipe
             return None
 

@@ -20,7 +20,9 @@ CHOSEN_ON_TEST = (
 
 
 def arm_title(arm: Mapping[str, Any]) -> str:
-    """'dsa', 'dsa+fyi', 'random': the arm of a record."""
+    """'dsa', 'dsa+fyi', 'random': the arm of a record, or what a user called it."""
+    if arm.get("name"):
+        return arm["name"]
     return arm["method"] if arm["flip"] in ("none", "unknown") else f"{arm['method']}+{arm['flip']}"
 
 

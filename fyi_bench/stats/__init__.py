@@ -4,7 +4,7 @@ Pure functions of their arguments, numpy and scipy only; every random draw is ke
 NaN where a number is returned and None where a dict is, so that records stay legal JSON.
 """
 
-from fyi_bench.stats.intervals import mean_interval, mean_std, paired_difference, spread
+from fyi_bench.stats.intervals import mean_interval, mean_std, paired_difference, spread, unpaired_difference
 from fyi_bench.stats.rankings import HEADLINE, STATISTICS, misjudged, paired_rank_difference, rank_report
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "paired_rank_difference",
     "rank_report",
     "spread",
+    "unpaired_difference",
 ]

@@ -90,6 +90,28 @@ def paired_difference(a: Values, b: Values, level: float = LEVEL, groups: Groups
     return {**{key: found[key] for key in ("mean", "low", "high")}, "pairs": found["n"]}
 
 
+def unpaired_difference(
+    a: Values, b: Values, level: float = LEVEL, groups: tuple[Groups, Groups] = (None, None)
+) -> Interval:
+    """{mean, low, high} of the mean of a less that of b, independent of each other, by Welch's t.
+
+    groups: the keys of a and of b, as in `mean_interval`. low and high are None where a side has fewer than two.
+    """
+    first, second = (_unit_means(floats(one), keys) for one, keys in zip((a, b), groups, strict=True))
+    if not (len(first) and len(second)):
+        return {"mean": None, "low": None, "high": None}
+    mean = float(first.mean() - second.mean())
+    if min(len(first), len(second)) < 2:
+        return {"mean": mean, "low": None, "high": None}
+    parts = [float(side.var(ddof=1)) / len(side) for side in (first, second)]
+    variance = sum(parts)
+    if variance == 0:
+        return {"mean": mean, "low": mean, "high": mean}
+    free = variance**2 / sum(part**2 / (len(side) - 1) for part, side in zip(parts, (first, second), strict=True))
+    half = float(scipy_stats.t.ppf(tails(level)[1], free)) * math.sqrt(variance)
+    return {"mean": mean, "low": mean - half, "high": mean + half}
+
+
 def resampled_indices(n: int, seed: int, resamples: int) -> np.ndarray:
     """int64 [resamples, n]: bootstrap resamples of n items, a function of the arguments only."""
     return numpy_stream(seed, "bootstrap", n).integers(0, max(n, 1), size=(resamples, n))

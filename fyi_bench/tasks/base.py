@@ -72,7 +72,7 @@ class Task(Generic[O]):
         """The answer so far when work is stopped in the middle, to be shown and not kept; None for none."""
         return None
 
-    def files(self, session: Session, options: O, plan: Plan, found: Records) -> Mapping[str, Path]:
+    def files(self, session: Session, plan: Plan, found: Records, record: Record) -> Mapping[str, Path]:
         """Files that the options ask for beside the record, written once it is saved: word -> path."""
         return {}
 
@@ -152,7 +152,7 @@ def perform(task: Task[O], session: Session, options: O, command: str = "", json
     record |= {"command": command} if command else {}
     if task.keeps:
         record = save_record(session.store, record | _made_of(plan), json_file)
-        for word, path in task.files(session, options, plan, found).items():
+        for word, path in task.files(session, plan, found, record).items():
             session.say(f"{word.ljust(8)} {path}")
     elif json_file is not None:
         write_json(json_file, plain(record))

@@ -53,15 +53,23 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Arm:
-    """One side of a comparison: a method with or without a flip."""
+    """One side of a comparison: a method with or without a flip. name: what the user calls it, where that is else."""
 
     method: str
     flip: str
+    name: str = ""
 
     @property
     def title(self) -> str:
-        """'dsa', 'dsa+fyi', 'random'."""
+        """'dsa', 'dsa+fyi', 'random', or its name."""
+        if self.name:
+            return self.name
         return self.method if self.flip == "none" else f"{self.method}+{self.flip}"
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What the arm of a record says of it."""
+        return {"method": self.method, "flip": self.flip, **({"name": self.name} if self.name else {})}
 
 
 def titles(arms: Iterable[Arm]) -> str:

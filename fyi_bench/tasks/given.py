@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fyi_bench.errors import UsageError
 from fyi_bench.run.run_type import SET_FILE
 from fyi_bench.session import Session
+
+UNKNOWN = "unknown"
 
 if TYPE_CHECKING:
     from distill.image_set import ImageSet
@@ -18,21 +20,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class GivenSet:
-    """path: of the file in our own format. said: what was guessed about it and what is odd, a line each."""
+    """path: of the file in our own format. said: what was guessed about it and what is odd, a line each.
+
+    name: what to call it: as the user says, or where its method is not known as its file; else '', its method says it.
+    """
 
     path: Path
     image_set: ImageSet
     said: Sequence[str]
+    name: str = ""
 
     @property
     def method(self) -> str:
-        """The method that the file states, else 'file'."""
-        return str(self.image_set.provenance.get("method", "file"))
+        """The method that the file states, else 'unknown'."""
+        return str(self.image_set.provenance.get("method", UNKNOWN))
 
     @property
     def flip(self) -> str:
         """The flip that the file states, else 'unknown'."""
-        return str(self.image_set.provenance.get("flip", "unknown"))
+        return str(self.image_set.provenance.get("flip", UNKNOWN))
 
     @property
     def reference(self) -> dict[str, str]:
@@ -45,6 +51,7 @@ class GivenSet:
         return {
             "method": self.method,
             "flip": self.flip,
+            **({"name": self.name} if self.name else {}),
             "ipc": self.image_set.ipc,
             "set": str(self.path),
             "set_digest": self.image_set.digest,
@@ -80,7 +87,6 @@ def given_set(session: Session, path: Path, facts: Mapping[str, Any] | None = No
     UsageError where it cannot stand for the session's data (size, channels or classes differ), or --set names no key
     of a protocol.
     """
-    from fyi_bench.formats import save_imported
     from fyi_bench.formats.classes import in_order_of
     from fyi_bench.formats.guard import label_agreement
 
@@ -102,10 +108,19 @@ def given_set(session: Session, path: Path, facts: Mapping[str, Any] | None = No
         _doubt(session, f"{path}: {agreement.doubt}.", ours, said)
     place = Path(path)
     if not (imported.own and ordered is image_set and place.is_file()):
-        place = session.store.root / "imported" / ordered.digest / SET_FILE
-        if not place.exists():
-            save_imported(replace(imported, image_set=ordered), place)
-    return GivenSet(place.resolve(), ordered, said)
+        place = kept_set(session, ordered)
+    name = ordered.provenance.get("name") or ("" if "method" in ordered.provenance else Path(path).stem)
+    return GivenSet(place.resolve(), ordered, said, str(name))
+
+
+def kept_set(session: Session, image_set: ImageSet) -> Path:
+    """The set as a file in the store, where workers find it."""
+    from fyi_bench.formats.export import export_set
+
+    place = session.store.root / "imported" / image_set.digest / SET_FILE
+    if not place.exists():
+        export_set(image_set, place, "fyi-bench")
+    return place
 
 
 def _doubt(session: Session, what: str, made_here: bool, said: list[str]) -> None:

@@ -67,7 +67,6 @@ class DC(Format):
 
     rank, takes, suffix, spaces = 33, ("experiment",), ".pt", ("normalized",)
     reason = "the key 'data' with [images, labels] an experiment"
-    method = ""
 
     def applies(self, name: str, entries: list[Any]) -> bool:
         """Whether a file with such entries is of this format, by its name or by them."""
@@ -88,8 +87,8 @@ class DC(Format):
             )
         name = _file_name(files)
         images, labels = entries[asked]
-        method = self.method or method_in(name, *files.folders[:1])
-        raw = Raw(images, labels, space="normalized", space_reason=_REASON, method=method)
+        method = method_in(name, *files.folders[:1])
+        raw = Raw(images, labels, space="normalized", space_reason=_REASON, method=method, writer=self.name)
         if count > 1 and asked == LAST:
             raw.guesses.append(f"experiment {count - 1}, the last of {count}, as is usual (experiment=N for another)")
         raw.facts = {"experiments": count, "experiment": asked % count, **_accuracies(files.content(name))}
@@ -111,7 +110,7 @@ class _Variant(DC):
 class CAFE(_Variant):
     """CAFE: res_*.pt with int32 labels; its code is for CIFAR-10"""
 
-    rank, family, method, reason = 32, "mtt", "cafe", "the key 'data' with int32 labels"
+    rank, family, reason = 32, "mtt", "the key 'data' with int32 labels"
 
     def applies(self, name: str, entries: list[Any]) -> bool:
         return getattr(entries[0][1], "dtype", None) == torch.int32 or method_in(name) == "cafe"
@@ -121,7 +120,7 @@ class CAFE(_Variant):
 class DataDAM(_Variant):
     """DataDAM: res_DataDAM_*.pt, syn_data_*.pt"""
 
-    rank, method, reason = 31, "datadam", "the name is one of DataDAM's"
+    rank, reason = 31, "the name is one of DataDAM's"
 
     def applies(self, name: str, entries: list[Any]) -> bool:
         return name.startswith("syn_data_") or method_in(name) == "datadam"

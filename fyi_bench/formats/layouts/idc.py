@@ -64,7 +64,7 @@ class IDC(Format):
         notes = files.json_beside(_NOTES)
         raw = Raw(space="pixel", space_reason="IDC keeps unnormalised pixels", dataset=str(notes.get("dataset", "")))
         raw.images, raw.labels = pairs[0] if len(pairs) == 1 else _joined(pairs, raw, options)
-        raw.method = "dream" if "dream" in map(method_in, files.folders) else "idc"
+        raw.method = method_in(*files.folders)
         if isinstance(notes.get("factor"), int) and options.factor is None:
             raw.factor = notes["factor"]
             raw.guesses.append(f"factor {raw.factor}: stands in {_NOTES}")

@@ -14,7 +14,7 @@ _PICKLE = "pickle"
 class IDM(DC):
     """IDM: acc_*.pkl (refused: a pickle is a program), res_*.pt (in DC's layout)"""
 
-    rank, method, write = 10, "idm", Format.write
+    rank, write = 10, Format.write
 
     def looks(self, files: InputFiles) -> str:
         return "a pickle" if files.kind == _PICKLE else ""

@@ -12,6 +12,7 @@ from fyi_bench.formats.arrays import dims
 from fyi_bench.formats.base import FORMATS, Format, Options, Raw
 from fyi_bench.formats.input_files import InputFiles
 from fyi_bench.formats.labels import TARGETS
+from fyi_bench.formats.origin import method_in
 
 _NAMES = (("x_proto", "y_proto"), ("image", "label"))  # of a checkpoint's state, and in the .npz its code writes
 _X, _Y = _NAMES[0]
@@ -37,7 +38,8 @@ class KIP(Format):
         """Images [N, H, W, ch] and targets [N, C]."""
         content = files.content() if files.kind == "npz" else {}
         files.need({"images", "labels"} <= set(content), "a .npz file with images and labels")
-        raw = Raw(content["images"], content["labels"], TARGETS, whitening=_KIP_WHITENING, method="kip")
+        method = method_in(files.name)
+        raw = Raw(content["images"], content["labels"], TARGETS, whitening=_KIP_WHITENING, method=method)
         raw.zca = ImageZCASpace
         if "zca" in files.name.lower():
             raw.space, raw.space_reason = "zca", "'zca' in the name"
@@ -67,7 +69,8 @@ class FRePo(Format):
     def read(self, files: InputFiles, options: Options) -> Raw:
         """Prototypes [N, H, W, ch] and centred, scaled targets [N, C]."""
         images, labels = files.need(_prototypes(files), f"arrays {_X} and {_Y} (.npz, or two .npy files)")
-        raw = Raw(images, labels, TARGETS, whitening=_FREPO_WHITENING, method="frepo")
+        method = method_in(files.name, *files.folders[:1])
+        raw = Raw(images, labels, TARGETS, whitening=_FREPO_WHITENING, method=method)
         raw.zca = RelativeZCASpace
         if images.ndim == 4 and images.shape[3] == 3:
             raw.space, raw.space_reason = "zca", "FRePo whitens colour images"

@@ -70,7 +70,6 @@ class MTT(Format):
 
     rank, family, spaces, soft = 22, "mtt", WITH_ZCA, True
     reason = "images_ and labels_ files of one name"
-    method = ""
 
     def applies(self, files: InputFiles, pair: Pair) -> bool:
         """Whether a whole pair of files is of this format."""
@@ -85,7 +84,7 @@ class MTT(Format):
         pair = files.need(find_pair(files), _WANTED)
         absent = [name for name in (*pair.images, *pair.labels) if not files.has(name)]
         files.need(not absent, f"complete: {', '.join(absent)} is missing", "Copy that file beside it.")
-        raw = Raw(method=self.method or method_in(*files.folders[:1]) or "mtt", facts={"saved": pair.tag})
+        raw = Raw(method=method_in(*files.folders[:2]), writer=self.name, facts={"saved": pair.tag})
         raw.images, raw.labels = (_joined(files, names, options) for names in (pair.images, pair.labels))
         raw.lr, told = step_size_beside(files, pair.images[0])
         raw.guesses += told
@@ -106,7 +105,7 @@ class MTT(Format):
 class FTD(MTT):
     """FTD: ema_images_*.pt and ema_labels_*.pt, the running mean of the images"""
 
-    rank, method, reason, write = 21, "ftd", "ema_images_ and ema_labels_", Format.write
+    rank, reason, write = 21, "ema_images_ and ema_labels_", Format.write
 
     def applies(self, files: InputFiles, pair: Pair) -> bool:
         return pair.ema
@@ -116,11 +115,11 @@ class FTD(MTT):
 class DATM(MTT):
     """DATM: images_*.pt, labels_*.pt (logits), lr_*.pt"""
 
-    rank, method, write = 20, "datm", Format.write
-    reason = "images_, labels_ with a row a class, or lr_ beside them"
+    rank, write = 20, Format.write
+    reason = "images_, and labels_ with a row a class"
 
     def applies(self, files: InputFiles, pair: Pair) -> bool:
-        return files.has(pair.lr) or dims(files.content(pair.labels[0])) == 2
+        return dims(files.content(pair.labels[0])) == 2
 
     def read(self, files: InputFiles, options: Options) -> Raw:
         """The pair as in MTT's files; labels are logits, the learned step size is beside them."""

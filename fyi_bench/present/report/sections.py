@@ -171,7 +171,8 @@ def command_of(record: Record) -> str | None:
 
 def _title(record: Record) -> str:
     arms = record["arms"]
-    methods = " and ".join(dict.fromkeys(arm["method"] for arm in arms if arm["method"] != "random")) or "random"
+    names = (arm.get("name") or arm["method"] for arm in arms if arm["method"] != "random")
+    methods = " and ".join(dict.fromkeys(names)) or "random"
     ipc = f", {count_words(arms[0]['ipc'], 'image')} per class" if arms[0].get("ipc") else ""
     steps = f", {count_words(record['steps'], 'step')}" if "steps" in record else ""
     return f"{methods} on {record['dataset']}{ipc}{steps}"

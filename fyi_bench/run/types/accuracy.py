@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 
 # families of components in every number that comes from training a network on a set and testing it
+FULL = "full"  # all real train images, instead of a set
 TRAINING = ("accuracy", "trainer", "augment", "cutmix", "decode", "network")
 
 
@@ -29,7 +30,7 @@ def accuracy_run(
     precision: str = "fp32",
     warm: dict[str, str] | None = None,
 ) -> RunSpec:
-    """The run of one network's accuracy; `image_set` refers to a set as `Worker.image_set` understands it.
+    """The run of one network's accuracy on a set: as `Worker.image_set` understands it, or `full_data`.
 
     images: how many images the set has, for the estimate of time only. warm: a set to train on first.
     """
@@ -54,6 +55,11 @@ def accuracy_run(
         **source_note(data),
     }
     return RunSpec("accuracy", inputs, notes)
+
+
+def full_data(data: RealDataset) -> dict[str, str]:
+    """All real train images, as `accuracy_run` takes them in the place of a set."""
+    return {"kind": FULL, "data": data.train_digest}
 
 
 def protocol_of(spec: RunSpec) -> Protocol:
@@ -93,7 +99,8 @@ class Accuracy(RunType):
         reference = {**one.inputs["set"], **({"file": one.notes["file"]} if one.notes.get("file") else {})}
         protocol = protocol_of(one)
         total = protocol.epochs_for(one.notes["images"])
-        image_set, data = worker.image_set(reference), worker.real(one)
+        data = worker.real(one)
+        image_set = data.train if reference.get("kind") == FULL else worker.image_set(reference)
         results = train_and_test(
             image_set,
             data.test,

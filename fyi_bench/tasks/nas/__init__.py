@@ -52,7 +52,8 @@ class Nas(Task[NasOptions]):
         ]  # fmt: skip
         return answer_of(search.limited_to(done), found, partial=True) if len(done) >= FEWEST else None
 
-    def files(self, session: Session, options: NasOptions, plan: Plan, found: Records) -> Mapping[str, Path]:
+    def files(self, session: Session, plan: Plan, found: Records, record: Record) -> Mapping[str, Path]:
+        options = plan.details.options
         if options.save_ranking is None or plan.details.stored is not None:
             return {}
         from search_space.ranking import save

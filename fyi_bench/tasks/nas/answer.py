@@ -33,8 +33,7 @@ def answer_of(search: Search, found: Records, partial: bool = False) -> dict[str
         digest=search.digest,
         arms=[
             {
-                "method": arm.method,
-                "flip": arm.flip,
+                **arm.facts,
                 "ipc": search.ipcs[arm],
                 "space": len(points),
                 **_agreement(search, real, side, found),

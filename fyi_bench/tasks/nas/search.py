@@ -57,6 +57,7 @@ class NasOptions(Comparison, SetFacts):
     ipc: int = IPC(50)
     space: int = option(720, "How many of the 720, a stratified choice.")
     set_files: tuple[Path, ...] = option((), "A set as the proxy.", flag="--set-file")
+    names: tuple[str, ...] = option((), "What to call each --set-file.", flag="--name")
     reference: str = option(TRAIN, "train, or a stored ranking: name or CSV.")
     reference_images: int | None = option(None, "Real images of the reference; 0: all.")
     test_images: int | None = option(None, "Test images; 0: all.")
@@ -67,6 +68,10 @@ class NasOptions(Comparison, SetFacts):
         super().__post_init__()
         if self.set_files and self.method is not None:
             raise UsageError("--set-file and --method contradict each other.\nGive one of them.")
+        if self.names and len(self.names) != len(self.set_files):
+            raise UsageError(
+                f"{len(self.names)} --name for {len(self.set_files)} --set-file.\nGive each set one, in order."
+            )
 
 
 def facts_of(session: Session, options: NasOptions) -> dict[str, Any]:
@@ -310,11 +315,11 @@ def _files(session: Session, options: NasOptions) -> _Sets:
 
     seed, floor = session.settings.seed, Arm(FLOOR, "none")
     made = _Sets([seed])
-    for path in options.set_files:
+    for path, name in zip(options.set_files, options.names or [""] * len(options.set_files), strict=True):
         given = given_set(session, path, facts_of(session, options))
-        arm = Arm(str(given.image_set.provenance.get("method", path.stem)), given.flip)
+        arm = Arm(given.method, given.flip, name or given.name)
         if arm in made.sources:
-            arm = Arm(f"{arm.method} ({path.stem})", arm.flip)
+            arm = replace(arm, name=f"{arm.title} ({path.stem})")
         made.add(arm, seed, set_run(given.image_set, given.path), len(given.image_set), given.image_set.ipc)
         made.warnings += given.said
     first = next(iter(made.ipcs.values()))
