@@ -89,8 +89,13 @@ def card(
     """
 
 def continual(
-    format: str | None = None,
+    method: str | None = None,
     *,
+    fyi: bool = False,
+    flip: str | None = None,
+    ipc: int = 10,
+    only: bool = False,
+    format: str | None = None,
     factor: int | None = None,
     mean: Sequence[float] | float | None = None,
     std: Sequence[float] | float | None = None,
@@ -101,11 +106,6 @@ def continual(
     lr: float | None = None,
     classes: str | PathLike[str] | None = None,
     max_bytes: int = 8589934592,
-    method: str | None = None,
-    fyi: bool = False,
-    flip: str | None = None,
-    ipc: int = 10,
-    only: bool = False,
     sets: Sequence[str | PathLike[str]] | str | PathLike[str] = ...,
     steps: int = 10,
     base: int | None = None,
@@ -138,6 +138,11 @@ def continual(
     """Continual learning from condensed memory (Avalanche), against real images and bounds.
 
     Args:
+        method: Distillation method; default: dsa, or none beside sets of one's own.
+        fyi: Short for --flip fyi.
+        flip: none, fyi, random, vertical, rotate or scale.
+        ipc: Images per class.
+        only: Only this arm: no comparison without the flip or random.
         format: Layout; guessed from the content where not given.
         factor: Tiles a side in each image (IDC), where not told.
         mean: Means of the normalisation, one a channel.
@@ -149,11 +154,6 @@ def continual(
         lr: Learned step size that belongs to the set.
         classes: File that lists its classes, in the order of its numbers.
         max_bytes: Bytes that a file may unpack to.
-        method: Distillation method; default: dsa, or none beside sets of one's own.
-        fyi: Short for --flip fyi.
-        flip: none, fyi, random, vertical, rotate or scale.
-        ipc: Images per class.
-        only: Only this arm: no comparison without the flip or random.
         sets: Sets of your own: one for all classes, or one a step.
         steps: Steps the classes come in, those of --base not counted.
         base: Classes of a first step before them.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,9 +24,9 @@ from fyi_bench.tasks.continual.options import ContinualOptions, orders_of
 from fyi_bench.tasks.continual.sides import Planner, Runs, Side, files_of, sides_of, stated_steps
 from fyi_bench.tasks.given import GivenSet, session_of_sets
 
-# work (floating-point operations) up to which several class orders are the default under `quick`: about eight minutes
+# work (floating-point operations) up to which several class orders are the default under `quick`: about nine minutes
 # of two CPU cores, so that it does not depend on the machine what is planned
-ORDERS_WITHIN = 1.2e14
+ORDERS_WITHIN = 1.5e14
 
 
 @dataclass(frozen=True)
@@ -67,18 +67,17 @@ class Continual(Task[ContinualOptions]):
         protocol = session.protocol("continual")
         files = files_of(session, options)
         seeds = seeds_of(session, protocol.orders)
-        plan = self._plan(session, options, found, files, seeds)
-        several = len(seeds) > 1 and session.settings.seeds is None and session.settings.protocol == "quick"
-        if several and work_of(plan.runs, session.data) > ORDERS_WITHIN:
-            return self._plan(session, options, found, files, seeds[:1])
+        planner = Planner(session, options, orders_of(session, options, seeds, stated_steps(files)))
+        plan = self._plan(planner, found, files)
+        if session.settings.seeds is None and session.settings.protocol == "quick":
+            first = dict(list(planner.orders.items())[:1])
+            for fewer in (replace(planner, few=True), replace(planner, orders=first)):
+                if work_of(plan.runs, session.data) > ORDERS_WITHIN:
+                    plan = self._plan(fewer, found, files)
         return plan
 
-    def _plan(
-        self, session: Session, options: ContinualOptions, found: Records, files: Sequence[Sequence[GivenSet]],
-        seeds: Sequence[int],
-    ) -> Plan:  # fmt: skip
-        orders = orders_of(session, options, seeds, stated_steps(files))
-        planner = Planner(session, options, orders)
+    def _plan(self, planner: Planner, found: Records, files: Sequence[Sequence[GivenSet]]) -> Plan:
+        session, options, orders = planner.session, planner.options, planner.orders
         sides, waiting = sides_of(planner, files, found)
         runs = {side: planner.runs(side) for side in sides}
         made = [run for own in runs.values() for run in own.sets.values()]
@@ -91,10 +90,12 @@ class Continual(Task[ContinualOptions]):
             f"continual {titles(side.title for side in sides)} · {session.data.name} · {count_words(steps, 'step')} ·"
             f" {count_words(len(orders), 'class order')} · {options.ipc} images per class"
         )
+        if planner.few and (one := [side.title for side in sides if side.costly]):
+            said.append(f"on the first class order alone: {titles(one)} (--seeds {len(orders)} asks for all)")
         every = tuple({run.digest: run for run in (*prerequisites(made), *made, *tests)}.values())
         return Plan(
             "\n".join([*said, title]), session.protocol("continual").name, every, open=waiting,
-            details=_Details(seeds, orders, runs),
+            details=_Details(list(orders), orders, runs),
         )  # fmt: skip
 
     def answer(self, session: Session, options: ContinualOptions, plan: Plan, found: Records) -> Record:

@@ -122,23 +122,25 @@ def paired(main: Side, sides: Mapping[Side, Runs], found: Records) -> list[dict[
     from fyi_bench.stats import paired_difference
 
     ours = _by_order(sides[main], found)
-    return [
-        {
-            "of": {"method": main.name, "flip": main.arm.flip},
-            "against": {"method": side.name, "flip": side.arm.flip},
-            **paired_difference(ours, _by_order(runs, found)),
-        }
-        for side, runs in sides.items()
-        if side != main
-    ]
+    differences = []
+    for side, runs in sides.items():
+        theirs = _by_order(runs, found)
+        both = [order for order in ours if order in theirs]
+        if side is not main:
+            differences.append({
+                "of": {"method": main.name, "flip": main.arm.flip},
+                "against": {"method": side.name, "flip": side.arm.flip},
+                **paired_difference([ours[order] for order in both], [theirs[order] for order in both]),
+            })  # fmt: skip
+    return differences
 
 
-def _by_order(runs: Runs, found: Records) -> list[float]:
-    """Average over steps of each class order: the mean over its sets and networks."""
+def _by_order(runs: Runs, found: Records) -> dict[int, float]:
+    """Average over steps by class order: the mean over its sets and networks."""
     of: dict[int, list[float]] = {}
     for (owner, _), value in zip(runs.tests, averages(runs, found), strict=True):
         of.setdefault(owner[0], []).append(value)
-    return [sum(values) / len(values) for _, values in sorted(of.items())]
+    return {order: sum(values) / len(values) for order, values in of.items()}
 
 
 def summary_table(record: Mapping[str, Any], unit: str = "") -> tuple[list[str], list[list[str]]]:

@@ -23,7 +23,7 @@ USUAL = ("random", "random-bytes", JOINT)
 
 
 @dataclass(frozen=True)
-class ContinualOptions(Comparison, SetFacts):
+class ContinualOptions(SetFacts, Comparison):  # in this order `method` is the first of them
     """How the classes come, with what memory they are rehearsed, and what that is held against."""
 
     method: str | None = option(None, f"Distillation method; default: {DEFAULT}, or none beside sets of one's own.")

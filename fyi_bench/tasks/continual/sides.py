@@ -48,6 +48,11 @@ class Side:
     strategy: str = ""
 
     @property
+    def costly(self) -> bool:
+        """Whether it is a bound, or holds several times as many images as the memory in question."""
+        return self.joint or self.strategy not in ("", REPLAY) or "bytes" in self.name
+
+    @property
     def title(self) -> Arm:
         """What a record calls it."""
         return Arm(self.name, self.arm.flip)
@@ -80,7 +85,10 @@ def files_of(session: Session, options: ContinualOptions) -> list[list[GivenSet]
     A set of all classes is a memory by itself; others are joined in their order. Raises UsageError where these lack a
     class or have one twice.
     """
-    given = [given_set(session, path, facts_of(session, options)) for path in options.sets]
+    if not options.methods:
+        session.check_overrides([])
+    plain = session.about(overrides={})  # keys of a recipe are for the methods beside the sets
+    given = [given_set(plain, path, facts_of(session, options)) for path in options.sets]
     classes = session.data.num_classes
     whole = [one for one in given if len(one.image_set.classes) == classes]
     parts = [one for one in given if len(one.image_set.classes) < classes]
@@ -167,11 +175,12 @@ def _same_bytes(planner: Planner, main: Side, ipc: int, found: Records) -> int |
 
 @dataclass
 class Planner:
-    """Turns sides into runs. orders: of each seed. recipes come from the session."""
+    """Turns sides into runs. orders: of each seed. few: whether bounds and costly sides have the first one alone."""
 
     session: Session
     options: ContinualOptions
     orders: Mapping[int, Order]
+    few: bool = False
 
     def runs(self, side: Side) -> Runs:
         """All runs of a side."""
@@ -223,7 +232,7 @@ class Planner:
 
     def _owners(self, side: Side, protocol: Protocol) -> list[tuple[Owner, int]]:
         """Class orders and the seeds of the sets made for each, with the networks trained on each."""
-        seeds = list(self.orders)
+        seeds = list(self.orders)[: 1 if self.few and side.costly else None]
         count, networks = protocol.repetitions(side.name, len(seeds))
         # at least so many, equally many an order, first its own seed
         return [((seed, seed + k * len(seeds)), networks) for k in range(-(-count // len(seeds))) for seed in seeds]
