@@ -39,6 +39,6 @@ DATASETS.register(
     DatasetEntry(
         "hf",
         at=_repository,
-        obtain="Say hf:OWNER/NAME: a repository of the Hugging Face Hub with train-*.parquet and test-*.parquet.",
+        obtain="hf:OWNER/NAME: a repository of the Hub with train-*.parquet and test-*.parquet.",
     ),
 )
