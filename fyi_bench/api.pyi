@@ -77,7 +77,7 @@ def card(
         space: pixel, normalized or zca, where the guess is wrong.
         ipc: Images per class, where not told.
         path: A condensed set: our file, or any public format.
-        only: Only these parts: labels duplicates accuracy cross-arch nas symmetry cost.
+        only: Only these parts: labels duplicates accuracy cross-arch continual nas symmetry cost.
         without: All parts but these.
         architectures: Architecture(s) to evaluate; 'none' for none.
         ranked: How many architectures are ranked; default: as the protocol says.

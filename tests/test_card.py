@@ -42,7 +42,7 @@ def small() -> ImageSet:
 def made(tmp_path_factory, small):
     """A whole card, where it lies, and what was written."""
     folder, patch = tmp_path_factory.mktemp("card"), pytest.MonkeyPatch()
-    limits = {"reference_images": 20, "test_images": 40, "architectures": ["mlp"]}
+    limits = {"reference_images": 20, "test_images": 40, "architectures": ["mlp"], "steps": 2}
     patch.setitem(protocol_data("quick"), "card", {**protocol_data("quick")["card"], **limits})
     patch.setattr(space720, "subset", lambda n, seed=0: tuple(CHEAP[:n]))
     path = small.save(folder / "mine.safetensors", preview=False)
@@ -63,7 +63,7 @@ def test_the_record_is_what_the_schema_says(made):
     written = json.loads((folder / "card.json").read_text())
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     jsonschema.validate(written, SCHEMA)
-    assert set(record["parts"]) == set(SCHEMA["properties"]["parts"]["properties"]) - {"continual"}
+    assert set(record["parts"]) == set(SCHEMA["properties"]["parts"]["properties"])
     for wrong in ({"verdict": "good"}, {"parts": {"accuracy": {}}}, {"parts": {"luck": {}}}):
         with pytest.raises(jsonschema.ValidationError):
             jsonschema.validate({**written, **wrong}, SCHEMA)
@@ -131,7 +131,7 @@ def test_soft_labels_are_judged_with_hard_ones_and_a_wrong_label_is_seen(tmp_pat
     wrong = replace(many, labels=logits.repeat(4, 1), provenance=facts).save(tmp_path / "soft.safetensors")
     session = Session(Settings(dataset="shapes10", store=tmp_path / "runs", protocol="quick", device="cpu"))
     asked = Asked.of(session, CardOptions(path=wrong))
-    assert list(asked.questions) == ["set", "hard", "random", "herding", "full", "nas"]
+    assert list(asked.questions) == ["set", "hard", "random", "herding", "full", "continual", "nas"]
     assert ImageSet.load(asked.questions["hard"].options.path).labels.tolist() == logits.argmax(1).tolist() * 4
     record = card(wrong, tmp_path / "runs", only=["labels", "duplicates"])
     part, answers = record["parts"], {one["question"]: one["answer"] for one in record["answers"]}
@@ -150,6 +150,7 @@ GOOD = {
     "duplicates": {"images": 100, "exact": 0, "mirrored": 0, "near": 1},
     "accuracy": {"above_random": UP, "above_herding": UP},
     "cross-arch": {"architectures": [{"name": "mlp", "above_random": UP}, {"name": "vgg11", "above_random": UP}]},
+    "continual": {"above_random": {**UP, "pairs": 3}},
     "nas": {"evaluated": 20, "spearman_all": SURE, "ceiling": SURE, "against_ceiling": OPEN},
 }
 NAS = GOOD["nas"]
@@ -164,6 +165,8 @@ RULES = [
     ({"accuracy": {"above_random": {**UP, "low": None}, "above_herding": UP}}, "undecided", "undecided"),
     ({"accuracy": {"above_random": UP}}, "undecided", "yes"),
     ({"cross-arch": {"architectures": [{"name": "mlp", "above_random": DOWN}]}}, "a proxy in part", "no"),
+    ({"continual": {"above_random": {**OPEN, "pairs": 3}}}, "undecided", "undecided"),
+    ({"continual": {"set": {}}}, "undecided", "not measured"),
     ({"cross-arch": {"architectures": []}}, "undecided", "not measured"),
     ({"nas": {**NAS, "against_ceiling": DOWN}}, "a proxy in part", "in part"),
     ({"nas": {**NAS, "evaluated": 19}}, "undecided", "undecided"),

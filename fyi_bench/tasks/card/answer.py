@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from downstream.protocol import FLOOR
 from fyi_bench.formats.alike import find_duplicates
 from fyi_bench.formats.guard import label_agreement
 from fyi_bench.run.plan import Records
@@ -24,6 +25,7 @@ def measured(asked: Asked, answers: Answers, score: RunSpec | None, found: Recor
         "duplicates": lambda: _duplicates(asked),
         "accuracy": lambda: _accuracy(asked, answers),
         "cross-arch": lambda: {"architectures": [_held(name, answers) for name in asked.others]},
+        "continual": lambda: _continual(answers["continual"]),
         "nas": lambda: _nas(answers["nas"]),
         "symmetry": lambda: _symmetry(answers, score, found),
         "cost": lambda: _cost(asked, answers),
@@ -82,6 +84,21 @@ def _held(name: str, answers: Answers) -> Entry:
 def _entry(record: Mapping[str, Any], name: str) -> Entry:
     [found] = [entry for entry in record["arms"][0]["architectures"] if entry["name"] == name]
     return {key: found[key] for key in ("values", "mean", "std")}
+
+
+def _continual(record: Mapping[str, Any]) -> Entry:
+    """Average over the steps of the set's memory and of each bound; differences are paired over class orders."""
+    [ours, *bounds] = [{key: arm["average"][key] for key in ("values", "mean", "std")} for arm in record["arms"]]
+    names = [arm["method"] for arm in record["arms"][1:]]
+    paired = next((one for one in record["paired"] if one["against"]["method"] == FLOOR), None)
+    above = {key: paired[key] for key in ("mean", "low", "high", "pairs")} if paired else None
+    return {
+        "steps": record["steps"],
+        "orders": len(record["class_orders"]),
+        "set": ours,
+        "bounds": dict(zip(names, bounds, strict=True)),
+        **({"above_random": above} if above else {}),
+    }
 
 
 def _nas(record: Mapping[str, Any]) -> Entry:

@@ -17,6 +17,7 @@ from fyi_bench.session import Session
 from fyi_bench.tasks.accuracy import Accuracy
 from fyi_bench.tasks.base import Part
 from fyi_bench.tasks.common import ARCHITECTURES, SET_HELP
+from fyi_bench.tasks.continual import Continual
 from fyi_bench.tasks.distill import Distill
 from fyi_bench.tasks.full import Full
 from fyi_bench.tasks.given import GivenSet, given_set, kept_set
@@ -29,6 +30,7 @@ PARTS = {
     "duplicates": "images that are alike",
     "accuracy": "networks trained on the set, on real images of equal number, on all real images",
     "cross-arch": "other architectures",
+    "continual": "classes that come in steps",
     "nas": "ranking architectures",
     "symmetry": "unequalness of the set and its mirror image",
     "cost": "images, bytes, seconds",
@@ -105,7 +107,7 @@ class Asked:
 
     @cached_property
     def questions(self) -> dict[str, Part]:
-        """What is asked of other tasks, by a word of this card's: set, hard, random, herding, full, nas."""
+        """What is asked of other tasks, by a word of this card's: set, hard, random, herding, full, continual, nas."""
         wanted, found = self.options.parts, {}
         names = [*([self.main] if "accuracy" in wanted else []), *(self.others if "cross-arch" in wanted else [])]
         if names:
@@ -120,6 +122,8 @@ class Asked:
                 found["herding"] = self._floor(HERDING, [self.main])
             asked = Full.Options(self.main, self.limits["full_nets"])
             found["full"] = Part(Full(), self.session, asked)
+        if "continual" in wanted:
+            found["continual"] = self._continual()
         if "nas" in wanted:
             found["nas"] = self._nas()
         return found
@@ -133,6 +137,12 @@ class Asked:
         asked = Distill.Options(method=method, only=True, ipc=ipc, architectures=tuple(names))
         words = ("distill", "--method", method, "--ipc", str(ipc), "--only", "--arch", *names)
         return Part(Distill(), self.session, asked, self._line(*words))
+
+    def _continual(self) -> Part:
+        path, steps, against = self.given.path, self.limits["steps"], tuple(self.limits["bounds"])
+        asked = Continual.Options(sets=(path,), steps=steps, against=against)
+        words = ("continual", "--set-file", str(path), "--steps", str(steps), "--against", *against)
+        return Part(Continual(), self.session, asked, self._line(*words))
 
     def _nas(self) -> Part:
         count, limits, path = self.options.ranked or self.limits["space"], self.limits, self.given.path

@@ -22,6 +22,7 @@ RULE = (
     "Random, herding: the 95 % interval of the difference in accuracy (Welch) lies above 0: yes; below 0: no. Soft"
     " labels are judged by the set with hard ones, as the floors have them.",
     "Other architectures: yes if it is so on each of them, no if on one it lies below 0.",
+    "Steps: by the average over the steps, paired over class orders, as for random.",
     "Ranking: yes where Spearman's interval lies above 0 and a second run on real data is not clearly better; in part"
     f" where it is; from fewer than {FEWEST_RANKED} architectures nothing is said.",
     f"Distinct: no where more than {ALIKE:.0%} of the images are equal to another, its mirror image, or nearly so.",
@@ -129,5 +130,6 @@ ASKED: tuple[tuple[str, str, Callable[[Mapping[str, Any]], tuple[str, str]]], ..
     ("accuracy", RANDOM, lambda part: _above(part.get("above_random"))),
     ("accuracy", "better than herding", lambda part: _above(part.get("above_herding"))),
     ("cross-arch", "better on other architectures", _everywhere),
+    ("continual", "remembers classes better than random", lambda part: _above(part.get("above_random"))),
     ("nas", "ranks architectures as real data does", _ranks),
 )

@@ -48,6 +48,7 @@ def tables_of(record: Record) -> list[TableView]:
     made = {
         "accuracy": _accuracy_table,
         "cross-arch": _architectures_table,
+        "continual": _continual_table,
         "nas": _nas_table,
         "symmetry": _symmetry_table,
         "cost": _cost_table,
@@ -190,6 +191,16 @@ def _architectures_table(part: Record) -> TableView:
     means = [one["set"]["mean"] for one in found]
     spread = f", from {percent(min(means))} to {percent(max(means))} %" if len(means) > 1 else ""
     return TableView(f"Other architectures{spread}.", ["", *columns.values(), "above random, points"], rows)
+
+
+def _continual_table(part: Record) -> TableView:
+    called = {"joint": "all real images of the classes so far", "random": "random real images"}
+    rows = [["the set", mean_and_std(part["set"])]]
+    rows += [[called.get(name, name), mean_and_std(entry)] for name, entry in part["bounds"].items()]
+    above = _points(part.get("above_random"))
+    caption = f"Classes in {count_words(part['steps'], 'step')}, {count_words(part['orders'], 'class order')}: accuracy"
+    caption += f" on the classes so far, averaged over steps; the set above random: {above} points."
+    return TableView(caption, ["memory", "accuracy, %"], rows)
 
 
 def _nas_table(part: Record) -> TableView:

@@ -127,7 +127,7 @@ def sides_of(planner: Planner, files: Sequence[Sequence[GivenSet]], found: Recor
     used = REPLAY if options.replay else ""
     sides = [Side(arm.method, arm, options.ipc, strategy=used) for arm in options.methods]
     for memory in files:
-        name, first = memory[0].method, memory[0]
+        name, first = memory[0].name or memory[0].method, memory[0]
         if any(side.title == Arm(name, first.flip) for side in sides):
             name = f"{name} ({first.image_set.digest[:6]})"
         sides.append(Side(name, Arm(first.method, first.flip), first.image_set.ipc, memory, strategy=used))
