@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import BatchSampler, RandomSampler
 
 from fyi_bench.errors import DataError
+from fyi_bench.formats import load_set
 from fyi_bench.formats.fkd import FKDLabels, Mix
 from importer_files import trap_bytes
 
@@ -132,6 +133,11 @@ def test_no_code_is_run_and_nothing_fills_the_memory(folder, tmp_path):
         archive.writestr("x/data/0", bytes(2**29 + 1))
     with pytest.raises(DataError, match=r"512\.0 MiB"):
         FKDLabels.open(folder)
+
+
+def test_it_is_no_set_of_images(folder):
+    with pytest.raises(DataError, match=r"holds soft labels .* not the images\.\nName the folder of the images"):
+        load_set(folder)
 
 
 def test_missing_files_are_named(folder):

@@ -117,6 +117,8 @@ COMMANDS = {
     "robust": ("evaluate", "SET", "--robust"),
     "cross-arch": ("cross-arch", "SET", "--arch", "convnet"),
     "nas": ("nas", "--set-file", "SET", "--space", "6"),
+    "card": ("card", "SET"),
+    "continual": ("continual", "--set-file", "SET", "--steps", "5"),
 }
 
 

@@ -16,6 +16,7 @@ from fyi_bench.data.entry import find_entry
 from fyi_bench.errors import DataError, UnknownNameError, UsageError
 from fyi_bench.formats.base import Format, Imported, Options, Raw, formats_that, named_format
 from fyi_bench.formats.classes import class_order, numbers_in, relabelled
+from fyi_bench.formats.fkd import fkd_folder
 from fyi_bench.formats.input_files import FOLDER, UNKNOWN, InputFiles
 from fyi_bench.formats.labels import Labels, check_classes, class_major, read_labels
 from fyi_bench.formats.looks import look
@@ -64,6 +65,11 @@ def _choose(files: InputFiles, name: str | None) -> tuple[Format, list[str]]:
     for entry in sorted(readers.values(), key=lambda f: (f.rank, f.name)):
         if reason := entry.looks(files):
             return entry, [f"format {entry.name}: {reason}"]
+    if files.kind == FOLDER and (inner := fkd_folder(files.folder)):
+        raise DataError(
+            f"{files.path} holds soft labels that a teacher gave to images ({inner.name}), and not the images.\n"
+            "Name the folder of the images; these labels belong to its evaluation."
+        )
     if files.kind == UNKNOWN:
         raise DataError(
             f"{files.path} is of no kind that is known here (it begins with {files.head()!r}).\n"
