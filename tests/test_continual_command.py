@@ -75,6 +75,7 @@ def test_sets_of_three_layouts_beside_a_method(files, tmp_path):
     assert sum(whole["confusion"][1]["old"].values()) == sum(whole["confusion"][1]["new"].values()) == 500
     assert {"Top1_Acc_Stream", "StreamForgetting", "StreamBWT", "average"} == set(whole["metrics"])
     assert whole["metrics"]["Top1_Acc_Stream"]["mean"] == whole["accuracy"][-1]["mean"]
+    assert next((tmp_path / "reports").glob("continual-*/memory.png")).stat().st_size > 0
     assert read_record(next((tmp_path / "reports").glob("continual-*.json")))["steps"] == 2
 
 

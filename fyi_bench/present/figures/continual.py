@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fyi_bench.files import atomic_write
 from fyi_bench.present.figures.request import FIGURES, PaperFigure, Request, lacking
 from fyi_bench.present.figures.style import (
     Drawing,
@@ -25,6 +26,8 @@ from fyi_bench.store.commands import command_records
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from distill.image_set import ImageSet
 
 Record = Mapping[str, Any]
 SIZE, PANEL = (6.6, 4.3), (4.1, 3.0)
@@ -112,6 +115,27 @@ def cost_drawing(record: Record, name: str = "bytes", size: tuple[float, float] 
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=7)
 
     return draw(name, size, paint)
+
+
+def growth_picture(sets: Sequence[ImageSet], path: Path, most: int = 20) -> Path:
+    """A PNG of a memory as it grows: a row a step, with images of the classes that it brought, class by class."""
+    import torch
+    from PIL import Image
+
+    rows = []
+    for one in sets:
+        shown = one.decoded()
+        each = max(1, most // len(shown.classes))
+        index = torch.cat([shown.indices_of(c)[:each] for c in shown.classes])[:most]
+        rows.append((shown.select(index).pixels().clamp(0, 1) * 255).round().to(torch.uint8).expand(-1, 3, -1, -1))
+    height, width = rows[0].shape[2:]
+    canvas = torch.full((3, len(rows) * (height + 3), max(map(len, rows)) * (width + 1)), 255, dtype=torch.uint8)
+    for y, images in enumerate(rows):
+        for x, image in enumerate(images):
+            top, left = y * (height + 3), x * (width + 1)
+            canvas[:, top : top + height, left : left + width] = image
+    picture = Image.fromarray(canvas.permute(1, 2, 0).contiguous().numpy())
+    return atomic_write(path, lambda place: picture.save(place, format="PNG"))
 
 
 def has_bytes(record: Record) -> bool:

@@ -8,13 +8,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from fyi_bench.config import Settings
-from fyi_bench.present.figures.continual import continual_drawing, continual_figure, step_map
+from fyi_bench.present.figures.continual import continual_drawing, continual_figure, growth_picture, step_map
 from fyi_bench.present.words import count_words
 from fyi_bench.run.estimate import work_of
 from fyi_bench.run.plan import Plan, Records
+from fyi_bench.run.run_type import SET_FILE
 from fyi_bench.run.types.continual import Order
 from fyi_bench.run.types.expert import prerequisites
 from fyi_bench.session import Session
+from fyi_bench.store.commands import writing
 from fyi_bench.store.record import build_record
 from fyi_bench.tasks import words
 from fyi_bench.tasks.base import TASKS, Record, Task
@@ -34,6 +36,7 @@ class _Details:
     seeds: Sequence[int]
     orders: Mapping[int, Order]
     sides: Mapping[Side, Runs]
+    main: list[str]  # name and flip of the memory in question
 
 
 @TASKS.register("continual")
@@ -95,13 +98,13 @@ class Continual(Task[ContinualOptions]):
         every = tuple({run.digest: run for run in (*prerequisites(made), *made, *tests)}.values())
         return Plan(
             "\n".join([*said, title]), session.protocol("continual").name, every, open=waiting,
-            details=_Details(list(orders), orders, runs),
+            details=_Details(list(orders), orders, runs, _main(options, sides)),
         )  # fmt: skip
 
     def answer(self, session: Session, options: ContinualOptions, plan: Plan, found: Records) -> Record:
         d: _Details = plan.details
         protocol, orders = session.protocol("continual"), list(d.orders.values())
-        main = next(side for side in d.sides if side.title == _main(options, list(d.sides)))
+        main = next(side for side in d.sides if [side.name, side.arm.flip] == d.main)
         return build_record(
             "continual",
             **session.facts(protocol),
@@ -118,6 +121,22 @@ class Continual(Task[ContinualOptions]):
             **differences(d.sides, len(orders[0].steps), found),
             paired=paired(main, d.sides, found),
         )
+
+    def files(self, session: Session, plan: Plan, found: Records, record: Record) -> Mapping[str, Path]:
+        """The memory in question as it grows, of the first class order."""
+        from distill.image_set import ImageSet, concatenate
+
+        d: _Details = plan.details
+        main = next(side for side in d.sides if [side.name, side.arm.flip] == d.main)
+        owner = next(iter(d.sides[main].tests))[0]
+        own = [run for (whose, _), run in d.sides[main].sets.items() if whose == owner]
+        sets = [ImageSet.load(session.store.artefact(run.kind, run.digest, SET_FILE)) for run in own]
+        if main.files:
+            steps = d.orders[owner[0]].steps
+            whole = concatenate([one.image_set for one in main.files])
+            sets = [whole.of_classes(classes) for classes in steps.classes]
+        with writing(session.store) as folder:
+            return {"memory": growth_picture(sets, folder / f"continual-{record['digest']}" / "memory.png")}
 
     def words(self, record: Mapping[str, Any]) -> str:
         header, rows = summary_table(record)
@@ -152,6 +171,7 @@ class Continual(Task[ContinualOptions]):
         section.sets(record, store)
 
 
-def _main(options: ContinualOptions, sides: Sequence[Side]) -> Any:
-    """The memory in question: the method asked for with its flip, else the first set."""
-    return sides[len(options.methods) - 1 if options.methods else 0].title
+def _main(options: ContinualOptions, sides: Sequence[Side]) -> list[str]:
+    """Name and flip of the memory in question: of the method asked for, else of the first set."""
+    main = sides[len(options.methods) - 1 if options.methods else 0]
+    return [main.name, main.arm.flip]
