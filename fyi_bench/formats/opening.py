@@ -129,16 +129,17 @@ def _array(path: Path, handle: IO[bytes], available: int, budget: int) -> np.nda
     return array.astype(dtype.newbyteorder("="), copy=False)
 
 
-def load_torch(path: Path, budget: int) -> Any:
+def load_torch(path: Path, budget: int, more: frozenset[str] = frozenset()) -> Any:
     """Tensors on the CPU in the dicts and lists they were saved in; NumPy numbers become Python numbers.
 
-    budget: bytes the file may unpack to. Raises DataError for a file that is damaged, too large, or that asks for
+    budget: bytes the file may unpack to. more: names it may ask for, beside those of plain tensors (`SPARSE_NAMES`).
+    Raises DataError for a file that is damaged, too large, or that asks for
     anything but tensors and plain containers.
     """
     with open(path, "rb") as handle:
         legacy = handle.read(len(LEGACY_MAGIC)) == LEGACY_MAGIC
     check_size(path, path.stat().st_size, budget)
-    (_check_legacy if legacy else _check_zip)(path, budget)
+    (_check_legacy if legacy else _check_zip)(path, budget, more)
     try:
         with torch.serialization.safe_globals(_STAND_INS):
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -146,7 +147,7 @@ def load_torch(path: Path, budget: int) -> Any:
         raise DataError(f"{path} cannot be read by torch ({first_line(error)}).\n{DAMAGED}") from error
 
 
-def _check_zip(path: Path, budget: int) -> None:
+def _check_zip(path: Path, budget: int, more: frozenset[str]) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
@@ -154,7 +155,7 @@ def _check_zip(path: Path, budget: int) -> None:
             _check_sums(archive, entries)
             prefix = entries[0].filename.split("/", 1)[0]
             pickled = torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")  # the bytes torch will load
-            found = _scanned(path, io.BytesIO(pickled), 1)
+            found = _scanned(path, io.BytesIO(pickled), 1, more)
             records = {e.filename.removeprefix(f"{prefix}/data/"): e.file_size for e in entries}
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
         raise DataError(f"{path} cannot be unpacked ({first_line(error)}).\n{DAMAGED}") from error
@@ -192,16 +193,16 @@ def _check_sums(archive: zipfile.ZipFile, entries: list[zipfile.ZipInfo]) -> Non
                     pass
 
 
-def _check_legacy(path: Path, budget: int) -> None:
+def _check_legacy(path: Path, budget: int, more: frozenset[str]) -> None:
     size = path.stat().st_size
     with open(path, "rb") as handle, mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        found = _scanned(path, data, _LEGACY_PICKLES)
+        found = _scanned(path, data, _LEGACY_PICKLES, more)
     distinct = {storage.key: storage.nbytes for storage in found.storages}
     if max((s.nbytes for s in found.storages), default=0) > size or sum(distinct.values()) > size:
         raise DataError(f"{path} declares more data than it has.\n{DAMAGED}")
 
 
-def _scanned(path: Path, stream: BinaryIO | mmap.mmap, pickles: int) -> Scan:
+def _scanned(path: Path, stream: BinaryIO | mmap.mmap, pickles: int, more: frozenset[str]) -> Scan:
     """What the pickles at the stream's place hold; DataError where it is more than tensors and numbers."""
     try:
         parts = [scan(stream) for _ in range(pickles)]
@@ -210,8 +211,8 @@ def _scanned(path: Path, stream: BinaryIO | mmap.mmap, pickles: int) -> Scan:
     except (ValueError, KeyError, IndexError, OverflowError) as error:
         raise DataError(f"{path} is not whole ({first_line(error)}).\n{DAMAGED}") from error
     whole = Scan(set().union(*(part.names for part in parts)), [s for part in parts for s in part.storages])
-    if whole.foreign:
-        raise _refused(path, f"'{whole.foreign[0]}'")
+    if foreign := whole.foreign(more):
+        raise _refused(path, f"'{foreign[0]}'")
     return whole
 
 

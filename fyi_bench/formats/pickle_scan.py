@@ -18,12 +18,12 @@ TENSOR_NAMES = frozenset(
         "torch._utils._rebuild_tensor",
         "torch._utils._rebuild_tensor_v2",
         "torch._utils._rebuild_parameter",
-        "torch._utils._rebuild_sparse_tensor",
-        "torch.serialization._get_layout",
         "torch.Size",
         "_codecs.encode",
     }
 )
+# of sparse tensors, allowed where a layout has them: their places must be checked before they are used
+SPARSE_NAMES = frozenset({"torch._utils._rebuild_sparse_tensor", "torch.serialization._get_layout"})
 NUMPY_NAMES = frozenset(
     {"numpy.dtype", "numpy.ndarray"}
     | {f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")}
@@ -67,10 +67,9 @@ class Scan:
     names: set[str] = field(default_factory=set)
     storages: list[Storage] = field(default_factory=list)
 
-    @property
-    def foreign(self) -> list[str]:
-        """Names that no file of plain tensors and numbers needs, sorted."""
-        return sorted(self.names - TENSOR_NAMES - NUMPY_NAMES - set(STORAGE_NAMES))
+    def foreign(self, more: frozenset[str] = frozenset()) -> list[str]:
+        """Names that no file of plain tensors and numbers needs, nor these, sorted."""
+        return sorted(self.names - TENSOR_NAMES - NUMPY_NAMES - set(STORAGE_NAMES) - more)
 
 
 def scan(stream: Any) -> Scan:

@@ -17,6 +17,8 @@ from fyi_bench.formats.arrays import scalar, to_tensor
 from fyi_bench.formats.base import FORMATS, Format, Options, Raw
 from fyi_bench.formats.input_files import FOLDER, InputFiles
 from fyi_bench.formats.layouts.mtt import newest
+from fyi_bench.formats.opening import load_torch
+from fyi_bench.formats.pickle_scan import SPARSE_NAMES
 
 _FILE = re.compile(r"(?:saet|scm|freenet|syn_lr)_(best|\d+)\.pt")
 _KEY = re.compile(r"(?:module\.)?decoder_blocks\.(\d+)\.(norm1|mhsc\.proj|norm2|mlp\.fc1|mlp\.fc2)\.(weight|bias)")
@@ -45,7 +47,8 @@ class SPEED(Format):
         """Codes as rows, tokens and layers as their decoder."""
         tag = files.need(_tag(files), "a folder with saet_<it|best>.pt, scm_… and freenet_…")
         tokens = to_tensor(files.content(f"saet_{tag}.pt"), "tokens", options.max_bytes).float()
-        codes = _dense(files.content(f"scm_{tag}.pt"), options.max_bytes).float()
+        stored = load_torch(files.used(files.folder / f"scm_{tag}.pt"), options.max_bytes, SPARSE_NAMES)
+        codes = _dense(stored, options.max_bytes).float()
         layers = _layers(files.content(f"freenet_{tag}.pt"), options.max_bytes)
         if codes.ndim != 4 or tokens.ndim != 2 or codes.shape[3] != len(tokens) or tokens.shape[1] % codes.shape[1]:
             raise DataError(
