@@ -421,7 +421,7 @@ def export(
     """Write a set for other people's readers.
 
     Args:
-        image_set: A condensed set: our file, or any public format.
+        image_set: A condensed set: our file, any public format, or hf:OWNER/NAME.
         path: File or folder to write.
         format: folder, parquet, dc, mtt …
     """
@@ -543,7 +543,7 @@ def inspect(
     """Everything known about a condensed set: classes, space, duplicates, symmetry, provenance.
 
     Args:
-        path: A condensed set: our file, or any public format.
+        path: A condensed set: our file, any public format, or hf:OWNER/NAME.
         unequalness: Also measure the symmetry score.
         networks: Random networks of the score.
         seed: Of these networks.
