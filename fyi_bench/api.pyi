@@ -76,7 +76,7 @@ def card(
         method: Method that made it, where not told.
         space: pixel, normalized or zca, where the guess is wrong.
         ipc: Images per class, where not told.
-        path: A condensed set: our file, or any public format.
+        path: A condensed set: ours, any public format, hf:OWNER/NAME.
         only: Only these parts: labels duplicates accuracy cross-arch continual nas symmetry cost.
         without: All parts but these.
         architectures: Architecture(s) to evaluate; 'none' for none.
@@ -367,7 +367,7 @@ def evaluate(
         method: Method that made it, where not told.
         space: pixel, normalized or zca, where the guess is wrong.
         ipc: Images per class, where not told.
-        path: A condensed set: our file, or any public format.
+        path: A condensed set: ours, any public format, hf:OWNER/NAME.
         architectures: Architecture(s) to evaluate; 'none' for none.
         robust: Scores that labels and augmentation cannot inflate.
 
@@ -421,7 +421,7 @@ def export(
     """Write a set for other people's readers.
 
     Args:
-        image_set: A condensed set: our file, any public format, or hf:OWNER/NAME.
+        image_set: A condensed set: ours, any public format, hf:OWNER/NAME.
         path: File or folder to write.
         format: folder, parquet, dc, mtt …
     """
@@ -543,7 +543,7 @@ def inspect(
     """Everything known about a condensed set: classes, space, duplicates, symmetry, provenance.
 
     Args:
-        path: A condensed set: our file, any public format, or hf:OWNER/NAME.
+        path: A condensed set: ours, any public format, hf:OWNER/NAME.
         unequalness: Also measure the symmetry score.
         networks: Random networks of the score.
         seed: Of these networks.

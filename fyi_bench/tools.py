@@ -78,7 +78,7 @@ def _common(name: str) -> Option:
     return options_of(Settings)[name][1]
 
 
-SetArgument = Annotated[Path | Any, Option("A condensed set: our file, any public format, or hf:OWNER/NAME.", argument="SET")]
+SetArgument = Annotated[Path | Any, Option("A condensed set: ours, any public format, hf:OWNER/NAME.", argument="SET")]
 Root = Annotated[Path | None, _common("data_root")]
 StoreFolder = Annotated[Path | None, _common("store")]
 

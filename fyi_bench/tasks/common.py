@@ -23,7 +23,7 @@ NETWORKS_OF_A_SET = 1000  # network k of set s is drawn with seed 1000·s + k
 METHOD = partial(option, help="Distillation method; `fyi-bench ls methods`.")
 IPC = partial(option, help="Images per class.")
 ARCHITECTURES = partial(option, help="Architecture(s) to evaluate; 'none' for none.", flag="--arch")
-SET_HELP = "A condensed set: our file, or any public format."
+SET_HELP = "A condensed set: ours, any public format, hf:OWNER/NAME."
 
 
 @dataclass(frozen=True)
