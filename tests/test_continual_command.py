@@ -80,6 +80,8 @@ def test_sets_of_three_layouts_beside_a_method(files, tmp_path):
 
 
 def test_sets_one_a_step_say_the_order_and_the_steps(files, tmp_path):
+    plan = planned(tmp_path, sets=tuple(files["steps"]), against=("none",), seeds=2)
+    assert plan.title.endswith("continual mine · shapes10 · 2 steps · 1 class order, 2 seeds · 2 images per class")
     plan = planned(tmp_path, sets=tuple(files["steps"]), against=("none",))
     [run] = last_of(plan)
     assert run.inputs["order"] == class_order(0, 10)

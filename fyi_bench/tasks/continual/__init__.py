@@ -20,8 +20,8 @@ from fyi_bench.store.commands import writing
 from fyi_bench.store.record import build_record
 from fyi_bench.tasks import words
 from fyi_bench.tasks.base import TASKS, Record, Task
-from fyi_bench.tasks.common import digest_of_runs, recipes_of, seeds_of, titles
-from fyi_bench.tasks.continual.answer import arm_entry, differences, paired, paired_lines, summary_table
+from fyi_bench.tasks.common import digest_of_runs, recipes_of, seeds_of
+from fyi_bench.tasks.continual.answer import arm_entry, differences, order_words, paired, paired_lines, summary_table
 from fyi_bench.tasks.continual.options import ContinualOptions, orders_of
 from fyi_bench.tasks.continual.sides import Planner, Runs, Side, files_of, sides_of, stated_steps
 from fyi_bench.tasks.given import GivenSet, session_of_sets
@@ -90,11 +90,12 @@ class Continual(Task[ContinualOptions]):
         steps = len(next(iter(orders.values())).steps)
         said = [line for memory in files for one in memory for line in one.said]
         title = (
-            f"continual {titles(side.title for side in sides)} · {session.data.name} · {count_words(steps, 'step')} ·"
-            f" {count_words(len(orders), 'class order')} · {options.ipc} images per class"
+            f"continual {', '.join(side.words for side in sides)} · {session.data.name} · {count_words(steps, 'step')}"
+            f" · {order_words([order.steps.order for order in orders.values()])} · "
+            f"{words.images_words({'ipc': sides[0].ipc})}"
         )
-        if planner.few and (one := [side.title for side in sides if side.costly]):
-            said.append(f"on the first class order alone: {titles(one)} (--seeds {len(orders)} asks for all)")
+        if planner.few and (one := [side.words for side in sides if side.costly]):
+            said.append(f"on the first class order alone: {', '.join(one)} (--seeds {len(orders)} asks for all)")
         every = tuple({run.digest: run for run in (*prerequisites(made), *made, *tests)}.values())
         return Plan(
             "\n".join([*said, title]), session.protocol("continual").name, every, open=waiting,
@@ -140,7 +141,7 @@ class Continual(Task[ContinualOptions]):
 
     def words(self, record: Mapping[str, Any]) -> str:
         header, rows = summary_table(record)
-        orders = count_words(len(record["class_orders"]), "class order")
+        orders = order_words(record["class_orders"])
         what = f"{count_words(record['steps'], 'step')} · {words.images_words(record['arms'][0])} · {orders}"
         lines = words.lines_of(record, what, header, rows)
         return "\n".join([*lines, *paired_lines(record)]).rstrip("\n")

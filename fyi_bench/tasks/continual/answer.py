@@ -169,6 +169,12 @@ def paired_lines(record: Mapping[str, Any]) -> list[str]:
     width = max((len(arm_title(one["against"])) for one in found), default=0)
     return [
         f"{arm_title(one['of'])} {MINUS} {arm_title(one['against']).ljust(width)}  {signed_points(one['mean'])} points,"
-        f" {interval_words(one)}, {count_words(one['pairs'], 'class order')}"
+        f" {interval_words(one)}, {count_words(one['pairs'], 'pair')}"
         for one in found
     ]
+
+
+def order_words(orders: Sequence[Sequence[int]]) -> str:
+    """'3 class orders'; '1 class order, 3 seeds' where one is used again with other seeds."""
+    found = count_words(len({tuple(order) for order in orders}), "class order")
+    return found if len({tuple(order) for order in orders}) == len(orders) else f"{found}, {len(orders)} seeds"

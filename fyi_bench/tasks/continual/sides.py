@@ -9,6 +9,7 @@ from typing import Any
 
 from downstream.protocol import Protocol
 from fyi_bench.errors import UsageError
+from fyi_bench.present.words import arm_title
 from fyi_bench.run.plan import Records
 from fyi_bench.run.types.continual import REAL, Memory, Order, continual_run
 from fyi_bench.run.types.stream import stream_run
@@ -46,6 +47,11 @@ class Side:
     storage: str = ""
     joint: bool = False
     strategy: str = ""
+
+    @property
+    def words(self) -> str:
+        """What people are told it is."""
+        return arm_title({"method": self.name, "flip": self.arm.flip})
 
     @property
     def costly(self) -> bool:
