@@ -416,6 +416,7 @@ def export(
     path: str | PathLike[str],
     format: str,
     *,
+    card: str | PathLike[str] | None = None,
     say: Callable[[str], None] = ...,
 ) -> list[Path]:
     """Write a set for other people's readers.
@@ -423,7 +424,8 @@ def export(
     Args:
         image_set: A condensed set: ours, any public format, hf:OWNER/NAME.
         path: File or folder to write.
-        format: folder, parquet, dc, mtt …
+        format: folder, parquet, hub, dc, mtt …
+        card: Record of its card, for the page of a hub's repository.
     """
 
 def figure(
@@ -687,6 +689,24 @@ def nas(
 
     Common options, as fyi_bench.config.Settings has them: dataset, data_root, store, protocol, seed, seeds,
     overrides, budget, device, devices, precision, workers, threads, storage, artefacts, enqueue.
+    """
+
+def push(
+    folder: str | PathLike[str],
+    repository: str,
+    *,
+    private: bool = False,
+    token: str | None = None,
+    endpoint: str | None = None,
+) -> str:
+    """Put an exported set on the Hugging Face Hub, with your token; needs the extra `hub`.
+
+    Args:
+        folder: A folder that `export --format hub` wrote.
+        repository: OWNER/NAME of the data set repository.
+        private: Make a new repository private.
+        token: Access token; default: HF_TOKEN, or who logged in.
+        endpoint: Address of the Hub.
     """
 
 def report(

@@ -155,21 +155,59 @@ def import_set(
 
 @tool("export", lambda places: map(str, places),
       examples=("fyi-bench export set.safetensors --format dc --out res_DM_CIFAR10_ConvNet_10ipc.pt",
-                "fyi-bench export set.safetensors --format parquet --out train.parquet"))  # fmt: skip
+                "fyi-bench export set.safetensors --format hub --out my-set --card card.json"))  # fmt: skip
 def export(
     image_set: SetArgument,
     path: Annotated[Path, Option("File or folder to write.", flag="--out")],
-    format: Annotated[str, Option("folder, parquet, dc, mtt …")],
+    format: Annotated[str, Option("folder, parquet, hub, dc, mtt …")],
     *,
+    card: Annotated[Path | None, Option("Record of its card, for the page of a hub's repository.")] = None,
     say: Say = silent,
 ) -> list[Path]:
     """Write a set for other people's readers."""
     from fyi_bench.formats.export import export_set
 
-    exported = export_set(load(image_set) if isinstance(image_set, Path) else image_set, path, format)
+    if card is not None and format != "hub":
+        raise UsageError(f"--card is for the page of --format hub, and '{format}' has none.\nLeave it out.")
+    chosen = load(image_set) if isinstance(image_set, Path) else image_set
+    results = None if card is None else _results_of(card, chosen)
+    exported = export_set(chosen, path, format)
+    if results is not None:
+        from fyi_bench.formats.layouts.hub import with_results
+
+        with_results(Path(path), results)
     for line in exported.notes:
         say(f"  {line}")
     return exported.paths
+
+
+def _results_of(card: Path, image_set: ImageSet) -> str:
+    """A card as Markdown. Raises UsageError where it is no card, or one of another set."""
+    from fyi_bench.store.record import read_record
+    from fyi_bench.tasks.card.words import markdown_of
+
+    record = read_record(card)
+    if record.get("task") != "card":
+        raise UsageError(f"{card} is no record of a card.\nMake one: fyi-bench card SET --json FILE")
+    if record["arms"][0]["set_digest"] != image_set.digest:
+        raise UsageError(f"{card} is the card of another set.\nMake one of this set: fyi-bench card SET --json FILE")
+    return markdown_of(record)
+
+
+@tool("push", lambda address: [f"pushed   {address}"],
+      examples=("fyi-bench push my-set OWNER/NAME", "fyi-bench push my-set OWNER/NAME --private"))  # fmt: skip
+def push(
+    folder: Annotated[Path, Option("A folder that `export --format hub` wrote.", argument="FOLDER")],
+    repository: Annotated[str, Option("OWNER/NAME of the data set repository.", argument="REPOSITORY")],
+    *,
+    private: Annotated[bool, Option("Make a new repository private.")] = False,
+    token: Annotated[str | None, Option("Access token; default: HF_TOKEN, or who logged in.", advanced=True)] = None,
+    endpoint: Annotated[str | None, Option("Address of the Hub.", environment="HF_ENDPOINT", advanced=True)] = None,
+) -> str:
+    """Put an exported set on the Hugging Face Hub, with your token; needs the extra `hub`."""
+    from fyi_bench.formats.layouts.hub import push_folder
+
+    return push_folder(folder, repository, private=private, token=token, endpoint=endpoint)
 
 
 def _unequalness_lines(found: Mapping[str, Any]) -> list[str]:

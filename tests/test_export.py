@@ -40,7 +40,7 @@ def back(folder: Path, image_set: ImageSet, name: str, space=None, **options) ->
 
 def test_every_exporter_has_an_importer_and_a_title():
     writers = formats_that("write")
-    assert set(writers) == {"fyi-bench", "dc", "idc", "mtt", "dd-ranking", "image-folder", "parquet"}
+    assert set(writers) == {"fyi-bench", "hub", "dc", "idc", "mtt", "dd-ranking", "image-folder", "parquet"}
     assert all(writers[name].__doc__ for name in writers)
     assert set(writers) <= set(formats_that("read"))
 

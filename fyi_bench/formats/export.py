@@ -53,7 +53,7 @@ def export_set(image_set: ImageSet, path: str | Path, format: str, space: Space 
         raise UsageError(
             f"{path} is a folder, and '{format}' is one file.\nName the file, as {path}/set{chosen.suffix}."
         )
-    ready, notes = _as_held(image_set, chosen, space)
+    ready, notes = as_held(image_set, chosen, space)
     return Exported(chosen.write(ready, path), notes)
 
 
@@ -62,7 +62,7 @@ def save_imported(imported: Imported, path: str | Path) -> Path:
     return export_set(imported.image_set, path, "fyi-bench").paths[0]
 
 
-def _as_held(s: ImageSet, chosen: Format, space: Space | None) -> tuple[ImageSet, list[str]]:
+def as_held(s: ImageSet, chosen: Format, space: Space | None) -> tuple[ImageSet, list[str]]:
     """The set as the format can hold it, and what was done for it or lost."""
     notes = []
     if s.decoder is not None and not chosen.whole:

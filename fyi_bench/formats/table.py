@@ -33,6 +33,7 @@ class Facts:
 
 # by name of the format, in the order of the table; what is no format comes last
 LAYOUTS: dict[str, Facts] = {
+    "hub": Facts("this project", "test_hub.py::test_datasets_reads_what_was_exported", ("paper",)),
     "fyi-bench": Facts("this project", "test_importers.py::test_a_set_of_ours_comes_back_whole", ("paper",)),
     "dc": Facts(
         "DC, DSA, DM, DC-Bench",
@@ -86,7 +87,7 @@ LAYOUTS: dict[str, Facts] = {
         ".zip, .tar, .tar.gz, .tar.xz, .tar.bz2 of any layout",
         "yes",
     ),
-    "hub": Facts(
+    "hf": Facts(
         "anybody",
         "test_formats_packed.py::test_sets_of_the_hub_are_read_from_its_cache",
         (),

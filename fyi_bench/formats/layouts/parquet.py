@@ -119,18 +119,28 @@ class Parquet(Format):
 
     def write(self, image_set: ImageSet, path: Path) -> list[Path]:
         """Columns `image` {bytes, path} and `label`, with the schema metadata `datasets` reads."""
-        import pyarrow as arrow
-        import pyarrow.parquet as parquet
+        return [write_rows(image_set, slice(None), path)]
 
-        rows = [{"bytes": png(levels), "path": f"{i:06d}.png"} for i, levels in enumerate(image_set.images)]
-        names = {"names": list(image_set.class_names), "_type": "ClassLabel"} if image_set.class_names else None
-        features = {"image": {"_type": "Image"}, "label": names or {"dtype": "int64", "_type": "Value"}}
-        schema = arrow.schema(
-            [("image", arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])), ("label", arrow.int64())],
-            metadata={"huggingface": json.dumps({"info": {"features": features}})},
-        )
-        table = arrow.table([arrow.array(rows, schema.field("image").type), image_set.labels.tolist()], schema=schema)
-        return [atomic_write(path, lambda temporary: parquet.write_table(table, temporary))]
+
+def write_rows(image_set: ImageSet, part: slice, path: Path, soft: torch.Tensor | None = None) -> Path:
+    """Some rows of a set of uint8 pictures with hard labels; soft: labels of a further column [N, C]."""
+    import pyarrow as arrow
+    import pyarrow.parquet as parquet
+
+    images, labels = image_set.images[part], image_set.labels[part]
+    rows = [{"bytes": png(levels), "path": f"{i:06d}.png"} for i, levels in enumerate(images, part.start or 0)]
+    names = {"names": list(image_set.class_names), "_type": "ClassLabel"} if image_set.class_names else None
+    features: dict[str, Any] = {"image": {"_type": "Image"}, "label": names or {"dtype": "int64", "_type": "Value"}}
+    picture = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
+    columns = [arrow.array(rows, picture), arrow.array(labels.tolist(), arrow.int64())]
+    fields = [("image", picture), ("label", arrow.int64())]
+    if soft is not None:
+        features["soft_label"] = {"feature": {"dtype": "float32", "_type": "Value"}, "_type": "Sequence"}
+        columns.append(arrow.array(soft[part].float().tolist(), arrow.list_(arrow.float32())))
+        fields.append(("soft_label", columns[-1].type))
+    schema = arrow.schema(fields, metadata={"huggingface": json.dumps({"info": {"features": features}})})
+    table = arrow.table(columns, schema=schema)
+    return atomic_write(path, lambda temporary: parquet.write_table(table, temporary))
 
 
 @FORMATS.register("arrow")
