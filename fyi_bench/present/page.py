@@ -9,12 +9,16 @@ from typing import Any
 
 @dataclass(frozen=True)
 class TableView:
-    """A table: first column is a heading. `marked` is the number of rows at the end that are sums of the others."""
+    """A table: first column is a heading. `marked` is the number of rows at the end that are sums of the others.
+
+    prose: whether cells are sentences, which wrap, rather than numbers.
+    """
 
     caption: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     marked: int = 0
+    prose: bool = False
 
 
 def render(template: str, **values: Any) -> str:

@@ -69,9 +69,11 @@ class Section:
     provenance: list[Facts] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
-    def table(self, caption: str, header: Sequence[str], rows: Sequence[Sequence[str]], marked: int = 0) -> None:
-        """Add a table; `marked` is the number of rows at its end that are sums of the others."""
-        self.tables.append(TableView(caption, list(header), rows, marked))
+    def table(
+        self, caption: str, header: Sequence[str], rows: Sequence[Sequence[str]], marked: int = 0, prose: bool = False
+    ) -> None:
+        """Add a table; `marked` is the number of rows at its end that are sums of the others, prose as in TableView."""
+        self.tables.append(TableView(caption, list(header), rows, marked, prose))
 
     def figure(self, title: str, caption: str, name: str, drawing: Callable[[str, float], Drawing]) -> None:
         """Add a figure, drawn by drawing(name unique on the page, width in inches)."""

@@ -103,11 +103,13 @@ def fill_section(record: Record, section: Any, store: Any) -> None:
             "Accuracy", "A dot is one network; the bar is the mean.", "accuracy",
             lambda name, width: accuracy_drawing({"arms": drawn}, name, width),
         )  # fmt: skip
-    section.table("How the verdict is reached.", ["", "rule"], [[str(k), rule] for k, rule in enumerate(RULE, 1)])
+    section.table(
+        "How the verdict is reached.", ["", "rule"], [[str(k), rule] for k, rule in enumerate(RULE, 1)], prose=True
+    )
     sources = [
         [one["task"], protocol_words(one["protocol"]), one["digest"], one["command"]] for one in record["sources"]
     ]
-    section.table("The runs behind it.", ["task", "protocol", "digest", "command"], sources)
+    section.table("The runs behind it.", ["task", "protocol", "digest", "command"], sources, prose=True)
     section.sets(record, store)
 
 
@@ -142,7 +144,7 @@ def _rule_lines() -> Sequence[str]:
 
 def _answers_table(record: Record) -> TableView:
     rows = [[one["question"], one["answer"], one["why"] or HOLE] for one in record["answers"]]
-    return TableView("Is this set a faithful proxy for the real data?", ["", "answer", "measured"], rows)
+    return TableView("Is this set a faithful proxy for the real data?", ["", "answer", "measured"], rows, prose=True)
 
 
 def _points(difference: Record | None) -> str:
