@@ -66,6 +66,10 @@ class SetBuffer(ExemplarsBuffer):
         self._parts.append(part)
         self.buffer = concat_datasets(self._parts)
 
+    def update(self, strategy: Any, **kwargs: Any) -> None:
+        """What Avalanche's plugins call; its own version does the same and warns of a later one."""
+        self.post_adapt(strategy, strategy.experience)
+
     @property
     def image_set(self) -> ImageSet:
         """The whole memory as one ImageSet."""
