@@ -119,6 +119,13 @@ class ImageSet:
         return sum(t.nbytes for t in self._tensors.values()) + (4 * len(self.lr) if isinstance(self.lr, tuple) else 0)
 
     @property
+    def parts(self) -> dict[str, int]:
+        """Bytes of the `stored` images or rows, the `labels`, and the `decoder` with learned step sizes: `nbytes`."""
+        decoder = sum(tensor.nbytes for tensor in self.decoder.tensors.values()) if self.decoder else 0
+        decoder += 4 * len(self.lr) if isinstance(self.lr, tuple) else 0
+        return {"stored": self.nbytes - self.labels.nbytes - decoder, "labels": self.labels.nbytes, "decoder": decoder}
+
+    @property
     def _tensors(self) -> dict[str, torch.Tensor]:
         """The tensors as a file holds them."""
         if self.decoder is None:

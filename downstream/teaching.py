@@ -23,21 +23,24 @@ from fyi_bench.errors import UsageError
 Loss = Callable[[Tensor, Tensor], Tensor]  # of a network's answers [n, C] and labels; a mean over images
 
 
-class StoredMix(typing.Protocol):
-    """How a stored batch is mixed. box: (top, left, bottom, right); None for MixUp."""
-
-    partners: Tensor
-    share: float
-    box: tuple[int, int, int, int] | None
-
-
 class StoredBatch(typing.Protocol):
     """Rows of the set, the crop and the mirror of each, the mix of all, and the teacher's logits for the result."""
 
-    rows: Tensor
-    flips: Tensor
-    mix: typing.Any  # StoredMix | None
-    logits: Tensor
+    @property
+    def rows(self) -> Tensor:
+        """int64 [n]."""
+
+    @property
+    def flips(self) -> Tensor:
+        """bool [n]."""
+
+    @property
+    def mix(self) -> typing.Any:
+        """`partners` int64 [n], `share` of the image itself, `box` (top, left, bottom, right) or None; or None."""
+
+    @property
+    def logits(self) -> Tensor:
+        """float [n, classes]."""
 
     def boxes_in(self, height: int, width: int) -> Tensor:
         """int64 [n, 4]: (top, left, height, width)."""
@@ -46,14 +49,28 @@ class StoredBatch(typing.Protocol):
 class StoredLabels(typing.Protocol):
     """Labels of every step of a training, as `fyi_bench.formats.fkd` reads them."""
 
-    epochs: int
-    batches: int
-    batch_size: int
-    images: int
-    classes: int
+    @property
+    def epochs(self) -> int:
+        """Passes over the set that are labelled."""
 
-    def batch(self, epoch: int, number: int) -> typing.Any:
-        """A StoredBatch."""
+    @property
+    def batches(self) -> int:
+        """Batches of an epoch."""
+
+    @property
+    def batch_size(self) -> int:
+        """Images of all of them but the last."""
+
+    @property
+    def images(self) -> int:
+        """Images of the set."""
+
+    @property
+    def classes(self) -> int:
+        """Its classes."""
+
+    def batch(self, epoch: int, number: int) -> StoredBatch:
+        """One of them."""
 
 
 @dataclass(frozen=True)

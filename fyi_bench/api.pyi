@@ -319,7 +319,7 @@ def evaluate(
     zca: str | Any | None = None,
     experiment: int = -1,
     step: int | None = None,
-    labels: str | None = None,
+    labels: Sequence[str] | str = ...,
     lr: float | None = None,
     classes: str | PathLike[str] | None = None,
     max_bytes: int = 8589934592,
@@ -329,6 +329,9 @@ def evaluate(
     ipc: int | None = None,
     architectures: Sequence[str] | str = ...,
     robust: bool = False,
+    floor: bool = False,
+    teacher: Sequence[str | PathLike[str]] | str | PathLike[str] = ...,
+    soft_labels: str | PathLike[str] | None = None,
     dataset: str = "cifar10",
     data_root: str | PathLike[str] | None = None,
     store: str | PathLike[str] | None = None,
@@ -359,7 +362,8 @@ def evaluate(
         zca: Data set that the whitening was fitted to.
         experiment: Which of several in a file, counted from the end if negative.
         step: Which step of a continual file; default: all.
-        labels: What soft rows are: hard, logits or probabilities.
+        labels: hard, own, teacher: the set and random images under each; or what soft rows are: logits,
+            probabilities.
         lr: Learned step size that belongs to the set.
         classes: File that lists its classes, in the order of its numbers.
         max_bytes: Bytes that a file may unpack to.
@@ -370,6 +374,9 @@ def evaluate(
         path: A condensed set: ours, any public format, hf:OWNER/NAME.
         architectures: Architecture(s) to evaluate; 'none' for none.
         robust: Scores that labels and augmentation cannot inflate.
+        floor: Random real images beside: as many, and as many bytes (uint8, JPEG).
+        teacher: Weights of the teacher(s), as torchvision publishes them.
+        soft_labels: Folder of a teacher's stored labels (FKD).
 
     Common options, as fyi_bench.config.Settings has them: dataset, data_root, store, protocol, seed, seeds,
     overrides, budget, device, devices, precision, workers, threads, storage, artefacts, enqueue.

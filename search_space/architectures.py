@@ -85,7 +85,7 @@ def renew(network: nn.Module, name: str, generator: torch.Generator, move: Move 
 
 
 def find(name: str) -> Architecture:
-    """The architecture of a name of any of the three kinds; UnknownNameError with the nearest name."""
+    """The architecture of a name of any of these kinds; UnknownNameError with the nearest name."""
     prefix, colon, model = name.partition(":")
     if colon and prefix in _PREFIXES:
         return _PREFIXES[prefix](model)
@@ -181,7 +181,12 @@ def _torchvision(model: str) -> Architecture:
     return Architecture(partial(TorchvisionNet, model), f"torchvision's {model}", initialises_itself=True)
 
 
-_PREFIXES: dict[str, Callable[[str], Architecture]] = {"torchvision": _torchvision}
+def _small(model: str) -> Architecture:
+    summary = f"torchvision's {model} with a 3x3 convolution and no pooling first, for small images"
+    return Architecture(partial(TorchvisionNet, model, small_stem=True), summary, initialises_itself=True)
+
+
+_PREFIXES: dict[str, Callable[[str], Architecture]] = {"torchvision": _torchvision, "small": _small}
 
 _CONVNETS: dict[str, dict[str, Any]] = {
     "convnet": {},
@@ -213,9 +218,3 @@ _ZOO: dict[str, tuple[Maker, str]] = {
 }
 for _name, (_maker, _summary) in _ZOO.items():
     ARCHITECTURES.register(_name, Architecture(_maker, _summary))
-for _depth in (50, 101):
-    ARCHITECTURES.register(f"resnet{_depth}bn", Architecture(
-        partial(TorchvisionNet, f"resnet{_depth}", small_stem=True),
-        f"torchvision's ResNet-{_depth} with a 3x3 convolution and no pooling first, for small images",
-        initialises_itself=True,
-    ))  # fmt: skip

@@ -49,6 +49,8 @@ class TorchvisionNet(Network):
         self.model = model
         self.body = self._construct()
         if small_stem:
+            if not hasattr(self.body, "maxpool") or not hasattr(self.body, "layer1"):
+                raise UsageError(f"'{model}' is no ResNet, so it has no stem for small images.\nTry small:resnet50.")
             self.body.conv1, self.body.maxpool = nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.Identity()
         self._adapt_channels()
         _make_deterministic(self.body)

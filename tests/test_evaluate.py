@@ -159,3 +159,104 @@ def test_a_set_is_tested_on_the_data_it_states(tmp_path, small):
 def test_inspection_says_that_previews_show_stored_tiles(small):
     text = format_report(inspect_set(dataclasses.replace(small, factor=2)))
     assert "80 images at use; previews and the values above are of the tiles as stored" in text
+
+
+AUDIT = {**TINY, "nets": "1", "draws": "2", "epochs": "1"}
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory, small):
+    """A set of soft labels and random images under each kind of label; the store is kept for further questions."""
+    folder = tmp_path_factory.mktemp("audit")
+    logits = 4 * torch.nn.functional.one_hot(small.labels, 10).float()
+    path = dataclasses.replace(small, labels=logits).save(folder / "set.safetensors")
+    common = {"dataset": "shapes10", "store": folder / "runs", "workers": 1, "threads": 1, "overrides": AUDIT}
+    record = fyi_bench.evaluate(path, labels=["hard", "own", "teacher"], floor=True, **common)
+    return record, path, common
+
+
+def test_an_audit_tells_images_from_labels(audited):
+    """Shares add up network by network, and what stands beside the set is counted as it is."""
+    record, _, _ = audited
+    arms = {(arm.get("form", "set"), arm["labels"]): arm for arm in record["arms"]}
+    assert list(arms)[:3] == [("set", kind) for kind in ("hard", "own", "teacher")]
+    assert {form for form, _ in arms} == {"set", "images", "uint8", "jpeg"}
+    values = {key: arm["architectures"][0]["values"] for key, arm in arms.items()}
+    assert {len(found) for found in values.values()} == {2}
+    shares = record["audit"]["convnet-w8"]
+    for kind in ("own", "teacher"):
+        parts = [shares["image"]["images"]["hard"], shares["label"][kind]["images"], shares["both"][kind]]
+        assert sum(part["mean"] for part in parts) == pytest.approx(shares["whole"][kind]["mean"])
+        expected = sum(a - b for a, b in zip(values["set", kind], values["images", "hard"], strict=True)) / 2
+        assert shares["whole"][kind]["mean"] == pytest.approx(expected)
+    assert len(record["teacher"]["values"]) == 1
+    text = tell(record)
+    assert "labels teacher:" in text
+    assert "random real JPEGs, as many bytes" in text
+
+
+def test_a_floor_of_as_many_bytes_is_no_larger_than_the_set(audited):
+    arms = {(arm.get("form", "set"), arm["labels"]): arm for arm in audited[0]["arms"]}
+    whole = arms["set", "own"]["set_bytes"]
+    assert whole == 20 * (3 * 32 * 32 * 4 + 4 * 10)
+    assert arms["images", "hard"]["images"] == 20
+    assert arms["uint8", "hard"]["images"] == 10 * (whole // 10 // (3 * 32 * 32 + 8))
+    assert arms["jpeg", "hard"]["images"] > arms["uint8", "hard"]["images"]
+    for form in ("uint8", "jpeg"):
+        assert arms[form, "hard"]["set_bytes"] <= whole
+    bits = arms["set", "own"]["bits_per_class"]
+    assert bits == {"stored": 8 * 24576, "labels": 8 * 80, "decoder": 0, "total": 8 * 24656}
+    # a teacher's weights have to be kept for its labels
+    assert arms["set", "teacher"]["bits_per_class"]["labels"] > bits["labels"]
+
+
+def test_a_published_teacher_is_the_one_trained_here(audited, tmp_path):
+    """The weights of the teacher, given as a file, give the accuracies that it gave; what cannot be it is refused."""
+    record, path, common = audited
+    store = Store(common["store"])
+    run = next(run for run in store.ls() if run.kind == "teacher")
+    weights = store.artefact("teacher", run.digest, "network.safetensors")
+    given = {**common, "store": tmp_path / "runs", "labels": ["teacher"], "teacher": [weights]}
+    again = fyi_bench.evaluate(path, **given)
+    assert again["arms"][0]["architectures"][0]["values"] == record["arms"][2]["architectures"][0]["values"]
+    wrong = {**AUDIT, "teacher_model": "mlp"}
+    with pytest.raises(DataError, match=r"does not hold the weights of this network.*\n.*teacher_model"):
+        fyi_bench.evaluate(path, **{**given, "overrides": wrong, "store": tmp_path / "wrong"})
+    with pytest.raises(UsageError, match=r"1 files of weights for the teachers mlp, lenet"):
+        fyi_bench.evaluate(path, **{**given, "overrides": {**wrong, "teacher_model": "mlp,lenet"}})
+
+
+def test_stored_labels_are_evaluated_from_a_folder(tmp_path, small):
+    """FKD as its makers write it: a crop, a mirror, a mix and logits for every image of every step."""
+    path = small.save(tmp_path / "set.safetensors")
+    labels = torch.nn.functional.one_hot(small.labels, 10).half() * 8
+    for epoch in range(2):
+        folder = tmp_path / "FKD" / f"epoch_{epoch}"
+        folder.mkdir(parents=True)
+        for number, rows in enumerate(torch.arange(20).split(10)):
+            boxes, flips = torch.tensor([[0.0, 0.0, 1.0, 1.0]]).repeat(10, 1), torch.zeros(10, dtype=torch.bool)
+            mix = [torch.arange(10), 0.5, [0, 0, 4, 4]]
+            torch.save([boxes, flips, *mix, labels[rows], rows], folder / f"batch_{number}.tar")
+    common = {"dataset": "shapes10", "store": tmp_path / "runs", "workers": 1, "threads": 1}
+    rules = {**TINY, "batch": "10", "nets": "1"}
+    record = fyi_bench.evaluate(path, soft_labels=tmp_path / "FKD", overrides=rules, **common)
+    (arm,) = record["arms"]
+    assert arm["labels"] == "teacher"
+    stored = sum(file.stat().st_size for file in (tmp_path / "FKD").rglob("*.tar"))
+    assert arm["bits_per_class"]["labels"] == pytest.approx(8 * (stored + 8 * 20) / 10)
+    assert "labels stored with the set" in tell(record)
+    with pytest.raises(UsageError, match=r"stored in batches of 10.*\n.*--set batch=10"):
+        fyi_bench.evaluate(path, soft_labels=tmp_path / "FKD", overrides={**rules, "batch": "7"}, **common)
+    with pytest.raises(UsageError, match=r"random images have none"):
+        fyi_bench.evaluate(path, soft_labels=tmp_path / "FKD", labels=["teacher"], overrides=rules, **common)
+
+
+def test_a_plan_of_a_published_procedure_counts_its_teacher(tmp_path, small):
+    """ImageNet's procedure, planned and estimated on images of 32 px; nothing is computed."""
+    from commands import run
+
+    path = small.save(tmp_path / "set.safetensors")
+    words = ("evaluate", str(path), "--dataset", "shapes10", "--store", str(tmp_path / "runs"), "--dry-run")
+    done = run(*words, "--protocol", "rded", "--workers", "1")
+    assert "protocol rded" in done.stdout
+    assert "4 runs, about" in done.stdout  # a teacher and three networks

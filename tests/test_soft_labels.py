@@ -278,7 +278,7 @@ SOFT = ("sre2l", "rded", "edc", "g-vbsm", *(name for name in protocol_names() if
 def test_each_published_procedure_is_complete_and_states_its_source(name):
     from downstream.protocol import CHOICES, FOLDER
 
-    assert "ource: " in (FOLDER / f"{name}.toml").read_text() or name == "datm"
+    assert "ource:" in (FOLDER / f"{name}.toml").read_text() or name == "datm"
     for size, ipc in itertools.product((32, 64, 224), (1, 10, 50)):
         p = protocol(name, "accuracy", facts={"size": size, "classes": 100, "ipc": ipc})
         assert p.schedule in SCHEDULES
@@ -321,4 +321,4 @@ def test_networks_of_the_published_procedures_take_their_sizes():
     """Parameters of ResNetAP-10 as its makers' code has them: ImageNet's form, and CIFAR's with half the width."""
     assert search_space.architectures.cost("resnet10ap", 3, 224, 10).parameters == 4_910_922
     assert search_space.architectures.cost("resnet10ap", 3, 32, 10).parameters == 1_228_970
-    assert search_space.architectures.cost("resnet50bn", 3, 64, 200).parameters == 23_910_152
+    assert search_space.architectures.cost("small:resnet50", 3, 64, 200).parameters == 23_910_152

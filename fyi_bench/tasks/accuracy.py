@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass
+from dataclasses import MISSING, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from downstream.protocol import Protocol
-from fyi_bench.config import option
-from fyi_bench.errors import UsageError
-from fyi_bench.present.words import arm_title, bytes_words
-from fyi_bench.reading import OneSetFacts
+from fyi_bench.config import Option, option
+from fyi_bench.errors import UnknownNameError, UsageError
+from fyi_bench.present.words import arm_title
+from fyi_bench.reading import OneSetFacts, stated_facts
 from fyi_bench.run.plan import Plan, Records
-from fyi_bench.run.types.accuracy import accuracy_run
 from fyi_bench.session import Session
 from fyi_bench.store.record import build_record
 from fyi_bench.tasks import words
+from fyi_bench.tasks.audit import KINDS, Sides, arms_of, audit_lines, audit_table, facts_of, sides_of
 from fyi_bench.tasks.base import TASKS, Record, Task
-from fyi_bench.tasks.common import ARCHITECTURES, SET_HELP, digest_of_runs, summary
+from fyi_bench.tasks.common import ARCHITECTURES, SET_HELP, digest_of_runs
 from fyi_bench.tasks.distill import accuracy_section
 from fyi_bench.tasks.given import given_set, session_of_sets
 from fyi_bench.tasks.robust import Robust
+
+_READ = ("logits", "probabilities")  # what soft rows are, beside `hard`
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,37 @@ class AccuracyOptions(OneSetFacts):
     path: Path = option(MISSING, SET_HELP, argument="SET")
     architectures: tuple[str, ...] = ARCHITECTURES(())
     robust: bool = option(False, "Scores that labels and augmentation cannot inflate.")
+    # of the set as it is read, and of what is compared
+    labels: tuple[str, ...] = field(  # type: ignore[assignment]
+        default=(), kw_only=True, metadata={"option": Option(
+            "hard, own, teacher: the set and random images under each; or what soft rows are: logits, probabilities."
+        )}
+    )  # fmt: skip
+    floor: bool = option(False, "Random real images beside: as many, and as many bytes (uint8, JPEG).")
+    teacher: tuple[Path, ...] = option((), "Weights of the teacher(s), as torchvision publishes them.")
+    soft_labels: Path | None = option(None, "Folder of a teacher's stored labels (FKD).")
+
+    def __post_init__(self) -> None:
+        for word in self.labels:
+            if word not in (*KINDS, *_READ):
+                raise UnknownNameError("kind of labels", word, (*KINDS, *_READ))
+        if self.robust and (self.kinds or self.floor):
+            raise UsageError("--robust asks another question than --labels and --floor.\nLeave one of them out.")
+
+    @property
+    def kinds(self) -> list[str]:
+        """Labels under which the set is compared with random images."""
+        return [word for word in self.labels if word in KINDS]
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What was stated about the set, as `load_set` takes it."""
+        stated = stated_facts(self, OneSetFacts)
+        del stated["labels"]
+        ours = self.path.suffix == ".safetensors" or any(self.path.glob("*.safetensors"))
+        read = [word for word in self.labels if word in _READ]
+        read += ["hard"] if self.labels == ("hard",) and not ours else []
+        return {**stated, **({"labels": read[0]} if read else {})}
 
 
 @TASKS.register("accuracy")
@@ -42,9 +75,9 @@ class Accuracy(Task[AccuracyOptions]):
     Options = AccuracyOptions
     heading = "Accuracy of a set"
     examples: ClassVar[Sequence[str]] = (
-        "fyi-bench evaluate res_DM_CIFAR10_ConvNet_10ipc.pt",
-        "fyi-bench evaluate set.safetensors --arch convnet3 vgg11 --seed 1",
-        "fyi-bench evaluate set.safetensors --robust",
+        "fyi-bench evaluate res_DM_CIFAR10_ConvNet_10ipc.pt --robust",
+        "fyi-bench evaluate set.safetensors --labels hard own teacher --floor",
+        "fyi-bench evaluate sre2l_ipc10/ --protocol sre2l --soft-labels FKD_cutmix_fp16 --dry-run",
     )
 
     def about(self, session: Session, options: AccuracyOptions) -> Session:
@@ -54,40 +87,35 @@ class Accuracy(Task[AccuracyOptions]):
         if options.robust:
             return Robust().plan(session, options, found)
         given = given_set(session, options.path, options.facts)
-        protocol = session.protocol("accuracy", given.method)
+        of = given.image_set
+        protocol = session.protocol("accuracy", given.method, size=of.shape[1], classes=of.num_classes, ipc=of.ipc)
+        if options.soft_labels is not None and not options.kinds:
+            protocol = replace(protocol, labels="teacher")
         names = list(options.architectures) or [protocol.eval_model]
-        runs = {
-            (name, net): accuracy_run(
-                session.data, given.reference, len(given.image_set), protocol, session.settings.seed + net, name,
-                session.settings.precision,
-            )
-            for name in names
-            for net in range(protocol.nets)
-        }  # fmt: skip
+        sides = sides_of(session, options, given, protocol, names)
         said = [*given.said, *_lacking(protocol, given.path)]
         what = f"{self.command or self.name} {given.path.name} · {session.data.name}"
-        title = "\n".join([*said, what])
-        return Plan(title, protocol.name, tuple(runs.values()), details=(given, protocol, runs))
+        return Plan("\n".join([*said, what]), protocol.name, sides.runs, details=sides)
 
     def answer(self, session: Session, options: AccuracyOptions, plan: Plan, found: Records) -> Record:
         if options.robust:
             return Robust().answer(session, options, plan, found)
-        given, protocol, runs = plan.details
-        by_name: dict[str, list[Mapping[str, Any]]] = {}
-        for (name, _), run in runs.items():
-            by_name.setdefault(name, []).append(found[run.digest])
+        sides: Sides = plan.details
+        tests = [run for runs in sides.tests.values() for run in runs]
         return build_record(
             self.name,
-            **session.facts(protocol),
-            seeds=[session.settings.seed + net for net in range(protocol.nets)],
-            digest=digest_of_runs(self.name, runs.values()),
-            arms=[{**given.entry, "architectures": [_entry(name, records) for name, records in by_name.items()]}],
+            **session.facts(sides.protocol),
+            seeds=[session.settings.seed + k for k in range(len(next(iter(sides.tests.values()))))],
+            digest=digest_of_runs(self.name, tests),
+            arms=arms_of(sides, found),
+            **facts_of(sides, found),
         )
 
     def words(self, record: Mapping[str, Any]) -> str:
         if record["task"] == "robust":
             return Robust().words(record)
-        arms = record["arms"]
+        # random images stand in the table below, beside the labels they were trained with
+        arms = [arm for arm in record["arms"] if "form" not in arm][: None if "audit" not in record else 1]
         rows = [
             [
                 name,
@@ -99,25 +127,16 @@ class Accuracy(Task[AccuracyOptions]):
         ]
         header = ["", *map(arm_title, arms), "networks", "time a network", "memory"]
         lines = words.lines_of(record, words.images_words(arms[0]), header, rows)
-        sizes = [
-            f"size     {arm_title(arm)}   {bytes_words(arm['set_bytes'])} with labels"
-            for arm in arms
-            if "set_bytes" in arm
-        ]
-        return "\n".join([*lines, *sizes, *words.set_lines(record)]).rstrip("\n")
+        sizes = [f"size     {arm_title(arm)}   {words.size_words(arm)}" for arm in arms if "set_bytes" in arm]
+        where = words.set_lines({**record, "arms": arms})
+        return "\n".join([*lines, *audit_lines(record), *sizes, *where]).rstrip("\n")
 
     def section(self, record: Mapping[str, Any], section: Any, store: Any) -> None:
+        for name in record.get("audit", {}):
+            section.table(
+                f"{name}: the set and random real images, under each kind of label.", *audit_table(record, name)
+            )
         accuracy_section(record, section, store)
-
-
-def _entry(name: str, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Accuracies of one architecture, and what a network cost: seconds of training and testing, MiB at most."""
-    return {
-        "name": name,
-        **summary([record["value"] for record in records]),
-        "seconds": [record["wall_s"] for record in records],
-        "peak_memory_mib": max(record["peak_memory_mib"] for record in records),
-    }
 
 
 def _lacking(protocol: Protocol, path: Path) -> list[str]:

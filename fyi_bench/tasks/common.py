@@ -172,6 +172,15 @@ def flip_difference(
     return None
 
 
+def bits_per_class(parts: Mapping[str, int], classes: int) -> dict[str, float]:
+    """Bits a class of a set's `stored` images or rows, its `labels` and its `decoder`, and their `total`.
+
+    parts: bytes of each, as `ImageSet.parts` has them.
+    """
+    found = {name: 8 * size / classes for name, size in parts.items()}
+    return {**found, "total": sum(found.values())}
+
+
 def digest_of_runs(task: str, runs: Iterable[RunSpec]) -> str:
     """Digest of an answer: of the runs it is made of."""
     return digest_of({"task": task, "cells": sorted({run.digest for run in runs})})

@@ -85,6 +85,8 @@ def _of_file(session: Session, options: CrossArchOptions) -> AccuracyOptions | N
     facts = stated_facts(options, OneSetFacts)
     if "ipc" not in session.settings.given:  # its default is of methods
         facts.pop("ipc", None)
+    if "labels" in facts:
+        facts["labels"] = (facts["labels"],)
     return AccuracyOptions(path=options.file, architectures=options.architectures, **facts)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from fyi_bench.present.words import (
     CHOSEN_ON_TEST,
     arm_title,
+    bytes_words,
     difference_of_record,
     mean_and_std,
     protocol_words,
@@ -84,6 +85,17 @@ def set_lines(record: Record) -> list[str]:
     arms = [arm for arm in record["arms"] if arm.get("set")]
     width = max((len(arm_title(arm)) for arm in arms), default=0)
     return [f"set      {arm_title(arm).ljust(width)}   {arm['set']}" for arm in arms]
+
+
+def size_words(arm: Arm) -> str:
+    """'240.2 KiB with labels, 196.7 kbit a class: images 196.6, labels 0.1'."""
+    told = f"{bytes_words(arm['set_bytes'])} with labels"
+    bits = arm.get("bits_per_class")
+    if not bits:
+        return told
+    shown = {"stored": "images", "labels": "labels", "decoder": "decoder"}
+    parts = [f"{shown[part]} {bits[part] / 1e3:,.1f}" for part in shown if bits.get(part)]
+    return f"{told}, {bits['total'] / 1e3:,.1f} kbit a class" + (f": {', '.join(parts)}" if parts else "")
 
 
 def _difference_lines(record: Record) -> list[str]:

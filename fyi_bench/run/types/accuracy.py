@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from fyi_bench.errors import UsageError
 from fyi_bench.run.numerics import using
 from fyi_bench.run.run_type import RUN_TYPES, Need, Passes, RunType, Worker, measured_space, source_note
+from fyi_bench.run.teachers import Teachers, teacher_needs, teacher_passes, teaching_of
 from fyi_bench.store.run_dir import RunDir
 from fyi_bench.store.spec import RunSpec
 
@@ -29,11 +31,19 @@ def accuracy_run(
     model: str | None = None,
     precision: str = "fp32",
     warm: dict[str, str] | None = None,
+    teachers: Teachers | None = None,
 ) -> RunSpec:
     """The run of one network's accuracy on a set: as `Worker.image_set` understands it, or `full_data`.
 
-    images: how many images the set has, for the estimate of time only. warm: a set to train on first.
+    images: how many images the set has, for the estimate of time only. warm: a set to train on first. teachers: who
+    labels what it is trained on, by a protocol that asks for that.
     """
+    if protocol.labels == "teacher" and teachers is None:
+        raise UsageError(
+            f"The protocol {protocol.name} trains on a teacher's labels, which this command does not have.\n"
+            f"Evaluate a set that is a file: fyi-bench evaluate SET --protocol {protocol.name.partition('+')[0]}."
+        )
+    teachers = teachers if protocol.labels == "teacher" else None
     keyed = protocol.for_network(model or protocol.eval_model).keyed()
     inputs = {
         "dataset": data.name,
@@ -46,6 +56,7 @@ def accuracy_run(
         **measured_space(data),
     }
     inputs |= {} if warm is None else {"warm": warm}
+    inputs |= {} if teachers is None else teachers.inputs
     notes = {
         "protocol": protocol.name,
         "protocol_version": protocol.version,
@@ -53,6 +64,7 @@ def accuracy_run(
         "images": images,
         **({"data_note": data.note} if data.note else {}),
         **source_note(data),
+        **({} if teachers is None else {**teachers.notes, "teacher_models": list(teachers.models)}),
     }
     return RunSpec("accuracy", inputs, notes)
 
@@ -106,7 +118,13 @@ class Accuracy(RunType):
             data.test,
             protocol,
             [run.spec.inputs["seed"] for run in runs],
-            Conditions(worker.device, one.inputs["precision"], training_space(image_set, data.space), worker.stop),
+            Conditions(
+                worker.device,
+                one.inputs["precision"],
+                training_space(image_set, data.space),
+                worker.stop,
+                teaching_of(one, data, worker),
+            ),
             lambda number, epochs, loss: worker.progress(runs[number].spec.digest, epochs, total, loss),
             warm_set=worker.image_set(one.inputs["warm"]) if "warm" in one.inputs else None,
         )
@@ -116,9 +134,10 @@ class Accuracy(RunType):
             run.finish({"value": result.accuracy, "last_loss": result.last_loss, **tests, **share})
 
     def needs(self, spec: RunSpec) -> list[Need]:
-        """The sets trained on."""
-        return set_needs(spec.inputs["set"], spec.inputs.get("warm"))
+        """The sets trained on, and the networks that label them."""
+        return [*set_needs(spec.inputs["set"], spec.inputs.get("warm")), *teacher_needs(spec)]
 
     def passes(self, spec: RunSpec, data: RealDataset) -> list[Passes]:
-        """Training passes over the set, one pass over the test images."""
-        return [training_passes(spec, data, len(data.test))]
+        """Training passes over the set, likewise of the networks that label it, one pass over the test images."""
+        training = training_passes(spec, data, len(data.test))
+        return [training, *teacher_passes(spec, data, training.first)]

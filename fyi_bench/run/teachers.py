@@ -1,0 +1,146 @@
+"""Teachers: who gives the labels that networks are trained on, as runs refer to them and as workers find them.
+
+Networks trained here (run type `teacher`), published weights, or stored labels of every step (FKD).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fyi_bench.errors import DataError, StoreError
+from fyi_bench.files import digest_of, sha256_file
+from fyi_bench.run.run_type import Need, Passes, Worker
+from fyi_bench.store.spec import RunSpec
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from downstream.teaching import Teaching
+    from fyi_bench.data import RealDataset
+
+NETWORK_FILE = "network.safetensors"
+_SPARE_BYTES = 2**20  # that a file of weights may have beside them
+
+
+@dataclass(frozen=True)
+class Teachers:
+    """Who labels what a network is trained on. inputs, notes: of the runs that use them. runs: that train them here.
+
+    models: their architectures; none where labels are stored. nbytes: of what has to be kept for the labels; 0 where
+    it is known when they are trained.
+    """
+
+    inputs: Mapping[str, Any]
+    notes: Mapping[str, Any]
+    models: Sequence[str] = ()
+    runs: Sequence[RunSpec] = ()
+    nbytes: int = 0
+
+    @classmethod
+    def of_runs(cls, runs: Sequence[RunSpec]) -> Teachers:
+        """Networks trained here."""
+        inputs = {"teachers": [{"cell": run.digest} for run in runs]}
+        return cls(inputs, {}, [run.inputs["protocol"]["eval_model"] for run in runs], runs)
+
+    @classmethod
+    def of_files(cls, paths: Sequence[Path], models: Sequence[str]) -> Teachers:
+        """Weights that are files, each of its architecture. Raises DataError for one that cannot be read."""
+        found = []
+        for path, model in zip(paths, models, strict=True):
+            try:
+                found.append({"weights": sha256_file(path), "model": model})
+            except OSError as error:
+                raise DataError(f"{path} cannot be read ({error.strerror}).\nName the file with --teacher.") from error
+        nbytes = sum(path.stat().st_size for path in paths)
+        notes = {"teacher_files": [str(path.resolve()) for path in paths]}
+        return cls({"teachers": found}, notes, models, nbytes=nbytes)
+
+    @classmethod
+    def of_labels(cls, folder: Path) -> Teachers:
+        """Stored labels of every step (FKD)."""
+        from fyi_bench.formats.fkd import FKDLabels
+
+        labels = FKDLabels.open(folder)
+        files = sorted(labels.folder.glob("epoch_*/batch_*.tar"))
+        digest = digest_of([[str(path.relative_to(labels.folder)), sha256_file(path)] for path in files])
+        return cls({"stored": digest}, {"stored": str(labels.folder.resolve())}, nbytes=labels.nbytes)
+
+
+def teaching_of(spec: RunSpec, data: RealDataset, worker: Worker) -> Teaching | None:
+    """What a run's labels come from, ready to be asked; None for most runs."""
+    from downstream.teaching import Teaching
+
+    if "stored" in spec.inputs:
+        from fyi_bench.formats.fkd import FKDLabels
+
+        return Teaching(stored=FKDLabels.open(spec.notes["stored"]))
+    if "teachers" not in spec.inputs:
+        return None
+    files = spec.notes.get("teacher_files", [""] * len(spec.inputs["teachers"]))
+    networks = [_kept(each, file, data, worker) for each, file in zip(spec.inputs["teachers"], files, strict=True)]
+    return Teaching(tuple(networks), space=data.space)
+
+
+def teacher_needs(spec: RunSpec) -> list[Need]:
+    """The networks trained here that label for a run."""
+    return [("teacher", each["cell"]) for each in spec.inputs.get("teachers", ()) if "cell" in each]
+
+
+def teacher_passes(spec: RunSpec, data: RealDataset, images: float) -> list[Passes]:
+    """Passes of a run's teachers over so many images."""
+    return [
+        Passes(model, data.train.shape, data.num_classes, forward=images)
+        for model in spec.notes.get("teacher_models", ())
+    ]
+
+
+def weights_into(network: nn.Module, path: Path) -> nn.Module:
+    """The network with the weights of a file: ours, or what torchvision publishes for it. DataError for any other."""
+    from distill.tensor_file import load_tensors
+    from fyi_bench.formats.opening import load_torch
+
+    own = network.state_dict()
+    try:
+        if path.suffix == ".safetensors":
+            found: Any = load_tensors(path)[0]
+        else:
+            found = load_torch(path, 2 * sum(tensor.nbytes for tensor in own.values()) + _SPARE_BYTES)
+            for key in ("state_dict", "model", "net"):
+                found = found[key] if isinstance(found.get(key), Mapping) else found
+        named = {name.removeprefix("module."): tensor for name, tensor in found.items()}
+        if not own.keys() <= named.keys():  # torchvision's names: the linear layer is where ours is `classifier`
+            inner = {name: f"body.{name}" for name in named if f"body.{name}" in own}
+            last = [name for name in named if name not in inner]
+            named = {inner.get(name, f"classifier.{name.rpartition('.')[2]}"): named[name] for name in (*inner, *last)}
+        network.load_state_dict(named)
+    except (AttributeError, KeyError, RuntimeError, ValueError) as error:
+        raise DataError(
+            f"{path} does not hold the weights of this network ({type(network).__name__}).\n"
+            "State its architecture with --set teacher_model=NAME."
+        ) from error
+    return network
+
+
+def _kept(teacher: Mapping[str, str], file: str, data: RealDataset, worker: Worker) -> nn.Module:
+    return worker.keep(("teacher", *sorted(teacher.items())), lambda: _network(teacher, file, data, worker))
+
+
+def _network(teacher: Mapping[str, str], file: str, data: RealDataset, worker: Worker) -> nn.Module:
+    import search_space
+    from fyi_bench import rng
+
+    if "cell" in teacher:
+        record = worker.store.get(teacher["cell"])
+        if record is None:
+            raise StoreError(f"The run teacher {teacher['cell']} is not finished.\nRun it first.")
+        model = record["config"]["protocol"]["eval_model"]
+        path = Path(worker.store.artefact("teacher", teacher["cell"], NETWORK_FILE))
+    else:
+        model, path = teacher["model"], Path(file)
+        if sha256_file(path) != teacher["weights"]:
+            raise DataError(f"{path} is not the file that was planned with.\nRun the command again.")
+    network = search_space.build(model, *data.train.shape[:2], data.num_classes, rng.stream(0, "teacher"))
+    return weights_into(network, path).to(worker.device)

@@ -1,0 +1,279 @@
+"""`fyi-bench evaluate --labels`, `--floor`: how much of an accuracy is the images' and how much the labels'.
+
+The set and random real images (a draw for each network) are trained on under each kind of label: the classes alone, the
+labels the set comes with, and a teacher's for everything a step shows. Networks of equal seed are pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from downstream.protocol import Protocol
+from fyi_bench.errors import UsageError
+from fyi_bench.present.words import HOLE, has_interval, mean_and_std, signed_points, text_table
+from fyi_bench.run.plan import Records
+from fyi_bench.run.teachers import Teachers
+from fyi_bench.run.types.accuracy import accuracy_run
+from fyi_bench.run.types.floor import FORMS, floor_run, likely_images
+from fyi_bench.run.types.teacher import teachers_for
+from fyi_bench.session import Session
+from fyi_bench.store.spec import RunSpec
+from fyi_bench.tasks.common import bits_per_class, summary
+from fyi_bench.tasks.given import GivenSet
+
+KINDS = {
+    "hard": "the classes alone",
+    "own": "the set's own labels",
+    "teacher": "a teacher's, at every step",
+}
+SET = "set"  # the subject; the others are forms of the floor
+Side = tuple[str, str, str]  # subject, kind of labels, architecture
+
+
+@dataclass(frozen=True)
+class Sides:
+    """What is compared: subjects under kinds of labels, and the networks of each.
+
+    floors: runs that draw random images, by form, kind of labels and network.
+    """
+
+    session: Session
+    given: GivenSet
+    protocols: Mapping[str, Protocol]
+    teachers: Teachers | None
+    tests: Mapping[Side, Sequence[RunSpec]]
+    floors: Mapping[tuple[str, str], Sequence[RunSpec]]
+
+    @property
+    def runs(self) -> tuple[RunSpec, ...]:
+        """Teachers, draws, networks."""
+        found = [*(self.teachers.runs if self.teachers else ())]
+        found += [run for runs in (*self.floors.values(), *self.tests.values()) for run in runs]
+        return tuple({run.digest: run for run in found}.values())
+
+    @property
+    def protocol(self) -> Protocol:
+        """The rules of the first kind of labels, whose name stands in the record."""
+        return next(iter(self.protocols.values()))
+
+
+def kinds_of(asked: Sequence[str], protocol: Protocol, soft: bool) -> dict[str, Protocol]:
+    """The rules under each kind of labels; those of the protocol alone where none was asked for.
+
+    Of a set without soft labels its own are its classes.
+    """
+    if not asked:
+        return {protocol.labels: protocol}
+    found = {}
+    for kind in dict.fromkeys("hard" if kind == "own" and not soft else kind for kind in asked):
+        # a set of hard labels under `hard` is what it is without the option: one run
+        labels = "own" if kind == "hard" and not soft else kind
+        found[kind] = replace(protocol, labels=labels)
+    return found
+
+
+def sides_of(session: Session, options: Any, given: GivenSet, protocol: Protocol, names: Sequence[str]) -> Sides:
+    """All runs of a question. Raises UsageError where a teacher is not what the protocol needs."""
+    kinds = kinds_of(options.kinds, protocol, given.image_set.labels.ndim == 2)
+    forms = [*(["images"] if options.kinds or options.floor else []), *(["uint8", "jpeg"] if options.floor else [])]
+    soft = given.image_set.labels.ndim == 2
+    labelled = "teacher" in kinds or (soft and "own" in kinds and forms)
+    teachers = _teachers(session, options, protocol, forms, given) if labelled else None
+    seeds = [session.settings.seed + k for k in range(protocol.draws if forms else protocol.nets)]
+    floors = {
+        (form, kind): [
+            floor_run(session.data, form, _size(given, form), seed, teachers if kind == "own" and soft else None)
+            for seed in seeds
+        ]
+        for form in forms
+        for kind in kinds
+    }  # fmt: skip
+    tests: dict[Side, Sequence[RunSpec]] = {}
+    for kind, rules in kinds.items():
+        subjects = {SET: [given.reference] * len(seeds)}
+        subjects |= {form: [{"cell": run.digest, "kind": "floor"} for run in floors[form, kind]] for form in forms}
+        for subject, references in subjects.items():
+            images = len(given.image_set)
+            if subject != SET:
+                images = likely_images(session.data, subject, _size(given, subject))
+            for name in names:
+                tests[subject, kind, name] = [
+                    accuracy_run(
+                        session.data, reference, images, rules, seed, name, session.settings.precision,
+                        teachers=teachers,
+                    )
+                    for reference, seed in zip(references, seeds, strict=True)
+                ]  # fmt: skip
+    return Sides(session, given, kinds, teachers, tests, floors)
+
+
+def _size(given: GivenSet, form: str) -> list[int] | int:
+    return given.image_set.counts.tolist() if form == "images" else given.image_set.nbytes
+
+
+def _teachers(session: Session, options: Any, protocol: Protocol, forms: Sequence[str], given: GivenSet) -> Teachers:
+    models = [name.strip() for name in (protocol.teacher_model or protocol.eval_model).split(",")]
+    if options.soft_labels is not None:
+        if forms:
+            raise UsageError(
+                "Stored soft labels are of the set alone, and random images have none.\n"
+                "Leave --labels and --floor out, or give a teacher's weights with --teacher."
+            )
+        return Teachers.of_labels(options.soft_labels)
+    if options.teacher:
+        if len(options.teacher) != len(models):
+            raise UsageError(
+                f"{len(options.teacher)} files of weights for the teachers {', '.join(models)}.\n"
+                "Give one for each, or state the architectures with --set teacher_model=NAME,NAME."
+            )
+        return Teachers.of_files(options.teacher, models)
+    shape = given.image_set.shape
+    rules = session.protocol("teacher", size=shape[1], classes=given.image_set.num_classes)
+    return teachers_for(session.data, rules, models, session.settings.seed, session.settings.precision)
+
+
+def arms_of(sides: Sides, found: Records) -> list[dict[str, Any]]:
+    """Entries of the record: the set under each kind of labels, then each form of random images likewise."""
+    arms = []
+    subjects = dict.fromkeys(subject for subject, _, _ in sides.tests)
+    for subject in subjects:
+        for kind in sides.protocols:
+            made = {name: runs for (s, k, name), runs in sides.tests.items() if (s, k) == (subject, kind)}
+            entries = [entry_of(name, [found[run.digest] for run in runs]) for name, runs in made.items()]
+            arms.append({**_about(sides, subject, kind, found), "labels": kind, "architectures": entries})
+    return arms
+
+
+def entry_of(name: str, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Accuracies of one architecture, and what a network cost: seconds of training and testing, MiB at most."""
+    return {
+        "name": name,
+        **summary([record["value"] for record in records]),
+        "seconds": [record["wall_s"] for record in records],
+        "peak_memory_mib": max(record["peak_memory_mib"] for record in records),
+    }
+
+
+def _about(sides: Sides, subject: str, kind: str, found: Records) -> dict[str, Any]:
+    classes = sides.given.image_set.num_classes
+    labels = _label_bytes(sides, found) if kind == "teacher" else 0
+    if subject == SET:
+        parts = sides.given.image_set.parts
+        if kind == "hard" and sides.given.image_set.labels.ndim == 2:
+            parts = {**parts, "labels": 8 * len(sides.given.image_set)}
+        entry = {**sides.given.entry, "set_bytes": sum(parts.values())}
+    else:
+        first = found[sides.floors[subject, kind][0].digest]
+        images, size = first["images"], first["set_bytes"]
+        entry = {"method": "random", "flip": "none", "ipc": images // classes if images % classes == 0 else None}
+        entry |= {"form": subject, "images": images, "set_bytes": size}
+        each = first["label_bytes"]
+        parts = {"stored": size - each, "labels": each, "decoder": 0}
+    return {**entry, "bits_per_class": bits_per_class({**parts, "labels": parts["labels"] + labels}, classes)}
+
+
+def _label_bytes(sides: Sides, found: Records) -> int:
+    """What has to be kept so that a teacher can label every step: its weights, or all stored labels."""
+    teachers = sides.teachers
+    if teachers is None:
+        return 0
+    return teachers.nbytes or sum(found[run.digest]["network_bytes"] for run in teachers.runs)
+
+
+def facts_of(sides: Sides, found: Records) -> dict[str, Any]:
+    """What the record says beside its arms: the teacher, and the shares of images and labels; {} where plain."""
+    facts: dict[str, Any] = {}
+    if sides.teachers is not None:
+        values = [found[run.digest]["value"] for run in sides.teachers.runs]
+        facts["teacher"] = {"architectures": list(sides.teachers.models), "values": values}
+    if sides.floors:
+        facts["audit"] = {name: _shares(sides, name, found) for name in {n: None for _, _, n in sides.tests}}
+    return facts
+
+
+def _shares(sides: Sides, name: str, found: Records) -> dict[str, Any]:
+    """Paired differences on one architecture. image: the set minus random images of equal labels, by form and kind.
+
+    label: of a kind minus the first kind, of the set and of random images. whole: the set under a kind minus random
+    images under the first; both: what neither images nor labels explain alone.
+    """
+    from fyi_bench.stats import paired_difference
+
+    values = {
+        (subject, kind): [found[run.digest]["value"] for run in runs]
+        for (subject, kind, n), runs in sides.tests.items()
+        if n == name
+    }
+    first, *others = sides.protocols
+    forms = list(dict.fromkeys(form for form, _ in sides.floors))
+    image = {
+        form: {kind: paired_difference(values[SET, kind], values[form, kind]) for kind in sides.protocols}
+        for form in forms
+    }
+    label, whole, both = {}, {}, {}
+    for kind in others:
+        label[kind] = {s: paired_difference(values[s, kind], values[s, first]) for s in (SET, "images")}
+        whole[kind] = paired_difference(values[SET, kind], values["images", first])
+        alone = [
+            a - b - (c - d)
+            for a, b, c, d in zip(
+                values[SET, kind], values[SET, first], values["images", kind], values["images", first], strict=True
+            )
+        ]
+        both[kind] = paired_difference(alone, [0.0] * len(alone))
+    return {"first": first, "image": image, "label": label, "whole": whole, "both": both}
+
+
+# words -------------------------------------------------------------------------------------------------------------
+
+
+def audit_lines(record: Mapping[str, Any]) -> list[str]:
+    """The table of each architecture, and what its differences say; [] where nothing was compared."""
+    lines: list[str] = []
+    for name, shares in record.get("audit", {}).items():
+        lines += [*([f"{name}"] if len(record["audit"]) > 1 else []), *text_table(*audit_table(record, name)), ""]
+        first = shares["first"]
+        for kind, whole in shares["whole"].items():
+            label = shares["label"][kind]
+            lines += [
+                f"labels {kind}: {_points(whole)} over random images with labels {first}, of which",
+                f"  image   {_points(shares['image']['images'][first])}   the set over random images, labels {first}",
+                f"  label   {_points(label['images'])}   labels {kind} over {first}, random images",
+                f"  both    {_points(shares['both'][kind])}   what the labels add to the set beyond that",
+                "",
+            ]
+    if "teacher" in record:
+        teacher = record["teacher"]
+        names = zip(teacher["architectures"], teacher["values"] or [None] * len(teacher["architectures"]), strict=True)
+        told = ", ".join(f"{name}{'' if value is None else f' ({100 * value:.1f} %)'}" for name, value in names)
+        lines += [f"teacher  {told or 'labels stored with the set'}", ""]
+    return lines
+
+
+def audit_table(record: Mapping[str, Any], name: str) -> tuple[list[str], list[list[str]]]:
+    """(header, rows) of one architecture: a row a subject and kind of labels."""
+    image = record["audit"][name]["image"]
+    header = ["", "labels", "bits a class", "accuracy, %", "set − this [95 %]"]
+    rows = []
+    for arm in record["arms"]:
+        entry = next(each for each in arm["architectures"] if each["name"] == name)
+        form = arm.get("form")
+        title = FORMS[form] if form else "the set"
+        less = _points(image[form][arm["labels"]]) if form else ""
+        rows.append([title, arm["labels"], bits_words(arm["bits_per_class"]["total"]), mean_and_std(entry), less])
+    return header, rows
+
+
+def bits_words(bits: float) -> str:
+    """'983 kbit', '12.3 Mbit'."""
+    return f"{bits / 1e6:,.1f} Mbit" if bits >= 1e6 else f"{bits / 1e3:,.1f} kbit"
+
+
+def _points(difference: Mapping[str, Any]) -> str:
+    """'+1.2 [−0.3, +2.7]', without the interval where there are too few pairs."""
+    mean = signed_points(difference["mean"])
+    if not has_interval(difference):
+        return mean if mean != HOLE else HOLE
+    return f"{mean} [{signed_points(difference['low'])}, {signed_points(difference['high'])}]"
