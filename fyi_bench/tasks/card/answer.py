@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from downstream.protocol import FLOOR
-from fyi_bench.formats.alike import find_duplicates
-from fyi_bench.formats.guard import label_agreement
 from fyi_bench.run.plan import Records
 from fyi_bench.store.record import read_record
 from fyi_bench.store.run_dir import RECORD
@@ -36,6 +34,8 @@ def measured(asked: Asked, answers: Answers, score: RunSpec | None, found: Recor
 def _labels(asked: Asked) -> Entry:
     """Whether the labels fit the images; nothing but the kind where that cannot be told."""
     kind = {"kind": f"soft ({asked.given.image_set.label_kind})" if asked.soft else "hard"}
+    from fyi_bench.formats.guard import label_agreement
+
     agreement = label_agreement(asked.given.image_set, asked.session.data.train)
     if agreement is None:
         return kind
@@ -47,6 +47,8 @@ def _labels(asked: Asked) -> Entry:
 
 def _duplicates(asked: Asked) -> Entry:
     """Pairs of images that are alike, and how many images there are; no counts for a set that is too large."""
+    from fyi_bench.formats.alike import find_duplicates
+
     found = find_duplicates(asked.given.image_set.decoded())
     pairs = {kind: found[kind]["pairs"] for kind in ("exact", "mirrored", "near")} if found else {}
     return {"images": len(asked.given.image_set), **pairs, **({"threshold": found["threshold"]} if found else {})}

@@ -22,7 +22,6 @@ from fyi_bench.present.words import (
     text_table,
 )
 from fyi_bench.tasks.card.judge import RULE
-from fyi_bench.tasks.nas.faithful import with_interval
 
 Record = Mapping[str, Any]
 WIDTH = 80
@@ -206,6 +205,8 @@ def _continual_table(part: Record) -> TableView:
 
 
 def _nas_table(part: Record) -> TableView:
+    from fyi_bench.tasks.nas.faithful import with_interval
+
     real = part["reference"]
     rows = [[name, with_interval(part[key], percent if key == "regret" else None)] for key, name in _STATISTICS.items()]
     if part["ceiling"]:
