@@ -59,7 +59,7 @@ COMMANDS = {
     "import": "import {made}/theirs.pt --dataset dots --space pixel --out {place}/ours.safetensors",
     "report": "report --store {place}/store",
 }
-LONGEST_S, MOST_KILLS = 600.0, 12
+LONGEST_S, MOST_KILLS = 600.0, 16
 _OPERATIONS = ("open", "write", "fsync", "replace", "unlink")
 _STOPPED = (-signal.SIGKILL, -signal.SIGPROF)
 
