@@ -33,7 +33,7 @@ from tests.fuzz_files import HEAVY, LIGHT, READERS, deep, place_of, seeds
 CORPUS = Path(__file__).with_name("corpus")
 STATE = Path(__file__).resolve().parent.parent / "build"
 SLOW_S, MOST_MIB = 2.0, 1024
-LIGHT_TURNS, BATCH = 4, 5000
+LIGHT_TURNS, BATCH = 10, 5000
 TURNS = [*HEAVY, *list(LIGHT) * LIGHT_TURNS]  # of whose file each mutation is, over and over
 INTERESTING = (
     b"\x00", b"\xff", b"[" * 3000, b"{" * 500, b"1e999", b"-1", b"9" * 25, b"null", b"\x80\x04", b"NaN", b'""',
