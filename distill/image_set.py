@@ -264,7 +264,7 @@ def _built(path: str | Path, tensors: dict[str, torch.Tensor], meta: dict[str, A
 def _step_sizes(value: Any) -> float | tuple[float, ...] | None:
     """Learned step sizes as a file has them. Raises ValueError or TypeError for what is none."""
     given = [] if value is None else value if isinstance(value, list) else [value]
-    if not all(isinstance(one, int | float) and math.isfinite(one) for one in given):
+    if value == [] or not all(isinstance(one, int | float) and math.isfinite(one) for one in given):
         raise ValueError(f"step size {value!r}")
     found = [float(one) for one in given]
     return tuple(found) if isinstance(value, list) else found[0] if found else None

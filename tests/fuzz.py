@@ -1,107 +1,43 @@
-"""Mutated files for every reader: `python tests/fuzz.py 100000` prints how many were read, refused, slow or uncaught.
+"""Mutated files for every reader: `python -m tests.fuzz 1000000` prints how many were read, refused, slow or uncaught.
 
 A reader may take a file or refuse it in the project's own words; anything else is a find, and is kept in
-`tests/corpus`, which every run begins with. Mutations are drawn from a seed, so a run can be repeated.
+`tests/corpus`, which every run begins with. Half of the changes strike bytes; the others strike below the checksums,
+which are then made anew. Each mutation follows from the seed and its number, so that `build/fuzz-<seed>.json` is all
+that the same command needs to go on. A reader that takes the process down is found too.
 """
 
 from __future__ import annotations
 
+import argparse
+import math
+import mmap
+import os
 import random
 import resource
+import struct
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 
-from distill.expert_file import Trajectory
-from distill.image_set import ImageSet
-from distill.spaces import NormalizedSpace, PixelSpace
-from fyi_bench.data.pictures import decode_images
-from fyi_bench.errors import FyiBenchError
-from fyi_bench.formats import load_set
-from fyi_bench.formats.inspection import format_report, inspect_set
-from fyi_bench.store.checkpoint import Checkpoints
-from fyi_bench.store.commands import read_command
-from fyi_bench.store.jsonl import read_lines
-from fyi_bench.store.record import read_record, write_sealed
-from fyi_bench.store.run_dir import read_config
+from fyi_bench.duration import parse_duration
+from fyi_bench.errors import FyiBenchError, printable
+from fyi_bench.files import read_table, write_json
+from tests.fuzz_files import HEAVY, LIGHT, READERS, deep, place_of, seeds
 
 CORPUS = Path(__file__).with_name("corpus")
+STATE = Path(__file__).resolve().parent.parent / "build"
 SLOW_S, MOST_MIB = 2.0, 1024
+LIGHT_TURNS, BATCH = 10, 5000
+TURNS = [*HEAVY, *list(LIGHT) * LIGHT_TURNS]  # of whose file each mutation is, over and over
 INTERESTING = (
-    b"\x00",
-    b"\xff",
-    b"[" * 3000,
-    b"{" * 500,
-    b"1e999",
-    b"-1",
-    b"9" * 25,
-    b"null",
-    b"\x80\x04",
-    b"NaN",
-    b'""',
-)
-
-
-def _checkpoint(path: Path) -> Any:
-    return Checkpoints(path.parent, "0123456789abcdef").read(int(path.name.split("-")[1].split(".")[0]))
-
-
-def _inspected(path: Path) -> str:
-    return format_report(inspect_set(path, duplicates=False))
-
-
-# what reads a seed's file, by the name of the seed
-READERS: dict[str, Callable[[Path], Any]] = {
-    "set.safetensors": ImageSet.load, "normal.safetensors": _inspected, "unsealed.safetensors": ImageSet.load,
-    "ckpt-7.safetensors": _checkpoint, "trajectory.safetensors": lambda path: Trajectory.open(path).at(1),
-    "record.json": read_record, "command.json": read_command, "config.json": lambda path: read_config(path.parent),
-    "rows.jsonl": read_lines, "a.png": lambda path: decode_images([path], str),
-    "a.jpg": lambda path: decode_images([path], str),
-    "data.pt": load_set, "data.npz": load_set, "data.npy": load_set, "data.parquet": load_set,
-}  # fmt: skip
-
-
-def seeds(folder: Path) -> dict[str, bytes]:
-    """Whole files, one for each reader."""
-    import json
-
-    from safetensors.torch import save
-
-    draw = torch.Generator().manual_seed(0)
-    images, labels = torch.rand((6, 3, 8, 8), generator=draw), torch.arange(6) % 3
-    own = ImageSet(images, labels, PixelSpace(), 3, ("a", "b", "c"), lr=0.01, provenance={"method": "dm", "ipc": 2})
-    own.save(folder / "set.safetensors", preview=False)
-    normal = ImageSet(images, labels, NormalizedSpace((0.5,) * 3, (0.2,) * 3), 3)
-    normal.save(folder / "normal.safetensors", preview=False)
-    facts = {"schema": 1, "space": {"kind": "normalized", "mean": [0.5] * 3, "std": [0.2] * 3}, "num_classes": 3}
-    facts |= {"class_names": ["a", "b", "c"], "factor": 1, "decode_type": "single", "lr": 0.1, "provenance": {"a": 1}}
-    header = {"fyi_bench": json.dumps(facts)}
-    (folder / "unsealed.safetensors").write_bytes(save({"images": images, "labels": labels}, header))
-    Checkpoints(folder, "0123456789abcdef").save(7, {"x": images}, {"wall_s": 1.0, "user": {}})
-    Trajectory(torch.rand((3, 5), generator=draw)).save(folder / "trajectory.safetensors")
-    record = {"schema": 1, "task": "distill", "digest": "0" * 16, "arms": [{"method": "dm", "flip": "none", "ipc": 1}]}
-    write_sealed(folder / "record.json", {**record, "date": "2026"})
-    (folder / "command.json").write_text(json.dumps(record))
-    (folder / "config.json").write_text(json.dumps({"schema": 1, "inputs": {"seed": 0, "a": [1, 2]}, "notes": {}}))
-    (folder / "rows.jsonl").write_text('{"a": 1}\n{"b": [1, 2, "nan"]}\n')
-    picture = Image.fromarray((images[0].permute(1, 2, 0).numpy() * 255).astype("uint8"))
-    picture.save(folder / "a.png")
-    picture.save(folder / "a.jpg")
-    torch.save([images, labels], folder / "data.pt")
-    np.savez(folder / "data.npz", images=images.numpy(), labels=labels.numpy())
-    np.save(folder / "data.npy", images.numpy())
-    from fyi_bench.formats import export_set
-
-    export_set(own, folder / "data.parquet", "parquet")
-    return {name: (folder / name).read_bytes() for name in READERS}
+    b"\x00", b"\xff", b"[" * 3000, b"{" * 500, b"1e999", b"-1", b"9" * 25, b"null", b"\x80\x04", b"NaN", b'""',
+)  # fmt: skip
 
 
 def mutate(content: bytes, draw: random.Random) -> bytes:
@@ -127,55 +63,139 @@ def mutate(content: bytes, draw: random.Random) -> bytes:
     return bytes(found)
 
 
+def mutation(number: int, seed: int, whole: dict[str, bytes]) -> tuple[str, bytes]:
+    """Name and content of the mutated file of this number."""
+    name, draw = TURNS[number % len(TURNS)], random.Random(seed * 10**9 + number)
+    change = deep(name)
+    if change is not None and draw.random() < 0.5:
+        return name, change(whole[name], draw, mutate)
+    return name, mutate(whole[name], draw)
+
+
 def tried(path: Path, name: str) -> str:
-    """'read', 'refused', or the find: 'slow …', 'uncaught …'."""
-    began = time.process_time()  # a busy machine is no fault of a reader
+    """'read', 'refused', or the find: 'slow …', 'large …', 'uncaught …'."""
+    began, before = time.process_time(), _peak_mib()  # a busy machine is no fault of a reader
     try:
         READERS[name](path)
         ended = "read"
     except FyiBenchError as error:
         ended = "refused" if len(str(error).splitlines()) <= 3 else f"uncaught long words: {str(error)[:60]}"
     except Exception as error:
-        ended = f"uncaught {type(error).__name__}: {str(error).splitlines()[0][:80] if str(error) else ''}"
-    spent = time.process_time() - began
-    return f"slow {spent:.1f} s" if spent > SLOW_S and not ended.startswith("uncaught") else ended
+        first = str(error).splitlines()[0][:80] if str(error) else ""
+        ended = printable(f"uncaught {type(error).__name__}: {first}")
+    spent, grown = time.process_time() - began, _peak_mib() - before
+    if not ended.startswith("uncaught") and spent > SLOW_S:
+        return f"slow {spent:.1f} s"
+    return f"large {grown:.0f} MiB" if grown > MOST_MIB / 2 and not ended.startswith("uncaught") else ended
 
 
-def fuzz(count: int, seed: int = 0, keep: bool = True) -> Counter[str]:
-    """Try the corpus, then so many mutations; how each ended, by reader."""
+def fuzz(numbers: Sequence[int], seed: int = 0, keep: bool = True, reached: Any = None) -> Counter[str]:
+    """Try the mutations of these numbers; how each ended. reached: memory that is told the number under way."""
     found: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory() as place:
-        whole, draw = seeds(Path(place)), random.Random(seed)
-        for path in sorted(CORPUS.glob("*/*")) if CORPUS.is_dir() else []:
-            found[_noted(tried(path, path.parent.name), path.parent.name)] += 1
-        names = list(whole)
-        for number in range(count):
-            name = names[number % len(names)]
-            path = Path(place) / "tried" / name
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(mutate(whole[name], draw))
-            ended = tried(path, name)
+    with _folder() as place:
+        whole, tries = seeds(_made(Path(place) / "whole")), Path(place) / "tried"
+        paths = {name: place_of(name, Path(place) / "whole", tries) for name in READERS}
+        for number in numbers:
+            name, content = mutation(number, seed, whole)
+            paths[name].write_bytes(content)
+            if reached is not None:
+                struct.pack_into("q", reached, 0, number)
+            ended = tried(paths[name], name)
             found[_noted(ended, name)] += 1
             if keep and ended not in ("read", "refused"):
-                kept = CORPUS / name / f"{seed}-{number}.bin"
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                kept.write_bytes(path.read_bytes())
+                _keep(name, f"{seed}-{number}", content)
     return found
+
+
+def corpus() -> Counter[str]:
+    """Try the files that were once finds."""
+    found: Counter[str] = Counter()
+    with _folder() as place:
+        seeds(_made(Path(place) / "whole"))
+        for kept in sorted(CORPUS.glob("*/*.bin")):
+            name = kept.parent.name.replace("__", "/")
+            path = place_of(name, Path(place) / "whole", Path(place) / "tried")
+            path.write_bytes(kept.read_bytes())
+            found[_noted(tried(path, name), name)] += 1
+    return found
+
+
+def long(count: int, seed: int, budget_s: float) -> Counter[str]:
+    """The corpus and the first `count` mutations, those of earlier calls not again, until the time is up."""
+    began, state = time.monotonic(), STATE / f"fuzz-{seed}.json"
+    known = read_table(state) if state.exists() else {"next": 0, "found": {}, "peak_mib": 0.0}
+    found: Counter[str] = Counter(known["found"])
+    while known["next"] < count and time.monotonic() - began < budget_s:
+        numbers = range(known["next"], min(count, known["next"] + BATCH))
+        ended, reached = _apart(numbers, seed)
+        found.update(ended)
+        peak = max(known["peak_mib"], resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024)
+        known = {"next": reached, "found": dict(found), "peak_mib": peak}
+        write_json(state, known)
+    print(f"{known['next']:,} mutated files of {len(READERS)} kinds, at most {known['peak_mib']:.0f} MiB")
+    if known["peak_mib"] > MOST_MIB:
+        found[f"large: {known['peak_mib']:.0f} MiB"] += 1
+    return found + corpus()
+
+
+def _apart(numbers: range, seed: int) -> tuple[Counter[str], int]:
+    """The mutations tried in a process of their own: how they ended, and the number to go on from."""
+    reached, result = mmap.mmap(-1, 8), STATE / f"fuzz-{seed}-part.json"
+    struct.pack_into("q", reached, 0, numbers.start)
+    result.unlink(missing_ok=True)
+    STATE.mkdir(exist_ok=True)
+    child = os.fork()
+    if child == 0:
+        code = 1
+        try:
+            write_json(result, dict(fuzz(numbers, seed, reached=reached)))
+            code = 0
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    if status == 0:
+        return Counter(read_table(result)), numbers.stop
+    number = struct.unpack("q", reached)[0]
+    with _folder() as place:
+        name, content = mutation(number, seed, seeds(_made(Path(place))))
+    _keep(name, f"{seed}-{number}", content)
+    died = Counter({f"{name}: uncaught death of the process ({os.waitstatus_to_exitcode(status)})": 1})
+    before, _ = _apart(range(numbers.start, number), seed) if number > numbers.start else (Counter(), 0)
+    return before + died, number + 1
+
+
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """A folder in memory, where there is one."""
+    return tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None)
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _keep(name: str, label: str, content: bytes) -> None:
+    kept = CORPUS / name.replace("/", "__") / f"{label}.bin"
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.write_bytes(content)
 
 
 def _noted(ended: str, name: str) -> str:
     return ended if ended in ("read", "refused") else f"{name}: {ended}"
 
 
+def _peak_mib() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    asked = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
-    start = time.monotonic()
-    results = fuzz(asked, int(sys.argv[2]) if len(sys.argv) > 2 else 0)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    asked.add_argument("count", type=int, nargs="?", default=10_000)
+    asked.add_argument("--seed", type=int, default=0)
+    asked.add_argument("--budget", type=parse_duration, default=math.inf)
+    given = asked.parse_args()
+    results = long(given.count, given.seed, given.budget)
     for ending, times in results.most_common():
         print(f"{times:>9,}  {ending}")
-    print(
-        f"{asked:,} mutated files of {len(READERS)} kinds in {time.monotonic() - start:.0f} s, at most {peak:.0f} MiB"
-    )
-    sys.exit(any(ending not in ("read", "refused") for ending in results) or peak > MOST_MIB)
+    sys.exit(any(ending not in ("read", "refused") for ending in results))

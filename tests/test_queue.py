@@ -152,6 +152,16 @@ def test_a_job_that_kills_its_workers_is_given_up(url, store, clock, monkeypatch
     assert sweep.failures() == {toy(1).digest: "; ".join(["its worker process 4194303 on here died"] * 3)}
 
 
+def test_who_asks_again_after_many_kills_is_not_told_that_it_failed(url, store, clock, monkeypatch):
+    """A command that is killed and repeated has no dead workers to answer for."""
+    for start in range(MAX_FAILURES + 2):
+        sweep = opened(url)
+        sweep.enqueue([toy(1)], store)
+        clock["s"] += 10
+        assert all("waits again" in line for line in sweep.bring_back())
+        assert as_if_from(monkeypatch, f"{holder._machine()}:4194303:{start + 5}:here", sweep) is not None
+
+
 def test_two_who_look_at_the_same_time_count_a_death_once(url, store, clock, monkeypatch):
     first, second = opened(url), opened(url)
     first.enqueue([toy(1)], store)

@@ -157,7 +157,7 @@ def _check_zip(path: Path, budget: int, more: frozenset[str]) -> None:
             pickled = torch._C.PyTorchFileReader(str(path)).get_record("data.pkl")  # the bytes torch will load
             found = _scanned(path, io.BytesIO(pickled), 1, more)
             records = {e.filename.removeprefix(f"{prefix}/data/"): e.file_size for e in entries}
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, RuntimeError, ValueError) as error:
+    except (*_BROKEN, IndexError) as error:  # the last is torch's own, of a number in the archive that is none
         raise DataError(f"{path} cannot be unpacked ({first_line(error)}).\n{DAMAGED}") from error
     for storage in found.storages:
         if storage.nbytes > records.get(storage.key, -1):

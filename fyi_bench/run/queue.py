@@ -18,7 +18,7 @@ import contextlib
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -109,18 +109,23 @@ class Queue:
     # filling ---------------------------------------------------------------------------------------------------
 
     def enqueue(
-        self, runs: Iterable[RunSpec], store: Store, threads: Callable[[RunSpec], int | None] = lambda spec: None,
+        self, runs: Sequence[RunSpec], store: Store, threads: Callable[[RunSpec], int | None] = lambda spec: None,
         retried: Callable[[RunSpec], bool] = lambda spec: False,
     ) -> int:  # fmt: skip
         """Add the runs that are neither finished in the store nor under way here, in this order; returns how many.
 
-        One that failed for other reasons than divergence is tried again; so is one whose record is gone.
+        One that failed for other reasons than divergence is tried again; as is one whose record is gone. Failures of
+        one under way count no more: who was stopped three times and asks again is not to be told that it failed.
         threads(spec): what it is to be computed with. retried(spec): whether it is tried again though it diverged.
         """
         from optuna.trial import TrialState, create_trial
 
         trials, added = self._trials(), 0
-        known = {digest_of(trial) for trial in trials if trial.state.name in ("WAITING", "RUNNING")}
+        open_trials = {digest_of(trial): trial for trial in trials if trial.state.name in ("WAITING", "RUNNING")}
+        for spec in runs:
+            if spec.digest in open_trials:
+                self._forget_failures(open_trials[spec.digest])
+        known = set(open_trials)
         diverged = {digest_of(trial) for trial in trials if "diverged" in trial.user_attrs}
         for spec in runs:
             over = store.has(spec) if retried(spec) else finished(store, spec) or spec.digest in diverged
@@ -136,6 +141,13 @@ class Queue:
             self._ask("create_new_trial", self._id, trial)
             added += 1
         return added
+
+    def _forget_failures(self, trial: FrozenTrial) -> None:
+        from optuna.exceptions import UpdateFinishedTrialError
+
+        if trial.user_attrs.get("failures"):
+            with contextlib.suppress(UpdateFinishedTrialError):
+                self._ask("set_trial_user_attr", trial._trial_id, "failures", [])
 
     # taking ----------------------------------------------------------------------------------------------------
 

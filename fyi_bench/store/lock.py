@@ -107,7 +107,7 @@ class FolderLock:
         try:
             facts = read_table(self.path)
             return f"process {int(facts['pid'])} on {facts['host']}"
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, OverflowError):
             return "another process"
 
     def held_by_someone(self) -> bool:

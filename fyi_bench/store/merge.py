@@ -207,13 +207,13 @@ def _replace(source: Path, target: Path, absent: set[str]) -> None:
     remove(target / DONE)
     remove(target / RECORD)
     sweep(target)
+    _copy(source / CONFIG, target / CONFIG)  # first: what is cut from here on is an unfinished run
     for name in set(artefact_names(target)) - set(artefacts):
         remove(target / name)
     for name, facts in artefacts.items():
         _copy(source / name, target / name, facts["sha256"])
     remove(target / DIVERGED)
     note_absent(target, sorted(absent))
-    _copy(source / CONFIG, target / CONFIG)
     _copy(source / RECORD, target / RECORD)
     _checkpoints(target).clear()
     _copy(source / DONE, target / DONE)

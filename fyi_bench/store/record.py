@@ -225,7 +225,7 @@ def read_record(path: str | Path) -> dict[str, Any]:
             raise ValueError("it was changed after it was written: its seal does not match")
     except FileNotFoundError:
         raise StoreError(f"There is no record {path}.\n`fyi-bench store ls` lists what is stored.") from None
-    except (OSError, ValueError, TypeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, OverflowError, RecursionError) as error:
         cause = error.strerror if isinstance(error, OSError) else error
         raise StoreError(f"{path} is not a readable record ({cause}).\n{_remedy(path)}") from error
     if schema > SCHEMA:

@@ -1,0 +1,252 @@
+"""Whole files for every reader, what reads them, and how they are changed below their checksums."""
+
+from __future__ import annotations
+
+import io
+import json
+import random
+import shutil
+import struct
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from distill.expert_file import Trajectory
+from distill.image_set import ImageSet
+from distill.spaces import NormalizedSpace, PixelSpace
+from fyi_bench.data.pictures import decode_images
+from fyi_bench.files import digest_of, sha256_file
+from fyi_bench.formats import export_set, load_set
+from fyi_bench.formats.fkd import FKDLabels
+from fyi_bench.formats.inspection import format_report, inspect_set
+from fyi_bench.store.checkpoint import Checkpoints
+from fyi_bench.store.commands import read_command
+from fyi_bench.store.jsonl import read_lines
+from fyi_bench.store.lock import FolderLock
+from fyi_bench.store.record import SEAL, read_record, write_sealed
+from fyi_bench.store.run_dir import absent_names, final_record, read_config
+from search_space import ranking
+
+Read = Callable[[Path], Any]
+
+
+def _checkpoint(path: Path) -> Any:
+    return Checkpoints(path.parent, "0123456789abcdef").read(int(path.name.split("-")[1].split(".")[0]))
+
+
+def _inspected(path: Path) -> str:
+    return format_report(inspect_set(path, duplicates=False))
+
+
+# name of a file -> its reader; the small ones come first and more often
+LIGHT: dict[str, Read] = {
+    "set.safetensors": ImageSet.load, "unsealed.safetensors": ImageSet.load, "ckpt-7.safetensors": _checkpoint,
+    "trajectory.safetensors": lambda path: Trajectory.open(path).at(1), "record.json": read_record,
+    "command.json": read_command, "config.json": lambda path: read_config(path.parent), "rows.jsonl": read_lines,
+    "absent.json": lambda path: absent_names(path.parent), "done": lambda path: final_record(path.parent),
+    "lock": lambda path: FolderLock(path.parent).owner(), "ranking.csv": ranking.load,
+}  # fmt: skip
+HEAVY: dict[str, Read] = {
+    "normal.safetensors": _inspected, "a.png": lambda path: decode_images([path], str),
+    "a.jpg": lambda path: decode_images([path], str), "classes/0.png": lambda path: load_set(path.parent.parent),
+    "data.pt": load_set, "old.pt": load_set, "res_DM_CIFAR10_ConvNet_1ipc.pt": load_set,
+    "images_best.pt": lambda path: load_set(path.parent), "labels_best.pt": lambda path: load_set(path.parent),
+    "weights_best.pt": lambda path: load_set(path.parent, ipc=2), "data.npz": load_set, "kip_a.npz": load_set,
+    "data.npy": lambda path: load_set(path, ipc=2), "data.parquet": load_set, "pack.zip": load_set,
+    "pack.tar": load_set,
+    "epoch_0/batch_0.tar": lambda path: FKDLabels.open(path.parent.parent).batch(epoch=0, number=0),
+}  # fmt: skip
+READERS = LIGHT | HEAVY
+
+
+def seeds(folder: Path) -> dict[str, bytes]:
+    """A whole file for each reader; what has to lie beside some of them stays in the folder."""
+    draw = torch.Generator().manual_seed(0)
+    images, labels = torch.rand((6, 3, 8, 8), generator=draw), torch.arange(6) % 3
+    own = ImageSet(images, labels, PixelSpace(), 3, ("a", "b", "c"), lr=0.01, provenance={"method": "dm", "ipc": 2})
+    own.save(folder / "set.safetensors", preview=False)
+    ImageSet(images, labels, NormalizedSpace((0.5,) * 3, (0.2,) * 3), 3).save(folder / "normal.safetensors", False)
+    _without_seals(folder / "unsealed.safetensors", images, labels)
+    Checkpoints(folder, "0123456789abcdef").save(7, {"x": images}, {"wall_s": 1.0, "user": {}})
+    Trajectory(torch.rand((3, 5), generator=draw)).save(folder / "trajectory.safetensors")
+    _of_a_store(folder)
+    picture = Image.fromarray((images[0].permute(1, 2, 0).numpy() * 255).astype("uint8"))
+    for name in ("a.png", "a.jpg", "classes/0.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        picture.save(folder / name)
+    torch.save([images, labels], folder / "data.pt")
+    torch.save([images, labels], folder / "old.pt", _use_new_zipfile_serialization=False)
+    ten, of_ten = torch.rand((10, 3, 8, 8), generator=draw), torch.arange(10)
+    torch.save(
+        {"data": [[ten, of_ten]], "accs_all_exps": {"ConvNet": [0.2]}}, folder / "res_DM_CIFAR10_ConvNet_1ipc.pt"
+    )
+    torch.save(images, folder / "images_best.pt")
+    torch.save(labels, folder / "labels_best.pt")
+    torch.save(_hallucinator(draw), folder / "weights_best.pt")
+    np.savez(folder / "data.npz", images=images.numpy(), labels=labels.numpy())
+    np.savez(folder / "kip_a.npz", images=ten.permute(0, 2, 3, 1).numpy(), labels=np.eye(10, dtype="float32") - 0.1)
+    np.save(folder / "data.npy", images.numpy())
+    export_set(own, folder / "data.parquet", "parquet")
+    with zipfile.ZipFile(folder / "pack.zip", "w") as pack:
+        pack.write(folder / "data.npz", "sets/data.npz")
+    with tarfile.open(folder / "pack.tar", "w") as tar:
+        tar.add(folder / "data.npz", "sets/data.npz")
+    boxes = torch.tensor([[0.1, 0.1, 0.5, 0.5]] * 2)
+    batch = [boxes, torch.tensor([True, False]), torch.tensor([1, 0]), 0.5, (1, 1, 3, 3), torch.rand(2, 3)]
+    (folder / "epoch_0").mkdir()
+    torch.save([*batch, torch.tensor([0, 1])], folder / "epoch_0" / "batch_0.tar")
+    return {name: (folder / name).read_bytes() for name in READERS}
+
+
+def place_of(name: str, whole: Path, folder: Path) -> Path:
+    """Where the changed file of this name is to be written, what belongs beside it lying there."""
+    path = folder / name.replace("/", "_") / name
+    if not path.parent.is_dir():
+        path.parent.mkdir(parents=True)
+        stem = path.name.partition("_")[0]
+        beside = {"images": ["labels_best.pt"], "labels": ["images_best.pt"], "weights": ["images_best.pt"]}
+        for other in [*beside.get(stem, []), *(["record.json"] if name == "done" else [])]:
+            shutil.copy(whole / other, path.with_name(other))
+        if stem == "0.png":
+            for other in "ab":
+                (path.parent.parent / other).mkdir()
+                shutil.copy(whole / "a.png", path.parent.parent / other)
+    return path
+
+
+def _without_seals(path: Path, images: torch.Tensor, labels: torch.Tensor) -> None:
+    from safetensors.torch import save
+
+    facts = {"schema": 1, "space": {"kind": "normalized", "mean": [0.5] * 3, "std": [0.2] * 3}, "num_classes": 3}
+    facts |= {"class_names": ["a", "b", "c"], "factor": 1, "decode_type": "single", "lr": 0.1, "provenance": {"a": 1}}
+    path.write_bytes(save({"images": images, "labels": labels}, {"fyi_bench": json.dumps(facts)}))
+
+
+def _of_a_store(folder: Path) -> None:
+    record = {"schema": 1, "task": "distill", "digest": "0" * 16, "arms": [{"method": "dm", "flip": "none", "ipc": 1}]}
+    write_sealed(folder / "record.json", {**record, "date": "2026", "artefacts": {"a": {"bytes": 1, "sha256": "0"}}})
+    (folder / "command.json").write_text(json.dumps(record))
+    (folder / "config.json").write_text(json.dumps({"schema": 1, "inputs": {"seed": 0, "a": [1, 2]}, "notes": {}}))
+    (folder / "rows.jsonl").write_text('{"a": 1}\n{"b": [1, 2, "nan"]}\n')
+    (folder / "absent.json").write_text('["set.safetensors", "preview.png"]')
+    (folder / "done").write_text(sha256_file(folder / "record.json") + "\n")
+    (folder / "lock").write_text('{"pid": 17, "host": "here"}\n')
+    shipped = Path(ranking.__file__).with_name(ranking.FOLDER) / f"{ranking.names()[0]}.csv"
+    (folder / "ranking.csv").write_text("".join(shipped.read_text().splitlines(keepends=True)[:3]))
+
+
+def _hallucinator(draw: torch.Generator) -> dict[str, torch.Tensor]:
+    shapes = {"enc.weight": (3, 3, 3, 3), "scale": (3, 6, 6), "shift": (3, 6, 6), "dec.weight": (3, 3, 3, 3)}
+    return {f"0.{name}": torch.rand(shape, generator=draw) for name, shape in shapes.items()}
+
+
+# changes that go deeper than bytes: the seals are made anew, as somebody who means harm would ----------------------
+
+ODD: tuple[Any, ...] = (
+    None, True, -1, 0, 1, 3, 2**31, 2**63, 10**30, 10**400, 1e308, -1e308, 0.5, "", "nan", "inf", "abc",
+    "\x1b[31m\u202e", "a" * 3000, "../../x", [], {}, [[]], [None], {"a": {}}, ["x"] * 200, float("nan"), float("inf"),
+    "fp32", "cifar10", "pixel",
+)  # fmt: skip
+
+
+def changed_tree(value: Any, draw: random.Random) -> Any:
+    """The JSON value with one thing in it replaced, taken away, doubled or put in."""
+    if not isinstance(value, dict | list) or not value or draw.random() < 0.15:
+        return draw.choice(ODD)
+    if isinstance(value, dict):
+        key = draw.choice(list(value))
+        match draw.randrange(8):
+            case 0:
+                return {name: entry for name, entry in value.items() if name != key}
+            case 1:
+                return {**value, str(draw.choice(ODD)): value[key]}
+            case _:
+                return {**value, key: changed_tree(value[key], draw)}
+    at = draw.randrange(len(value))
+    match draw.randrange(8):
+        case 0:
+            return value[:at] + value[at + 1 :]
+        case 1:
+            return value + value[at:]
+        case _:
+            return [*value[:at], changed_tree(value[at], draw), *value[at + 1 :]]
+
+
+def _json(content: bytes, draw: random.Random, mutate: Callable[..., bytes]) -> bytes:
+    value = json.loads(content)
+    if isinstance(value, dict) and SEAL in value:
+        value = changed_tree({key: entry for key, entry in value.items() if key != SEAL}, draw)
+        return json.dumps({**value, SEAL: _digest(value)} if isinstance(value, dict) else value).encode()
+    return json.dumps(changed_tree(value, draw)).encode()
+
+
+def _digest(value: Any) -> str:
+    try:
+        return digest_of(value)
+    except ValueError:  # not a number
+        return ""
+
+
+def _safetensors(content: bytes, draw: random.Random, mutate: Callable[..., bytes]) -> bytes:
+    """Another header: of the library, or the facts in it, sealed anew."""
+    (size,) = struct.unpack("<Q", content[:8])
+    header, data = json.loads(content[8 : 8 + size]), content[8 + size :]
+    if draw.random() < 0.3:
+        header = changed_tree(header, draw)
+    else:
+        facts = json.loads(header["__metadata__"]["fyi_bench"])
+        sealed = facts.pop("header_digest", None)
+        facts = changed_tree(facts, draw)
+        if sealed and isinstance(facts, dict):
+            facts["header_digest"] = _digest(facts)
+        header["__metadata__"]["fyi_bench"] = json.dumps(facts)
+    text = json.dumps(header).encode()
+    return struct.pack("<Q", len(text)) + text + data
+
+
+def _zip(content: bytes, draw: random.Random, mutate: Callable[..., bytes]) -> bytes:
+    """One member changed, with the checksum it then has."""
+    with zipfile.ZipFile(io.BytesIO(content)) as old:
+        members = {name: old.read(name) for name in old.namelist()}
+    chosen = draw.choice(list(members))
+    members[chosen] = mutate(members[chosen], draw)
+    found = io.BytesIO()
+    with zipfile.ZipFile(found, "w") as new:
+        for name, data in members.items():
+            new.writestr(zipfile.ZipInfo(name), data)
+    return found.getvalue()
+
+
+def _png(content: bytes, draw: random.Random, mutate: Callable[..., bytes]) -> bytes:
+    """One chunk changed, with the checksum it then has; of the pixels what is packed."""
+    at, chunks = 8, []
+    while at < len(content):
+        (size,) = struct.unpack(">I", content[at : at + 4])
+        chunks.append((content[at + 4 : at + 8], content[at + 8 : at + 8 + size]))
+        at += 12 + size
+    chosen = draw.randrange(len(chunks))
+    kind, data = chunks[chosen]
+    data = zlib.compress(mutate(zlib.decompress(data), draw)) if kind == b"IDAT" else mutate(data, draw)
+    chunks[chosen] = (kind, data)
+    packed = (struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
+    return content[:8] + b"".join(packed)
+
+
+# ending of a name -> how such a file is changed below its checksums
+DEEP: dict[str, Callable[[bytes, random.Random, Callable[..., bytes]], bytes]] = {
+    ".json": _json, ".safetensors": _safetensors, ".pt": _zip, ".npz": _zip, ".zip": _zip, ".png": _png, "lock": _json,
+    "batch_0.tar": _zip,
+}  # fmt: skip
+
+
+def deep(name: str) -> Callable[[bytes, random.Random, Callable[..., bytes]], bytes] | None:
+    """How a file of this name is changed below its checksums; None where it has none."""
+    found = (change for ending, change in DEEP.items() if name.endswith(ending) and name != "old.pt")
+    return next(found, None)

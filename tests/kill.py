@@ -1,0 +1,344 @@
+"""Kills of whole commands: `python -m tests.kill 1000` kills, runs again, compares, and prints what was lost.
+
+A round is one command in an empty store, killed again and again until it ends; then its results must be those of an
+uncut run. A kill strikes at a file operation (of any process of the command, and all of them die, or one worker alone)
+or at a moment of its time. After each, every run that was finished must be there byte for byte and `store verify` must
+be content. Which kills a round holds follows from the seed and its number.
+
+Rounds that ended stand in `build/kill/rounds.jsonl`: the same command goes on from them, `--budget 5m` stops in time.
+Commands are forked from one process that has imported all, workers too, and checkpoints are written at every iteration.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import math
+import mmap
+import multiprocessing
+import os
+import random
+import shutil
+import signal
+import struct
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import distill.engine
+from distill.image_set import ImageSet
+from fyi_bench.cli import main
+from fyi_bench.data.entry import DATASETS, DataFiles, DatasetEntry, Decoded, Split
+from fyi_bench.duration import parse_duration
+from fyi_bench.files import read_table, sha256_file
+from fyi_bench.rng import stream
+from fyi_bench.store.jsonl import append_line, read_lines
+from fyi_bench.store.merge import verify
+from fyi_bench.store.record import SEAL, same_result
+from fyi_bench.store.run_dir import DONE, RECORD
+from fyi_bench.store.store import Store
+
+FOLDER = Path(__file__).resolve().parent.parent / "build" / "kill"
+SHORT = "--dataset dots --protocol quick --threads 1 --yes --quiet --only --ipc 1"
+TINY = "--set epochs=1 --set min_steps=0 --set eval_model=convnet-w8 --set nets=1"
+# the commands; {place} is the folder of a round, {made} holds what others made before
+COMMANDS = {
+    "distill": f"distill --method dm --arch convnet-w8 {SHORT} {TINY} --set model=convnet-w8 --set iterations=3"
+    " --set batch_real=4 --workers 1 --store {place}/store",
+    "continual": f"continual --steps 3 --method random {SHORT} {TINY} --seeds 1 --workers 1 --store {{place}}/store",
+    "nas": f"nas --space 3 --method random {SHORT} --set epochs=1 --set min_steps=0 --reference-images 6"
+    " --reference-epochs 1 --workers 2 --store {place}/store",
+    "merge": "store merge {made}/distill/store --store {place}/store",
+    "import": "import {made}/theirs.pt --dataset dots --space pixel --out {place}/ours.safetensors",
+    "report": "report --store {place}/store",
+}
+LONGEST_S, MOST_KILLS = 600.0, 16
+_OPERATIONS = ("open", "write", "fsync", "replace", "unlink")
+_STOPPED = (-signal.SIGKILL, -signal.SIGPROF)
+
+
+class Dots(DataFiles):
+    """Three classes of noise: enough for commands whose numbers do not matter."""
+
+    def read(self, split: Split) -> Decoded:
+        images = torch.randint(0, 255, (12, 3, 32, 32), generator=stream(5, "dots", split), dtype=torch.uint8)
+        return Decoded(images, torch.arange(12) % 3, 3, ("a", "b", "c"))
+
+
+@dataclass(frozen=True)
+class Strike:
+    """When a command is killed: at the `at`-th file operation, or after `at` seconds of its processor time.
+
+    alone: a worker dies by itself and the command goes on.
+    """
+
+    kind: str
+    at: float
+
+    @property
+    def alone(self) -> bool:
+        return self.kind == "worker"
+
+
+NEVER = Strike("operation", math.inf)
+
+
+@dataclass
+class Uncut:
+    """What a command leaves when nobody kills it, and how much it does: file operations, seconds."""
+
+    results: dict[str, object]
+    operations: int
+    seconds: float
+
+
+@dataclass
+class Round:
+    """One command on its way through its kills."""
+
+    name: str
+    place: Path
+    made: Path
+    kills: Counter[str] = field(default_factory=Counter)
+    finds: list[str] = field(default_factory=list)
+
+    @property
+    def words(self) -> list[str]:
+        return [word.format(place=self.place, made=self.made) for word in COMMANDS[self.name].split()]
+
+    @property
+    def store(self) -> Store:
+        return Store(self.place / "store", lambda text: None)
+
+    def prepare(self) -> None:
+        """An empty folder, or one with a store to report of."""
+        shutil.rmtree(self.place, ignore_errors=True)
+        self.place.mkdir(parents=True)
+        if self.name == "report":
+            shutil.copytree(self.made / "distill" / "store", self.place / "store")
+
+    def undisturbed(self) -> Uncut:
+        """The command without a kill. Raises SystemExit where it fails by itself."""
+        self.prepare()
+        code, operations, seconds = self.attempt(NEVER)
+        if code:
+            raise SystemExit(f"{self.name} ends with {code} before any kill: {self.said()}")
+        return Uncut(self.results(), operations, seconds)
+
+    def attempt(self, strike: Strike) -> tuple[int, int, float]:
+        """Run the command under a strike: exit code (negative: the signal), file operations, processor seconds."""
+        count = mmap.mmap(-1, 8)
+        child = os.fork()
+        if child == 0:
+            _live(self.words, strike, count, self.place / "said.txt")
+        code, seconds = _ended(child)
+        with contextlib.suppress(ProcessLookupError):  # its workers
+            os.killpg(child, signal.SIGKILL)
+        return code, struct.unpack("q", count)[0], seconds
+
+    def said(self) -> str:
+        text = (self.place / "said.txt").read_text(errors="replace").strip()
+        return text.splitlines()[-1][:200] if text else ""
+
+    def results(self) -> dict[str, object]:
+        """What the command left: the record of each run, its files by digest, records of commands, pages."""
+        found: dict[str, object] = {}
+        for folder in self.store.run_dirs():
+            if (folder / DONE).exists():
+                found[f"{folder.parent.name}/{folder.name}"] = read_table(folder / RECORD)
+                found |= {str(p.relative_to(self.place)): ImageSet.load(p).digest for p in folder.glob("set.safe*")}
+        reports = self.place / "store" / "reports"
+        found |= {path.name: {**read_table(path), SEAL: ""} for path in reports.glob("*.json")}
+        for path in (self.place / "ours.safetensors", reports / "report.html"):
+            if path.exists():
+                found[path.name] = sha256_file(path)
+        return found
+
+    def check(self, before: dict[str, str]) -> dict[str, str]:
+        """Compare with what was finished before the kill, and verify; digests of what is finished now."""
+        paths = [folder / RECORD for folder in self.store.run_dirs() if (folder / DONE).exists()]
+        now = {str(path): sha256_file(path) for path in paths}
+        self.finds += [f"lost: {path}" for path, digest in before.items() if now.get(path) != digest]
+        self.finds += [f"not whole: {fault}" for fault in verify(self.store)]
+        ours = self.place / "ours.safetensors"
+        if ours.exists():
+            ImageSet.load(ours)
+        return now
+
+    def play(self, uncut: Uncut, draw: random.Random, most: int) -> None:
+        """Kill until the command ends, at most so often; then let it end, and compare."""
+        self.prepare()
+        finished = self.check({})
+        while True:
+            killing = self.kills.total() < min(most, MOST_KILLS)
+            strike = _drawn(self.name, uncut, draw) if killing else NEVER
+            code, *_ = self.attempt(strike)
+            if code in _STOPPED and killing:
+                self.kills[strike.kind] += 1
+            elif code != 0:
+                self.finds.append(f"exit {code}: {self.said()}")
+                return
+            elif strike.alone and "A worker died" in (self.place / "said.txt").read_text():
+                self.kills[strike.kind] += 1
+            finished = self.check(finished)
+            if code == 0:
+                break
+        left = self.results()
+        differing = {key for key in left.keys() | uncut.results.keys() if not _same(left, uncut.results, key)}
+        self.finds += [f"differs: {key}" for key in sorted(differing)]
+
+
+def _same(ours: dict[str, object], theirs: dict[str, object], key: str) -> bool:
+    return key in ours and key in theirs and same_result(_without_cost(ours[key]), _without_cost(theirs[key]))
+
+
+def _without_cost(value: Any) -> Any:
+    """The value without seconds, which stand under names that end in _s."""
+    if isinstance(value, dict):
+        return {key: _without_cost(entry) for key, entry in value.items() if not key.endswith("_s")}
+    return [_without_cost(entry) for entry in value] if isinstance(value, list) else value
+
+
+def _drawn(name: str, uncut: Uncut, draw: random.Random) -> Strike:
+    """A strike early in the work: what was done stays done, so later parts have their turn."""
+    kinds = ("operation", "worker") if name == "nas" else ("operation", "moment")
+    kind = draw.choice(kinds)
+    most = uncut.seconds if kind == "moment" else uncut.operations
+    return Strike(kind, draw.uniform(0, most * 0.4) if kind == "moment" else draw.randint(1, int(most * 0.4) + 1))
+
+
+def _live(words: list[str], strike: Strike, count: mmap.mmap, said: Path) -> None:
+    """Life of the child: the command under its strike; never returns."""
+    os.setpgid(0, 0)
+    out = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    root = os.getpid()
+
+    def counted(real: Callable[..., object]) -> Callable[..., object]:
+        def call(*rest: object, **named: object) -> object:
+            number = struct.unpack("q", count)[0] + 1
+            struct.pack_into("q", count, 0, number)
+            if number >= strike.at and strike.kind != "moment" and not (strike.alone and os.getpid() == root):
+                if strike.alone:
+                    struct.pack_into("q", count, 0, -(10**9))  # one death is enough
+                    os.kill(os.getpid(), signal.SIGKILL)
+                os.killpg(root, signal.SIGKILL)
+            return real(*rest, **named)
+
+        return call
+
+    for name in _OPERATIONS:
+        setattr(os, name, counted(getattr(os, name)))
+    if strike.kind == "moment":
+        signal.setitimer(signal.ITIMER_PROF, max(strike.at, 1e-4))  # nobody handles SIGPROF: it kills at once
+    code = 1
+    try:
+        code = main(words)
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _ended(child: int) -> tuple[int, float]:
+    until = time.monotonic() + LONGEST_S
+    while True:
+        done, status, used = os.wait4(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime
+        if time.monotonic() > until:
+            os.killpg(child, signal.SIGABRT)
+        time.sleep(0.005)
+
+
+def make_ready(folder: Path) -> Path:
+    """Import and cache all that commands share, and make what some of them begin from; its folder."""
+    from alembic.script import ScriptDirectory
+
+    torch.set_num_threads(1)
+    distill.engine.CHECKPOINT_SECONDS = 0.0
+    DATASETS.register("dots", DatasetEntry("dots", fixed=Dots()))
+    # only to save time: workers need not import torch, nor every command read the history of the queue's tables
+    spawned, read = multiprocessing.get_context, ScriptDirectory.from_config
+    multiprocessing.get_context = lambda method=None: spawned("fork")  # type: ignore[assignment]
+    histories: list[Any] = []
+
+    def once(config: Any) -> Any:
+        histories[:] = histories or [read(config)]
+        return histories[0]
+
+    ScriptDirectory.from_config = once  # type: ignore[method-assign]
+    made = folder / "made"
+    shutil.rmtree(made, ignore_errors=True)
+    made.mkdir(parents=True)
+    torch.save([torch.rand((3, 3, 32, 32), generator=stream(5, "theirs")), torch.arange(3)], made / "theirs.pt")
+    for name in ("distill", "continual", "nas"):
+        words = Round(name, made / name, made).words
+        with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(out):
+            if code := main(["1" if before == "--workers" else word for before, word in zip(["", *words], words)]):
+                raise SystemExit(f"{name} ends with {code} before any kill: {out.getvalue()}")
+    return made
+
+
+def kill(count: int, seed: int = 0, folder: Path = FOLDER, budget_s: float = math.inf) -> list[dict[str, Any]]:
+    """Rounds until there were so many kills or the time is up, those of earlier calls included; a row for each."""
+    began, rows = time.monotonic(), [row for row in read_lines(folder / "rounds.jsonl") if row["seed"] == seed]
+    left = count - _kills(rows).total()
+    if left <= 0:
+        return rows
+    made, uncut = make_ready(folder), {}
+    while left > 0 and time.monotonic() - began < budget_s:
+        number = len(rows)
+        name = list(COMMANDS)[number % len(COMMANDS)]
+        if name not in uncut:
+            uncut[name] = Round(name, folder / "place", made).undisturbed()
+        one = Round(name, folder / "place", made)
+        one.play(uncut[name], random.Random(f"{seed} {number}"), left)
+        rows.append({"seed": seed, "command": name, "kills": dict(one.kills), "finds": one.finds})
+        append_line(folder / "rounds.jsonl", rows[-1])
+        left -= one.kills.total()
+        print(f"{name}: {one.kills.total()} kills, {left} to go", *one.finds, sep="\n  ", file=sys.stderr, flush=True)
+    return rows
+
+
+def _kills(rows: Iterable[dict[str, Any]]) -> Counter[str]:
+    """Kills of each command."""
+    found: Counter[str] = Counter()
+    for row in rows:
+        found[row["command"]] += sum(row["kills"].values())
+    return found
+
+
+def lines(rows: list[dict[str, Any]]) -> list[str]:
+    """The answer: kills by command and by kind, and every find."""
+    kinds: Counter[str] = Counter()
+    for row in rows:
+        kinds.update(row["kills"])
+    by_command, finds = _kills(rows), [f"{row['command']}: {find}" for row in rows for find in row["finds"]]
+    return [
+        *(f"{number:>6,}  {name}" for name, number in by_command.items()),
+        f"{by_command.total():,} kills in {len(rows):,} commands ({kinds['operation']:,} at a file operation,"
+        f" {kinds['moment']:,} at a moment, {kinds['worker']:,} of one worker)",
+        f"{len(finds)} finds: lost, uncaught or different",
+        *finds,
+    ]
+
+
+if __name__ == "__main__":
+    asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    asked.add_argument("count", type=int, nargs="?", default=100)
+    asked.add_argument("--seed", type=int, default=0)
+    asked.add_argument("--folder", type=Path, default=FOLDER)
+    asked.add_argument("--budget", type=parse_duration, default=math.inf)
+    given = asked.parse_args()
+    found = kill(given.count, given.seed, given.folder.absolute(), given.budget)
+    print("\n".join(lines(found)))
+    sys.exit(any(row["finds"] for row in found))
