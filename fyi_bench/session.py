@@ -51,9 +51,10 @@ class Session:
         return self.read(self.settings.dataset)
 
     def read(self, name: str, download: bool = True) -> RealDataset:
-        """A real data set, read once for this session and those made of it by `about`."""
+        """A real data set, read once for this session and those made of it by `about`; a dry run downloads none."""
         from fyi_bench.data import load_dataset
 
+        download = download and not self.dry_run
         if name not in self.known:
             self.known[name] = load_dataset(name, self.settings.data_root, **({} if download else {"download": False}))
         return self.known[name]

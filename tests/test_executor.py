@@ -88,7 +88,7 @@ def test_a_tolerated_failure_takes_along_those_that_need_it_and_nobody_else(tmp_
     made.say = said.append
     found = compute(made, "toys", plan_of(bad, child, grandchild, toy(4), tolerant=("toy",)))
     assert list(found) == [toy(4).digest]
-    assert said[0] == "3 run(s) failed and are ranked last:"
+    assert said[0] == "3 runs failed, ranked last:"
     assert said[1] == "  the loss is no longer finite."
     assert f"it needs toy {bad.digest}, which failed" in said[2]
     assert computed(made.store) == [1, 4]
@@ -135,7 +135,7 @@ def test_a_dry_run_and_a_refusal_leave_nothing_behind(tmp_path, monkeypatch):
     made.say, made.dry_run = said.append, True
     with pytest.raises(PlanShown):
         perform(Asking(lambda found: plan_of(toy(1), toy(2))), made, None)
-    assert said[1:] == ["toys", f"2 runs, about 4 s to go · store {tmp_path / 'store'}"]
+    assert said[1:] == ["toys", f"2 runs, about 4 s to go on a usual core (not measured) · store {tmp_path / 'store'}"]
     monkeypatch.setattr("fyi_bench.run.executor.estimate_seconds", lambda *given: 3600.0)
     made.dry_run, made.confirm = False, lambda question: False
     with pytest.raises(Declined, match="Not started"):

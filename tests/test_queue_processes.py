@@ -154,7 +154,7 @@ def test_the_workers_of_a_command_share_a_sweep_and_one_that_dies_is_replaced(tm
     records = compute(session, "crew", Plan("", "quick", tuple(jobs), tolerant=("toy",)))
     assert sorted(set(computed(session.store))) == list(range(8))
     assert Counter(computed(session.store))[6] == 2
-    assert said == ["1 run(s) failed and are ranked last:", "  the loss is no longer finite."]
+    assert said == ["1 run failed, ranked last:", "  the loss is no longer finite."]
     assert list(records) == [job.digest for job in jobs[:7]]
     assert all(session.store.has(job) for job in jobs[:7])
     # a command that finds everything done opens no storage at all

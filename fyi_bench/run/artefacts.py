@@ -8,6 +8,7 @@ checked against its record before it counts. Places: a folder, `s3://bucket/pref
 from __future__ import annotations
 
 import io
+import os
 import tempfile
 import zipfile
 from collections.abc import Callable
@@ -45,6 +46,17 @@ class Artefacts:
             return _PLACES[scheme](rest.rstrip("/"), place)
         except ImportError as error:
             raise UsageError(f"{place} needs the library {error.name}.\nInstall it, or give a shared folder.") from None
+
+    @staticmethod
+    def check(place: str) -> None:
+        """Raise what `open` would for a place that cannot be one, without making a folder."""
+        if "://" in place:
+            Artefacts.open(place)
+            return
+        folder = Path(place).absolute()
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            raise StoreError(f"The folder {place} of artefacts cannot be made in {there}.\nChoose another --artefacts.")
 
     def put(self, store: Store, kind: str, digest: str) -> None:
         """Give out a finished run of the store; nothing happens when it is there already."""

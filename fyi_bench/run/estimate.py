@@ -1,5 +1,7 @@
 """How long runs will take: the image passes they need, at the speed this machine shows in a second of measuring.
 
+A dry run measures nothing: it takes a usual speed. What is left of work under way is told from what that work took.
+
 `python -m benchmarks kernels --only estimate` prints how well a few networks tell the times of a search.
 """
 
@@ -26,6 +28,11 @@ _BATCHES = 8, 32  # images of a first look at a network, and of the measurement 
 _QUICK_LOOK = 0.02  # seconds: a network slower than that has the same speed an image at any batch size
 _REPEATS = 3
 REFERENCE = "convnet-w64"
+# forward operations a second by kind of pass, of a core and of a GPU, where nothing is to be measured
+_USUAL = {
+    "cpu": {"forward": 6e10, "first": 2e10, "second": 7e9},
+    "cuda": {"forward": 4e12, "first": 1.5e12, "second": 5e11},
+}
 
 
 def seconds_of(passes: Passes, device: str, threads: int, rough: bool = False) -> float:
@@ -40,6 +47,21 @@ def seconds_of(passes: Passes, device: str, threads: int, rough: bool = False) -
     return sum(scale * images * measure(kind, *network) for kind, images in needed.items())
 
 
+def usual_seconds(passes: Iterable[Passes], device: str) -> float:
+    """Seconds these passes take on a core or a GPU of usual speed; nothing is computed for it."""
+    total = 0.0
+    for one in passes:
+        operations = _flops(one.model, *one.shape[:2], one.classes)
+        total += sum(operations * getattr(one, kind) / speed for kind, speed in _USUAL[device].items())
+    return total
+
+
+def usual_estimate(runs: Iterable[RunSpec], data: RealDataset, device: str, workers: int) -> float:
+    """As `estimate_seconds`, without measuring."""
+    seconds = [usual_seconds(run_type(run).passes(run, data), device) for run in runs]
+    return START_SECONDS + max(sum(seconds) / min(workers, len(seconds)), *seconds) if seconds else 0.0
+
+
 def estimate_seconds(
     runs: Iterable[RunSpec], data: RealDataset, device: str, threads: int, workers: int, rough: bool = False
 ) -> float:
@@ -50,9 +72,10 @@ def estimate_seconds(
     runs = list(runs)
     if not runs:
         return 0.0
-    total = sum(seconds_of(p, device, threads, rough) for run in runs for p in run_type(run).passes(run, data))
+    each = [sum(seconds_of(p, device, threads, rough) for p in run_type(run).passes(run, data)) for run in runs]
     used = min(workers, len(runs))
-    return START_SECONDS + total / used * (SHARED_MACHINE if used > 1 else 1.0)
+    # the longest one cannot be shared out
+    return START_SECONDS + max(sum(each) / used, *each) * (SHARED_MACHINE if used > 1 else 1.0)
 
 
 def work_of(runs: Iterable[RunSpec], data: RealDataset) -> float:

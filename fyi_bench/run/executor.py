@@ -24,19 +24,20 @@ from fyi_bench.errors import Declined, DivergenceError, PlanShown, StoreError
 from fyi_bench.run.artefacts import Artefacts
 from fyi_bench.run.deadline import Deadline
 from fyi_bench.run.drain import Drain, Habits
-from fyi_bench.run.estimate import estimate_seconds
+from fyi_bench.run.estimate import estimate_seconds, usual_estimate, usual_seconds
 from fyi_bench.run.plan import Plan, Records
 from fyi_bench.run.processes import Events, Rows, work_together
 from fyi_bench.run.progress import Progress, progress
 from fyi_bench.run.queue import Counts, Queue, connect, finished
 from fyi_bench.run.run_type import Worker, run_type
 from fyi_bench.run.runtime import prepare, release_memory
-from fyi_bench.run.storage import PATIENCE_S, sqlite_url
+from fyi_bench.run.storage import PATIENCE_S, check_usable, sqlite_url
 from fyi_bench.run.storage import shown as shown_url
 from fyi_bench.store.spec import RunSpec
 from fyi_bench.store.store import Store
 
 if TYPE_CHECKING:
+    from fyi_bench.data import RealDataset
     from fyi_bench.session import Session
 
 ASK_ABOVE_SECONDS = 30 * 60
@@ -99,8 +100,8 @@ def announce(session: Session, plan: Plan) -> None:
     missing = [run for run in runs if not session.store.has(run)]
     each = sorted({threads(run) for run in runs}) or [s.threads_for(1)]
     session.say(
-        f"protocol {plan.protocol} · {s.device} · {s.workers} worker(s) x"
-        f" {'-'.join(map(str, dict.fromkeys((each[0], each[-1]))))} thread(s) · {s.precision}"
+        f"protocol {plan.protocol} · {s.device} · {_counted(s.processes, 'worker')} x"
+        f" {'-'.join(map(str, dict.fromkeys((each[0], each[-1]))))} thread{'s' * (each[-1] > 1)} · {s.precision}"
     )
     groups, floor = plan.by_data(session), _floor_of(missing, runs)
     session.say(" · ".join([plan.title, *dict.fromkeys(data.note for data, _ in groups if data.note)]))
@@ -108,17 +109,38 @@ def announce(session: Session, plan: Plan) -> None:
     for data, mine in groups:
         here = [waiting.pop(run.digest) for run in mine if run.digest in waiting]
         others = [run for run in here if run not in floor]
-        seconds += (whole := estimate_seconds(here, data, s.device, each[0], s.processes))
-        of_floor += whole - estimate_seconds(others, data, s.device, each[0], s.processes)
+
+        def guess(some: Sequence[RunSpec], data: RealDataset = data) -> float:
+            if session.dry_run:
+                return usual_estimate(some, data, s.device, s.processes)
+            return estimate_seconds(some, data, s.device, each[0], s.processes)
+
+        seconds += (whole := guess(here))
+        of_floor += whole - guess(others)
     release_memory()
     done = f" ({len(runs) - len(missing)} done already)" if len(missing) < len(runs) else ""
-    session.say(f"{len(runs)} runs{done}, about {format_duration(seconds)} to go · store {s.store}")
+    by = f" on a usual {'GPU' if s.device == 'cuda' else 'core'} (not measured)" if session.dry_run and missing else ""
+    session.say(f"{_counted(len(runs), 'run')}{done}, about {format_duration(seconds)} to go{by} · store {s.store}")
     if floor and len(floor) < len(missing):
-        session.say(f"of these {len(floor)} runs for the floor, random real images: about {format_duration(of_floor)}")
+        share = f"about {format_duration(of_floor)}"
+        session.say(f"of these {_counted(len(floor), 'run')} for the floor, random real images: {share}")
     if session.dry_run:
+        _check_places(session)
         raise PlanShown
     if seconds > ASK_ABOVE_SECONDS and s.budget is None and not s.enqueue and not session.confirm("Go on?"):
         raise Declined("Not started.\nUse --budget to work in pieces, or --yes to agree beforehand.")
+
+
+def _counted(count: int, thing: str) -> str:
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
+def _check_places(session: Session) -> None:
+    """What a dry run can know of --storage and --artefacts: that they are such places. It makes neither."""
+    if session.settings.storage:
+        check_usable(session.settings.storage)
+    if session.settings.artefacts:
+        Artefacts.check(session.settings.artefacts)
 
 
 def _floor_of(missing: Sequence[RunSpec], runs: Sequence[RunSpec]) -> set[RunSpec]:
@@ -162,7 +184,7 @@ def compute(session: Session, name: str, plan: Plan) -> Records:
             crew = Crew(url, study, store.root, s.data_root, s.device, s.devices, s.threads, s.artefacts,
                         tolerant=plan.tolerant)  # fmt: skip
             titles = {run.digest: run_type(run).title(run) for run in missing}
-            view = Display(shown, len(missing), lambda: [queue.counts()], titles)
+            view = Display(shown, len(missing), lambda: [queue.counts()], titles, _weights(session, plan, missing))
             with view:
                 count = min(s.processes, len(missing))
                 if count == 1:
@@ -174,6 +196,19 @@ def compute(session: Session, name: str, plan: Plan) -> Records:
                     artefacts.bring(store, run.kind, run.digest, optional=True)
             _end(session, queue, plan, [run for run in missing if not store.has(run)])
     return records_of(store, runs)
+
+
+def _weights(session: Session, plan: Plan, runs: Sequence[RunSpec]) -> dict[str, float]:
+    """How long each run takes beside the others, by digest; {} where nothing was announced, so no data are read."""
+    if not session.known:
+        return {}
+    wanted = {run.digest for run in runs}
+    return {
+        run.digest: usual_seconds(run_type(run).passes(run, data), session.settings.device)
+        for data, mine in plan.by_data(session)
+        for run in mine
+        if run.digest in wanted
+    }
 
 
 def records_of(store: Store, runs: Sequence[RunSpec]) -> Records:
@@ -192,7 +227,7 @@ def _end(session: Session, queue: Queue, plan: Plan, left: Sequence[RunSpec]) ->
             raise kind(f"{run_type(run).title(run)} failed on another worker: {reason}")
     if failed:
         distinct = list(dict.fromkeys(failed.values()))
-        session.say(f"{len(failed)} run(s) failed and are ranked last:")
+        session.say(f"{_counted(len(failed), 'run')} failed, ranked last:")
         for reason in distinct[:_REASONS_SHOWN]:
             session.say(f"  {reason}")
         if len(distinct) > _REASONS_SHOWN:
@@ -215,13 +250,15 @@ def _unique(runs: Sequence[RunSpec]) -> list[RunSpec]:
 class Display(Rows):
     """Queues as rows: all runs, counted in the queue, and those of this machine's workers.
 
-    total: runs to do. counts(): what the queues say now. titles: of the runs, by digest.
+    total: runs to do. counts(): what the queues say now. titles: of the runs, by digest. weights: how long each takes
+    beside the others; with them the time left is told by what was measured, long runs counting as such.
     """
 
     def __init__(
-        self, shown: Progress, total: int, counts: Callable[[], Sequence[Counts]], titles: Mapping[str, str]
+        self, shown: Progress, total: int, counts: Callable[[], Sequence[Counts]], titles: Mapping[str, str],
+        weights: Mapping[str, float] | None = None,
     ):  # fmt: skip
-        super().__init__(shown, "runs", total, "run", titles)
+        super().__init__(shown, "runs", total, "run", titles, weights)
         self.counts = counts
         self._due = time.monotonic() + _COUNT_S
 

@@ -12,6 +12,7 @@ import math
 import multiprocessing
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -204,12 +205,17 @@ def _rebuilt(name: str, text: str) -> Exception:
 class Rows:
     """What processes tell, as rows of a display: the whole, and each piece under way.
 
-    unit: what the pieces are; names: of the pieces, by digest.
+    unit: what the pieces are; names: of the pieces, by digest. weights: how long each takes beside the others.
     """
 
-    def __init__(self, shown: Progress, title: str, total: int, unit: str, names: Mapping[str, str]):
-        self.shown, self.names = shown, names
+    def __init__(
+        self, shown: Progress, title: str, total: int, unit: str, names: Mapping[str, str],
+        weights: Mapping[str, float] | None = None,
+    ):  # fmt: skip
+        self.shown, self.names, self.weights = shown, names, dict(weights or {})
         self.stage = shown.add(title, total=total, unit=unit)
+        self.stage.reckon = self._left_s if self.weights else None
+        self._began, self._shares = time.monotonic(), dict[str, tuple[float, float]]()  # share done: at first, and now
         self.events = Events(self._progress, self._done, shown.say)
         self._rows: dict[str, Any] = {}
         self._finished: set[str] = set()  # several processes may say so of one piece, and one speak late
@@ -217,6 +223,9 @@ class Rows:
     def _progress(self, digest: str, done: int, total: int, loss: float) -> None:
         if digest in self._finished:
             return
+        # what was there when it was taken up again took no time of ours
+        first = self._shares[digest][0] if digest in self._shares else (done - 1) / total
+        self._shares[digest] = (first, done / total)
         if digest not in self._rows:
             self._rows[digest] = self.shown.add(self.names.get(digest, digest), total=total, done=done - 1)
         self._rows[digest].update(done, loss=loss)
@@ -225,7 +234,21 @@ class Rows:
         if digest in self._rows:
             self._rows.pop(digest).finish()
         self._finished.add(digest)
+        self._shares[digest] = (self._shares.get(digest, (0.0, 0.0))[0], 1.0)
         self.stage.update(max(self.stage.step, len(self._finished)))
+
+    def _left_s(self) -> float | None:
+        """Seconds to the end, at the speed of the work so far; None before a hundredth of it is done.
+
+        Of runs side by side, the longest that is left cannot be shared out.
+        """
+        made = sum(self.weights.get(one, 0.0) * (now - first) for one, (first, now) in self._shares.items())
+        left = {one: w * (1 - self._shares.get(one, (0.0, 0.0))[1]) for one, w in self.weights.items()}
+        if made <= 0.01 * (made + sum(left.values())):
+            return None
+        pace = (time.monotonic() - self._began) / made
+        beside = sum(1 for one in self._rows if one not in self._finished)
+        return pace * max(sum(left.values()), max(left.values(), default=0.0) * max(1, beside))
 
     def __enter__(self) -> Self:
         return self

@@ -12,7 +12,7 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, TextIO
 
 from fyi_bench.duration import format_duration
@@ -37,6 +37,7 @@ class Task:
         self._owner, self.name, self.total, self.unit = owner, name, total, unit
         self.step, self.finished = done, False
         self.values: dict[str, float | int | str | None] = {}
+        self.reckon: Callable[[], float | None] | None = None  # seconds left, where steps differ in length
         self._samples: deque[tuple[float, int]] = deque([(time.monotonic(), done)], maxlen=_SAMPLES)
 
     def update(self, step: int, **values: float | int | str | None) -> None:
@@ -67,6 +68,8 @@ class Task:
 
     def left_s(self) -> float | None:
         """Estimated seconds to the end, or None."""
+        if self.reckon is not None:
+            return self.reckon()
         speed = self.speed()
         return max(0.0, (self.total - self.step) / speed) if self.total is not None and speed else None
 

@@ -8,6 +8,7 @@ restarts is waited for.
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -50,6 +51,29 @@ def check_there(url: str) -> None:
             f"There is no queue in {parsed.database}: the file does not exist.\n"
             "Check --storage; a command with --storage and --enqueue makes one."
         )
+
+
+def check_usable(url: str) -> None:
+    """Raise what `open_storage` would, without making a file or a table: a server is asked, a folder looked at."""
+    from sqlalchemy import create_engine
+
+    parsed = _parsed(url)
+    if parsed.get_backend_name() == "sqlite":
+        file = Path(str(parsed.database)).absolute()
+        there = next(path for path in (file, *file.parents) if path.exists())
+        if (
+            (there.is_dir() and there == file)
+            or not os.access(there, os.W_OK)
+            or (there != file and not there.is_dir())
+        ):
+            raise StoreError(f"The storage {shown(url)} cannot be written.\nChoose another --storage.")
+        if there != file:
+            return
+    try:
+        with create_engine(parsed, **_ENGINE.get(parsed.get_backend_name(), {})).connect() as connection:
+            connection.exec_driver_sql("SELECT 1" if parsed.get_backend_name() != "sqlite" else "PRAGMA schema_version")
+    except Exception as error:
+        raise _explained(error, parsed) from error
 
 
 def open_storage(url: str) -> RDBStorage:
