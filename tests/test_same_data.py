@@ -31,8 +31,11 @@ from fyi_bench.run.types.attention import attention_run
 from fyi_bench.run.types.continual import Memory, Order, continual_run
 from fyi_bench.run.types.distill import distill_run
 from fyi_bench.run.types.expert import expert_runs
+from fyi_bench.run.types.floor import floor_run
 from fyi_bench.run.types.robust import TEST, VALIDATION, Subject, robust_run
+from fyi_bench.run.types.score import score_run
 from fyi_bench.run.types.stream import stream_run
+from fyi_bench.run.types.teacher import teacher_run
 from fyi_bench.run.types.trail import trail_run
 from fyi_bench.store.run_dir import RunDir
 from fyi_bench.store.spec import RunSpec
@@ -74,6 +77,10 @@ def runs() -> dict[str, tuple[RunSpec, str]]:
         "train": (train_run(data, set_source(made(), 6), point, nas, 0, 12), "test"),
         "train, measured": (train_run(dataset(measured=True), set_source(made(), 6), point, nas, 0, 12), "statistics"),
         "train on real": (train_run(data, real_source(data, 9, 0), point, nas, 0, 12), "train"),
+        "teacher": (teacher_run(data, accuracy, tiny.MODEL, 0, "fp32"), "train"),
+        "teacher, tested": (teacher_run(data, accuracy, tiny.MODEL, 0, "fp32"), "test"),
+        "floor": (floor_run(data, "images", [2, 2, 2], 0), "train"),
+        "score": (score_run(data, point, 0), "train"),
         "continual": (continual_run(data, memory, order, 0, 0, accuracy), "train"),
         "continual, tested": (continual_run(data, memory, order, 0, 0, accuracy), "test"),
         "stream": (stream_run(data, "er", Memory(0), order, 0, accuracy), "train"),

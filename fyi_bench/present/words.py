@@ -7,12 +7,14 @@ import re
 import shutil
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import zip_longest
 from typing import Any, TypeGuard
 
 HOLE = "–"  # stands where there is no number
 MINUS = "−"
 LONGEST_LABEL = 20
 WIDTH = 80  # letters of a line where no terminal says another
+_NARROWEST = 16  # letters of a column that gives way to others
 _GAP = "   "  # between the columns of a table
 CHOSEN_ON_TEST = (
     "Each accuracy is the best of several checkpoints, picked by test accuracy as published: it is too high."
@@ -185,22 +187,23 @@ def fitted(text: str) -> str:
 
 
 def columns(rows: Sequence[Sequence[object]]) -> list[str]:
-    """Rows as left-aligned text columns; the last one is broken where the page ends, if it has room at all."""
+    """Rows as left-aligned text columns that fit the page: the widest are broken between words, paths never."""
     texts = [[str(entry) for entry in row] for row in rows]
-    *widths, _ = [max(len(row[i]) for row in texts) for i in range(len(texts[0]))] if texts else [0]
-    left = sum(widths) + 2 * len(widths)
-    if left > page_width() - 20:  # names on lines of their own
-        return [line for *row, last in texts for line in [_beside(row, widths), *textwrap.wrap(
-            last, max(20, page_width() - 4), initial_indent="    ", subsequent_indent="    ")]]  # fmt: skip
-    return [
-        (_beside(row, widths) if k == 0 else " " * left) + part
-        for *row, last in texts
-        for k, part in enumerate(textwrap.wrap(last, page_width() - left) or [""])
-    ]
-
-
-def _beside(row: Sequence[str], widths: Sequence[int]) -> str:
-    return "".join(entry.ljust(width) + "  " for entry, width in zip(row, widths))
+    if not texts:
+        return []
+    widths = [max(1, *map(len, column)) for column in zip(*texts, strict=True)]
+    room = page_width() - 2 * (len(widths) - 1)
+    while sum(widths) > room and max(widths) > _NARROWEST:
+        widths[widths.index(max(widths))] -= 1
+    lines = []
+    for row in texts:
+        parts = [
+            textwrap.wrap(entry, width, break_long_words=False, break_on_hyphens=False) or [""]
+            for entry, width in zip(row, widths, strict=True)
+        ]
+        for line in zip_longest(*parts, fillvalue=""):
+            lines.append("  ".join(part.ljust(width) for part, width in zip(line, widths, strict=True)).rstrip())
+    return lines
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int | None = None) -> list[str]:
