@@ -25,6 +25,7 @@ from fyi_bench.config import PRECISIONS
 from fyi_bench.run.deadline import Deadline
 from fyi_bench.run.estimate import measure
 from fyi_bench.store.record import peak_memory_mib
+from search_space.architectures import candidate
 from search_space.fused import norm_act_pool, plan
 from search_space.native import channels_last
 from search_space.pooling import AveragePool2x2
@@ -186,7 +187,7 @@ def _match(gradient: str, steps: int, width: int, images: int) -> tuple[float, f
 def estimate(networks: int = 48) -> Iterator[str]:
     """Networks of the space timed by themselves, against what the times of their representatives make them."""
     points = subset(networks)
-    stand_ins = [representative(point) for point in points]
+    stand_ins = [candidate(representative(point)) for point in points]
     efforts, theirs = (_all(lambda point: effort(point, 3, 32, 10), group) for group in (points, stand_ins))
     arithmetic = _all(lambda point: flops(point, 3, 32, 10), points)
     work = torch.stack([arithmetic, (efforts - arithmetic) / FLOPS_PER_ACTIVATION], dim=1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
@@ -17,13 +18,18 @@ from distill.image_set import ImageSet
 from downstream.protocol import Protocol, protocol_data
 from fyi_bench import rng
 from fyi_bench.errors import UsageError
-from search_space.space720 import Point, flops
+from search_space.architectures import work
+from search_space.space720 import Point
+from search_space.spaces import Candidate
+
+Architecture = Point | Candidate  # one architecture of a search
 
 NUMERICS = 1
 # arithmetic that costs as much time as writing and reading one activation: on one core of an AMD EPYC
 # `python -m benchmarks kernels --only estimate` found 9.5 ms a GFLOP in fp32 and 9.2 in bf16, and 4.0 and 3.4 ns an
 # activation
 FLOPS_PER_ACTIVATION = 400
+_MIDDLE = Point(64, 2, "batch", "relu", "max")
 
 
 @dataclass(frozen=True)
@@ -53,27 +59,29 @@ def limits_of(protocol: str) -> Limits:
 
 def architecture_name(point: Point) -> str:
     """The name by which `search_space.build` knows a point of the space."""
-    return f"convnet-{point.name}"
+    return point.architecture
 
 
-def effort(point: Point, channels: int, size: int, classes: int) -> float:
+def effort(point: Architecture, channels: int, size: int, classes: int) -> float:
     """How long an image takes in this network, relative to others: its arithmetic and its memory traffic."""
-    config = point.config(channels, size, classes)
-    activations = sum(point.width * side**2 for side in config.block_sizes)
-    return flops(point, channels, size, classes) + FLOPS_PER_ACTIVATION * activations
+    found = work(point.architecture, channels, size, classes)
+    return found.flops + FLOPS_PER_ACTIVATION * found.activations
 
 
-def representative(point: Point) -> Point:
-    """A network of the same width and pooling whose time stands for this one's, in proportion to their efforts.
+def representative(point: Architecture) -> str:
+    """The name of a network whose time stands for this one's, in proportion to their efforts.
 
-    These two change the time an effort takes most. Batch norm after two convolutions lies in the middle of the rest.
+    Of the 720 ConvNets one of the same width and pooling, which change the time an effort takes most; batch norm after
+    two convolutions lies in the middle of the rest. Of others a ConvNet in the middle.
     """
-    return replace(point, depth=2, norm="batch", act="relu")
+    chosen = replace(point, depth=2, norm="batch", act="relu") if isinstance(point, Point) else _MIDDLE
+    return chosen.architecture
 
 
-def cheap_first(points: Iterable[Point], channels: int, size: int, classes: int) -> list[Point]:
+def cheap_first(points: Iterable[Architecture], channels: int, size: int, classes: int) -> list[Any]:
     """The points by rising effort, so that an unfinished search has ranked many of them."""
-    return sorted(points, key=lambda point: (effort(point, channels, size, classes), point.index))
+    sizes = channels, size, classes
+    return sorted(points, key=lambda p: (effort(p, *sizes), p.index if isinstance(p, Point) else -1, p.name))
 
 
 def at_the_cost_of(images: int, protocol: Protocol, real: int) -> tuple[int, Protocol]:

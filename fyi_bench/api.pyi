@@ -638,10 +638,10 @@ def nas(
     flip: str | None = None,
     ipc: int = 50,
     only: bool = False,
-    space: int = 720,
+    space: str = "auto",
     set_files: Sequence[str | PathLike[str]] | str | PathLike[str] = ...,
     names: Sequence[str] | str = ...,
-    reference: str = "train",
+    reference: str = "auto",
     reference_images: int | None = None,
     test_images: int | None = None,
     reference_epochs: int | None = None,
@@ -656,7 +656,7 @@ def nas(
     budget: float | str | None = None,
     device: str = "auto",
     devices: Sequence[str] | str = ...,
-    precision: str = "fp32",
+    precision: str = "auto",
     workers: int | None = None,
     threads: int | None = None,
     storage: str | None = None,
@@ -685,10 +685,10 @@ def nas(
         flip: none, fyi, random, vertical, rotate or scale.
         ipc: Images per class.
         only: Only this arm: no comparison without the flip or random.
-        space: How many of the 720, a stratified choice.
+        space: auto, 720, a number, NAME:N of another space, or a file of names.
         set_files: A set as the proxy.
         names: What to call each --set-file.
-        reference: train, or a stored ranking: name or CSV.
+        reference: auto: a stored ranking that fits; train; or one: name or CSV.
         reference_images: Real images of the reference; 0: all.
         test_images: Test images; 0: all.
         reference_epochs: Epochs of the reference.
@@ -714,6 +714,104 @@ def push(
         private: Make a new repository private.
         token: Access token; default: HF_TOKEN, or who logged in.
         endpoint: Address of the Hub.
+    """
+
+def rank(
+    path: str | PathLike[str],
+    *,
+    format: str | None = None,
+    factor: int | None = None,
+    mean: Sequence[float] | float | None = None,
+    std: Sequence[float] | float | None = None,
+    zca: str | Any | None = None,
+    experiment: int = -1,
+    step: int | None = None,
+    labels: str | None = None,
+    lr: float | None = None,
+    classes: str | PathLike[str] | None = None,
+    max_bytes: int = 8589934592,
+    space: str = "auto",
+    reference: str = "auto",
+    dataset: str = "cifar10",
+    data_root: str | PathLike[str] | None = None,
+    store: str | PathLike[str] | None = None,
+    protocol: str = "auto",
+    seed: int = 0,
+    seeds: int | None = None,
+    overrides: Mapping[str, object] | Sequence[str] = ...,
+    budget: float | str | None = None,
+    device: str = "auto",
+    devices: Sequence[str] | str = ...,
+    precision: str = "auto",
+    workers: int | None = None,
+    threads: int | None = None,
+    storage: str | None = None,
+    artefacts: str | None = None,
+    enqueue: bool = False,
+    session: Session | None = None,
+    say: Callable[[str], None] = ...,
+    yes: bool = False,
+) -> dict[str, Any]:
+    """How well a condensed set ranks architectures, in minutes, against a stored ranking.
+
+    Args:
+        format: Layout; guessed from the content where not given.
+        factor: Tiles a side in each image (IDC), where not told.
+        mean: Means of the normalisation, one a channel.
+        std: Its standard deviations.
+        zca: Data set that the whitening was fitted to.
+        experiment: Which of several in a file, counted from the end if negative.
+        step: Which step of a continual file; default: all.
+        labels: What soft rows are: hard, logits or probabilities.
+        lr: Learned step size that belongs to the set.
+        classes: File that lists its classes, in the order of its numbers.
+        max_bytes: Bytes that a file may unpack to.
+        path: A condensed set: ours, any public format, hf:OWNER/NAME.
+        space: auto, 720, a number, NAME:N of another space, or a file of names.
+        reference: auto: a stored ranking that fits; or one: name or CSV.
+
+    Common options, as fyi_bench.config.Settings has them: dataset, data_root, store, protocol, seed, seeds,
+    overrides, budget, device, devices, precision, workers, threads, storage, artefacts, enqueue.
+    """
+
+def ranking(
+    space: str = "720",
+    *,
+    reference_images: int | None = None,
+    reference_epochs: int | None = None,
+    test_images: int | None = None,
+    out: str | PathLike[str] | None = None,
+    dataset: str = "cifar10",
+    data_root: str | PathLike[str] | None = None,
+    store: str | PathLike[str] | None = None,
+    protocol: str = "auto",
+    seed: int = 0,
+    seeds: int | None = None,
+    overrides: Mapping[str, object] | Sequence[str] = ...,
+    budget: float | str | None = None,
+    device: str = "auto",
+    devices: Sequence[str] | str = ...,
+    precision: str = "auto",
+    workers: int | None = None,
+    threads: int | None = None,
+    storage: str | None = None,
+    artefacts: str | None = None,
+    enqueue: bool = False,
+    session: Session | None = None,
+    say: Callable[[str], None] = ...,
+    yes: bool = False,
+) -> dict[str, Any]:
+    """Rank a search space on real data once, and keep the ranking as a CSV.
+
+    Args:
+        space: 720, a number, NAME:N of another space, or a file of names.
+        reference_images: Real images; 0: all.
+        reference_epochs: Epochs.
+        test_images: Test images; 0: all.
+        out: CSV to write or to add to; default: in the store.
+
+    Common options, as fyi_bench.config.Settings has them: dataset, data_root, store, protocol, seed, seeds,
+    overrides, budget, device, devices, precision, workers, threads, storage, artefacts, enqueue.
     """
 
 def report(

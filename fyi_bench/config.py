@@ -18,7 +18,7 @@ from fyi_bench.errors import UsageError
 
 DEVICES = ("auto", "cpu", "cuda")
 MOST = 1024  # seeds, workers, threads
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "bf16", "auto")
 PROTOCOL_BY_DEVICE = {"cpu": "quick", "cuda": "paper"}
 
 
@@ -84,7 +84,7 @@ class Settings:
     )  # fmt: skip
     device: str = option("auto", "auto, cpu or cuda.")
     devices: tuple[str, ...] = option((), "GPUs to use, such as cuda:0 cuda:1; default: all.", advanced=True)
-    precision: str = option("fp32", "fp32, or bf16 where first derivatives are enough.")
+    precision: str = option("fp32", "fp32; bf16 where first derivatives are enough; auto: what is fast here.")
     workers: int | None = option(None, "Processes that share the work; default: one a core, or one a GPU.")
     threads: int | None = option(
         None, "Of each worker; default on a CPU: the cores over the runs of a kind, 1 under quick.", advanced=True
@@ -132,11 +132,13 @@ class Settings:
         for name in devices:
             if name not in _gpus():
                 raise UsageError(f"--devices {name} is not here.\nThere are {', '.join(_gpus())}.")
+        protocol = PROTOCOL_BY_DEVICE[device] if self.protocol == "auto" else self.protocol
         return replace(
             self,
             device=device,
             devices=devices,
-            protocol=PROTOCOL_BY_DEVICE[device] if self.protocol == "auto" else self.protocol,
+            protocol=protocol,
+            precision=_fast_precision(device, protocol) if self.precision == "auto" else self.precision,
             store=self.store or Path(os.environ.get("FYI_BENCH_STORE", "runs")),
             workers=self.workers or (_cores() if device == "cpu" else len(devices)),
         )
@@ -169,6 +171,16 @@ def parse_overrides(pairs: Iterable[str]) -> dict[str, str]:
             raise UsageError(f"'{pair}' is not key=value.\nWrite for instance --set lr_img=1.0.")
         found[key.strip()] = value.strip()
     return found
+
+
+def _fast_precision(device: str, protocol: str) -> str:
+    """bf16 under quick on a processor with instructions for it; what is published was computed in fp32."""
+    if device != "cpu" or protocol != "quick":
+        return "fp32"
+    import torch
+
+    known = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")  # of torch.cpu; not every version has both
+    return "bf16" if any(getattr(torch.cpu, name, bool)() for name in known) else "fp32"
 
 
 def _cores() -> int:

@@ -1,7 +1,8 @@
 """Architectures by name: `build("convnet3", 3, 32, 10, generator)`.
 
 A name is a registered one (`ARCHITECTURES`), a ConvNet variant spelled out (`convnet-w64-batch`: any parts of
-search_space.names, in any order; `freponet-w64-batch` alike), or a torchvision model (`torchvision:resnet50`).
+search_space.names, in any order; `freponet-w64-batch` alike), a torchvision model (`torchvision:resnet50`), or one of a
+search space (`nasbench201:|none~0|+…`).
 Adding one is `ARCHITECTURES.register(name, thing)` or an entry point of the group `fyi_bench.architectures`, where
 `thing` is any callable `(channels, size, classes) -> nn.Module`; with `embed(images) -> [N, embed_dim]` it also
 serves the methods that match features.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import torch
@@ -20,11 +21,13 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fyi_bench.errors import UsageError
 from fyi_bench.registry import Registry
-from search_space import names, zoo
-from search_space.convnet import ConvNet, ConvNetConfig, count_flops
+from search_space import names, space720, zoo
+from search_space.convnet import ConvNet, ConvNetConfig, count_flops, count_parameters
 from search_space.freponet import FRePoNet
 from search_space.init import Move, construct, default_generator_from, initialise
 from search_space.network import padded_size
+from search_space.space720 import Point
+from search_space.spaces import SPACES, Candidate, space
 from search_space.torchvision_models import TorchvisionNet
 
 Maker = Callable[[int, int, int], nn.Module]
@@ -89,6 +92,8 @@ def find(name: str) -> Architecture:
     prefix, colon, model = name.partition(":")
     if colon and prefix in _PREFIXES:
         return _PREFIXES[prefix](model)
+    if colon and prefix in SPACES:
+        return _of_space(prefix, model)
     base, dash, parts = name.partition("-")
     if dash and base in _CONVNETS and name not in ARCHITECTURES:
         return _convnet(names.read(parts, _CONVNETS[base]))
@@ -101,6 +106,22 @@ def find(name: str) -> Architecture:
     return Architecture(entry, summary, initialises_itself=True)
 
 
+def candidate(name: str) -> Candidate | Point:
+    """The architecture of a search by its name in rankings: of a space with that before a colon, any that is known
+    here, else one of the 720 ConvNets. Raises UnknownNameError or UsageError.
+    """
+    prefix, colon, model = name.partition(":")
+    if colon and prefix in SPACES:
+        return space(prefix).candidate(model)
+    base, dash, words = name.partition("-")
+    if base == "convnet" and dash and len(words.split("-")) == len(names.FACTORS):
+        return space720.point(words)
+    if colon or base in _CONVNETS or name in ARCHITECTURES:
+        find(name)
+        return Candidate(name, name)
+    return space720.point(name)
+
+
 def describe(name: str) -> str:
     """One line about an architecture."""
     return find(name).summary
@@ -111,14 +132,20 @@ def cost(name: str, channels: int, size: int, classes: int) -> Cost:
 
     Convolutions and matrix products are counted; norms, activations and pooling are not.
     """
-    architecture = find(name)
+    return _counted(_without_weights(find(name), channels, size, classes), channels, size)
+
+
+def _without_weights(architecture: Architecture, channels: int, size: int, classes: int) -> nn.Module:
     with default_generator_from(torch.Generator()):
         if architecture.initialises_itself:
             network = architecture.make(channels, size, classes).to("meta")
         else:
             with torch.device("meta"):
                 network = architecture.make(channels, size, classes)
-    network.eval()
+    return network.eval()
+
+
+def _counted(network: nn.Module, channels: int, size: int) -> Cost:
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         network(torch.empty(1, channels, size, size, device="meta"))
     return Cost(sum(p.numel() for p in network.parameters() if p.requires_grad), counter.get_total_flops())
@@ -130,6 +157,33 @@ def forward_flops(name: str, channels: int, size: int, classes: int) -> int:
     if base in _CONVNETS and not (dash and name in ARCHITECTURES):
         return count_flops(convnet_config(name, channels, size, classes))
     return cost(name, channels, size, classes).flops
+
+
+class Work(NamedTuple):
+    """Trainable parameters, and of one image's forward pass: floating-point operations, numbers that layers yield."""
+
+    parameters: int
+    flops: int
+    activations: int
+
+
+@lru_cache(maxsize=4096)
+def work(name: str, channels: int, size: int, classes: int) -> Work:
+    """How much there is to compute: of a ConvNet in closed form, of others on a network without weights.
+
+    The numbers that layers yield tell the memory traffic; of a ConvNet they are those of its convolutions.
+    """
+    base, dash, _ = name.partition("-")
+    if base in _CONVNETS and not (dash and name in ARCHITECTURES):
+        config = convnet_config(name, channels, size, classes)
+        yielded = sum(config.width * side**2 for side in config.block_sizes)
+        return Work(count_parameters(config), count_flops(config), yielded)
+    network = _without_weights(find(name), channels, size, classes)
+    sizes: list[int] = []
+    for layer in network.modules():
+        if not list(layer.children()):
+            layer.register_forward_hook(lambda _, __, made: sizes.append(made.numel()))
+    return Work(*_counted(network, channels, size), sum(sizes))
 
 
 def default_depth(size: int) -> int:
@@ -184,6 +238,13 @@ def _torchvision(model: str) -> Architecture:
 def _small(model: str) -> Architecture:
     summary = f"torchvision's {model} with a 3x3 convolution and no pooling first, for small images"
     return Architecture(partial(TorchvisionNet, model, small_stem=True), summary, initialises_itself=True)
+
+
+def _of_space(prefix: str, model: str) -> Architecture:
+    own = space(prefix)
+    name = own.candidate(model).name.removeprefix(f"{prefix}:")
+    summary, outside = f"{name} of the search space {prefix}", not SPACES.owner(prefix).built_in
+    return Architecture(partial(own.network, name), summary, initialises_itself=outside)
 
 
 _PREFIXES: dict[str, Callable[[str], Architecture]] = {"torchvision": _torchvision, "small": _small}

@@ -1,8 +1,12 @@
-"""Rankings of the space by real data, as files: measured once, and used by anyone without training 720 networks.
+"""Rankings of a search space by real data, as files: measured once, and used by anyone without training 720 networks.
 
 A ranking is a CSV in `search_space/rankings`, or anywhere else, with one row an architecture and seed. All rows of a
 file have one label: data set, protocol, epochs, train and test images, precision; numbers that were measured in
-different ways do not meet. Rows from several machines and months are merged into one file.
+different ways do not meet. Rows from several machines and months are merged into one file. Where a ranking is asked
+for, a plain table of accuracies (`architecture,accuracy`, with or without `seed`) will do too: that of a published
+benchmark, say.
+
+`python -m search_space.ranking FILE.csv …` checks files before they are handed in.
 """
 
 from __future__ import annotations
@@ -11,15 +15,18 @@ import csv
 import io
 import itertools
 import math
+import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from fyi_bench.errors import DataError, UnknownNameError, UsageError
+from fyi_bench.errors import DataError, FyiBenchError, UnknownNameError, UsageError
 from fyi_bench.files import write_text
 from search_space import space720
+from search_space.architectures import candidate
 
 FOLDER = "rankings"
 
@@ -29,7 +36,8 @@ class Label:
     """How the accuracies of a ranking were measured: equal in all rows of a file.
 
     protocol: its name, version and what was changed (`quick v1`, `paper+lr=0.02 v1`). images, test_images: how many.
-    trainer: numerics version of the trainer.
+    trainer: numerics version of the trainer. data: digest of all train images, aside: share of them that no network is
+    trained on; files from before these columns have neither.
     """
 
     dataset: str
@@ -39,6 +47,8 @@ class Label:
     test_images: int
     precision: str
     trainer: int
+    data: str = ""
+    aside: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -46,6 +56,7 @@ class Row:
     """One trained network. accuracy: test accuracy in [0, 1] after the last epoch, None for one that diverged.
 
     seconds: of training and testing it on `device` with `threads` threads. cell: digest of the run it came from.
+    validation: accuracy on train images set aside.
     """
 
     architecture: str
@@ -55,6 +66,7 @@ class Row:
     device: str
     threads: int
     cell: str
+    validation: float | None = None
 
 
 @dataclass(frozen=True)
@@ -77,14 +89,32 @@ class Ranking:
         """Time of all rows together."""
         return sum(row.seconds for row in self.rows)
 
+    @property
+    def is_table(self) -> bool:
+        """Whether it is a plain table of accuracies, which does not say how they were measured."""
+        return self.label == TABLE
+
     def scores(self, seed: int) -> dict[str, float | None]:
         """Architecture -> accuracy of the networks with this seed (None: diverged)."""
         return {row.architecture: row.accuracy for row in self.rows if row.seed == seed}
 
+    def by_validation(self, seed: int) -> dict[str, float | None]:
+        """Architecture -> accuracy on the images set aside of the networks with this seed, where it was measured."""
+        return {
+            row.architecture: row.validation for row in self.rows if row.seed == seed and row.validation is not None
+        }
 
-COLUMNS = tuple(f.name for f in fields(Row)[:1]) + tuple(f.name for f in fields(Label)) + tuple(
-    f.name for f in fields(Row)[1:]
-)  # fmt: skip
+    def times(self, seed: int) -> dict[str, float]:
+        """Architecture -> seconds of the networks with this seed."""
+        return {row.architecture: row.seconds for row in self.rows if row.seed == seed}
+
+
+TABLE = Label("", "table", 0, 0, 0, "", 0)  # of a plain table of accuracies
+_OPTIONAL = ("data", "aside", "validation")
+_LABEL, _ROW = ([f.name for f in fields(kind) if f.name not in _OPTIONAL] for kind in (Label, Row))
+COLUMNS = (*_ROW[:1], *_LABEL, *_ROW[1:])  # every file has these
+ALL_COLUMNS = (*COLUMNS, *_OPTIONAL)
+_PLAIN = ("architecture", "accuracy")
 
 
 def names() -> list[str]:
@@ -114,7 +144,10 @@ def load(name: str | Path) -> Ranking:
 def parse(text: str, where: str) -> Ranking:
     """The ranking a CSV text holds; `where` names it in errors."""
     reader = csv.DictReader(io.StringIO(text))
-    if tuple(reader.fieldnames or ()) != COLUMNS:
+    columns = tuple(reader.fieldnames or ())
+    if set(_PLAIN) <= set(columns) and "dataset" not in columns:
+        return _table(reader, where)
+    if columns not in (COLUMNS, ALL_COLUMNS):
         raise DataError(f"{where} is no ranking: its first line must be\n{','.join(COLUMNS)}")
     label, rows = None, []
     for number, record in enumerate(reader, start=2):
@@ -127,6 +160,27 @@ def parse(text: str, where: str) -> Ranking:
     if label is None:
         raise DataError(f"{where} holds no rows.\n{_hint()}")
     return Ranking(label, _sorted(rows, where))
+
+
+def _table(reader: csv.DictReader, where: str) -> Ranking:
+    """A plain table of accuracies, fractions or, where one is above 1, all of them percent."""
+    rows = []
+    for number, record in enumerate(reader, start=2):
+        here = f"{where}, line {number}"
+        try:
+            accuracy, seed = _number_or_nothing(record["accuracy"] or ""), int(record.get("seed") or 0)
+            seconds = float(record.get("seconds") or 0)
+        except ValueError as error:
+            raise DataError(f"{here}: {error}.\nA table has the columns architecture and accuracy.") from None
+        if accuracy is not None and not 0 <= accuracy <= 100:
+            raise DataError(f"{here}: the accuracy {accuracy} is neither a fraction nor percent.\nMend the table.")
+        rows.append(Row(record["architecture"], seed, accuracy, seconds, "", 0, ""))
+    if not rows:
+        raise DataError(f"{where} holds no rows.\nA table has the columns architecture and accuracy.")
+    percent = any(row.accuracy is not None and row.accuracy > 1 for row in rows)
+    scale = 100 if percent else 1
+    found = [replace(row, accuracy=None if row.accuracy is None else row.accuracy / scale) for row in rows]
+    return Ranking(TABLE, _sorted(found, where))
 
 
 def merged(rankings: Sequence[Ranking]) -> Ranking:
@@ -163,38 +217,49 @@ def save(ranking: Ranking, path: str | Path) -> Path:
 def to_csv(ranking: Ranking) -> str:
     """The ranking as CSV text: the same rows give the same bytes."""
     out = io.StringIO()
-    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+    new = ranking.label.data or ranking.label.aside or any(row.validation is not None for row in ranking.rows)
+    columns = ALL_COLUMNS if new else COLUMNS
+    writer = csv.DictWriter(out, columns, lineterminator="\n", extrasaction="ignore")
     writer.writeheader()
     for row in ranking.rows:
         values = {**asdict(ranking.label), **asdict(row)}
-        values["accuracy"] = "" if row.accuracy is None else repr(row.accuracy)
+        for key in ("accuracy", "validation"):
+            values[key] = "" if values[key] is None else repr(values[key])
         values["seconds"] = f"{row.seconds:.1f}"
         writer.writerow(values)
     return out.getvalue()
 
 
 def _sorted(rows: Iterable[Row], where: str) -> tuple[Row, ...]:
-    ordered = sorted(rows, key=lambda row: (space720.index(row.architecture), row.seed))
+    ordered = sorted(rows, key=lambda row: (_place(row.architecture), row.seed))
     for one, other in itertools.pairwise(ordered):
         if (one.architecture, one.seed) == (other.architecture, other.seed):
             raise DataError(f"{where}: {one.architecture} with seed {one.seed} comes twice.\nRemove one of the rows.")
     return tuple(ordered)
 
 
+def _place(name: str) -> tuple[int, str]:
+    """The 720 ConvNets in their order, others after them by name."""
+    point = _CONVNETS.get(name)
+    return (len(_CONVNETS), name) if point is None else (point, "")
+
+
 def _read(record: dict[str, str], here: str) -> tuple[Label, Row]:
     if None in record or None in record.values():
-        raise DataError(f"{here} has not {len(COLUMNS)} columns.\n{_hint()}")
+        columns = COLUMNS if _OPTIONAL[0] not in record else ALL_COLUMNS
+        raise DataError(f"{here} has not {len(columns)} columns.\n{_hint()}")
     try:
-        label = Label(**{f.name: _TYPES[f.type](record[f.name]) for f in fields(Label)})
-        row = Row(**{f.name: _TYPES[f.type](record[f.name]) for f in fields(Row)})
+        label = Label(**{f.name: _TYPES[f.type](record[f.name]) for f in fields(Label) if f.name in record})
+        row = Row(**{f.name: _TYPES[f.type](record[f.name]) for f in fields(Row) if f.name in record})
     except ValueError as error:
         raise DataError(f"{here}: {error}.\n{_hint()}") from None
-    if row.accuracy is not None and not 0 <= row.accuracy <= 1:
-        raise DataError(
-            f"{here}: the accuracy {row.accuracy} is no fraction.\nWrite 0.5 for 50 %, nothing for a failure."
-        )
+    for accuracy in (row.accuracy, row.validation):
+        if accuracy is not None and not 0 <= accuracy <= 1:
+            raise DataError(
+                f"{here}: the accuracy {accuracy} is no fraction.\nWrite 0.5 for 50 %, nothing for a failure."
+            )
     try:
-        return label, replace(row, architecture=space720.point(row.architecture).name)
+        return label, replace(row, architecture=candidate(row.architecture).name)
     except UsageError as error:
         raise type(error)(*_located(error, here)) from None
 
@@ -215,6 +280,7 @@ def _number_or_nothing(text: str) -> float | None:
     return value
 
 
+_CONVNETS = {point.name: point.index for point in space720.SPACE}
 # the text of a dataclass field's type -> what reads it
 _TYPES: dict[Any, Callable[[str], Any]] = {"str": str, "int": int, "float": float, "float | None": _number_or_nothing}
 
@@ -225,4 +291,68 @@ def _difference(ours: Label, theirs: Label) -> str:
 
 
 def _hint() -> str:
-    return f"A ranking is a CSV with the columns {', '.join(COLUMNS)}; `fyi-bench nas --save-ranking` writes one."
+    return f"A ranking is a CSV with the columns {', '.join(COLUMNS)}; `fyi-bench ranking` writes one."
+
+
+# checking a file that is handed in ------------------------------------------------------------------------------------
+
+
+def check(path: str | Path) -> list[str]:
+    """What a file holds, a line each. Raises DataError or UsageError, saying where, for one that is not as it must be.
+
+    Beside what every reader asks for: each accuracy is a whole number of test images, time, device and run are stated,
+    and where a ranking of the package was measured in the same way no network contradicts it.
+    """
+    found, where = load(path), Path(path).name
+    label = found.label
+    if found.is_table:
+        raise DataError(f"{where} is a table of accuracies and does not say how they were measured.\n{_hint()}")
+    if not where.startswith(label.dataset):
+        raise UsageError(f"{where} is about {label.dataset}.\nBegin its name with that: {label.dataset}-….csv")
+    for row in found.rows:
+        _check_row(row, label, f"{where}, {row.architecture} with seed {row.seed}")
+    for name in names():
+        known = load(name)
+        if known.label == label:
+            merged([known, found])
+    counts = ", ".join(f"{len(found.scores(seed))} with seed {seed}" for seed in found.seeds)
+    failed = sum(row.accuracy is None for row in found.rows)
+    devices = ", ".join(sorted({row.device for row in found.rows}))
+    aside = f", {100 * label.aside:g} % of the train images set aside" if label.aside else ""
+    return [
+        f"{where}: {label.dataset} · protocol {label.protocol} · {label.precision}",
+        f"{label.epochs} epoch(s) on {label.images:,} images, tested on {label.test_images:,}{aside}",
+        f"{len(found.rows)} networks: {counts}; {failed} failed",
+        f"{found.seconds / 3600:.1f} hours of one worker on {devices}",
+    ]
+
+
+def _check_row(row: Row, label: Label, here: str) -> None:
+    right = None if row.accuracy is None else row.accuracy * label.test_images
+    if right is not None and abs(right - round(right)) > 1e-6:
+        raise DataError(f"{here}: {row.accuracy} is no whole number of {label.test_images} test images.\n{_hint()}")
+    if row.accuracy is not None and not row.seconds > 0:
+        raise DataError(f"{here}: {row.seconds} seconds is no time.\n{_hint()}")
+    if not row.device or row.threads < 1:
+        raise DataError(f"{here}: it does not say on what device, with how many threads.\n{_hint()}")
+    if not re.fullmatch("[0-9a-f]{16}", row.cell):
+        raise DataError(f"{here}: '{row.cell}' is no digest of a run, 16 digits of 0-9 and a-f.\n{_hint()}")
+
+
+def main(paths: Sequence[str]) -> int:
+    """Check files; 0 where all are as they must be, 5 where one is not, 2 without any."""
+    if not paths:
+        print("python -m search_space.ranking FILE.csv …")
+        return 2
+    wrong = 0
+    for path in paths:
+        try:
+            print("\n".join(check(path)))
+        except FyiBenchError as error:
+            print(error, file=sys.stderr)
+            wrong = 5
+    return wrong
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

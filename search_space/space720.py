@@ -46,6 +46,16 @@ class Point:
     def index(self) -> int:
         return _INDEX[self]
 
+    @property
+    def architecture(self) -> str:
+        """What `search_space.build` knows it by."""
+        return f"convnet-{self.name}"
+
+    @property
+    def factors(self) -> dict[str, Any]:
+        """Level of each design factor."""
+        return asdict(self)
+
     def config(self, channels: int = 3, size: int = 32, classes: int = 10) -> ConvNetConfig:
         """The ConvNet of this point for images [channels, size, size]."""
         return ConvNetConfig(channels, size, classes, **asdict(self))

@@ -17,7 +17,7 @@ from fyi_bench.config import Settings
 from fyi_bench.data.real import RealDataset
 from fyi_bench.errors import BudgetExhausted, DataError, DivergenceError, PlanShown, UnknownNameError, UsageError
 from fyi_bench.files import digest_of
-from fyi_bench.present.words import arm_title
+from fyi_bench.present.words import arm_title, fitted
 from fyi_bench.run.deadline import Deadline
 from fyi_bench.run.executor import default_url
 from fyi_bench.run.run_type import Worker, ensure, run_type
@@ -27,9 +27,11 @@ from fyi_bench.stats import rank_report
 from fyi_bench.stats.rankings import misjudged, ranks
 from fyi_bench.store.store import Store
 from fyi_bench.tasks.base import perform
-from fyi_bench.tasks.nas import Nas, NasOptions
+from fyi_bench.tasks.nas import Nas
+from fyi_bench.tasks.nas.options import NasOptions
 from fyi_bench.tasks.nas.words import misjudged_rows
 from search_space import space720
+from search_space.architectures import candidate
 from search_space.ranking import load
 
 CHEAP = [
@@ -95,7 +97,7 @@ def test_cheap_architectures_come_first():
 def test_a_few_networks_are_measured_for_all():
     measured = {search.representative(point) for point in space720.SPACE}
     assert len(measured) == 12
-    assert all(search.representative(point) == point for point in measured)
+    assert all(search.representative(candidate(name)) == name for name in measured)
 
 
 @pytest.mark.parametrize("name", ["quick", "paper"])
@@ -183,7 +185,7 @@ def record(small, tmp_path):
 
 def test_the_command_ranks_every_arm_against_the_real_side(record, tmp_path):
     assert [(arm["method"], arm["flip"]) for arm in record["arms"]] == [
-        ("dm", "none"), ("dm", "fyi"), ("random", "none"), ("early-stopping", "none")
+        ("dm", "none"), ("dm", "fyi"), ("random", "none"), ("herding", "none"), ("early-stopping", "none")
     ]  # fmt: skip
     real = [entry["real"] for entry in record["architectures"]]
     for arm in record["arms"]:
@@ -200,7 +202,8 @@ def test_the_command_ranks_every_arm_against_the_real_side(record, tmp_path):
     assert record["difference"] == record["differences"]["spearman_all"]
     assert record["difference"]["pairs"] == 6
     shown = tell(record)
-    assert "real data, another seed (3 of them)" in shown
+    assert "real data again (3)" in shown
+    assert max(map(len, fitted(shown).splitlines())) <= 80
     assert "dm+fyi misjudges the" in shown
     assert len(misjudged_rows(record["arms"][0])) == sum(len(levels) for levels in levels_of(record))
     # nothing is trained again, and the queue is not even opened
@@ -302,7 +305,7 @@ def test_networks_that_fail_are_counted_and_rank_last(small, tmp_path, monkeypat
     assert [name for name, value in by_name.items() if value is None] == [CHEAP[2].name, CHEAP[3].name]
     assert (arm["failed"], arm["failed_real"], found["reference"]["failed"]) == (2, 1, 1)
     assert "difference" not in found
-    assert any("run(s) failed and are ranked last" in line for line in lines)
+    assert any("runs failed, ranked last" in line for line in lines)
     assert any("ArithmeticError: toy" in line for line in lines)
 
 
@@ -369,8 +372,8 @@ def test_enqueuing_leaves_the_work_to_workers(small, tmp_path):
         nas(made.about(enqueue=True), RANDOM)
     working = made.about(storage=default_url(made.store))
     working.say = lines.append
-    assert ask("worker", working)["done"] == 22  # a set, and the networks
-    assert lines[0].endswith("1 queue(s), 22 run(s) open")
+    assert ask("worker", working)["done"] == 35  # two sets, six scores, and the networks
+    assert lines[0].endswith("1 queue(s), 35 run(s) open")
     assert ask("worker", working)["done"] == 0
     assert nas(made, RANDOM)["arms"][0]["evaluated"] == 6
     with pytest.raises(UsageError, match="No storage is named"):
@@ -383,7 +386,8 @@ def test_files_are_proxies_too(small, tmp_path, data):
     found = nas(session(tmp_path, SHORT), replace(QUESTION, method=None, set_files=(path, path)))
     assert [(arm_title(arm), arm["method"], arm["flip"], arm["ipc"], arm["images"]) for arm in found["arms"]] == [
         ("mine", "unknown", "unknown", 2, 6), ("mine (mine)", "unknown", "unknown", 2, 6),
-        ("random", "random", "none", 2, 6), ("early-stopping", "early-stopping", "none", None, 25),
+        ("random", "random", "none", 2, 6), ("herding", "herding", "none", 2, 6),
+        ("early-stopping", "early-stopping", "none", None, 25),
     ]  # fmt: skip
     named = nas(session(tmp_path, SHORT), replace(QUESTION, method=None, set_files=(path, path), names=("a", "b")))
     assert [arm_title(arm) for arm in named["arms"]][:2] == ["a", "b"]
@@ -410,7 +414,7 @@ def test_the_plot_has_a_panel_a_proxy(record):
     from fyi_bench.present.figures.nas import factor_of, nas_drawing, panels_of
 
     assert [panel.title for panel in panels_of(record)] == [
-        "real, another seed", "dm", "dm+fyi", "random", "early-stopping"
+        "real, another seed", "dm", "dm+fyi", "random", "herding", "early-stopping"
     ]  # fmt: skip
     drawing = nas_drawing(record, "act")
     assert all(f">{word}<" in drawing.svg for word in ("dm+fyi", "relu", "sigmoid", "accuracy after real images"))

@@ -54,8 +54,9 @@ def test_the_answer_says_in_words_whether_the_set_is_a_proxy(record):
         "fyi − none:",
         "factor by factor",
         "condensing",
-        "real data, another seed",
+        "real data again",
         "3 epochs on 18",
+        "synflow",
     ):
         assert words in shown
 

@@ -19,7 +19,7 @@ def numerics() -> dict[str, int]:
     """Declared numerics version of each family of built-in components."""
     import search_space
     from distill import augment, batches, cutmix, decode, decoders, engine, experts, fyi, kernels, trajectory
-    from downstream import accuracy, attention, continual, nas, robust_scores, training
+    from downstream import accuracy, attention, continual, nas, robust_scores, training, zero_cost
 
     return {
         "engine": engine.NUMERICS,
@@ -40,6 +40,7 @@ def numerics() -> dict[str, int]:
         "stream": continual.STREAM_NUMERICS,
         "nas": nas.NUMERICS,
         "robust": robust_scores.NUMERICS,
+        "zero-cost": zero_cost.NUMERICS,
     }
 
 
@@ -48,7 +49,7 @@ def using(*families: str, settings: Iterable[Any] = ()) -> dict[str, int | str]:
 
     settings: values of the run's inputs (a method's config, a protocol, the flip). A text among them that is the name
     of a plug-in's architecture or flip, or has an augmentation operation of a plug-in in it, adds 'architecture NAME',
-    'flip NAME' or 'augmentation NAME'.
+    'flip NAME' or 'augmentation NAME'. One that begins with a search space and a colon adds 'space NAME'.
     """
     found: dict[str, int | str] = {family: numerics()[family] for family in families}
     if "network" in families and (without := _without_native()):
@@ -58,6 +59,8 @@ def using(*families: str, settings: Iterable[Any] = ()) -> dict[str, int | str]:
     for role, registry in _plugged().items():
         for name in sorted(registry.from_outside() & (texts | words if role == "augmentation" else texts)):
             found[f"{role} {name}"] = registry.numerics(name)
+    spaces = {text.partition(":")[0] for text in texts if ":" in text} & set(_plugged()["space"])
+    found |= {f"space {name}": _plugged()["space"].numerics(name) for name in sorted(spaces)}
     return found
 
 
@@ -104,5 +107,6 @@ def _plugged() -> dict[str, Registry]:
     import search_space
     from distill.augment_ops import OPERATIONS
     from distill.fyi import FLIPS
+    from search_space.spaces import SPACES
 
-    return {"architecture": search_space.ARCHITECTURES, "flip": FLIPS, "augmentation": OPERATIONS}
+    return {"architecture": search_space.ARCHITECTURES, "flip": FLIPS, "augmentation": OPERATIONS, "space": SPACES}

@@ -73,7 +73,10 @@ class Task(Generic[O]):
         return None
 
     def files(self, session: Session, plan: Plan, found: Records, record: Record) -> Mapping[str, Path]:
-        """Files that the options ask for beside the record, written once it is saved: word -> path."""
+        """Files that the options ask for beside the record, written once it is saved: word -> path.
+
+        Also when work is stopped in the middle and there is an answer so far: then of the runs that are finished.
+        """
         return {}
 
     def words(self, record: Mapping[str, Any]) -> str:
@@ -146,6 +149,8 @@ def perform(task: Task[O], session: Session, options: O, command: str = "", json
         so_far = task.partial(session, options, plan, found)
         if so_far is not None:
             session.say(f"\n{task.words(so_far)}")
+            for word, path in task.files(session, plan, found, so_far).items():
+                session.say(f"{word.ljust(8)} {path}")
         raise
     _save_parts(plan, found)
     record = with_native(task.answer(session, options, plan, found), found)

@@ -61,8 +61,9 @@ def nas_drawing(
         for one in axes[::columns]:
             one.set_ylabel("accuracy after real images")
         handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="center left", bbox_to_anchor=(1 - _LEGEND_INCHES / size[0], 0.55),
-                      title=factor)  # fmt: skip
+        if factor:
+            figure.legend(handles, labels, loc="center left", bbox_to_anchor=(1 - _LEGEND_INCHES / size[0], 0.55),
+                          title=factor)  # fmt: skip
 
     return style.draw(name, size, paint)
 
@@ -71,10 +72,23 @@ def factor_of(record: Record, factor: str | None = None) -> str:
     """The factor that the colours tell, by default the most misjudged one."""
     if factor is None:
         flipped = [arm for arm in record["arms"] if arm["flip"] not in ("none", "unknown")]
-        return next(iter((flipped or record["arms"])[0]["misjudged"]))
-    if factor not in LEVELS:
-        raise UnknownNameError("factor of the search space", factor, LEVELS)
+        return next(iter((flipped or record["arms"])[0]["misjudged"]), "")
+    known = _factors(record["architectures"][0])
+    if factor not in known:
+        raise UnknownNameError("factor of the search space", factor, known)
     return factor
+
+
+def _factors(entry: Record) -> Mapping[str, Any]:
+    """Design factors of an architecture of a record: those it states, else those of its name among the 720."""
+    return entry["factors"] if "factors" in entry else point(entry["name"]).factors
+
+
+def _levels(architectures: Sequence[Record], factor: str) -> list[Any]:
+    """The levels of a factor, in the order of the 720 ConvNets or as they come; one without a name for no factor."""
+    if factor in LEVELS:
+        return list(LEVELS[factor])
+    return list(dict.fromkeys(_factors(entry).get(factor, "") for entry in architectures))
 
 
 def panels_of(record: Record) -> list[Panel]:
@@ -89,10 +103,10 @@ def panels_of(record: Record) -> list[Panel]:
 
 def _paint_panel(axes: Axes, panel: Panel, architectures: Sequence[Record], factor: str) -> None:
     """Dots by level of the factor; an architecture that failed on either side has none."""
-    dots: dict[Any, list[tuple[float, float]]] = {level: [] for level in LEVELS[factor]}
+    dots: dict[Any, list[tuple[float, float]]] = {level: [] for level in _levels(architectures, factor)}
     for entry, proxy in zip(architectures, panel.proxy, strict=True):
         if is_number(entry["real"]) and is_number(proxy):
-            dots[getattr(point(entry["name"]), factor)].append((100 * proxy, 100 * entry["real"]))
+            dots[_factors(entry).get(factor, "")].append((100 * proxy, 100 * entry["real"]))
     for (level, found), marker, color in zip(dots.items(), _MARKERS, _COLORS, strict=False):
         axes.plot([x for x, _ in found], [y for _, y in found], marker, color=color, label=str(level),
                   markersize=4.6, alpha=0.85, markeredgecolor="white", markeredgewidth=0.5)  # fmt: skip

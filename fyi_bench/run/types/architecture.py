@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,9 +19,9 @@ from fyi_bench.store.spec import RunSpec
 
 if TYPE_CHECKING:
     from distill.image_set import ImageSet
+    from downstream.nas import Architecture
     from downstream.protocol import Protocol
     from fyi_bench.data import RealDataset
-    from search_space.space720 import Point
 
 REAL, EARLY = "real", "early"  # real images of the reference, and of training that is stopped early
 TEST_DRAW = 0  # seed of the draw of test images: one for all, as nothing is chosen by them
@@ -75,7 +75,7 @@ def set_run(image_set: ImageSet, path: Path) -> RunSpec:
 def train_run(
     data: RealDataset,
     source: Material,
-    point: Point,
+    point: Architecture,
     protocol: Protocol,
     seed: int,
     test_images: int | None,
@@ -86,8 +86,7 @@ def train_run(
 
     validation: share of the train images that it is tested on too, on as many of them as of the test images at most.
     """
-    from downstream import nas
-    from search_space.space720 import flops, parameters
+    from search_space.architectures import work
 
     sizes = data.train.shape[0], data.train.shape[1], data.num_classes
     tested = len(data.test) if test_images is None else min(test_images, len(data.test))
@@ -96,32 +95,33 @@ def train_run(
         "test_data": data.test_digest,
         "test_images": tested,
         "set": dict(source.reference),
-        "protocol": {**protocol.keyed(), "eval_model": nas.architecture_name(point)},
+        "protocol": {**protocol.keyed(), "eval_model": point.architecture},
         "seed": seed,
         "precision": precision,
-        "numerics": using("nas", *TRAINING, settings=[protocol.eval_augment]),
+        "numerics": using("nas", *TRAINING, settings=[protocol.eval_augment, point.architecture]),
         **measured_space(data),
         **_aside(validation),
         **({"train_data": data.train_digest} if validation else {}),
     }
+    found = work(point.architecture, *sizes)
     notes = {
         "protocol": protocol.name,
         "protocol_version": protocol.version,
         "images": source.images,
         "validated": min(tested, images_aside(data, validation)),
-        "parameters": parameters(point, *sizes),
-        "flops": flops(point, *sizes),
+        "parameters": found.parameters,
+        "flops": found.flops,
         **({"data_note": data.note} if data.note else {}),
         **source_note(data),
     }
     return RunSpec("train", inputs, notes)
 
 
-def point_of(spec: RunSpec) -> Point:
+def point_of(spec: RunSpec) -> Architecture:
     """The architecture of a `train` spec."""
-    from search_space.space720 import point
+    from search_space.architectures import candidate
 
-    return point(spec.inputs["protocol"]["eval_model"].removeprefix("convnet-"))
+    return candidate(spec.inputs["protocol"]["eval_model"])
 
 
 def _trained_on(spec: RunSpec) -> str:
@@ -214,7 +214,7 @@ class Train(RunType):
 
     def parameters(self, spec: RunSpec) -> dict[str, Any]:
         """The factors of the architecture, and what it was trained on, so that a dashboard's plots tell something."""
-        return {**super().parameters(spec), **asdict(point_of(spec)), "trained_on": _trained_on(spec)}
+        return {**super().parameters(spec), **point_of(spec).factors, "trained_on": _trained_on(spec)}
 
     def needs(self, spec: RunSpec) -> list[Need]:
         """The set trained on; real images need nothing."""
@@ -222,15 +222,16 @@ class Train(RunType):
 
     def passes(self, spec: RunSpec, data: RealDataset) -> list[Passes]:
         """Training and testing, as passes of a measured network in proportion to the effort of this one."""
-        from downstream.nas import architecture_name, effort, representative
+        from downstream.nas import effort, representative
+        from search_space.architectures import candidate
 
         point, sizes = point_of(spec), (data.train.shape[0], data.train.shape[1], data.num_classes)
         measured = representative(point)
-        share = effort(point, *sizes) / effort(measured, *sizes)
+        share = effort(point, *sizes) / effort(candidate(measured), *sizes)
         trained = spec.notes["images"] * protocol_of(spec).epochs_for(spec.notes["images"])
         return [
             Passes(
-                architecture_name(measured),
+                measured,
                 data.train.shape,
                 data.num_classes,
                 forward=share * (spec.inputs["test_images"] + spec.notes.get("validated", 0)),

@@ -148,9 +148,10 @@ class Asked:
         count, limits, path = self.options.ranked or self.limits["space"], self.limits, self.given.path
         sizes = {key: limits[key] for key in ("reference_images", "test_images") if key in limits}
         called = (self.given.name,) if self.given.name else ()
-        asked = Nas.Options(set_files=(path,), names=called, only=True, space=count, **sizes)
+        asked = Nas.Options(set_files=(path,), names=called, only=True, space=str(count), **sizes)
         words = [word for key, value in sizes.items() for word in (f"--{key.replace('_', '-')}", str(value))]
-        line = self._line("nas", "--set-file", str(path), "--space", str(count), *words, "--only")
+        line = self._line("nas", "--set-file", str(path), "--space", str(count), *words, "--only",
+                          "--precision", self.session.settings.precision)  # fmt: skip
         return Part(Nas(), self.session, asked, line)
 
     def _line(self, *words: str) -> str:

@@ -16,7 +16,10 @@ from fyi_bench.session import Session
 from fyi_bench.tasks.base import TASKS, Record, Task
 from fyi_bench.tasks.given import session_of_sets
 from fyi_bench.tasks.nas.answer import answer_of
-from fyi_bench.tasks.nas.search import FEWEST, NasOptions, facts_of, measured_ranking, search_of
+from fyi_bench.tasks.nas.options import NasOptions, facts_of
+from fyi_bench.tasks.nas.points import FEWEST
+from fyi_bench.tasks.nas.reference import measured_ranking, over_of
+from fyi_bench.tasks.nas.search import Search, search_of
 
 __all__ = ["Nas", "NasOptions"]
 
@@ -27,10 +30,11 @@ class Nas(Task[NasOptions]):
 
     summary = "Rank ConvNets on a condensed set, and say how far the ranking can be trusted (Table B)."
     Options = NasOptions
+    defaults: ClassVar[Mapping[str, Any]] = {"precision": "auto"}
     heading = "Architecture search"
     examples: ClassVar[Sequence[str]] = (
-        "fyi-bench nas --ipc 50 --fyi --space 36",
-        "fyi-bench nas --set-file mine.safetensors --reference-images 2000 --reference-epochs 20",
+        "fyi-bench nas --ipc 50 --method mtt --fyi --space 36 --reference train",
+        "fyi-bench nas --set-file mine.safetensors --space nasbench201:40 --reference table.csv",
         "fyi-bench nas --ipc 50 --storage postgresql+psycopg://host/db --artefacts s3://bucket/runs --enqueue",
     )
 
@@ -38,8 +42,12 @@ class Nas(Task[NasOptions]):
         return session_of_sets(session, options.set_files, facts_of(session, options)) if options.set_files else session
 
     def plan(self, session: Session, options: NasOptions, found: Records) -> Plan:
-        search = search_of(session, options)
-        return Plan(search.title, search.protocol.name, tuple(search.runs), tolerant=("train",), details=search)
+        return self.plan_of(search_of(session, options))
+
+    @staticmethod
+    def plan_of(search: Search) -> Plan:
+        """The plan of a search."""
+        return Plan(search.title, search.protocol.name, tuple(search.runs), tolerant=("train", "score"), details=search)
 
     def answer(self, session: Session, options: NasOptions, plan: Plan, found: Records) -> Record:
         return answer_of(plan.details, found)
@@ -58,7 +66,10 @@ class Nas(Task[NasOptions]):
             return {}
         from search_space.ranking import save
 
-        return {"ranking": save(measured_ranking(plan.details, found), options.save_ranking)}
+        search = plan.details
+        runs = {point: [*search.real.runs[point], *search.again.runs.get(point, ())] for point in search.points}
+        ranking = measured_ranking(search.reference.label, runs, found, over_of(session, runs, found))
+        return {"ranking": save(ranking, options.save_ranking)}
 
     def words(self, record: Mapping[str, Any]) -> str:
         from fyi_bench.tasks.nas.words import search_words

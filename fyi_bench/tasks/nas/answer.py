@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -13,10 +13,11 @@ from fyi_bench.tasks.common import Arm
 from fyi_bench.tasks.nas.search import Search, Side
 
 if TYPE_CHECKING:
-    from search_space.space720 import Point
+    from downstream.nas import Architecture
 
 Scores = Sequence[float | None]
 VALIDATION = "validation"
+FEWEST_HALVED = 12  # architectures of which a search by halving says something
 
 
 def answer_of(search: Search, found: Records, partial: bool = False) -> dict[str, Any]:
@@ -26,6 +27,7 @@ def answer_of(search: Search, found: Records, partial: bool = False) -> dict[str
     proxies = {arm: side.scores(points, found) for arm, side in search.proxies.items()}
     held = search.real.scores(points, found, VALIDATION)
     twice = _trained_twice(search, found)
+    halving = _halving_of(search, real, found)
     return build_record(
         "nas",
         **session.facts(search.protocol),
@@ -40,10 +42,13 @@ def answer_of(search: Search, found: Records, partial: bool = False) -> dict[str
                 **_validated(search, held, side, found),
                 "against_ceiling": _against_ceiling(search, side, found, twice),
                 **_cost(search, side, found),
+                **halving(*_first_rung(search, side, found)),
             }
             for arm, side in search.proxies.items()
         ],
+        scores=_scores(search, real, found, halving),
         space=len(points),
+        part={"space": search.part.space, "of": search.part.of, "sized": search.part.sized},
         architectures=_architectures(search, real, search.again.scores(points, found), held),
         reference=_reference(search, real, found),
         # the real ranking against itself with another seed, on the architectures that have both
@@ -54,7 +59,7 @@ def answer_of(search: Search, found: Records, partial: bool = False) -> dict[str
     )
 
 
-def _ceiling(search: Search, twice: Sequence[Point], found: Records) -> dict[str, Any]:
+def _ceiling(search: Search, twice: Sequence[Architecture], found: Records) -> dict[str, Any]:
     """The real ranking against itself with another seed, by test images and by those set aside."""
     from fyi_bench.stats import rank_report
 
@@ -68,7 +73,7 @@ def _ceiling(search: Search, twice: Sequence[Point], found: Records) -> dict[str
     return reports.pop("value") | reports
 
 
-def _trained_twice(search: Search, found: Records) -> list[Point]:
+def _trained_twice(search: Search, found: Records) -> list[Architecture]:
     sides, store = (search.real, search.again), search.session.store
     return [point for point in search.points if all(side.settled(point, found, store) for side in sides)]
 
@@ -77,7 +82,8 @@ def _agreement(search: Search, real: Scores, side: Side, found: Records) -> dict
     """How well a proxy ranks, and what it misjudges; of several rankings the mean, and how many they are."""
     from fyi_bench.stats import misjudged
 
-    factors = {factor: [getattr(point, factor) for point in search.points] for factor in asdict(search.points[0])}
+    names = search.points[0].factors if all(point.factors for point in search.points) else ()
+    factors = {name: [point.factors.get(name) for point in search.points] for name in names}
     proxy = side.scores(search.points, found)
     return {
         **_report(search, real, side, found),
@@ -120,7 +126,7 @@ def _validated(search: Search, real: Scores, side: Side, found: Records) -> dict
     return {VALIDATION: report | {"accuracy": side.scores(search.points, found, VALIDATION)}}
 
 
-def _against_ceiling(search: Search, side: Side, found: Records, twice: Sequence[Point]) -> dict[str, Any]:
+def _against_ceiling(search: Search, side: Side, found: Records, twice: Sequence[Architecture]) -> dict[str, Any]:
     """Paired differences, the proxy minus the ceiling, on the architectures that the ceiling is about."""
     from fyi_bench.stats import paired_rank_difference
 
@@ -152,20 +158,63 @@ def _cost(search: Search, side: Side, found: Records) -> dict[str, Any]:
     }
 
 
+def _halving_of(search: Search, real: Scores, found: Records) -> Callable[..., dict[str, Any]]:
+    """What gives the entry `halving` of a side: a search whose first rung it is, and whose second is the real data."""
+    from fyi_bench.stats.halving import successive_halving
+
+    times, seed = search.real.times(search.points, found), search.session.settings.seed
+
+    def of(scores: Scores, seconds: Sequence[float], before: float) -> dict[str, Any]:
+        if len(search.points) < FEWEST_HALVED or not all(times):
+            return {}
+        found = successive_halving(scores, real, times, seed)
+        found["seconds"] = round(before + sum(seconds) + found["real_s"], 1)
+        return {"halving": found | {"seconds_all": round(sum(times), 1)}}
+
+    return of
+
+
+def _first_rung(search: Search, side: Side, found: Records) -> tuple[Scores, Sequence[float], float]:
+    """Accuracies of one ranking of a side, seconds of its networks, seconds for its sets."""
+    made = [found[digest] for digest in side.makers if digest in found]
+    one = side.rankings[0]
+    return one.scores(search.points, found), one.times(search.points, found), _seconds(made) / side.parts
+
+
+def _scores(
+    search: Search, real: Scores, found: Records, halving: Callable[..., dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """How well the scores of untrained networks rank, an entry each, with what they cost."""
+    from downstream.zero_cost import SCORES
+    from fyi_bench.stats import rank_report
+
+    records = [found.get(search.scored[point].digest) for point in search.points if point in search.scored]
+    entries = []
+    for name in SCORES if records else ():
+        values = [None if record is None else record["scores"][name] for record in records]
+        times = [0.0 if record is None else record["seconds"].get(name, 0.0) for record in records]
+        report = rank_report(real, values, search.session.settings.seed)
+        entry = {"method": name, **report, "scores": values, "seconds": round(sum(times), 2)}
+        entries.append(entry | halving(values, times, 0.0))
+    return entries
+
+
 def _seconds(records: Sequence[Mapping[str, Any]]) -> float:
     return round(sum(record["wall_s"] for record in records), 1)
 
 
 def _architectures(search: Search, real: Scores, again: Scores, held: Scores) -> list[dict[str, Any]]:
-    from search_space.space720 import flops, parameters
+    from search_space.architectures import work
+    from search_space.space720 import Point
 
     data = search.session.data
     sizes = *data.train.shape[:2], data.num_classes
     return [
         {
             "name": point.name,
-            "parameters": parameters(point, *sizes),
-            "flops": flops(point, *sizes),
+            "parameters": work(point.architecture, *sizes).parameters,
+            "flops": work(point.architecture, *sizes).flops,
+            **({} if isinstance(point, Point) else {"factors": point.factors}),
             "real": first,
             "real_again": second,
             **({} if validation is None else {"real_validation": validation}),
@@ -178,9 +227,12 @@ def _reference(search: Search, real: Scores, found: Records) -> dict[str, Any]:
     """How the real ranking was made."""
     counts = {"failed": sum(score is None for score in real), "tied": _tied(real)}
     if search.stored is not None:
-        named = {"kind": "stored", "name": search.options.reference, **asdict(search.stored.label)}
-        return {**named, **counts, "seeds": search.stored.seeds, "train_s": round(search.stored.seconds, 1)}
-    protocol = search.reference_protocol
+        name, ranking = search.stored
+        seconds = sum(search.real.times(search.points, found))
+        named = {"kind": "table" if ranking.is_table else "stored", "name": name, **asdict(ranking.label)}
+        named |= {"dataset": search.session.data.name}
+        return {**named, **counts, "seeds": ranking.seeds, "train_s": round(seconds, 1)}
+    protocol = search.reference.protocol
     return {
         "kind": "train",
         "dataset": search.session.data.name,

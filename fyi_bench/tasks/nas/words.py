@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,14 +23,10 @@ from fyi_bench.tasks.nas.faithful import difference_of_search, faithful_words, r
 from fyi_bench.tasks.words import images_words
 
 Record = Mapping[str, Any]
-# statistics of an arm -> their names on the terminal
-_AGREEMENT = {
-    "spearman_all": "Spearman, all",
-    "spearman_top50": "top 50 %",
-    "kendall_all": "Kendall, all",
-    "top10_recall": "top-10 recall",
-    "regret": "regret, points",
-}
+# statistics of an arm -> their names on the terminal, in two tables of at most 80 columns
+_AGREEMENT = {"spearman_all": "Spearman, all", "spearman_top50": "better half", "kendall_all": "Kendall, all"}
+_CHOICE = {"top10_recall": "top-10 recall", "regret": "regret, points"}
+_TITLE_WIDTH = 20  # of the first column, so that three intervals stand beside it
 # and in the report
 _AGREEMENT_ROWS = {
     "spearman_all": "spearman, all",
@@ -39,7 +36,8 @@ _AGREEMENT_ROWS = {
     "top10_recall": "recall of the 10 best",
     "regret": "regret, points",
 }
-_COST = ("trained on", "images", "epochs", "training all", "condensing", "time against real")
+_COST = ("trained on", "images", "epochs", "training all", "condensing", "to real")
+_HALVING = ("first rung", "on real data", "regret, points", "time", "to all on real")
 _MISJUDGED = ("factor", "level", "architectures", "ranked too low by, %", "95 % interval")
 _FEWEST_OF_A_LEVEL = 5  # below so many an interval is wider than the ranking
 
@@ -47,13 +45,28 @@ _FEWEST_OF_A_LEVEL = 5  # below so many an interval is wider than the ranking
 def search_words(record: Record) -> str:
     """The answer in words, then agreement with the real ranking, cost, the paired difference, and what is misjudged."""
     asked = asked_arm(record)
-    lines = [*_title_lines(record), "", *faithful_words(record), "", *_agreement(record), *rules_words(record), ""]
-    lines[-1:] = [*_draws_words(record), ""]
-    lines += [*text_table(_COST, _cost_rows(record)), ""]
+    lines = [*_title_lines(record), "", *_agreement(record), "", *_choice(record), ""]
+    lines += [*faithful_words(record), ""]
     lines += [difference_of_search(record, asked["flip"]), ""] if "difference" in record else []
-    lines += map(_most_misjudged, record["arms"])
-    lines += ["", f"{arm_title(asked)}, factor by factor:", *text_table(_MISJUDGED, misjudged_rows(asked))]
-    return "\n".join(lines).rstrip("\n")
+    lines += [*text_table(_COST, _cost_rows(record)), "", *_halving(record)]
+    lines += [_most_misjudged(arm) for arm in record["arms"] if arm["misjudged"]]
+    if asked["misjudged"]:
+        lines += ["", f"{arm_title(asked)}, factor by factor:", *text_table(_MISJUDGED, misjudged_rows(asked))]
+    notes = [*rules_words(record), *_draws_words(record), *_part_words(record)]
+    lines += ["", *(f"* {note}" for note in notes)] if notes else []
+    return _joined(lines)
+
+
+def _joined(lines: Sequence[str]) -> str:
+    """The lines, with one empty line at most between others."""
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(lines).strip("\n"))
+
+
+def rank_words(record: Record) -> str:
+    """The answer of `fyi-bench rank`: how one set ranks, against a stored ranking, in few lines."""
+    lines = [*_title_lines(record), "", *_agreement(record), "", *_choice(record), "", *faithful_words(record), ""]
+    lines += [f"* {note}" for note in (*rules_words(record), *_part_words(record))]
+    return _joined(lines)
 
 
 def fill_section(record: Record, section: Any) -> None:
@@ -103,28 +116,73 @@ def misjudged_rows(arm: Mapping[str, Any]) -> list[list[str]]:
 
 def _title_lines(record: Record) -> list[str]:
     reference, partial = record["reference"], record.get("partial")
-    made = f"the stored ranking '{reference['name']}'" if reference["kind"] == "stored" else "trained here"
+    made = "trained here" if reference["kind"] == "train" else f"the stored ranking '{reference['name']}'"
+    how = (
+        "a table of accuracies"
+        if reference["kind"] == "table"
+        else f"{count_words(reference['epochs'], 'epoch')} on {reference['images']:,} images, tested on"
+        f" {reference['test_images']:,}"
+    )
     so_far = [f"So far, on the {record['space']} architectures that every side has trained:"] if partial else []
     return [
         *so_far,
         f"{record['dataset']} · {record['space']} architectures · {images_words(record['arms'][0])} · protocol"
         f" {protocol_words(record['protocol'])}{' · unfinished' if partial else ''}",
-        f"real ranking: {made}, {count_words(reference['epochs'], 'epoch')} on {reference['images']:,} images,"
-        f" tested on {reference['test_images']:,}; 95 % intervals over architectures in brackets",
+        f"real ranking: {made}, {how}",
+        "95 % intervals over architectures in brackets",
     ]
 
 
-def _agreement(record: Record) -> list[str]:
-    """A row for the ceiling, where it was measured, and one an arm."""
-    ceiling, rows = record["ceiling"], [(arm_title(arm), arm) for arm in record["arms"]]
+def _sides(record: Record) -> list[tuple[str, Record]]:
+    """Title and entry of the ceiling, where it was measured, of every arm, and of the scores of untrained networks."""
+    ceiling, rows = record["ceiling"], [(_title(arm), arm) for arm in record["arms"]]
     if ceiling.get("evaluated"):
-        on = "" if ceiling["evaluated"] == record["space"] else f" ({ceiling['evaluated']} of them)"
-        rows.insert(0, (f"real data, another seed{on}", ceiling))
-    return text_table(
-        ["ranked on", *_AGREEMENT.values(), "by validation", "failed"],
-        [[title, *(_statistic(one, key) for key in _AGREEMENT), _by_validation(one), str(one["failed"])]
-         for title, one in rows],
-    )  # fmt: skip
+        on = "" if ceiling["evaluated"] == record["space"] else f" ({ceiling['evaluated']})"
+        rows.insert(0, (f"real data again{on}", ceiling))
+    return rows + [(entry["method"], entry) for entry in record.get("scores", ())]
+
+
+def _title(arm: Record) -> str:
+    title = arm_title(arm)
+    return title if len(title) <= _TITLE_WIDTH else f"{title[: _TITLE_WIDTH - 1]}…"
+
+
+def _agreement(record: Record) -> list[str]:
+    """How well each side ranks all architectures and the better half."""
+    rows = [[title, *(_statistic(one, key) for key in _AGREEMENT)] for title, one in _sides(record)]
+    return text_table(["ranked on", *_AGREEMENT.values()], rows)
+
+
+def _choice(record: Record) -> list[str]:
+    """What each side chooses, and how it ranks by the images set aside."""
+    header = ["ranked on", *_CHOICE.values(), "by validation"]
+    rows = [[title, *(_statistic(one, key) for key in _CHOICE), _by_validation(one)] for title, one in _sides(record)]
+    return text_table(header, rows)
+
+
+def _halving(record: Record) -> list[str]:
+    """A search by successive halving with each side as its first rung."""
+    entries = [(title, one["halving"]) for title, one in _sides(record) if "halving" in one]
+    if not entries:
+        return []
+    rows = []
+    for title, one in entries:
+        share = f"{one['seconds'] / one['seconds_all']:.2f}" if one["seconds_all"] else HOLE
+        lost = percent(one["regret"]["mean"])
+        rows.append((title, f"{one['trained']:.0f}", lost, seconds_words(one["seconds"]), share))
+    first = entries[0][1]
+    note = (
+        f"Successive halving: one of about {first['factor']} passes on to real data; means of {first['orders']} orders."
+    )
+    return [*text_table(_HALVING, rows), note, ""]
+
+
+def _part_words(record: Record) -> list[str]:
+    """What of the space was left out."""
+    part = record.get("part") or {}
+    if not part.get("sized") or record["space"] == part["of"]:
+        return []
+    return [f"{record['space']} of {part['of']:,} architectures of the space: --space asks for others, or for all."]
 
 
 def _by_validation(entry: Mapping[str, Any]) -> str:
@@ -153,11 +211,16 @@ def _cost_rows(record: Record) -> Sequence[Sequence[str]]:
     """Images and time of the real side and of every arm, under `_COST`."""
     real = record["reference"]
     size, epochs, time = f"{real['images']:,}", str(real["epochs"]), seconds_words(real["train_s"])
+    if real["kind"] == "table":
+        size, epochs, time = HOLE, HOLE, seconds_words(real["train_s"]) if real["train_s"] else HOLE
     rows: list[Sequence[str]] = [("real data", size, epochs, time, HOLE, "1")]
     for arm in record["arms"]:
         share = f"{(arm['train_s'] + arm['distill_s']) / real['train_s']:.2f}" if real["train_s"] else HOLE
         seconds = (seconds_words(arm[key]) for key in ("train_s", "distill_s"))
-        rows.append((arm_title(arm), f"{arm['images']:,}", str(arm["epochs"]), *seconds, share))
+        rows.append((_title(arm), f"{arm['images']:,}", str(arm["epochs"]), *seconds, share))
+    for entry in record.get("scores", ()):
+        share = f"{entry['seconds'] / real['train_s']:.2f}" if real["train_s"] else HOLE
+        rows.append((entry["method"], HOLE, "0", seconds_words(entry["seconds"]), HOLE, share))
     return rows
 
 

@@ -1,0 +1,51 @@
+"""What `fyi-bench nas` is asked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fyi_bench.config import option
+from fyi_bench.errors import UsageError
+from fyi_bench.reading import SetFacts
+from fyi_bench.session import Session
+from fyi_bench.tasks.common import DEFAULT_METHOD, IPC, Arm, Comparison
+
+HERDING = Arm("herding", "none")  # the coreset of real images that is not drawn by lot
+
+
+@dataclass(frozen=True)
+class NasOptions(Comparison, SetFacts):
+    """Which proxies are asked, about how many architectures, and what they are held against."""
+
+    method: str | None = option(None, f"Distillation method of the proxy set; default: {DEFAULT_METHOD}.")
+    ipc: int = IPC(50)
+    space: str = option("auto", "auto, 720, a number, NAME:N of another space, or a file of names.")
+    set_files: tuple[Path, ...] = option((), "A set as the proxy.", flag="--set-file")
+    names: tuple[str, ...] = option((), "What to call each --set-file.", flag="--name")
+    reference: str = option("auto", "auto: a stored ranking that fits; train; or one: name or CSV.")
+    reference_images: int | None = option(None, "Real images of the reference; 0: all.")
+    test_images: int | None = option(None, "Test images; 0: all.")
+    reference_epochs: int | None = option(None, "Epochs of the reference.")
+    save_ranking: Path | None = option(None, "CSV of the real ranking.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.set_files and self.method is not None:
+            raise UsageError("--set-file and --method contradict each other.\nGive one of them.")
+        if self.names and len(self.names) != len(self.set_files):
+            raise UsageError(
+                f"{len(self.names)} --name for {len(self.set_files)} --set-file.\nGive each set one, in order."
+            )
+
+    @property
+    def arms(self) -> list[Arm]:
+        """Those of every comparison, and beside the floor the coreset by herding."""
+        found = super().arms
+        return found if self.only or HERDING in found else [*found, HERDING]
+
+
+def facts_of(session: Session, options: NasOptions) -> dict[str, Any]:
+    """What was stated about the sets that are files; `--ipc` only where it was given."""
+    return options.facts | ({"ipc": options.ipc} if "ipc" in session.settings.given else {})

@@ -1,0 +1,184 @@
+"""Which architectures a search is about: a whole space, a part of it, a list in a file, or as many as fit half an hour.
+
+The part that fits is the same on every machine: it follows from what is asked, for two cores of a stated speed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fyi_bench.errors import DataError, UnknownNameError, UsageError
+
+if TYPE_CHECKING:
+    from downstream.nas import Architecture
+    from fyi_bench.data import RealDataset
+    from search_space.spaces import SearchSpace
+
+Known = Mapping[str, Any] | None  # what a stored ranking has, by name
+AUTO = "auto"
+CONVNETS = "convnets"
+SPACE_SEED = 0  # one sequence of sub-spaces, so that results of all seeds and machines are about the same networks
+FEWEST = 3  # architectures below which nothing can be ranked
+# a part that is sized by itself: so many at least, as a verdict needs about as many; in such steps; so many at most
+_LEAST, _STEP, _MOST = 24, 12, 720
+HALF_AN_HOUR = 30.0
+# two cores, what of their time networks get, and the seconds one takes for an image's effort, forward and backward
+# (docs/nas.md has the measurement); a test pass takes a part of it
+_CORES, _NETWORKS_SHARE, _SECONDS_AN_EFFORT, _TEST_PASS = 2, 0.85, 7e-12, 0.35
+
+
+@dataclass(frozen=True)
+class Part:
+    """The architectures of a search. of: how many its space has. sized: whether it was cut to fit half an hour."""
+
+    space: str
+    points: Sequence[Architecture]
+    of: int
+    sized: bool = False
+
+    @property
+    def words(self) -> list[str]:
+        """What was left out and how to ask for all, where the part was cut."""
+        if not self.sized or len(self.points) == self.of:
+            return []
+        all_of_it = self.of if self.space == CONVNETS else f"{self.space}:{self.of}"
+        return [
+            f"a stratified part: {len(self.points)} of {self.of} architectures, sized for minutes on 2 cores;"
+            if self.space == CONVNETS
+            else f"a part drawn by lot: {len(self.points)} of {self.of:,} architectures, for minutes on 2 cores;",
+            f"all of them: --space {all_of_it}; another part: --space N, and runs that are done are kept",
+        ]
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Images that go through every network of a search: trained on, tested on."""
+
+    trained: float = 0.0
+    tested: float = 0.0
+
+    def plus(self, other: Passes, times: float = 1.0) -> Passes:
+        """Both together, the other so many times."""
+        return Passes(self.trained + times * other.trained, self.tested + times * other.tested)
+
+
+def part_of(text: str, data: RealDataset, minutes: float | None, passes: Passes, known: Known = None) -> Part:
+    """The architectures that `--space` asks for.
+
+    minutes: of two cores that `auto` is to fit in; None: it is everything. passes: of each network. known: names that a
+    stored ranking has, or None. Raises UsageError or UnknownNameError for what is no space, DataError where a stored
+    ranking has too few of it.
+    """
+    space, count = _asked(text)
+    total = len(space.names)
+    if count is None and minutes is None and total <= _MOST:
+        count = total
+    if count is not None:
+        points = ranked_in(space.subset(count, SPACE_SEED), known)
+        return Part(space.name, points, total)
+    fits = _fitting(space, data, minutes or HALF_AN_HOUR, passes, known)
+    return Part(space.name, ranked_in(fits, known), total, sized=True)
+
+
+def _asked(text: str) -> tuple[SearchSpace, int | None]:
+    """The space, and how many of it; None for as many as fit."""
+    from search_space.spaces import SPACES, space
+
+    name, colon, count = text.rpartition(":")
+    if text == AUTO or text in SPACES:
+        return space(CONVNETS if text == AUTO else text), None
+    if text.lstrip("-").isdigit():
+        return space(CONVNETS), int(text)
+    if colon and count.isdigit() and name in SPACES:
+        return space(name), int(count)
+    if Path(text).is_file():
+        listed = listed_space(Path(text))
+        return listed, len(listed.names)
+    raise UnknownNameError("search space", text, [AUTO, *SPACES.names(), "a number", "a file with a name on each line"])
+
+
+def listed_space(path: Path) -> SearchSpace:
+    """The architectures that a file names, one a line; what follows `#` is a remark.
+
+    A name is one of the 720 ConvNets, one of another search space with that before a colon, or any of
+    `fyi-bench ls archs`.
+    """
+    from search_space.architectures import candidate
+    from search_space.spaces import SearchSpace
+
+    found: dict[str, Architecture] = {}
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} cannot be read: {error}.\nGive a text file with one name on each line.") from error
+    for number, line in enumerate(lines, start=1):
+        word = line.partition("#")[0].strip()
+        if not word:
+            continue
+        try:
+            point = candidate(word)
+        except UnknownNameError as error:
+            raise UnknownNameError(f"{path.name}, line {number}: {error.kind}", error.name, error.known) from None
+        except UsageError as error:
+            raise UsageError(f"{path.name}, line {number}: {error}") from None
+        if point.name in found:
+            raise UsageError(f"{path.name}, line {number}: {point.name} comes twice.\nRemove one of the lines.")
+        found[point.name] = point
+    if len(found) < FEWEST:
+        raise UsageError(f"{path.name} names {len(found)} architectures, too few to rank.\nName {FEWEST} or more.")
+
+    class Listed(SearchSpace):
+        """What the file names."""
+
+        def subset(self, count: int, seed: int = 0) -> tuple[Architecture, ...]:
+            return tuple(found.values())[:count]
+
+    listed = Listed()
+    listed.name, listed.names = path.name, tuple(found)  # type: ignore[misc]
+    return listed
+
+
+def _fitting(
+    space: SearchSpace, data: RealDataset, minutes: float, passes: Passes, known: Known
+) -> Sequence[Architecture]:
+    """The largest part whose networks fit, of those that the ranking has where there is one."""
+    from downstream.nas import effort
+
+    sizes = *data.train.shape[:2], data.num_classes
+    images = passes.trained + _TEST_PASS * passes.tested
+    most = min(len(space.names), _MOST)
+    chosen: Sequence[Architecture] = ()
+    for count in range(min(_LEAST, most), most + 1, _STEP):
+        points = [point for point in space.subset(count, SPACE_SEED) if known is None or in_ranking(point, known)]
+        seconds = _SECONDS_AN_EFFORT * images * sum(effort(point, *sizes) for point in points)
+        if len(chosen) >= _LEAST and seconds > _NETWORKS_SHARE * 60 * minutes * _CORES:
+            break
+        chosen = points
+    return chosen
+
+
+def in_ranking(point: Architecture, known: Mapping[str, Any]) -> bool:
+    """Whether a ranking has this architecture, by its whole name or by that in its space."""
+    return ranked_name(point, known) is not None
+
+
+def ranked_name(point: Architecture, known: Mapping[str, Any]) -> str | None:
+    """The name by which a ranking has an architecture."""
+    names = (point.name, point.name.partition(":")[2], point.architecture)
+    return next((name for name in names if name in known), None)
+
+
+def ranked_in(points: Sequence[Architecture], known: Known) -> Sequence[Architecture]:
+    """The points that a ranking has. DataError where these are too few to compare."""
+    if known is None:
+        return points
+    found = [point for point in points if in_ranking(point, known)]
+    if len(found) < FEWEST:
+        raise DataError(
+            f"The ranking has {len(found)} of the {len(points)} architectures asked for, too few to compare.\n"
+            "Use --reference train, or a --space that the ranking covers."
+        )
+    return found

@@ -1,0 +1,327 @@
+"""Search spaces: cells of NAS-Bench-201, lists, plug-ins, parts sized by themselves; scores without training."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from test_nas import CHEAP, RANDOM, SHORT, nas, session
+from torch import nn
+
+import search_space
+import tiny
+from commands import ask, tell
+from downstream import nas as search
+from downstream.zero_cost import gradient_norm, synflow
+from fyi_bench import rng
+from fyi_bench.data.real import RealDataset
+from fyi_bench.errors import BudgetExhausted, DataError, UnknownNameError, UsageError
+from fyi_bench.run.deadline import Deadline
+from fyi_bench.run.types.architecture import real_source, train_run
+from fyi_bench.stats.halving import FACTOR, successive_halving
+from fyi_bench.tasks.nas.points import HALF_AN_HOUR, Passes, listed_space, part_of
+from fyi_bench.tasks.nas.reference import RealSide, fitting_ranking
+from search_space import ranking, space720
+from search_space.architectures import candidate, cost, work
+from search_space.spaces import SPACES, SearchSpace, space
+from search_space.spaces.nasbench201 import EDGES, OPERATIONS, read, spell
+
+RESNET_LIKE = "nasbench201:|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|skip_connect~0|none~1|nor_conv_1x1~2|"
+
+
+@pytest.fixture
+def data() -> RealDataset:
+    real = tiny.real_set(classes=3, per_class=12, size=32)
+    return RealDataset("tiny", real, replace(real, images=real.images.flip(3)), (0.5,) * 3, (0.25,) * 3)
+
+
+@pytest.fixture
+def small(monkeypatch, data):
+    monkeypatch.setattr("fyi_bench.data.load_dataset", lambda name, root, test=True: data)
+    monkeypatch.setattr(search, "limits_of", lambda name: search.Limits(18, 30, 0.5))
+    monkeypatch.setattr(space720, "subset", lambda n, seed=0: tuple(CHEAP[:n]))
+
+
+# NAS-Bench-201 -------------------------------------------------------------------------------------------------------
+
+
+def test_cells_have_the_published_sizes():
+    """Millions of parameters and multiply-adds on CIFAR-10: the published range over all 15,625."""
+    found = space("nasbench201")
+    assert len(found.names) == len(set(found.names)) == 15_625
+    least, most = (work(f"nasbench201:{spell([op] * 6)}", 3, 32, 10) for op in ("none", "nor_conv_3x3"))
+    assert [round(one.parameters / 1e6, 6) for one in (least, most)] == [0.073306, 1.531546]
+    assert [round(one.flops / 2e6, 2) for one in (least, most)] == [7.78, 220.12]
+    hundred = work(f"nasbench201:{spell(['nor_conv_3x3'] * 6)}", 3, 32, 100)
+    assert round(hundred.parameters / 1e6, 6) == 1.537396
+
+
+def test_a_name_is_its_operations():
+    for cell in itertools.islice(itertools.product(OPERATIONS, repeat=6), 0, None, 997):
+        assert read(spell(cell)) == list(cell)
+    assert candidate(RESNET_LIKE).factors == {
+        "edge 0 to 1": "nor_conv_3x3", "edge 0 to 2": "nor_conv_3x3", "edge 1 to 2": "avg_pool_3x3",
+        "edge 0 to 3": "skip_connect", "edge 1 to 3": "none", "edge 2 to 3": "nor_conv_1x1",
+    }  # fmt: skip
+    with pytest.raises(UnknownNameError, match="architecture of the search space nasbench201"):
+        candidate("nasbench201:|nor_conv_5x5~0|")
+
+
+def test_a_cell_is_the_sum_over_its_edges():
+    """Against the plain sum, node by node, of a cell in evaluation mode."""
+    operations = read(RESNET_LIKE)
+    network = search_space.build(RESNET_LIKE, 3, 16, 10, rng.stream(0, "test")).eval()
+    again = search_space.build(RESNET_LIKE, 3, 16, 10, rng.stream(0, "test"))
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
+    cell = network.layers[2]
+    x = torch.randn(2, 16, 8, 8)
+    nodes = [x]
+    for node in (1, 2, 3):
+        total = torch.zeros_like(x)
+        for operation, (to, start) in zip(operations, EDGES, strict=True):
+            if to == node and operation != "none":
+                total = total + cell.edges[f"{to}-{start}"](nodes[start])
+        nodes.append(total)
+    torch.testing.assert_close(cell(x), nodes[3])
+
+
+def test_work_is_the_cost_that_is_counted():
+    for name in ("convnet-w32-d2-batch-relu-avg", "resnet18", RESNET_LIKE):
+        found = work(name, 3, 32, 10)
+        assert (found.parameters, found.flops) == cost(name, 3, 32, 10)
+        assert found.activations > 0
+
+
+def test_new_spaces_change_no_digest_of_the_old_one(data):
+    from downstream.protocol import protocol
+
+    rules, source = protocol("quick", "nas"), real_source(data, 9, 0)
+    old, cell = (train_run(data, source, candidate(name), rules, 0, 12) for name in (CHEAP[0].name, RESNET_LIKE))
+    assert not any(key.startswith("space") for key in old.inputs["numerics"])
+    assert cell.inputs["numerics"]["space nasbench201"] == 1
+
+
+# what --space takes --------------------------------------------------------------------------------------------------
+
+
+def test_a_file_of_names(tmp_path):
+    path = tmp_path / "mine.txt"
+    path.write_text(f"# mine\n{CHEAP[0].name}\nconvnet-{CHEAP[1].name}  # the second\n\nresnet18\n{RESNET_LIKE}\n")
+    points = listed_space(path).subset(4)
+    assert [point.name for point in points] == [CHEAP[0].name, CHEAP[1].name, "resnet18", RESNET_LIKE]
+    for text, error, said in (
+        ("w32-d9-nonorm-relu-max\n", UnknownNameError, r"mine\.txt, line 1: depth"),
+        (f"{CHEAP[0].name}\n{CHEAP[0].name}\n", UsageError, "line 2: .* comes twice"),
+        (f"{CHEAP[0].name}\n", UsageError, "names 1 architectures, too few"),
+    ):
+        path.write_text(text)
+        with pytest.raises(error, match=said):
+            listed_space(path)
+
+
+def test_a_part_is_sized_by_what_is_asked_and_not_by_the_machine(data):
+    few, many = (part_of("auto", data, HALF_AN_HOUR, Passes(images)) for images in (2_000, 40_000))
+    assert len(few.points) > len(many.points) >= 24
+    assert {point.name for point in many.points} < {point.name for point in few.points}
+    assert few.sized
+    assert any("--space 720" in line for line in few.words)
+    whole = part_of("auto", data, None, Passes(1e9))
+    assert (len(whole.points), whole.words) == (720, [])
+    assert len(part_of("36", data, HALF_AN_HOUR, Passes(1e9)).points) == 36
+    known = {point.name for point in space720.subset(30)}
+    ranked = part_of("auto", data, HALF_AN_HOUR, Passes(10), dict.fromkeys(known, 0.5))
+    assert {point.name for point in ranked.points} == known
+    with pytest.raises(UnknownNameError, match="Unknown search space 'nasbench202'"):
+        part_of("nasbench202", data, None, Passes())
+    assert len(part_of("nasbench201:25", data, None, Passes()).points) == 25
+
+
+class Rings(SearchSpace):
+    """A space of somebody else's."""
+
+    names = ("one", "two", "three", "four")
+
+    def build(self, name):
+        width = 4 * (1 + self.names.index(name))
+        return nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, width), nn.ReLU(), nn.Linear(width, 3))
+
+    numerics = 3
+
+
+@pytest.fixture
+def rings(monkeypatch):
+    for table, value in ((SPACES._entries, Rings), (SPACES._owners, None)):
+        if value is not None:
+            monkeypatch.setitem(table, "rings", value)
+    monkeypatch.setattr(Rings, "name", "rings", raising=False)
+
+
+def test_a_space_of_a_plug_in_is_searched_with_a_table_as_its_real_side(small, rings, tmp_path):
+    """`build(name)` alone is enough; accuracies come from a table, in percent here, by names without the space."""
+    table = tmp_path / "table.csv"
+    table.write_text("architecture,accuracy\none,40\ntwo,50.5\nthree,60\nfour,70\n")
+    made = session(tmp_path, SHORT)
+    found = nas(made, replace(RANDOM, only=True, space="rings:4", reference=str(table), reference_epochs=None))
+    assert [entry["name"] for entry in found["architectures"]] == [f"rings:{name}" for name in Rings.names]
+    assert [entry["real"] for entry in found["architectures"]] == [0.4, 0.505, 0.6, 0.7]
+    assert found["reference"]["kind"] == "table"
+    assert "a table of accuracies" in " ".join(tell(found).split())
+    runs = [run for run in made.store.ls() if run.kind == "train"]
+    assert {run.inputs["numerics"]["space rings"] for run in runs} == {3}
+    table.write_text("architecture,accuracy\nfive,40\n")
+    with pytest.raises(DataError, match="has 0 of the 4 architectures"):
+        nas(session(tmp_path, SHORT), replace(RANDOM, only=True, space="rings:4", reference=str(table)))
+
+
+# rankings ------------------------------------------------------------------------------------------------------------
+
+
+def test_the_command_that_ranks_by_real_data_gives_the_real_side_of_a_search(small, tmp_path):
+    """Both seeds; a stopped one keeps what is done; a search then trains nothing on real data and says the same."""
+    path = tmp_path / "tiny-mine.csv"
+
+    class Stopping(Deadline):
+        left_to_do = 9
+
+        def check(self) -> None:
+            self.left_to_do -= 1
+            if self.left_to_do < 0:
+                raise BudgetExhausted("Stopped.")
+
+        def requested(self) -> bool:
+            return self.left_to_do < 0
+
+    made = session(tmp_path, SHORT)
+    made.stop = Stopping()
+    with pytest.raises(BudgetExhausted):
+        ask("ranking", made, space="6", reference_epochs=3, out=path)
+    if path.exists():
+        assert all(row.accuracy is not None for row in ranking.load(path).rows)
+    found = ask("ranking", session(tmp_path, SHORT), space="6", reference_epochs=3, out=path)
+    whole = ranking.load(path)
+    assert (len(whole.scores(0)), len(whole.scores(1)), found["ceiling"]["evaluated"]) == (6, 6, 6)
+    assert whole.label.data
+    assert "12 of 12 networks" in tell(found)
+    stored = nas(session(tmp_path, SHORT), replace(RANDOM, only=True, space="6", reference=str(path)))
+    trained = nas(session(tmp_path, SHORT), replace(RANDOM, only=True, space="6", reference="train"))
+    assert [e["real"] for e in stored["architectures"]] == [e["real"] for e in trained["architectures"]]
+    with pytest.raises(UsageError, match="cannot be added to"):
+        ask("ranking", session(tmp_path, SHORT), space="6", reference_epochs=4, out=path)
+
+
+def test_a_ranking_of_the_package_is_used_where_it_was_measured_as_asked(data, monkeypatch, tmp_path):
+    monkeypatch.setattr("fyi_bench.data.load_dataset", lambda name, root, test=True: data)
+    label = RealSide.asked(session(tmp_path, {}), None, None).label
+    rows = tuple(ranking.Row(p.name, 0, 0.5, 1.0, "a processor", 1, "0" * 16) for p in space720.SPACE[:30])
+    old = replace(label, data="", aside=0.0)
+    kept = {
+        "tiny-old": ranking.Ranking(old, rows),
+        "tiny-new": ranking.Ranking(label, rows[:25]),
+        "tiny-other": ranking.Ranking(replace(label, precision="bf16"), rows),
+    }
+    monkeypatch.setattr(ranking, "names", lambda: sorted(kept))
+    monkeypatch.setattr(ranking, "load", kept.__getitem__)
+    assert fitting_ranking(label)[0] == "tiny-new"
+    assert fitting_ranking(replace(label, data="another")) == ("tiny-old", kept["tiny-old"])
+    assert fitting_ranking(replace(label, epochs=7)) is None
+
+
+def test_a_file_that_is_handed_in_is_checked(tmp_path, capsys):
+    shipped = ranking.load("cifar10-quick-bf16")
+    label, row = shipped.label, shipped.rows[0]
+    good = tmp_path / "cifar10-mine.csv"
+    ranking.save(ranking.Ranking(label, shipped.rows[:5]), good)
+    assert ranking.main([str(good)]) == 0
+    assert "5 networks" in capsys.readouterr().out
+    for changed, said in (
+        (replace(row, accuracy=0.34123), "no whole number of 2000 test images"),
+        (replace(row, seconds=0.0), "is no time"),
+        (replace(row, cell="mine"), "is no digest of a run"),
+        (replace(row, device=""), "on what device"),
+        (replace(row, accuracy=0.5), "in one ranking and 0.5 in another"),
+    ):
+        bad = tmp_path / "cifar10-bad.csv"
+        bad.write_text(ranking.to_csv(ranking.Ranking(label, (changed,))))
+        assert ranking.main([str(good), str(bad)]) == 5
+        assert said in capsys.readouterr().err
+    other = tmp_path / "mine.csv"
+    other.write_text(good.read_text())
+    with pytest.raises(UsageError, match="Begin its name with that: cifar10"):
+        ranking.check(other)
+    assert ranking.main([]) == 2
+
+
+# rank a set ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_set_is_ranked_against_a_stored_ranking(small, tmp_path, data):
+    path, kept = tmp_path / "mine.safetensors", tmp_path / "tiny.csv"
+    data.train.select(torch.arange(0, 36, 6)).save(path, preview=False)
+    ask("ranking", session(tmp_path, SHORT), space="6", out=kept)
+    found = ask("rank", session(tmp_path, SHORT), path=path, space="6", reference=str(kept))
+    assert [(arm["name"], arm["evaluated"]) for arm in found["arms"]] == [("mine", 6)]
+    assert {"value", "low", "high"} <= found["arms"][0]["spearman_all"].keys()
+    assert "regret, points" in tell(found)
+    with pytest.raises(DataError, match="There is no stored ranking of tiny"):
+        ask("rank", session(tmp_path, SHORT), path=path, space="6")
+
+
+# scores of untrained networks ----------------------------------------------------------------------------------------
+
+
+def test_the_norm_of_gradients_is_that_of_a_plain_sum():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(12, 3))
+    x, y = torch.randn(5, 3, 2, 2), torch.tensor([0, 1, 2, 0, 1])
+    loss = nn.functional.cross_entropy(network(x), y)
+    loss.backward()
+    assert gradient_norm(network, x, y) == pytest.approx(float(network[1].weight.grad.norm()), rel=1e-5)
+
+
+def test_synflow_of_two_layers_is_the_sum_over_paths():
+    """Without biases every path counts the product of its absolute weights, once a layer; norms do not matter."""
+    first, second = nn.Linear(4, 3, bias=False), nn.Linear(3, 2, bias=False)
+    paths = (second.weight.detach().abs().double() @ first.weight.detach().abs().double()).sum()
+    for norm in (nn.Identity(), nn.LayerNorm(3)):
+        network = nn.Sequential(nn.Flatten(), nn.Linear(4, 3, bias=False), norm, nn.Linear(3, 2, bias=False))
+        network[1].weight.data.copy_(first.weight)
+        network[3].weight.data.copy_(second.weight)
+        assert synflow(network, (1, 2, 2)) == pytest.approx(2 * float(paths), rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["convnet-w32-d2-batch-relu-max", "convnet-w32-d1-layer-sigmoid-nopool", RESNET_LIKE])
+def test_every_kind_of_network_has_scores(name):
+    shape = (3, 16, 16)
+    fresh = search_space.build(name, 3, 16, 4, rng.stream(0, "test"))
+    assert 0 < synflow(fresh, shape) < float("inf")
+    fresh = search_space.build(name, 3, 16, 4, rng.stream(0, "test"))
+    assert 0 < gradient_norm(fresh, torch.randn(8, *shape), torch.arange(8) % 4) < float("inf")
+
+
+# a search by halving -------------------------------------------------------------------------------------------------
+
+
+def test_halving_finds_the_best_by_a_perfect_proxy_and_chance_by_none():
+    """By simulation: a proxy that ranks as real data loses nothing; one that knows nothing loses what chance does."""
+    draw, lost = np.random.default_rng(0), {"perfect": [], "none": [], "chance": []}
+    for seed in range(12):
+        real = draw.normal(0.6, 0.1, 30)
+        perfect = successive_halving(list(real), list(real), [1.0] * 30, seed)
+        none = successive_halving(list(draw.normal(size=30)), list(real), [1.0] * 30, seed)
+        lost["perfect"].append(perfect["regret"]["mean"])
+        lost["none"].append(none["regret"]["mean"])
+        count = round(none["trained"])
+        lost["chance"] += [real.max() - draw.choice(real, count, replace=False).max() for _ in range(20)]
+        assert 30 / FACTOR * 0.8 < perfect["trained"] < 20
+        assert perfect["real_s"] == perfect["trained"]
+    assert max(lost["perfect"]) == 0
+    spread = np.std(lost["none"]) / np.sqrt(12) + np.std(lost["chance"]) / np.sqrt(240)
+    assert abs(np.mean(lost["none"]) - np.mean(lost["chance"])) < 3 * spread
+
+
+def test_halving_with_failures():
+    found = successive_halving([None, 0.3, 0.2, 0.9], [0.5, None, 0.4, 0.6], [1, 1, 1, 1], 0)
+    assert found["regret"]["mean"] == 0
+    assert successive_halving([0.1, 0.2], [None, None], [1, 1], 0)["regret"]["mean"] is None
