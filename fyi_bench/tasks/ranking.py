@@ -17,7 +17,6 @@ from fyi_bench.store.record import build_record
 from fyi_bench.store.spec import RunSpec
 from fyi_bench.tasks.base import TASKS, Record, Task
 from fyi_bench.tasks.common import digest_of_runs, seeds_of
-from fyi_bench.tasks.nas.faithful import with_interval
 from fyi_bench.tasks.nas.points import CONVNETS, SPACE_SEED, Part, part_of
 from fyi_bench.tasks.nas.reference import RealSide, measured_ranking, over_of
 
@@ -139,6 +138,8 @@ class RankingTask(Task[RankingOptions]):
 
 
 def _agreement_rows(again: Mapping[str, Any]) -> tuple[list[str], list[list[str]]] | None:
+    from fyi_bench.tasks.nas.faithful import with_interval
+
     shown = {"Spearman, all": "spearman_all", "better half": "spearman_top50", "Kendall, all": "kendall_all"}
     if not again["evaluated"]:
         return None
