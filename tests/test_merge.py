@@ -322,7 +322,20 @@ def test_a_file_that_an_excerpt_lost_is_named(ours, theirs):
 
 @pytest.mark.parametrize("place", ["/home/me/set.pt", "~/set.pt", "imagefolder:/data/birds@64", "C:\\sets\\set.pt"])
 def test_an_excerpt_names_no_place_of_a_machine(ours, theirs, place):
-    notes = {"protocol": "paper", "file": place, "page": "https://example.org/a:b"}
+    notes = {"protocol": "paper", "from": place, "page": "https://example.org/a:b"}
     _, test, _ = made_and_tested(theirs, notes=notes)
     assert f"mentions {place}" in merge(ours, theirs.root, "paper").damaged[0]
     assert not ours.has(test)
+
+
+@pytest.mark.parametrize("place", ["/home/me/set.pt", "~/set.pt", "C:\\sets\\set.pt"])
+def test_an_excerpt_names_a_given_set_without_its_folder(ours, theirs, place):
+    notes = {"protocol": "paper", "file": place, "files": [place]}
+    _, test, _ = made_and_tested(theirs, notes=notes)
+    assert merge(ours, theirs.root, "paper").damaged == []
+    config = json.loads((ours.folder(test) / "config.json").read_text())
+    assert (config["notes"]["file"], config["notes"]["files"]) == ("set.pt", ["set.pt"])
+    assert place not in "".join(path.read_text() for path in ours.folder(test).glob("*.json"))
+    assert verify(ours) == []
+    assert ours.record(test)["value"] == theirs.record(test)["value"]
+    assert not merge(ours, theirs.root, "paper").copied

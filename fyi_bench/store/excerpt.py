@@ -40,8 +40,25 @@ def runs_of_protocol(store: Store, protocol: str) -> set[str]:
 
 def place_in(folder: Path) -> str:
     """A path of the machine it was computed on that a finished run mentions; '' where there is none."""
-    record = final_record(folder) or {}
-    return next((text for text in _texts([record, read_config(folder)]) if _PLACE.search(text)), "")
+    contents = map(without_folders, (final_record(folder) or {}, read_config(folder)))
+    return next((text for text in _texts(list(contents)) if _PLACE.search(text)), "")
+
+
+def without_folders(content: dict[str, Any]) -> dict[str, Any]:
+    """A record or config whose notes name given files without their folders: a digest of the inputs tells the set."""
+    notes = content.get("notes", [])
+    shortened = [{key: _named(key, value) for key, value in note.items()} for note in _listed(notes)]
+    return {**content, "notes": shortened if isinstance(notes, list) else shortened[0]} if notes else content
+
+
+def _listed(notes: Any) -> list[dict[str, Any]]:
+    return notes if isinstance(notes, list) else [notes]
+
+
+def _named(key: str, value: Any) -> Any:
+    if key == "file" and isinstance(value, str):
+        return re.split(r"[\\/]", value)[-1]
+    return [_named("file", one) for one in value] if key == "files" and isinstance(value, list) else value
 
 
 def left_behind(record: dict[str, Any]) -> list[str]:

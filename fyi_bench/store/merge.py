@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 import shutil
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from fyi_bench.errors import DataError, StoreError
-from fyi_bench.files import atomic_write, remove, sha256_file, write_json
+from fyi_bench.files import atomic_write, remove, sha256_file, write_json, write_text
 from fyi_bench.store.checkpoint import Checkpoints, checkpoint_steps
 from fyi_bench.store.commands import FOLDER, read_commands, record_path, writing
-from fyi_bench.store.excerpt import left_behind, note_absent, place_in, runs_of_protocol
+from fyi_bench.store.excerpt import left_behind, note_absent, place_in, runs_of_protocol, without_folders
 from fyi_bench.store.lock import FolderLock
 from fyi_bench.store.record import SEAL, same_result, write_sealed
 from fyi_bench.store.run_dir import (
@@ -192,31 +194,46 @@ def _merge_finished(source: Path, target: Path, excerpt: bool) -> str:
                 return "conflicts"
             if absent.issuperset(absent_names(target)):
                 return "same"
-        _replace(source, target, absent)
+        _replace(source, target, absent, without_folders if excerpt else None)
     finally:
         lock.release()
     return "mended" if finished_here else "copied"
 
 
-def _replace(source: Path, target: Path, absent: set[str]) -> None:
+def _replace(
+    source: Path, target: Path, absent: set[str], changed: Callable[[dict[str, Any]], dict[str, Any]] | None
+) -> None:
     """Make `target` a copy of a finished run without the artefacts `absent`.
 
-    A kill on the way leaves an unfinished one that completes itself.
+    changed(content): what its config and its record become, for what is not to be shown; None: copies. A kill on the
+    way leaves an unfinished one that completes itself.
     """
     artefacts = {name: facts for name, facts in sealed_record(source)["artefacts"].items() if name not in absent}
     remove(target / DONE)
     remove(target / RECORD)
     sweep(target)
-    _copy(source / CONFIG, target / CONFIG)  # first: what is cut from here on is an unfinished run
+    config, record = read_config(source), sealed_record(source)
+    same = changed is None or (changed(config), changed(record)) == (config, record)
+
+    def put(name: str, content: dict[str, Any]) -> None:
+        if changed is None or same:
+            _copy(source / name, target / name)
+        else:
+            write_json(target / name, changed(content))
+
+    put(CONFIG, config)  # first: what is cut from here on is an unfinished run
     for name in set(artefact_names(target)) - set(artefacts):
         remove(target / name)
     for name, facts in artefacts.items():
         _copy(source / name, target / name, facts["sha256"])
     remove(target / DIVERGED)
     note_absent(target, sorted(absent))
-    _copy(source / RECORD, target / RECORD)
+    put(RECORD, record)
     _checkpoints(target).clear()
-    _copy(source / DONE, target / DONE)
+    if same:
+        _copy(source / DONE, target / DONE)
+    else:
+        write_text(target / DONE, sha256_file(target / RECORD) + "\n")
 
 
 def _merge_unfinished(source: Path, target: Path) -> str:

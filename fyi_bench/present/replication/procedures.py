@@ -1,4 +1,4 @@
-"""Sets condensed and measured by `paper` and by what the code of FYI does: which of the two makes a number differ."""
+"""Sets measured by `paper` and by what FYI's code does and its text says: which of these makes a number differ."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from fyi_bench.store.run_dir import final_record
 if TYPE_CHECKING:
     from fyi_bench.store.store import Store
 
-FYI_CODE = "legacy-fyi-code"
-PROTOCOLS = PAPER, FYI_CODE
+FYI_CODE, FYI_TEXT = "legacy-fyi-code", "legacy-fyi-text"
+PROTOCOLS = PAPER, FYI_CODE, FYI_TEXT
 Facts = Mapping[str, Any]
 Place = tuple[Any, ...]  # data set, images a class, method, flip
 How = tuple[str, str, tuple[str, str]]  # condensed by, measured by, precisions
@@ -45,7 +45,7 @@ class Measured:
 
 
 def measured(store: Store) -> list[Measured]:
-    """Of every number of Table 1 that some sets were measured for as FYI's code does: all its combinations."""
+    """Of every number of Table 1 that some sets were measured for as FYI does: all its combinations."""
     runs = {run.digest: run for run in store.ls() if run.state == "done"}
     records = {digest: final_record(run.folder) or {} for digest, run in runs.items()}
     made = {digest: run.inputs for digest, run in runs.items() if run.kind == "distill"}
@@ -63,7 +63,9 @@ def measured(store: Store) -> list[Measured]:
         how = _recipe_of(inputs), procedure(name), (inputs["precision"], run.inputs["precision"])
         found[key, how][inputs["seed"]].append(record["value"])
     numbers = {(row.dataset, row.ipc, row.method, row.flip): row for row in published("1") if row.arch == "convnet3"}
-    wanted = {key[:3] for key, how in found if FYI_CODE in how}  # both arms: with the flip and without
+    wanted = {
+        key[:3] for key, how in found if {FYI_CODE, FYI_TEXT} & set(how[:2])
+    }  # both arms: with the flip and without
     order = {key: number for number, key in enumerate(numbers)}
     chosen = [
         (order[key], how, Measured(numbers[key], *how, sets))
