@@ -56,10 +56,16 @@ def each_in_turn(listed: tuple[str, ...]) -> Stages:
     return tuple((name,) for name in listed)
 
 
+def one_as_frepo(listed: tuple[str, ...]) -> Stages:
+    """One operation of the listed, for the whole call, of FRePo's strengths (its evaluation, NeurIPS 2022)."""
+    own = {"color": "frepo-color", "crop": "frepo-crop", "translate": "crop", "cutout": "frepo-cutout"}
+    return (tuple(own.get(name, name) for name in listed),)
+
+
 # name -> function(listed operations) giving the stages of a call, each the operations one is chosen from
 DISPATCHERS: dict[str, Callable[[tuple[str, ...]], Stages]] = {
     "dsa": one_of_all, "dsa-flip-first": flip_then_one, "idc": flip_color_one_cutout, "dc": one_for_each_image,
-    "all": each_in_turn,
+    "all": each_in_turn, "frepo": one_as_frepo,
 }  # fmt: skip
 _FOR_EACH_IMAGE = "dc"  # the dispatcher that makes every image a group of its own
 
@@ -143,7 +149,7 @@ class Augmentation:
     """An augmentation strategy: which operations, how they are combined, how strong.
 
     strategy: operation names joined by '_'; '' or 'none' changes nothing, alone or among them.
-    dispatcher: 'dsa', 'dsa-flip-first', 'idc', 'dc' or 'all', see `DISPATCHERS`.
+    dispatcher: 'dsa', 'dsa-flip-first', 'idc', 'dc', 'frepo' or 'all', see `DISPATCHERS`.
     Raises UnknownNameError for unknown names and UsageError for a name listed twice.
     """
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -69,6 +69,8 @@ class Operation:
 # name (a part of a strategy string) -> operation
 OPERATIONS: Registry[Operation] = Registry("augmentation operation", group="fyi_bench.augmentations", base=Operation)
 
+_FREPO_CUTOUT = 0.25  # side of the box that FRePo's evaluation cuts out, of the image's
+
 
 def brightness(x: Tensor, values: Tensor, strength: AugmentStrength) -> Tensor:
     """x + (u - 1/2) · brightness."""
@@ -121,6 +123,11 @@ def cutout(x: Tensor, values: Tensor, strength: AugmentStrength) -> Tensor:
     return x.masked_fill(rows[:, None, :, None] & columns[:, None, None, :], 0)
 
 
+def small_cutout(x: Tensor, values: Tensor, strength: AugmentStrength) -> Tensor:
+    """`cutout` of a box with a quarter of the side (FRePo)."""
+    return cutout(x, values, replace(strength, cutout=_FREPO_CUTOUT))
+
+
 def cutout_box(size: Size, strength: AugmentStrength) -> Size:
     """(height, width) of the box cut out of images of this size."""
     return tuple(int(side * strength.cutout + 0.5) for side in size)  # type: ignore[return-value]
@@ -138,6 +145,14 @@ def scale(x: Tensor, values: Tensor, strength: AugmentStrength) -> Tensor:
     sx, sy = (u.flatten() * (strength.scale - low) + low for u in _columns(x, values, 2))
     zero = torch.zeros_like(sx)
     return resample(x, torch.stack((sx, zero, zero, sy), dim=1).view(-1, 2, 2), reach=max(strength.scale, 1.0))
+
+
+def zoom(x: Tensor, values: Tensor, strength: AugmentStrength) -> Tensor:
+    """Zoom by 0.8 + 0.45 u of both sides; over 1 shrinks the picture (FRePo)."""
+    (u,) = _columns(x, values, 1)
+    side = 0.8 + 0.45 * u.flatten()
+    zero = torch.zeros_like(side)
+    return resample(x, torch.stack((side, zero, zero, side), dim=1).view(-1, 2, 2), reach=1.25)
 
 
 def rotate(x: Tensor, values: Tensor, strength: AugmentStrength) -> Tensor:
@@ -188,11 +203,24 @@ def _finish_crop(u: Tensor, size: Size, strength: AugmentStrength) -> Tensor:
     return _integers(u, 2 * reach + 1) - reach
 
 
+def _finish_frepo_color(u: Tensor, size: Size, strength: AugmentStrength) -> Tensor:
+    """Brightness within ± 0.25; factors of saturation and contrast exp(-0.25) to exp(0.25), evenly in logarithm."""
+    factor = (0.25 * (2 * u - 1)).exp()
+    shift = 0.5 + 0.5 * (u[..., 0] - 0.5) / strength.brightness
+    saturated, contrasted = factor[..., 1] / strength.saturation, factor[..., 2] - strength.contrast
+    return torch.stack((shift, saturated, contrasted), dim=-1)
+
+
 def _finish_cutout(u: Tensor, size: Size, strength: AugmentStrength) -> Tensor:
     """Integers from 0 to the side, which is included only where the box is even."""
     box = cutout_box(size, strength)
     counts = [side + 1 - k % 2 for side, k in zip(size, box, strict=True)]
     return _integers(u, torch.tensor([*counts, 1], dtype=u.dtype))
+
+
+def _finish_small_cutout(u: Tensor, size: Size, strength: AugmentStrength) -> Tensor:
+    """`_finish_cutout` for a box with a quarter of the side."""
+    return _finish_cutout(u, size, replace(strength, cutout=_FREPO_CUTOUT))
 
 
 def _finish_dc_crop(u: Tensor, size: Size, strength: AugmentStrength) -> Tensor:
@@ -343,3 +371,7 @@ OPERATIONS.register("rotate", Operation(1, rotate))
 OPERATIONS.register("dc-crop", Operation(2, crop, _finish_dc_crop))
 OPERATIONS.register("dc-scale", Operation(2, dc_scale, _finish_dc_scale))
 OPERATIONS.register("dc-rotate", Operation(1, dc_rotate, _finish_dc_rotate))
+# those of FRePo's evaluation that are of another strength (the dispatcher `frepo`)
+OPERATIONS.register("frepo-color", Operation(3, color, _finish_frepo_color))
+OPERATIONS.register("frepo-crop", Operation(1, zoom))
+OPERATIONS.register("frepo-cutout", Operation(2, small_cutout, _finish_small_cutout))

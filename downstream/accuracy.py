@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 
 from distill.decode import decoded
 from distill.image_set import ImageSet
+from downstream.ordered import initial_weights
 from downstream.protocol import Protocol
+from downstream.regression import is_kernel, regressed
 from downstream.training import HERE, Conditions, Report, accuracy, new_network, train_together
 
 NUMERICS = 1
@@ -46,7 +48,12 @@ def train_and_test(
     """
     train_set = decoded(train_set)
     conditions = replace(conditions, space=conditions.space or train_set.space)
+    if is_kernel(protocol.eval_model):
+        assert conditions.space is not None
+        value, error = regressed(train_set, test_set, protocol.eval_model, conditions.space)
+        return [AccuracyResult(value, error, (value,)) for _ in seeds]
     networks = [new_network(protocol.eval_model, train_set, seed).to(conditions.device) for seed in seeds]
+    initial_weights(networks, train_set, protocol, seeds)
     if warm_set is not None:
         train_together(networks, warm_set, protocol, seeds, conditions)
     epochs = protocol.epochs_for(train_set.items)

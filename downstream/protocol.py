@@ -40,7 +40,7 @@ class Protocol:
     lr_others: initial step size of networks that are not ConvNets (0: theirs is `lr` too).
     schedule: 'drop-restart' (x `drop` once, after epoch index epochs // 2 + 1, momentum lost), 'milestones'
     (x `drop` at the given fractions of the epochs), 'cosine' (to 0, per step), 'cosine-epochs' (likewise, per epoch),
-    'half-cosine' (per epoch, to half) or 'constant'.
+    'half-cosine' (per epoch, to half), 'warm-cosine' (500 steps up from 0, then to a hundredth) or 'constant'.
     eval_augment, eval_dispatcher: augmentation of the retraining (strategy string or 'none').
     cutmix: probability of CutMix a batch (beta 1).
     nets: networks per set; sets: independently distilled sets (seeds); orders: class orders (continual).
@@ -53,11 +53,15 @@ class Protocol:
     labels: 'own' (those of the set), 'hard' (its classes alone) or 'teacher' (of a network, or stored, for what each
     step shows). loss: of soft labels: 'cross-entropy', 'kl' or 'mse' (of logits), the first two at a `temperature`;
     hard_weight: of the cross-entropy of the classes added to a teacher's loss.
-    optimiser: 'sgd' or 'adamw' (without `momentum`). decay: 'all' weights, or 'matrices' (no biases, no norms).
+    optimiser: 'sgd', 'adam' or 'adamw' (these without `momentum`). decay: 'all' weights, or 'matrices' (not biases
+    and norms).
     resized_crop: least and most area of a random crop that is enlarged to the image; none where empty.
     patches: strips a side that are shuffled, across and down (1: none). mixup: of each batch, the parameter of the
     Beta distribution (0: none). ema: decay, a step, of a running average of the weights, which is tested (0: none).
     teacher_model: architectures of the teacher, by comma; the network's own where empty.
+    order: of the steps: 'shuffled' batches, or 'steps': a set's own ordered ones with its step sizes, plain gradient
+    descent; mirror_steps: they show mirror images too. initial: weights, 'default' (the architecture's) or 'xavier'.
+    eval_model may be 'kernel' (or 'kernel:fc1' …): no network, but regression with the kernel of the set's recipe.
     """
 
     name: str
@@ -98,6 +102,9 @@ class Protocol:
     mixup: float = 0.0
     ema: float = 0.0
     teacher_model: str = ""
+    order: str = "shuffled"
+    mirror_steps: bool = False
+    initial: str = "default"
 
     def repetitions(self, method: str, sets: int, fewest: int = 2) -> tuple[int, int]:
         """How many sets of a method are made beside an arm of so many, and how many networks are trained on each.
@@ -181,8 +188,8 @@ _RARE = {
 }  # fmt: skip
 # what a user or a file may say of these
 CHOICES = {
-    "labels": ("own", "hard", "teacher"), "loss": ("cross-entropy", "kl", "mse"), "optimiser": ("sgd", "adamw"),
-    "decay": ("all", "matrices"),
+    "labels": ("own", "hard", "teacher"), "loss": ("cross-entropy", "kl", "mse"), "optimiser": ("sgd", "adam", "adamw"),
+    "decay": ("all", "matrices"), "order": ("shuffled", "steps"), "initial": ("default", "xavier"),
 }  # fmt: skip
 
 _TABLES = {"dataset", "method", "when"}  # of a task, beside its values

@@ -12,6 +12,8 @@ from torch import nn
 from downstream.protocol import Protocol
 from fyi_bench.registry import pick
 
+WARM = 500  # steps of the schedule 'warm-cosine' until the step size is whole
+
 # schedules: built once for a training, then called with (epoch, batch number) to give the optimiser of that step
 
 Step = Callable[[int, int], torch.optim.Optimizer]
@@ -27,7 +29,15 @@ def _adamw(groups: Any, p: Protocol, lr: Any) -> torch.optim.Optimizer:
     )
 
 
-OPTIMISERS: dict[str, Callable[[Any, Protocol, Any], torch.optim.Optimizer]] = {"sgd": _sgd, "adamw": _adamw}
+def _adam(groups: Any, p: Protocol, lr: Any) -> torch.optim.Optimizer:
+    return torch.optim.Adam(
+        groups, lr=lr, weight_decay=p.weight_decay, fused=True, capturable=isinstance(lr, torch.Tensor)
+    )
+
+
+OPTIMISERS: dict[str, Callable[[Any, Protocol, Any], torch.optim.Optimizer]] = {
+    "sgd": _sgd, "adam": _adam, "adamw": _adamw,
+}  # fmt: skip
 
 
 def _optimiser(network: nn.Module, p: Protocol, lr: float) -> torch.optim.Optimizer:
@@ -87,6 +97,18 @@ def _half_cosine(network: nn.Module, p: Protocol, lr: float, images: int) -> Ste
     return _following(network, p, lr, lambda epoch, number: 0.5 * (1 + math.cos(math.pi * epoch / total)))
 
 
+def _warm_cosine(network: nn.Module, p: Protocol, lr: float, images: int) -> Step:
+    """Up from 0 in `WARM` steps, then along a cosine to a hundredth, step by step (FRePo)."""
+    batches = math.ceil(images / p.batch)
+    rest = max(1, p.epochs_for(images) * batches - WARM)
+
+    def factor(epoch: int, number: int) -> float:
+        step = epoch * batches + number
+        return step / WARM if step < WARM else 0.01 + 0.99 * (1 + math.cos(math.pi * (step - WARM) / rest)) / 2
+
+    return _following(network, p, lr, factor)
+
+
 def _constant(network: nn.Module, p: Protocol, lr: float, images: int) -> Step:
     return _following(network, p, lr, lambda epoch, number: 1.0)
 
@@ -97,5 +119,6 @@ SCHEDULES: dict[str, Callable[[nn.Module, Protocol, float, int], Step]] = {
     "cosine": _cosine,
     "cosine-epochs": _cosine_epochs,
     "half-cosine": _half_cosine,
+    "warm-cosine": _warm_cosine,
     "constant": _constant,
 }

@@ -25,6 +25,7 @@ from distill.cutmix import mixed_loss
 from distill.decode import decoded
 from distill.image_set import ImageSet
 from distill.spaces import Space
+from downstream.ordered import take_steps
 from downstream.protocol import Protocol
 from downstream.schedules import SCHEDULES
 from downstream.teaching import LOSSES, Teaching, loss_of, stored_step
@@ -92,6 +93,8 @@ def train_together(
     Raises DivergenceError when a loss is no longer finite, and what `stop.check()` raises when asked to stop.
     """
     train_set, stop = decoded(train_set), conditions.stop
+    if protocol.order == "steps":
+        return _by_steps(networks, train_set, protocol, conditions, report)
     teaching = _teaching(train_set, protocol, conditions)
     hard = train_set.labels if protocol.labels == "own" else train_set.hard_labels
     images = _Images(replace(train_set, labels=hard), conditions)
@@ -124,6 +127,24 @@ def train(
 ) -> Trained:
     """Train one network in place: `train_together` of one."""
     return train_together([network], train_set, protocol, [seed], conditions, report)[0]
+
+
+def _by_steps(
+    networks: Sequence[nn.Module],
+    train_set: ImageSet,
+    protocol: Protocol,
+    conditions: Conditions,
+    report: Report | None,
+) -> list[Trained]:
+    """`train_together` on the set's own ordered steps."""
+    images, found = _Images(train_set, conditions), []
+    x, y = images[torch.arange(len(train_set))]
+    for number, network in enumerate(networks):
+        loss = take_steps(network.to(images.device), x, y, train_set, protocol.mirror_steps)
+        found.append(Trained(network, [loss]))
+        if report is not None:
+            report(number, 1, loss)
+    return found
 
 
 def _teaching(train_set: ImageSet, protocol: Protocol, conditions: Conditions) -> Teaching | None:

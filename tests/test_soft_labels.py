@@ -245,8 +245,8 @@ def test_step_sizes_epoch_by_epoch():
 
 
 def test_choices_are_checked():
-    with pytest.raises(UnknownNameError, match=r"optimiser 'adam'.*\n?.*adamw"):
-        protocol("quick", "accuracy").with_overrides({"optimiser": "adam"})
+    with pytest.raises(UnknownNameError, match=r"optimiser 'adamm'.*\n?.*adam"):
+        protocol("quick", "accuracy").with_overrides({"optimiser": "adamm"})
 
 
 def test_images_in_another_space_are_shown_to_the_teacher_in_its_own(small, teacher):

@@ -54,7 +54,15 @@ SMALL: dict[str, dict[str, Any]] = {
     "dsa": {"outer_loop": 2, "inner_loop": 1, "batch_train": 4},
     **{name: {"outer_loop": 3, "inner_loop": 1, "batch_train": 4, "outer_warmup": 2} for name in ("dcc", "dsac")},
     "mtt": {"syn_steps": 3, "batch_syn": 4, "expert_epochs": 1, "max_start_epoch": 2, "lr_img": 10.0},
-    "haba": {"syn_steps": 3, "batch_syn": 4, "expert_epochs": 1, "max_start_epoch": 2, "lr_img": 10.0, "n_style": 3},
+    "haba": {
+        "syn_steps": 3,
+        "batch_syn": 4,
+        "expert_epochs": 1,
+        "max_start_epoch": 2,
+        "lr_img": 10.0,
+        "n_style": 3,
+        "style_init": "default",
+    },
     "rtp": {"inner_steps": 3, "batch_addresses": 2, "batch_target": 4, "bases": 10, "augment": "flip_rotate"},
     "speed": {
         "syn_steps": 3,

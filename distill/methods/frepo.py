@@ -11,7 +11,7 @@ FYI:    mirrored images and repeated labels in the regression, not in the networ
 Recipe: frepo.toml. Images are moved by LAMB, networks by Adam; colour images are whitened by a ZCA of their own.
 Published: CIFAR-10 at 1 / 10 / 50 images a class 46.8 / 65.5 / 71.7 % (with the flip; its own network and evaluation,
         `legacy-frepo`, best on test).
-Ours:   not measured yet.
+Ours:   docs/methods.md; by its own procedure: `fyi-bench evaluate SET --protocol legacy-frepo`.
 Run:    fyi-bench distill --method frepo --dataset cifar10 --ipc 10 --fyi
 """
 

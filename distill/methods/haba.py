@@ -10,8 +10,7 @@ FYI:    hallucinated images of a student's step are expanded before augmentation
 Recipe: haba.toml (scripts of the published code, argparse). The set holds ipc bases a class and five hallucinators: on
         CIFAR-10 9.06 images more than ipc.
 Published: CIFAR-10 at 1 / 10 / 50 bases a class 48.3 / 69.9 / 74.0 % (as later papers cite it; best on test).
-Ours:   CIFAR-10 at 1 / 10 bases a class under `quick` 27.8 / 30.5 % (one set, two networks; random real images 15.8 /
-        30.3 %: so few iterations teach its hallucinators little); with FYI not measured yet.
+Ours:   docs/methods.md.
 Run:    fyi-bench distill --method haba --dataset cifar10 --ipc 10 --fyi
 """
 

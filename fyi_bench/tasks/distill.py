@@ -46,7 +46,8 @@ class Distill(Task[DistillOptions]):
 
     def plan(self, session: Session, options: DistillOptions, found: Records) -> Plan:
         # one procedure for all arms of a comparison: the method's own where it has one
-        protocol = session.protocol("accuracy", options.method)
+        facts = {"size": session.data.size, "classes": session.data.num_classes, "ipc": options.ipc}
+        protocol = session.protocol("accuracy", options.method, **facts)
         often = repeated(session, protocol, options.arms, protocol.sets)
         made = set_runs(session, {arm: one.seeds for arm, one in often.items()}, options.ipc)
         names = [] if options.architectures == ("none",) else list(options.architectures) or [protocol.eval_model]

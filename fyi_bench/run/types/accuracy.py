@@ -38,6 +38,8 @@ def accuracy_run(
     images: how many images the set has, for the estimate of time only. warm: a set to train on first. teachers: who
     labels what it is trained on, by a protocol that asks for that.
     """
+    from downstream.regression import is_kernel
+
     if protocol.labels == "teacher" and teachers is None:
         raise UsageError(
             f"The protocol {protocol.name} trains on a teacher's labels, which this command does not have.\n"
@@ -55,6 +57,8 @@ def accuracy_run(
         "numerics": using(*TRAINING, settings=keyed.values()),
         **measured_space(data),
     }
+    if is_kernel(keyed["eval_model"]):
+        inputs["numerics"] |= using("kernel")
     inputs |= {} if warm is None else {"warm": warm}
     inputs |= {} if teachers is None else teachers.inputs
     notes = {
@@ -84,7 +88,11 @@ def protocol_of(spec: RunSpec) -> Protocol:
 
 def training_passes(spec: RunSpec, data: RealDataset, tested: int) -> Passes:
     """Passes of training one network by the run's protocol and testing it on `tested` images."""
+    from downstream.regression import is_kernel
+
     protocol = protocol_of(spec)
+    if is_kernel(protocol.eval_model):  # no network: less than the least one
+        return Passes("mlp", data.train.shape, data.num_classes, forward=tested)
     trained = spec.notes["images"] * protocol.epochs_for(spec.notes["images"]) * (2 if "warm" in spec.inputs else 1)
     forward = tested * protocol.tests
     return Passes(protocol.eval_model, data.train.shape, data.num_classes, forward=forward, first=trained)
