@@ -50,8 +50,9 @@ AS_FYI = (
     "draws one of the five other operations; DSA's draws one of all six. It does so while condensing and when it "
     f"measures a set. `{FYI_CODE}` repeats both. FYI's text says of every method that networks are trained for 1,000 "
     f"epochs with the six operations (`{FYI_TEXT}`); the code of DC, which `paper` follows, trains 300 epochs without "
-    "any. The same sets measured in each way tell how much of a gap is the evaluation's. Published numbers without FYI "
-    "are those of the methods' own papers. Precision: of condensing / of measuring."
+    "any. The same sets measured in each way (`fyi-bench evaluate SET --protocol NAME`) tell how much of a gap is the "
+    "evaluation's. Published numbers without FYI are those of the methods' own papers. Precision: of condensing / of "
+    "measuring."
 )
 MEASURED_BY = {FYI_CODE: "as FYI's code does", FYI_TEXT: "as FYI's text says"}
 _HEADER = (
