@@ -57,9 +57,9 @@ def plain_crop(x: torch.Tensor, v: list[float]) -> torch.Tensor:
     return out
 
 
-def plain_cutout(x: torch.Tensor, v: list[float]) -> torch.Tensor:
+def plain_cutout(x: torch.Tensor, v: list[float], share: float = 0.5) -> torch.Tensor:
     out = x.clone()
-    tall, wide = int(x.shape[1] * 0.5 + 0.5), int(x.shape[2] * 0.5 + 0.5)
+    tall, wide = int(x.shape[1] * share + 0.5), int(x.shape[2] * share + 0.5)
     for i in range(tall):
         for j in range(wide):
             row = min(max(int(v[0]) - tall // 2 + i, 0), x.shape[1] - 1)
@@ -81,6 +81,11 @@ def plain_rotate(x: torch.Tensor, v: list[float]) -> torch.Tensor:
     angle = math.radians((v[0] - 0.5) * 30)
     cos, sin = math.cos(angle), math.sin(angle)
     return bilinear(x, torch.tensor([[cos, -sin], [sin, cos]], dtype=x.dtype))
+
+
+def plain_zoom(x: torch.Tensor, v: list[float]) -> torch.Tensor:
+    side = 0.8 + 0.45 * v[0]
+    return bilinear(x, torch.tensor([[side, 0], [0, side]], dtype=x.dtype))
 
 
 def plain_dc_scale(x: torch.Tensor, v: list[float]) -> torch.Tensor:
@@ -109,6 +114,9 @@ PLAIN = {
     "flip": plain_flip,
     "scale": plain_scale,
     "rotate": plain_rotate,
+    "frepo-color": plain_color,
+    "frepo-crop": plain_zoom,
+    "frepo-cutout": lambda x, v: plain_cutout(x, v, 0.25),
 }
 
 

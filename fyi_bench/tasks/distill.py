@@ -45,6 +45,7 @@ class Distill(Task[DistillOptions]):
     )
 
     def plan(self, session: Session, options: DistillOptions, found: Records) -> Plan:
+        session.recipe(options.method, options.ipc)  # a wrong name is said before data are read
         # one procedure for all arms of a comparison: the method's own where it has one
         facts = {"size": session.data.size, "classes": session.data.num_classes, "ipc": options.ipc}
         protocol = session.protocol("accuracy", options.method, **facts)
