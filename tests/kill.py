@@ -24,6 +24,7 @@ import signal
 import struct
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -44,6 +45,7 @@ from fyi_bench.store.merge import verify
 from fyi_bench.store.record import SEAL, same_result
 from fyi_bench.store.run_dir import DONE, RECORD
 from fyi_bench.store.store import Store
+from fyi_bench.terminal import told
 
 FOLDER = Path(__file__).resolve().parent.parent / "build" / "kill"
 SHORT = "--dataset dots --protocol quick --threads 1 --yes --quiet --only --ipc 1"
@@ -144,8 +146,9 @@ class Round:
         return code, struct.unpack("q", count)[0], seconds
 
     def said(self) -> str:
+        """The end of what the command printed; of an error that nobody expected, all of it."""
         text = (self.place / "said.txt").read_text(errors="replace").strip()
-        return text.splitlines()[-1][:200] if text else ""
+        return text[-3000:] if "Traceback" in text else text.splitlines()[-1][:200] if text else ""
 
     def results(self) -> dict[str, object]:
         """What the command left: the record of each run, its files by digest, records of commands, pages."""
@@ -241,7 +244,10 @@ def _live(words: list[str], strike: Strike, count: mmap.mmap, said: Path) -> Non
         signal.setitimer(signal.ITIMER_PROF, max(strike.at, 1e-4))  # nobody handles SIGPROF: it kills at once
     code = 1
     try:
-        code = main(words)
+        code = main([*words, "--debug"])
+    except Exception as error:
+        message, code = told(error)
+        print(message if code != 1 else traceback.format_exc(), file=sys.stderr)
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
