@@ -45,8 +45,8 @@ class Distill(Task[DistillOptions]):
     )
 
     def plan(self, session: Session, options: DistillOptions, found: Records) -> Plan:
-        for method, _ in options.arms:  # a wrong name is said before data are read
-            session.recipe(method, options.ipc)
+        for arm in options.arms:  # a wrong name is said before data are read
+            session.recipe(arm.method, options.ipc)
         # one procedure for all arms of a comparison: the method's own where it has one
         facts = {"size": session.data.size, "classes": session.data.num_classes, "ipc": options.ipc}
         protocol = session.protocol("accuracy", options.method, **facts)
