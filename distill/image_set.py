@@ -39,6 +39,8 @@ _NO_SET = (
     RecursionError,
 )
 SCHEMA = 2  # a set that needs nothing of schema 2 (decoder, kind of labels, several step sizes) is written as 1
+_AT_ONCE = 4096  # images converted to another space at once
+_PIXELWISE = {PixelSpace.kind, NormalizedSpace.kind}  # spaces in which a part is converted as the whole is
 
 # what soft labels are -> the value of a class that a row says nothing of, from the row's least value
 LABEL_KINDS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -309,6 +311,19 @@ def save_preview(image_set: ImageSet, path: Path, per_class: int = 10, max_class
 
 
 def _convert(images: torch.Tensor, source: Space, target: Space, dtype: torch.dtype) -> torch.Tensor:
+    """Images [N, ...] of a space in another; many are converted in parts, so that no second copy of all is made."""
+    if images.dtype == dtype and source == target:
+        return images
+    if len(images) <= _AT_ONCE or not {source.kind, target.kind} <= _PIXELWISE:
+        return _convert_at_once(images, source, target, dtype)
+    converted = torch.empty(images.shape, dtype=dtype, device=images.device)
+    for start in range(0, len(images), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        converted[part] = _convert_at_once(images[part], source, target, dtype)
+    return converted
+
+
+def _convert_at_once(images: torch.Tensor, source: Space, target: Space, dtype: torch.dtype) -> torch.Tensor:
     if images.dtype == torch.uint8:
         images, source = images.to(dtype) / 255, PixelSpace()
     images = images.to(dtype)

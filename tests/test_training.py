@@ -9,6 +9,7 @@ import torch
 
 import tiny
 from distill.image_set import ImageSet
+from distill.spaces import PixelSpace
 from downstream.protocol import protocol, protocol_data, protocol_names
 from downstream.training import SCHEDULES, Conditions, accuracy, correct, new_network, train, train_together
 from fyi_bench.config import Settings
@@ -213,3 +214,13 @@ def test_networks_that_are_no_convnets_may_have_a_step_size_of_their_own():
 def test_a_count_below_one_is_refused(key):
     with pytest.raises(UsageError, match=f"^{key} must be 1 or more, not 0"):
         protocol("quick", "accuracy").with_overrides({key: "0"})
+
+
+@pytest.mark.parametrize("source", [None, tiny.SPACE])
+def test_many_images_change_space_in_parts_to_the_same_bits(source, monkeypatch):
+    images = tiny.real_set() if source is None else tiny.real_set().to_space(source)
+    target = tiny.SPACE if source is None else PixelSpace()
+    whole = images.to_space(target).images
+    monkeypatch.setattr("distill.image_set._AT_ONCE", 7)
+    assert len(images) > 7
+    assert torch.equal(images.to_space(target).images, whole)

@@ -119,6 +119,7 @@ def head(store: Store) -> str:
         "",
         *markdown_table(("", "published, %", "ours, %", "sets × networks", "unequalness"), rows),
         "",
+        "What FYI gains depends on how the sets are measured: [as FYI measures](docs/replication.md#as-fyi-measures).",
         f"Made by `{COMMAND}`; every number of the paper: [docs/replication.md](docs/replication.md).",
     ))  # fmt: skip
 
