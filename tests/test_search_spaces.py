@@ -212,6 +212,24 @@ def test_the_command_that_ranks_by_real_data_gives_the_real_side_of_a_search(sma
         ask("ranking", session(tmp_path, SHORT), space="6", reference_epochs=4, out=path)
 
 
+def test_a_ranking_goes_on_from_its_file_on_another_machine(small, tmp_path):
+    path = tmp_path / "tiny.csv"
+    ask("ranking", session(tmp_path / "first", SHORT), space="6", out=path)
+    whole = ranking.load(path)
+    part = [row for row in whole.rows if row.seed == 0 or row.architecture == whole.rows[0].architecture]
+    path.write_text(ranking.to_csv(replace(whole, rows=tuple(part))))
+    other = session(tmp_path / "second", SHORT)
+    found = ask("ranking", other, space="6", out=path)
+    trained = other.store.ls()
+    assert len(trained) == 12 - len(part) == 5
+    assert "12 of 12 networks" in tell(found)
+    again = [replace(row, seconds=0.0) for row in ranking.load(path).rows]
+    assert again == [replace(row, seconds=0.0) for row in whole.rows]
+    third = session(tmp_path / "third", SHORT)
+    assert ask("ranking", third, space="6", out=path)["ceiling"] == found["ceiling"]
+    assert not third.store.ls()
+
+
 def test_a_ranking_of_the_package_is_used_where_it_was_measured_as_asked(data, monkeypatch, tmp_path):
     monkeypatch.setattr("fyi_bench.data.load_dataset", lambda name, root, test=True: data)
     label = RealSide.asked(session(tmp_path, {}), None, None).label

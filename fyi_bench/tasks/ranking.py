@@ -14,7 +14,6 @@ from fyi_bench.present.words import count_words, seconds_words, text_table
 from fyi_bench.run.plan import Plan, Records
 from fyi_bench.session import Session
 from fyi_bench.store.record import build_record
-from fyi_bench.store.spec import RunSpec
 from fyi_bench.tasks.base import TASKS, Record, Task
 from fyi_bench.tasks.common import digest_of_runs, seeds_of
 from fyi_bench.tasks.nas.points import CONVNETS, SPACE_SEED, Part, part_of
@@ -22,6 +21,7 @@ from fyi_bench.tasks.nas.reference import RealSide, measured_ranking, over_of
 
 if TYPE_CHECKING:
     from downstream.nas import Architecture
+    from search_space.ranking import Row
 
 SEEDS = 2  # the second one tells how well real data agrees with itself
 ROUND = 60  # after so many networks a part of the 720 is balanced in every factor
@@ -60,23 +60,31 @@ class RankingTask(Task[RankingOptions]):
         rounds = _rounds(part, session)
         order = [runs[point][k] for points in rounds for k in range(len(seeds)) for point in points]
         place = options.out or session.store.root / _file_name(session)
-        _check_label(real, place)
+        rows = _rows_of(place, real)
+        known = {run.digest for run in order if run.digest in rows}
         source, label = real.source, real.label
         title = (
             f"ranking {session.data.name} · {len(part.points)} architectures, {count_words(len(seeds), 'seed')}\n"
             f"{count_words(label.epochs, 'epoch')} on {source.images:,} images, tested on {label.test_images:,};"
             f" after every {ROUND} networks a seed the part that is done is balanced"
+            + (f"\n{len(known):,} of {len(order):,} networks are in {place}" if known else "")
         )
+        left = tuple(run for run in order if run.digest not in known)
         return Plan(
-            title, real.protocol.name, tuple(order), tolerant=("train",), details=(real, part, runs, seeds, place)
+            title, real.protocol.name, left, tolerant=("train",), details=(real, part, runs, seeds, place, rows)
         )
 
     def answer(self, session: Session, options: RankingOptions, plan: Plan, found: Records) -> Record:
         from fyi_bench.stats import rank_report
 
-        real, part, runs, seeds, _ = plan.details
-        scores = {seed: [_value(found, networks[k]) for networks in runs.values()] for k, seed in enumerate(seeds)}
-        done = [run for networks in runs.values() for run in networks if run.digest in found]
+        real, part, runs, seeds, _, rows = plan.details
+        value = {digest: row.accuracy for digest, row in rows.items() if row.accuracy is not None}
+        seconds = {digest: row.seconds for digest, row in rows.items()}
+        value |= {digest: record["value"] for digest, record in found.items()}
+        seconds |= {digest: record["wall_s"] for digest, record in found.items()}
+        scores = {seed: [value.get(networks[k].digest) for networks in runs.values()] for k, seed in enumerate(seeds)}
+        every = [run for networks in runs.values() for run in networks]
+        done = [run.digest for run in every if run.digest in value]
         arm = {
             "method": "real",
             "flip": "none",
@@ -85,10 +93,10 @@ class RankingTask(Task[RankingOptions]):
             "epochs": real.label.epochs,
             "done": len(done),
             "failed": sum(value is None for values in scores.values() for value in values),
-            "train_s": round(sum(found[run.digest]["wall_s"] for run in done), 1),
+            "train_s": round(sum(seconds[digest] for digest in done), 1),
         }
         both = [
-            k for k, networks in enumerate(runs.values()) if all(run.digest in found for run in networks[:2])
+            k for k, networks in enumerate(runs.values()) if all(run.digest in value for run in networks[:2])
         ]  # fmt: skip
         again: dict[str, Any] = {"evaluated": 0}
         if len(seeds) > 1 and both:
@@ -98,7 +106,7 @@ class RankingTask(Task[RankingOptions]):
             "ranking",
             **session.facts(real.protocol),
             seeds=seeds,
-            digest=digest_of_runs("ranking", plan.runs),
+            digest=digest_of_runs("ranking", every),
             arms=[arm],
             space=len(part.points),
             ceiling=again,
@@ -108,14 +116,16 @@ class RankingTask(Task[RankingOptions]):
         )
 
     def partial(self, session: Session, options: RankingOptions, plan: Plan, found: Records) -> Record | None:
-        return self.answer(session, options, plan, found) if any(run.digest in found for run in plan.runs) else None
+        known = found or plan.details[-1]
+        return self.answer(session, options, plan, found) if known else None
 
     def files(self, session: Session, plan: Plan, found: Records, record: Record) -> Mapping[str, Path]:
         from search_space.ranking import save
 
-        real, _, runs, _, place = plan.details
-        ranking = measured_ranking(real.label, runs, found, over_of(session, runs, found))
-        return {"ranking": save(ranking, place)} if ranking.rows else {}
+        real, _, runs, _, place, rows = plan.details
+        new = {point: [run for run in networks if run.digest not in rows] for point, networks in runs.items()}
+        ranking = measured_ranking(real.label, new, found, over_of(session, new, found))
+        return {"ranking": save(ranking, place)} if ranking.rows or rows else {}
 
     def words(self, record: Mapping[str, Any]) -> str:
         arm, again = record["arms"][0], record["ceiling"]
@@ -166,21 +176,19 @@ def _rounds(part: Part, session: Session) -> list[list[Architecture]]:
     return rounds
 
 
-def _value(found: Records, run: RunSpec) -> float | None:
-    return found[run.digest]["value"] if run.digest in found else None
-
-
 def _file_name(session: Session) -> str:
     s = session.settings
     return re.sub(r"[^\w.-]+", "-", f"{session.data.name}-{s.protocol}-{s.precision}") + ".csv"
 
 
-def _check_label(real: RealSide, place: Path) -> None:
-    """Before hours of work: the file that is to be added to was measured in the same way."""
+def _rows_of(place: Path, real: RealSide) -> dict[str, Row]:
+    """Rows of the file that is to be added to, by the digest of their run; refused before hours of work where it was
+    measured in another way."""
     from search_space.ranking import Ranking, load, merged
 
-    if place.exists():
-        try:
-            merged([load(place), Ranking(real.label, ())])
-        except UsageError as error:
-            raise UsageError(f"{place} cannot be added to. {error}") from None
+    if not place.exists():
+        return {}
+    try:
+        return {row.cell: row for row in merged([load(place), Ranking(real.label, ())]).rows}
+    except UsageError as error:
+        raise UsageError(f"{place} cannot be added to. {error}") from None
