@@ -16,6 +16,9 @@ from fyi_bench import rng
 
 Tensors = dict[str, torch.Tensor]
 
+# what is trained, a set or a network, diverged when its loss is so many times what it was at the start, or 1 if more
+MOST_LOSS_GROWTH = 1e6
+
 
 class Checkpointer(Protocol):
     """Where checkpoints live; the store provides one, a caller without a store needs none."""

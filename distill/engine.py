@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from distill.captured import recordings
-from distill.contracts import Checkpointer, Context, Deadline, Stored
+from distill.contracts import MOST_LOSS_GROWTH, Checkpointer, Context, Deadline, Stored
 from distill.fyi import FLIPS, Flip
 from distill.image_set import LABEL_KINDS, ImageSet
 from distill.method import Method, MethodConfig
@@ -28,8 +28,7 @@ NUMERICS = 1
 CHECKPOINT_SECONDS = 30.0
 CHECKPOINT_RATE = 1e6  # bytes a second that checkpoints may write on average: large ones (many networks) come rarely
 GUARD_EVERY = 10
-# a run diverged when its largest pixel or its loss is so many times what it was at the start (or 1, if that is more)
-MOST_GROWTH, MOST_LOSS_GROWTH = 200.0, 1e6
+MOST_GROWTH = 200.0  # a run diverged when its largest pixel is so many times what it was at the start, or 1 if more
 CURVE_POINTS = 200
 
 

@@ -20,7 +20,7 @@ import torch
 import search_space
 from distill.augment import Augmentation, Draw
 from distill.captured import Captured, recordings, upload
-from distill.contracts import Checkpointer, Deadline
+from distill.contracts import MOST_LOSS_GROWTH, Checkpointer, Deadline
 from distill.expert_file import Trajectory
 from distill.gsam import GSAM
 from distill.problem import Problem
@@ -201,7 +201,7 @@ class _Training:
 
     def _end_epoch(self, epoch: int) -> None:
         self.snapshots[epoch + 1] = self.weights.cpu()
-        if not (math.isfinite(float(self.losses[epoch])) and bool(torch.isfinite(self.weights).all())):
+        if not (abs(float(self.losses[epoch])) <= MOST_LOSS_GROWTH and bool(torch.isfinite(self.weights).all())):
             lr = self.config.lr
             raise DivergenceError(
                 f"Expert {self.problem.seed} diverged in epoch {epoch + 1} of {self.config.epochs}.\n"

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import search_space
+from distill.contracts import MOST_LOSS_GROWTH
 from distill.image_set import ImageSet
 from downstream.protocol import Protocol
 from downstream.teaching import LOSSES
@@ -65,6 +66,7 @@ def take_steps(network: nn.Module, images: Tensor, labels: Tensor, train_set: Im
                 parameter.sub_(size * slope)
         losses.append(float(loss.detach()))
     mean = sum(losses) / len(losses)
-    if not torch.isfinite(torch.tensor(losses)).all():
-        raise DivergenceError("Training by the set's steps diverged: the loss is no longer finite.", step=len(losses))
+    if not all(abs(loss) <= MOST_LOSS_GROWTH for loss in losses):
+        text = "Training by the set's steps diverged: the loss is not finite or beyond all measure."
+        raise DivergenceError(text, step=len(losses))
     return mean

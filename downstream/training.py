@@ -20,7 +20,7 @@ from torch import nn
 import search_space
 from distill.augment import Augmentation, Draw
 from distill.captured import Captured, recordings, upload
-from distill.contracts import Deadline
+from distill.contracts import MOST_LOSS_GROWTH, Deadline
 from distill.cutmix import mixed_loss
 from distill.decode import decoded
 from distill.image_set import ImageSet
@@ -90,7 +90,8 @@ def train_together(
 ) -> list[Trained]:
     """Train networks in place on the set by the protocol, each by its seed as if it were alone.
 
-    Raises DivergenceError when a loss is no longer finite, and what `stop.check()` raises when asked to stop.
+    Raises DivergenceError when a loss is not finite or beyond all measure, and what `stop.check()` raises when asked to
+    stop.
     """
     train_set, stop = decoded(train_set), conditions.stop
     if protocol.order == "steps":
@@ -175,6 +176,9 @@ class _Training:
         self._lr = lr if protocol.lr_from_set and isinstance(lr, float) else protocol.lr
         kind = images.source.label_kind if images.labels.ndim == 2 else "hard"
         self._loss = loss_of(protocol, "logits" if teaching is not None else kind)
+        # of a network that answers nothing: about 1 where classes are told, the square of what it should answer else
+        start = float(images.labels.double().square().mean()) if images.labels.is_floating_point() else 1.0
+        self._most = MOST_LOSS_GROWTH * max(1.0, start)
         self._average = [p.detach().clone() for p in self.network.parameters()] if protocol.ema else []
         self._schedule = SCHEDULES[protocol.schedule](self.network, protocol, self._lr, self._count)
         self._total = torch.zeros((), device=device)
@@ -208,11 +212,12 @@ class _Training:
             yield index, draw, draw_views(self._protocol, (self._seed, epoch, number), len(index), size)
 
     def end(self, epoch: int) -> None:
-        """Read the epoch's mean loss. Raises DivergenceError when it is no longer finite."""
+        """Read the epoch's mean loss. Raises DivergenceError when it is not finite or beyond all measure."""
         self.losses.append(float(self._total) / self._count)
-        if not math.isfinite(self.losses[-1]):
+        if not abs(self.losses[-1]) <= self._most:
+            grown = f"{self.losses[-1]:.0e}" if math.isfinite(self.losses[-1]) else "no longer finite"
             raise DivergenceError(
-                f"Training diverged in epoch {epoch + 1}: the loss is no longer finite.\n"
+                f"Training diverged in epoch {epoch + 1}: the loss is {grown}.\n"
                 f"Lower the step size: lr is {self._lr:g} (--set lr={self._lr / 10:g}).",
                 step=epoch,
             )

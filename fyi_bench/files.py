@@ -42,13 +42,16 @@ def sha256_file(path: str | Path) -> str:
 def read_small(path: str | Path) -> bytes:
     """Bytes of a small regular file. OSError for anything that could hang or never end: a pipe, a device, 64 MiB."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    with open(descriptor, "rb") as handle:
+    try:
         facts = os.fstat(descriptor)
         if not stat.S_ISREG(facts.st_mode):
             raise OSError(errno.EINVAL, "it is no regular file", str(path))
         if facts.st_size > MOST_SMALL:
             raise OSError(errno.EFBIG, f"it is larger than {MOST_SMALL // 2**20} MiB", str(path))
-        return handle.read()
+        with open(descriptor, "rb", closefd=False) as handle:
+            return handle.read()
+    finally:
+        os.close(descriptor)
 
 
 def read_table(path: str | Path) -> dict[str, Any]:

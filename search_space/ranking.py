@@ -17,18 +17,19 @@ import itertools
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from fyi_bench.errors import DataError, FyiBenchError, UnknownNameError, UsageError
-from fyi_bench.files import write_text
+from fyi_bench.files import read_small, write_text
 from search_space import space720
 from search_space.architectures import candidate
 
 FOLDER = "rankings"
+MOST_ROWS = 500_000  # of a file: more than the largest tabular benchmark has networks
 
 
 @dataclass(frozen=True)
@@ -131,8 +132,8 @@ def load(name: str | Path) -> Ranking:
     path = Path(name)
     if path.suffix == ".csv" or path.is_file():
         try:
-            return parse(path.read_text(encoding="utf-8-sig"), str(path))
-        except (OSError, UnicodeDecodeError) as error:
+            return parse(io.TextIOWrapper(io.BytesIO(read_small(path)), "utf-8-sig").read(), str(path))
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
             reason = getattr(error, "strerror", None) or error
             raise DataError(f"The ranking {path} cannot be read: {reason}.\n{_hint()}") from error
     if str(name) not in names():
@@ -150,7 +151,7 @@ def parse(text: str, where: str) -> Ranking:
     if columns not in (COLUMNS, ALL_COLUMNS):
         raise DataError(f"{where} is no ranking: its first line must be\n{','.join(COLUMNS)}")
     label, rows = None, []
-    for number, record in enumerate(reader, start=2):
+    for number, record in _numbered(reader, where):
         here = f"{where}, line {number}"
         found, row = _read(record, here)
         if label is not None and found != label:
@@ -165,7 +166,7 @@ def parse(text: str, where: str) -> Ranking:
 def _table(reader: csv.DictReader, where: str) -> Ranking:
     """A plain table of accuracies, fractions or, where one is above 1, all of them percent."""
     rows = []
-    for number, record in enumerate(reader, start=2):
+    for number, record in _numbered(reader, where):
         here = f"{where}, line {number}"
         try:
             accuracy, seed = _number_or_nothing(record["accuracy"] or ""), int(record.get("seed") or 0)
@@ -181,6 +182,14 @@ def _table(reader: csv.DictReader, where: str) -> Ranking:
     scale = 100 if percent else 1
     found = [replace(row, accuracy=None if row.accuracy is None else row.accuracy / scale) for row in rows]
     return Ranking(TABLE, _sorted(found, where))
+
+
+def _numbered(reader: csv.DictReader, where: str) -> Iterator[tuple[int, dict[str, str]]]:
+    """The rows with the number of their lines. DataError where there are more than any ranking has."""
+    for number, record in enumerate(reader, start=2):
+        if number > MOST_ROWS + 1:
+            raise DataError(f"{where} has more than {MOST_ROWS:,} rows.\nSplit it.")
+        yield number, record
 
 
 def merged(rankings: Sequence[Ranking]) -> Ranking:

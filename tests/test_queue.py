@@ -211,6 +211,18 @@ def test_the_clock_of_the_day_may_jump(url, store, monkeypatch):
     assert sweep.counts() == Counts(complete=5)
 
 
+def test_who_looks_at_a_dead_worker_s_run_late_finds_it_done(url, store, monkeypatch):
+    """Two workers see the same run of a dead one; the first brings it back and finishes it before the second acts."""
+    first, second = opened(url), opened(url)
+    first.enqueue([toy(1)], store)
+    as_if_from(monkeypatch, f"{holder._machine()}:4194303:5:here", opened(url))
+    seen = second._trials()
+    assert work(first, store) == 1
+    monkeypatch.setattr(second, "_trials", lambda *states: seen)
+    assert second.bring_back() == []
+    assert first.counts() == Counts(complete=1)
+
+
 def test_only_processes_of_this_machine_can_be_known_to_be_gone():
     here = holder.this_process()
     machine, pid, start, host = here.split(":")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import pytest
@@ -99,6 +100,28 @@ def test_names_that_do_not_exist(tmp_path):
         ranking.load("cifar11")
     with pytest.raises(DataError, match=r"missing\.csv cannot be read: No such file"):
         ranking.load(tmp_path / "missing.csv")
+
+
+@pytest.mark.parametrize("what", ["pipe", "folder", "endless", "large", "field", "rows"])
+def test_what_never_ends_or_is_too_large_is_refused(tmp_path, what, monkeypatch):
+    path = tmp_path / "own.csv"
+    match what:
+        case "pipe":
+            os.mkfifo(path)
+        case "folder":
+            path.mkdir()
+        case "endless":
+            path.symlink_to("/dev/zero")
+        case "large":
+            with open(path, "wb") as file:
+                file.truncate(65 * 2**20)
+        case "field":
+            path.write_text("architecture,accuracy\n" + "a" * 200_000 + ",0.5\n")
+        case _:
+            monkeypatch.setattr(ranking, "MOST_ROWS", 3)
+            path.write_text("architecture,accuracy\n" + "".join(f"a{k},0.5\n" for k in range(4)))
+    with pytest.raises(DataError, match=r"own\.csv.*\n"):
+        ranking.load(path)
 
 
 def test_rankings_that_come_with_the_package_are_whole():

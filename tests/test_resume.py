@@ -8,6 +8,7 @@ import time
 import pytest
 import torch
 
+from distill.tensor_file import save_tensors
 from fyi_bench.errors import StoreError
 from fyi_bench.files import write_bytes
 from fyi_bench.store.run_dir import CONFIG, differing_keys
@@ -39,6 +40,19 @@ def test_two_checkpoints_are_kept_and_the_newest_is_loaded(store):
         assert (step, tensors["x"].tolist(), meta) == (10, [10.0] * 3, {"loss": "nan", "step": 10})
         run.finish({})
         assert not list(run.folder.glob("ckpt-*"))
+
+
+@pytest.mark.parametrize(
+    "meta",
+    [{}, [], {"user": {}}, {"user": [], "wall_s": 1.0},
+     *({"user": {}, "wall_s": value} for value in ("soon", "nan", None, -1, 10**400))],
+)  # fmt: skip
+def test_a_checkpoint_whose_facts_make_no_sense_is_passed_over_though_its_seals_are_right(store, said, meta):
+    with store.run(CELL) as run:
+        run.save(1, {"x": torch.arange(4.0)}, {"a": 1})
+        save_tensors(run.folder / "ckpt-2.safetensors", {}, {"cell": CELL.digest, "step": 2, "meta": meta})
+        assert run.load()[0] == 1
+    assert "ckpt-2.safetensors is damaged" in said[0]
 
 
 def test_a_damaged_checkpoint_is_passed_over_whatever_byte_is_wrong(store, said):

@@ -11,7 +11,7 @@ import tiny
 from distill.image_set import ImageSet
 from distill.spaces import PixelSpace
 from downstream.protocol import protocol, protocol_data, protocol_names
-from downstream.training import SCHEDULES, Conditions, accuracy, correct, new_network, train, train_together
+from downstream.training import LOSSES, SCHEDULES, Conditions, accuracy, correct, new_network, train, train_together
 from fyi_bench.config import Settings
 from fyi_bench.errors import DivergenceError, UnknownNameError, UsageError
 from fyi_bench.session import Session
@@ -88,6 +88,21 @@ def test_least_number_of_steps():
 def test_diverged_training_says_so(small_set):
     with pytest.raises(DivergenceError, match=r"diverged in epoch \d+.*\n.*--set lr="):
         train(new_network(tiny.MODEL, small_set, 0), small_set, settings(lr=1e25, epochs=8), 0)
+
+
+@pytest.mark.parametrize("soft", [False, True])
+def test_training_whose_loss_grows_beyond_all_measure_has_diverged(small_set, monkeypatch, soft):
+    """Loss and weights stay finite: two million times the loss of the start is no result all the same."""
+    if soft:  # what is a large loss is a matter of how large the answers are to be
+        labels = 30 * torch.nn.functional.one_hot(small_set.labels, small_set.num_classes).float()
+        small_set = dataclasses.replace(small_set, labels=labels, label_kind="targets")
+    network = new_network(tiny.MODEL, small_set, 0)
+    train(network, small_set, settings(lr=1e-4), 0)
+    scale = 2e6 * (900 / small_set.num_classes if soft else 1)
+    for kind, loss in LOSSES.items():
+        monkeypatch.setitem(LOSSES, kind, lambda answers, labels, loss=loss: loss(answers, labels) * 0 + scale)
+    with pytest.raises(DivergenceError, match=r"the loss is [26]e\+\d+"):
+        train(network, small_set, settings(), 0)
 
 
 def test_learned_step_size_is_used_only_where_the_protocol_says(small_set):

@@ -252,6 +252,7 @@ class Queue:
 
     def bring_back(self, grace_s: float = GRACE_S) -> list[str]:
         """Make runs of dead workers wait again (see the module); returns a line for each. Call it now and then."""
+        from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
         now = time.monotonic()
@@ -265,9 +266,10 @@ class Queue:
             seen[trial._trial_id] = (life, since if before == life else now)
             if is_gone(holder) or (before == life and now - since >= grace_s):
                 died = f"its worker {worker_words(holder)} died"
-                came_back = self._return(trial, self._uncounted(trial, holder, died))
-                lines.append(f"Run {trial.number}: {died}; {'it waits again' if came_back else 'given up'}.")
                 seen.pop(trial._trial_id)
+                with contextlib.suppress(UpdateFinishedTrialError):  # another brought it back, and it is done by now
+                    came_back = self._return(trial, self._uncounted(trial, holder, died))
+                    lines.append(f"Run {trial.number}: {died}; {'it waits again' if came_back else 'given up'}.")
         self._seen = seen
         return lines
 

@@ -7,6 +7,7 @@ is keyed by its step.
 from __future__ import annotations
 
 import errno
+import math
 import re
 import shutil
 from collections.abc import Callable
@@ -68,18 +69,23 @@ class Checkpoints:
         return None
 
     def read(self, step: int) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
-        """(tensors, meta) of one checkpoint. Raises DataError where any byte of it is not what was written."""
+        """(tensors, meta) of one checkpoint. Raises DataError where any byte of it is not what was written.
+
+        meta: `user`, what the run keeps beside its tensors, and `wall_s`, seconds of work so far.
+        """
         from distill.tensor_file import load_tensors
 
         path = self.path(step)
         try:
             tensors, metadata = load_tensors(path)
-            sound = (metadata["cell"], metadata["step"], type(metadata["meta"])) == (self.key, step, dict)
-        except KeyError as error:
+            meta, told = metadata["meta"], (metadata["cell"], metadata["step"])
+            if not (isinstance(meta["user"], dict) and 0 <= float(meta["wall_s"]) < math.inf):
+                raise ValueError("it says neither what was kept nor how long it took")
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise DataError(f"{path} is damaged: its header makes no sense ({error}).\n{_REMEDY}") from error
-        if not sound:
+        if told != (self.key, step):
             raise DataError(f"{path} belongs to another run or step.\n{_REMEDY}")
-        return tensors, metadata["meta"]
+        return tensors, {**meta, "wall_s": float(meta["wall_s"])}
 
     def path(self, step: int) -> Path:
         """Where the checkpoint of this step is."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fyi_bench.errors import StoreError
-from fyi_bench.files import legal_json
+from fyi_bench.files import legal_json, read_small
 from fyi_bench.store.record import restore_numbers
 
 
@@ -43,12 +43,17 @@ def append_line(path: str | Path, row: dict[str, Any]) -> None:
 
 
 def read_lines(path: str | Path, report: Callable[[str], None] | None = None) -> list[dict[str, Any]]:
-    """All whole lines of the file, [] where it does not exist. Unreadable lines are left out and reported once."""
+    """All whole lines of the file, [] where it does not exist. Unreadable lines are left out and reported once.
+
+    Raises StoreError where it cannot be read at all: it is a pipe or a folder, or larger than 64 MiB.
+    """
     path = Path(path)
     try:
-        lines = path.read_bytes().split(b"\n")
+        lines = read_small(path).split(b"\n")
     except FileNotFoundError:
         return []
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read ({error.strerror}).\nRemove it: its work is done again.") from error
     rows, broken = [], []
     for number, line in enumerate(lines, start=1):
         if not line.strip():

@@ -110,7 +110,7 @@ class RunDir:
         if found is None:
             return None
         step, tensors, meta = found
-        self._earlier_s, self._began = float(meta["wall_s"]), time.monotonic()
+        self._earlier_s, self._began = meta["wall_s"], time.monotonic()
         return step, tensors, meta["user"]
 
     save, load = save_checkpoint, load_checkpoint
