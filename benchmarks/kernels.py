@@ -46,6 +46,7 @@ _NORMS: dict[str, Callable[[int, int], nn.Module]] = {
     "layer": lambda width, size: nn.LayerNorm([width, size, size]),
 }
 _IMAGES = 32
+_STACK = 4  # networks of one pass
 _ORDERS = ("forward", "first", "second")  # derivatives
 
 
@@ -156,6 +157,67 @@ def _of_order(order: int, module: nn.Module, plain: _Way, ours: _Way) -> str:
         return f"none ({str(error).splitlines()[0]})"
 
 
+def stacked() -> Iterator[str]:
+    """Networks of one shape in one grouped pass, each on its own images, against one after the other."""
+    torch.set_num_threads(1)
+    yield f"{_STACK} ConvNets one after the other / stacked in one pass: a step of 25 images each, one thread,"
+    yield "forward + backward, median of 9 interleaved"
+    for width in (32, 64, 128):
+        name = f"convnet-w{width}"
+        networks = [search_space.build(name, 3, 32, 10, rng.stream(key, "network")) for key in range(_STACK)]
+        images = [channels_last(_normal(25, 3, 32, 32, key=key)) for key in range(_STACK)]
+        labels = torch.arange(25) % 10
+        together, weights = in_one_pass(networks)
+        ways = partial(_steps_in_turn, networks, images, labels), partial(_step, together, weights, images, labels)
+        yield f"  width {width:3d}: {_ratio(*ways):.2f}"
+
+
+def in_one_pass(networks: Sequence[nn.Module]) -> tuple[Callable[[Sequence[Tensor]], Tensor], list[Tensor]]:
+    """Equal ConvNets with instance norm as one: images of each, [n, channels, height, width] -> logits [networks, n,
+    classes]; and the weights of all that it uses."""
+    count, blocks = len(networks), list(zip(*(list(network.blocks) for network in networks), strict=True))  # type: ignore[arg-type]
+
+    def joined(of: Sequence[Any], *names: str) -> list[Tensor]:
+        return [torch.cat([getattr(one, name).detach() for one in of]).requires_grad_(True) for name in names]
+
+    layers = [
+        (
+            joined([one.conv for one in block], "weight", "bias"),
+            joined([one.norm for one in block], "weight", "bias"),
+            (nn.GroupNorm(*(2 * [count * block[0].norm.num_channels])), block[0].act, block[0].pool),
+        )
+        for block in blocks
+    ]
+    ends: list[Any] = [network.classifier for network in networks]
+    head, offset = (
+        torch.stack([getattr(end, name).detach() for end in ends]).requires_grad_(True) for name in ("weight", "bias")
+    )
+
+    def forward(images: Sequence[Tensor]) -> Tensor:
+        maps = channels_last(torch.cat(list(images), dim=1))
+        for conv, norm, modules in layers:
+            maps = F.conv2d(maps, *conv, padding=1, groups=count)
+            how = plan(maps, *modules)
+            assert how is not None
+            maps = norm_act_pool(maps, *norm, how)
+        features = maps.unflatten(1, (count, -1)).flatten(2).transpose(0, 1)
+        return torch.baddbmm(offset.unsqueeze(1), features, head.mT)
+
+    return forward, [*(weight for conv, norm, _ in layers for weight in (*conv, *norm)), head, offset]
+
+
+def _steps_in_turn(networks: Sequence[nn.Module], images: Sequence[Tensor], labels: Tensor) -> None:
+    for network, shown in zip(networks, images, strict=True):
+        torch.autograd.grad(F.cross_entropy(network(shown), labels), list(network.parameters()))
+
+
+def _step(
+    together: Callable[[Sequence[Tensor]], Tensor], weights: Sequence[Tensor], images: Sequence[Tensor], labels: Tensor
+) -> None:
+    logits = together(images)
+    torch.autograd.grad(F.cross_entropy(logits.flatten(0, 1), labels.repeat(len(images))), list(weights))
+
+
 def trajectory(steps: Sequence[int] = (2, 5, 10, 20, 40)) -> Iterator[str]:
     """Peak memory and time of one match by each gradient, for a growing number of steps."""
     width, images = 32, 100
@@ -217,6 +279,7 @@ KERNELS: dict[str, Callable[[], Iterator[str]]] = {
     "pooling": pooling,
     "fused": fused,
     "torch.compile": partial(fused, compiled=True),
+    "stacked": stacked,
     "trajectory": trajectory,
     "estimate": estimate,
 }

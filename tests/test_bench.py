@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import search_space
 from benchmarks import growth, host, kernels, measure, run
 from benchmarks.__main__ import parser, run_parts
 from benchmarks.case import PEAK, Case, cases, real_images
@@ -22,6 +23,7 @@ from benchmarks.run import Request, machine_of
 from benchmarks.side import Ended, Pacer
 from benchmarks.startup import show
 from benchmarks.twins.network import plain_network
+from fyi_bench import rng
 from fyi_bench.errors import BudgetExhausted, UnknownNameError, UsageError
 from fyi_bench.run.deadline import Deadline
 from search_space.native import library
@@ -298,6 +300,17 @@ def test_the_ways_through_a_trajectory_have_their_memory_measured():
         mib, seconds = kernels._match(gradient, steps=2, width=8, images=10)
         assert mib >= 0
         assert seconds > 0
+
+
+def test_networks_stacked_in_one_pass_answer_as_each_by_itself():
+    networks = [search_space.build("convnet-w8", 3, 32, 10, rng.stream(key, "network")) for key in range(3)]
+    images = [torch.randn(5, 3, 32, 32, generator=rng.stream(key, "images")) for key in range(3)]
+    together, weights = kernels.in_one_pass(networks)
+    logits = together(images)
+    torch.testing.assert_close(
+        logits, torch.stack([n(x) for n, x in zip(networks, images, strict=True)]), atol=1e-5, rtol=1e-5
+    )
+    assert sum(w.numel() for w in weights) == sum(p.numel() for n in networks for p in n.parameters())
 
 
 def test_the_hosts_share_is_measured_without_a_device(tmp_path, monkeypatch):
