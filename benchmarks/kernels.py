@@ -196,10 +196,10 @@ def in_one_pass(networks: Sequence[nn.Module]) -> tuple[Callable[[Sequence[Tenso
     def forward(images: Sequence[Tensor]) -> Tensor:
         maps = channels_last(torch.cat(list(images), dim=1))
         for conv, norm, modules in layers:
-            maps = F.conv2d(maps, *conv, padding=1, groups=count)
+            maps = F.conv2d(maps, conv[0], conv[1], padding=1, groups=count)
             how = plan(maps, *modules)
             assert how is not None
-            maps = norm_act_pool(maps, *norm, how)
+            maps = norm_act_pool(maps, weight=norm[0], bias=norm[1], how=how)
         features = maps.unflatten(1, (count, -1)).flatten(2).transpose(0, 1)
         return torch.baddbmm(offset.unsqueeze(1), features, head.mT)
 
