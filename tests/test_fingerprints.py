@@ -21,6 +21,7 @@ from distill.decode import decode
 from distill.engine import distill
 from distill.fyi import FLIPS
 from distill.methods import METHODS
+from downstream.probe import fit
 from downstream.protocol import protocol
 from downstream.training import new_network, train
 from fyi_bench import rng
@@ -84,6 +85,11 @@ def trainer() -> float:
     return weighted(torch.cat([w.flatten() for w in trained.network.parameters()]) ** 2)
 
 
+def probe() -> float:
+    seen = images("probe").flatten(1)[:, :9]
+    return weighted(fit(seen, torch.arange(6) % 3, 3).weight)
+
+
 def method(name: str) -> float:
     space = METHODS.get(name).space_kind
     changes = {"space": tiny.SPACES[space]} if space in tiny.SPACES else {}
@@ -98,6 +104,7 @@ COMPONENTS = {
     "decode": decoded,
     "decoder": from_rows,
     "trainer": trainer,
+    "probe": probe,
     **{f"method {name}": (lambda name=name: method(name)) for name in METHODS},
 }
 

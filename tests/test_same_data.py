@@ -31,6 +31,7 @@ from fyi_bench.run.types.attention import attention_run
 from fyi_bench.run.types.continual import Memory, Order, continual_run
 from fyi_bench.run.types.distill import distill_run
 from fyi_bench.run.types.expert import expert_runs
+from fyi_bench.run.types.features import Backbone, features_run
 from fyi_bench.run.types.floor import floor_run
 from fyi_bench.run.types.robust import TEST, VALIDATION, Subject, robust_run
 from fyi_bench.run.types.score import score_run
@@ -42,7 +43,9 @@ from fyi_bench.store.spec import RunSpec
 from fyi_bench.store.store import Store
 from search_space import native, space720
 
-WITHOUT_REAL_DATA = {"set", "unequalness"}
+WITHOUT_REAL_DATA = {"set", "unequalness", "probe"}
+
+BACKBONE = Backbone({"seed": 0, "model": tiny.MODEL}, tiny.MODEL, tiny.SPACE.describe(), 32)
 
 
 def dataset(measured: bool = False) -> RealDataset:
@@ -80,6 +83,8 @@ def runs() -> dict[str, tuple[RunSpec, str]]:
         "teacher": (teacher_run(data, accuracy, tiny.MODEL, 0, "fp32"), "train"),
         "teacher, tested": (teacher_run(data, accuracy, tiny.MODEL, 0, "fp32"), "test"),
         "floor": (floor_run(data, "images", [2, 2, 2], 0), "train"),
+        "features": (features_run(data, "train", 9, BACKBONE), "train"),
+        "features, of test images": (features_run(data, "test", 9, BACKBONE), "test"),
         "score": (score_run(data, point, 0), "train"),
         "continual": (continual_run(data, memory, order, 0, 0, accuracy), "train"),
         "continual, tested": (continual_run(data, memory, order, 0, 0, accuracy), "test"),

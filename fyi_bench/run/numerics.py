@@ -19,7 +19,7 @@ def numerics() -> dict[str, int]:
     """Declared numerics version of each family of built-in components."""
     import search_space
     from distill import augment, batches, cutmix, decode, decoders, engine, experts, fyi, kernels, trajectory
-    from downstream import accuracy, attention, continual, nas, robust_scores, training, zero_cost
+    from downstream import accuracy, attention, continual, nas, probe, robust_scores, training, zero_cost
 
     return {
         "engine": engine.NUMERICS,
@@ -39,6 +39,7 @@ def numerics() -> dict[str, int]:
         "continual": continual.NUMERICS,
         "stream": continual.STREAM_NUMERICS,
         "nas": nas.NUMERICS,
+        "probe": probe.NUMERICS,
         "robust": robust_scores.NUMERICS,
         "zero-cost": zero_cost.NUMERICS,
     }

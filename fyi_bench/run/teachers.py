@@ -18,6 +18,7 @@ from fyi_bench.store.spec import RunSpec
 if TYPE_CHECKING:
     from torch import nn
 
+    from distill.image_set import ImageSet
     from downstream.teaching import Teaching
     from fyi_bench.data import RealDataset
 
@@ -80,7 +81,10 @@ def teaching_of(spec: RunSpec, data: RealDataset, worker: Worker) -> Teaching | 
     if "teachers" not in spec.inputs:
         return None
     files = spec.notes.get("teacher_files", [""] * len(spec.inputs["teachers"]))
-    networks = [_kept(each, file, data, worker) for each, file in zip(spec.inputs["teachers"], files, strict=True)]
+    networks = [
+        frozen_network(each, file, data.train, worker)
+        for each, file in zip(spec.inputs["teachers"], files, strict=True)
+    ]
     return Teaching(tuple(networks), space=data.space)
 
 
@@ -97,8 +101,12 @@ def teacher_passes(spec: RunSpec, data: RealDataset, images: float) -> list[Pass
     ]
 
 
-def weights_into(network: nn.Module, path: Path) -> nn.Module:
-    """The network with the weights of a file: ours, or what torchvision publishes for it. DataError for any other."""
+def weights_into(network: nn.Module, path: Path, head: bool, remedy: str) -> nn.Module:
+    """The network with the weights of a file: ours, or what torchvision publishes for it. DataError for any other.
+
+    head: the classifier's too; without, it stays as it is, and the file's may be of other classes. remedy: what to do
+    where they do not fit.
+    """
     from distill.tensor_file import load_tensors
     from fyi_bench.formats.opening import load_torch
 
@@ -115,32 +123,44 @@ def weights_into(network: nn.Module, path: Path) -> nn.Module:
             inner = {name: f"body.{name}" for name in named if f"body.{name}" in own}
             last = [name for name in named if name not in inner]
             named = {inner.get(name, f"classifier.{name.rpartition('.')[2]}"): named[name] for name in (*inner, *last)}
+        if not head:
+            named |= {name: tensor for name, tensor in own.items() if name.startswith("classifier.")}
         network.load_state_dict(named)
     except (AttributeError, KeyError, RuntimeError, ValueError) as error:
         raise DataError(
-            f"{path} does not hold the weights of this network ({type(network).__name__}).\n"
-            "State its architecture with --set teacher_model=NAME."
+            f"{path} does not hold the weights of this network ({type(network).__name__}).\n{remedy}"
         ) from error
     return network
 
 
-def _kept(teacher: Mapping[str, str], file: str, data: RealDataset, worker: Worker) -> nn.Module:
-    return worker.keep(("teacher", *sorted(teacher.items())), lambda: _network(teacher, file, data, worker))
+def frozen_network(
+    reference: Mapping[str, Any], file: str, like: ImageSet, worker: Worker, size: int = 0, head: bool = True
+) -> nn.Module:
+    """A network whose weights stay as they are, for images and classes like those of a set, on the worker's device.
+
+    reference: {'cell': a run `teacher`}, {'weights': sha256 of the file, 'model': its architecture}, or
+    {'seed': of random weights, 'model': …}. size: side of the images it sees, where another. head: see `weights_into`.
+    """
+    key = ("network", like.shape, like.num_classes, size, *sorted(reference.items()))
+    return worker.keep(key, lambda: _network(reference, file, like, worker, size, head))
 
 
-def _network(teacher: Mapping[str, str], file: str, data: RealDataset, worker: Worker) -> nn.Module:
+def _network(
+    reference: Mapping[str, Any], file: str, like: ImageSet, worker: Worker, size: int, head: bool
+) -> nn.Module:
     import search_space
     from fyi_bench import rng
 
-    if "cell" in teacher:
-        record = worker.store.get(teacher["cell"])
+    remedy = "State its architecture with --set teacher_model=NAME." if head else "Name the network with --probe NAME."
+    path, model = Path(file), reference.get("model", "")
+    if "cell" in reference:
+        record = worker.store.get(reference["cell"])
         if record is None:
-            raise StoreError(f"The run teacher {teacher['cell']} is not finished.\nRun it first.")
+            raise StoreError(f"The run teacher {reference['cell']} is not finished.\nRun it first.")
         model = record["config"]["protocol"]["eval_model"]
-        path = Path(worker.store.artefact("teacher", teacher["cell"], NETWORK_FILE))
-    else:
-        model, path = teacher["model"], Path(file)
-        if sha256_file(path) != teacher["weights"]:
-            raise DataError(f"{path} is not the file that was planned with.\nRun the command again.")
-    network = search_space.build(model, *data.train.shape[:2], data.num_classes, rng.stream(0, "teacher"))
-    return weights_into(network, path).to(worker.device)
+        path = Path(worker.store.artefact("teacher", reference["cell"], NETWORK_FILE))
+    elif "weights" in reference and sha256_file(path) != reference["weights"]:
+        raise DataError(f"{path} is not the file that was planned with.\nRun the command again.")
+    generator = rng.stream(reference.get("seed", 0), "teacher")
+    network = search_space.build(model, like.shape[0], size or like.shape[1], like.num_classes, generator)
+    return (network if "seed" in reference else weights_into(network, path, head, remedy)).to(worker.device)

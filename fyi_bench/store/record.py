@@ -51,6 +51,7 @@ _ARM_KEYS_OF: dict[str, dict[str, tuple[str, ...]]] = {
     "continual": {"accuracy": ("classes_seen", *_SUMMARY)},
     "accuracy": {"architectures": ("name", *_SUMMARY)},
     "cross-arch": {"architectures": ("name", *_SUMMARY)},
+    "probe": {"architectures": ("name", *_SUMMARY)},
     "robust": {
         "accuracies": (),
         **dict.fromkeys(("recovery", "improvement", "label_robust", "augmentation_robust"), (*_SUMMARY, "low", "high")),

@@ -21,9 +21,12 @@ from fyi_bench.tasks.base import TASKS, Record, Task
 from fyi_bench.tasks.common import ARCHITECTURES, SET_HELP, digest_of_runs
 from fyi_bench.tasks.distill import accuracy_section
 from fyi_bench.tasks.given import given_set, session_of_sets
+from fyi_bench.tasks.probe import Probe
 from fyi_bench.tasks.robust import Robust
 
 _READ = ("logits", "probabilities")  # what soft rows are, beside `hard`
+# tasks that this command asks where an option of their name is given
+_OTHERS: dict[str, Task[Any]] = {"robust": Robust(), "probe": Probe()}
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ class AccuracyOptions(OneSetFacts):
     floor: bool = option(False, "Random real images beside: as many, and as many bytes (uint8, JPEG).")
     teacher: tuple[Path, ...] = option((), "Weights of the teacher(s), as torchvision publishes them.")
     soft_labels: Path | None = option(None, "Folder of a teacher's stored labels (FKD).")
+    probe: str | None = option(None, "Linear probe: features of this network, frozen; NAME or NAME@SIZE.")
+    weights: Path | None = option(None, "Of the probe's network: FILE, or 'random'; default: trained here.")
 
     def __post_init__(self) -> None:
         for word in self.labels:
@@ -49,6 +54,14 @@ class AccuracyOptions(OneSetFacts):
                 raise UnknownNameError("kind of labels", word, (*KINDS, *_READ))
         if self.robust and (self.kinds or self.floor):
             raise UsageError("--robust asks another question than --labels and --floor.\nLeave one of them out.")
+        if self.weights is not None and self.probe is None:
+            raise UsageError("--weights is of the network of a linear probe.\nName it with --probe NAME.")
+        trains = [*self.architectures, *self.teacher, *filter(None, [self.soft_labels])]
+        if self.probe is not None and (self.robust or trains or "teacher" in self.labels):
+            raise UsageError(
+                "--probe trains no network: --arch, --teacher, --soft-labels, --robust and labels of a teacher are of"
+                " others.\nLeave them out."
+            )
 
     @property
     def kinds(self) -> list[str]:
@@ -68,7 +81,7 @@ class AccuracyOptions(OneSetFacts):
 
 @TASKS.register("accuracy")
 class Accuracy(Task[AccuracyOptions]):
-    """Train networks of each architecture on the set, and test each once; `--robust` asks the task of that name."""
+    """Train networks of each architecture on the set, and test each once; `--robust` and `--probe` ask other tasks."""
 
     command = "evaluate"
     summary = "Accuracy of networks trained on a condensed set."
@@ -77,15 +90,15 @@ class Accuracy(Task[AccuracyOptions]):
     examples: ClassVar[Sequence[str]] = (
         "fyi-bench evaluate res_DM_CIFAR10_ConvNet_10ipc.pt --robust",
         "fyi-bench evaluate set.safetensors --labels hard own teacher --floor",
-        "fyi-bench evaluate sre2l_ipc10/ --protocol sre2l --soft-labels FKD_cutmix_fp16 --dry-run",
+        "fyi-bench evaluate sre2l_ipc10/ --probe torchvision:resnet18 --weights resnet18-f37072fd.pth",
     )
 
     def about(self, session: Session, options: AccuracyOptions) -> Session:
         return session_of_sets(session, [options.path], options.facts)
 
     def plan(self, session: Session, options: AccuracyOptions, found: Records) -> Plan:
-        if options.robust:
-            return Robust().plan(session, options, found)
+        if other := _other(options):
+            return other.plan(session, options, found)
         given = given_set(session, options.path, options.facts)
         of = given.image_set
         protocol = session.protocol("accuracy", given.method, size=of.shape[1], classes=of.num_classes, ipc=of.ipc)
@@ -98,8 +111,8 @@ class Accuracy(Task[AccuracyOptions]):
         return Plan("\n".join([*said, what]), protocol.name, sides.runs, details=sides)
 
     def answer(self, session: Session, options: AccuracyOptions, plan: Plan, found: Records) -> Record:
-        if options.robust:
-            return Robust().answer(session, options, plan, found)
+        if other := _other(options):
+            return other.answer(session, options, plan, found)
         sides: Sides = plan.details
         tests = [run for runs in sides.tests.values() for run in runs]
         return build_record(
@@ -112,8 +125,8 @@ class Accuracy(Task[AccuracyOptions]):
         )
 
     def words(self, record: Mapping[str, Any]) -> str:
-        if record["task"] == "robust":
-            return Robust().words(record)
+        if record["task"] in _OTHERS:
+            return _OTHERS[record["task"]].words(record)
         # random images stand in the table below, beside the labels they were trained with
         arms = [arm for arm in record["arms"] if "form" not in arm][: None if "audit" not in record else 1]
         rows = [
@@ -137,6 +150,10 @@ class Accuracy(Task[AccuracyOptions]):
                 f"{name}: the set and random real images, under each kind of label.", *audit_table(record, name)
             )
         accuracy_section(record, section, store)
+
+
+def _other(options: AccuracyOptions) -> Task[Any] | None:
+    return next((task for name, task in _OTHERS.items() if getattr(options, name)), None)
 
 
 def _lacking(protocol: Protocol, path: Path) -> list[str]:

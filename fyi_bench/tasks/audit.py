@@ -238,10 +238,10 @@ def audit_lines(record: Mapping[str, Any]) -> list[str]:
         for kind, whole in shares["whole"].items():
             label = shares["label"][kind]
             lines += [
-                f"labels {kind}: {_points(whole)} over random images with labels {first}, of which",
-                f"  image   {_points(shares['image']['images'][first])}   the set over random images, labels {first}",
-                f"  label   {_points(label['images'])}   labels {kind} over {first}, random images",
-                f"  both    {_points(shares['both'][kind])}   what the labels add to the set beyond that",
+                f"labels {kind}: {margin(whole)} over random images with labels {first}, of which",
+                f"  image   {margin(shares['image']['images'][first])}   the set over random images, labels {first}",
+                f"  label   {margin(label['images'])}   labels {kind} over {first}, random images",
+                f"  both    {margin(shares['both'][kind])}   what the labels add to the set beyond that",
                 "",
             ]
     if "teacher" in record:
@@ -261,7 +261,7 @@ def audit_table(record: Mapping[str, Any], name: str) -> tuple[list[str], list[l
         entry = next(each for each in arm["architectures"] if each["name"] == name)
         form = arm.get("form")
         title = FORMS[form] if form else "the set"
-        less = _points(image[form][arm["labels"]]) if form else ""
+        less = margin(image[form][arm["labels"]]) if form else ""
         rows.append([title, arm["labels"], bits_words(arm["bits_per_class"]["total"]), mean_and_std(entry), less])
     return header, rows
 
@@ -271,7 +271,7 @@ def bits_words(bits: float) -> str:
     return f"{bits / 1e6:,.1f} Mbit" if bits >= 1e6 else f"{bits / 1e3:,.1f} kbit"
 
 
-def _points(difference: Mapping[str, Any]) -> str:
+def margin(difference: Mapping[str, Any]) -> str:
     """'+1.2 [−0.3, +2.7]', without the interval where there are too few pairs."""
     mean = signed_points(difference["mean"])
     if not has_interval(difference):
