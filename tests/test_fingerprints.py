@@ -87,7 +87,7 @@ def trainer() -> float:
 
 def probe() -> float:
     seen = images("probe").flatten(1)[:, :9]
-    return weighted(fit(seen, torch.arange(6) % 3, 3).weight)
+    return weighted(fit(seen, torch.arange(6) % 3, 3, 1e-3).weight)
 
 
 def method(name: str) -> float:
