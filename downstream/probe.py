@@ -20,8 +20,8 @@ from fyi_bench.errors import DivergenceError
 from search_space.network import embed
 
 NUMERICS = 1
-# the best of 0.0001, 0.001 … 1, or within 1.3 points of it, with 1 to 500 real images a class of CIFAR-10 (features of a
-# ConvNet of width 32, judged on train images that nothing else was fitted to)
+# best of 0.0001, 0.001 … 1, or within 1.3 points of it, with 1 to 500 real images a class of CIFAR-10: features of a
+# ConvNet of width 32, judged on train images that nothing else was fitted to
 L2 = 0.1
 MOST_STEPS = 1000  # of L-BFGS
 TOLERANCE = 1e-6  # of the largest entry of the gradient
