@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import search_space
+from distill.optimisers import SGD
 from distill.problem import Problem
 from search_space.network import embed
 
@@ -50,7 +51,7 @@ def untrained_embedding(problem: Problem, training: FeatureTraining) -> Embeddin
 def trained_embedding(problem: Problem, training: FeatureTraining) -> Embedding:
     """A network trained on the real images of the problem's classes (DC, ICLR 2021, Sec. 4.1, for its coresets)."""
     network = _fresh(problem, training.model).train()
-    optimiser = torch.optim.SGD(
+    optimiser = SGD(
         network.parameters(), lr=training.lr, momentum=training.momentum, weight_decay=training.weight_decay
     )
     done, epoch = 0, 0

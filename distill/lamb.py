@@ -8,8 +8,10 @@ from typing import Any, overload
 import torch
 from torch import Tensor
 
+from distill.optimisers import Optimiser
 
-class LAMB(torch.optim.Optimizer):
+
+class LAMB(Optimiser):
     """Adam's step times |x| / |step|, one ratio a tensor, as optax has it without weight decay.
 
     Where the tensor or the step is 0 the ratio is 1.

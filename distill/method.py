@@ -20,6 +20,7 @@ from distill.augment import Augmentation, Draw
 from distill.captured import Captured, upload
 from distill.contracts import Context, Stored, Tensors
 from distill.initial import initial_images
+from distill.optimisers import SGD
 from distill.problem import Problem
 from distill.zca import ZCASpace
 from fyi_bench.errors import UsageError
@@ -106,7 +107,7 @@ class Method:
 
         groups: one for the images, then one for each of `extra_parameters`, with their `lr` and `momentum`.
         """
-        return torch.optim.SGD(groups, lr=self.config.lr_img)
+        return SGD(groups, lr=self.config.lr_img)
 
     def learning_rate(self, iteration: int) -> float:
         """Step size of the images at this iteration."""

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from distill.optimisers import SGD, Adam, AdamW
 from downstream.protocol import Protocol
 from fyi_bench.registry import pick
 
@@ -20,19 +21,15 @@ Step = Callable[[int, int], torch.optim.Optimizer]
 
 
 def _sgd(groups: Any, p: Protocol, lr: Any) -> torch.optim.Optimizer:
-    return torch.optim.SGD(groups, lr=lr, momentum=p.momentum, weight_decay=p.weight_decay, fused=True)
+    return SGD(groups, lr=lr, momentum=p.momentum, weight_decay=p.weight_decay, fused=True)
 
 
 def _adamw(groups: Any, p: Protocol, lr: Any) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(
-        groups, lr=lr, weight_decay=p.weight_decay, fused=True, capturable=isinstance(lr, torch.Tensor)
-    )
+    return AdamW(groups, lr=lr, weight_decay=p.weight_decay, fused=True, capturable=isinstance(lr, torch.Tensor))
 
 
 def _adam(groups: Any, p: Protocol, lr: Any) -> torch.optim.Optimizer:
-    return torch.optim.Adam(
-        groups, lr=lr, weight_decay=p.weight_decay, fused=True, capturable=isinstance(lr, torch.Tensor)
-    )
+    return Adam(groups, lr=lr, weight_decay=p.weight_decay, fused=True, capturable=isinstance(lr, torch.Tensor))
 
 
 OPTIMISERS: dict[str, Callable[[Any, Protocol, Any], torch.optim.Optimizer]] = {

@@ -85,7 +85,9 @@ class Settings:
     device: str = option("auto", "auto, cpu or cuda.")
     devices: tuple[str, ...] = option((), "GPUs to use, such as cuda:0 cuda:1; default: all.", advanced=True)
     precision: str = option("fp32", "fp32; bf16 where first derivatives are enough; auto: what is fast here.")
-    workers: int | None = option(None, "Processes that share the work; default: one a core, or one a GPU.")
+    workers: int | None = option(
+        None, "Processes that share the work; default: one a core or GPU, one for work of seconds."
+    )
     threads: int | None = option(
         None, "Of each worker; default on a CPU: the cores over the runs of a kind, 1 under quick.", advanced=True
     )  # fmt: skip
@@ -119,7 +121,7 @@ class Settings:
                 raise UsageError(f"--{name} {value} is more than any machine has use for (up to {MOST}).")
 
     def resolved(self) -> Settings:
-        """Settings with every 'auto', and None but that of the threads, replaced by what it is on this machine.
+        """Settings with every 'auto', and None but of threads and workers, replaced by what it is on this machine.
 
         Raises UsageError for a device that is not there.
         """
@@ -140,13 +142,12 @@ class Settings:
             protocol=protocol,
             precision=_fast_precision(device, protocol) if self.precision == "auto" else self.precision,
             store=self.store or Path(os.environ.get("FYI_BENCH_STORE", "runs")),
-            workers=self.workers or (_cores() if device == "cpu" else len(devices)),
         )
 
     @property
     def processes(self) -> int:
-        """How many processes work here, 1 where that was left open."""
-        return self.workers or 1
+        """How many processes may work here, one a core or one a GPU where that was left open; of resolved settings."""
+        return self.workers or (_cores() if self.device == "cpu" else len(self.devices))
 
     def threads_for(self, runs: int) -> int:
         """Threads of each worker for so many runs of a kind: on a CPU the cores are shared out among them.

@@ -111,7 +111,9 @@ def construct(make: Callable[[], Module], generator: torch.Generator) -> Module:
     """
     with torch.device("meta"):
         module = make()
-    return initialise(module.to_empty(device="cpu"), generator)
+    # as `to_empty` does, whose `empty_like` of a tensor without storage loads sympy
+    module._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))
+    return initialise(module, generator)
 
 
 def _with_bounds(layer: Any) -> list[tuple[nn.Parameter, float]]:

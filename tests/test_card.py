@@ -27,7 +27,7 @@ from fyi_bench.tasks.card.judge import judge
 from search_space import space720
 
 SCHEMA = json.loads((ROOT / "fyi_bench/present/schemas/card.json").read_text())
-TINY = {"eval_model": "convnet-w8", "epochs": "1", "min_steps": "4", "nets": "2", "draws": "2"}
+TINY = {"eval_model": "convnet-w8", "epochs": "1", "min_steps": "4", "nets": "2", "draws": "2", "orders": "2"}
 CHEAP = [p for p in space720.SPACE if (p.width, p.depth, p.pool) == (32, 1, "max")]
 
 

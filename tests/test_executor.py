@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -68,6 +69,17 @@ def test_a_run_waits_for_those_it_needs_whatever_the_order_of_the_plan(tmp_path)
 def test_one_process_takes_the_runs_in_the_order_of_the_plan(tmp_path):
     compute(session(tmp_path), "toys", plan_of(*(toy(n) for n in (5, 2, 9))))
     assert computed(session(tmp_path).store) == [5, 2, 9]
+
+
+@pytest.mark.parametrize("workers", [None, 1, 2])
+def test_no_process_and_no_database_is_opened_for_runs_that_are_over_before(tmp_path, workers):
+    made, first = session(tmp_path, workers=workers), toy(1)
+    assert made.data.name == "shapes10"  # known by now: that is how the time is
+    found = compute(made, "toys", plan_of(toy(2, needs=[first.digest]), first))
+    assert {record["value"] for record in found.values()} == {1.0, 4.0}
+    lines = [json.loads(line) for line in (tmp_path / "store" / "computed.jsonl").read_text().splitlines()]
+    assert all((line["pid"] == os.getpid()) == (workers != 2) for line in lines)
+    assert any((tmp_path / "store").glob("queue-*")) == (workers == 2)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -205,7 +217,7 @@ def test_each_worker_has_a_gpu_of_its_own(tmp_path):
         "from fyi_bench.session import Session; from fyi_bench.run.executor import compute;"
         "from fyi_bench.run.plan import Plan;"
         "s = Session(Settings('shapes10', store=Path(sys.argv[1]), protocol='quick', device='cuda'));"
-        "print(s.settings.devices, s.settings.workers);"
+        "print(s.settings.devices, s.settings.processes);"
         "compute(s, 'toys', Plan('', 'quick', tuple(toy(n, 0.5, gpu=True) for n in range(8))))"
     )
     done = subprocess.run(
@@ -224,8 +236,8 @@ def test_the_gpus_of_the_work_can_be_chosen(monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
     assert Settings(device="cuda").resolved().devices == ("cuda:0", "cuda:1", "cuda:2", "cuda:3")
     chosen = Settings(device="auto", devices=("cuda:1", "cuda:3")).resolved()
-    assert (chosen.device, chosen.devices, chosen.workers) == ("cuda", ("cuda:1", "cuda:3"), 2)
-    assert Settings(device="cuda", workers=8, devices=("cuda:1",)).resolved().workers == 8
+    assert (chosen.device, chosen.devices, chosen.processes) == ("cuda", ("cuda:1", "cuda:3"), 2)
+    assert Settings(device="cuda", workers=8, devices=("cuda:1",)).resolved().processes == 8
     with pytest.raises(UsageError, match=r"'gpu1' is no GPU\.\nWrite for instance --devices cuda:0 cuda:1"):
         Settings(devices=("gpu1",))
     with pytest.raises(UsageError, match=r"--devices cuda:4 is not here.*\nThere are cuda:0, cuda:1, cuda:2, cuda:3"):

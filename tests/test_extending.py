@@ -33,12 +33,14 @@ def installed(tmp_path_factory) -> Path:
 
 
 RUNNER = """
-import contextlib, io, json, sys
+import contextlib, io, json, re, sys
 import fyi_bench
 from fyi_bench.cli import main
 
 told = []
 for words in json.loads(sys.argv[1]):
+    made = re.search(r"^set +mean +(\\S+)", "\\n".join(told), re.M)
+    words = [made[1] if word == "SET" else word for word in words] if isinstance(words, list) else words
     with contextlib.redirect_stdout(io.StringIO()) as out:
         code = print(eval(words)) if isinstance(words, str) else main(words)
     if code:
@@ -51,7 +53,7 @@ print(json.dumps(told))
 def told(installed: Path, folder: Path, *commands: Sequence[str] | str) -> list[str]:
     """What each command (words) and Python call (a text) prints, in one process, with the plug-ins installed.
 
-    The process stands in another folder.
+    The process stands in another folder. SET among the words is the set that a command before has made by `mean`.
     """
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(installed), str(ROOT)]), "COLUMNS": "80"}
     done = subprocess.run(
@@ -68,30 +70,24 @@ def test_the_five_plugins_of_the_page_from_pip_to_the_report(installed, tmp_path
     on = ("--dataset", "stripes", "--data-root", "data")
     model = ("--set", "model=convnet-w8", "iterations=3")
     nets = ("--arch", "pocket", "convnet-w8")
-    methods, data, shown = told(
+    more = "protocol='quick', workers=1, overrides='epochs=1,min_steps=0,nets=1,eval_model=convnet-w8'"
+    methods, data, shown, _, inspected, grown, helped, word, _ = told(
         installed,
         tmp_path,
         ("ls", "methods"),
         ("data", "list", "--data-root", "data"),
         ("cross-arch", "--method", "mean", "--fyi", "--ipc", "1", *on, *nets, *model, *SMALL),
-    )
-    assert "mean" in methods
-    assert "stripes" in data
-    assert "mean+fyi" in shown
-    assert "pocket" in shown
-
-    place = re.search(r"^set +mean +(\S+)", shown, re.M)[1]
-    more = "protocol='quick', workers=1, overrides='epochs=1,min_steps=0,nets=1,eval_model=convnet-w8'"
-    _, inspected, grown, helped, word, _ = told(
-        installed,
-        tmp_path,
-        ("export", place, "--format", "numpy-rows", "--out", "mine.rows"),
+        ("export", "SET", "--format", "numpy-rows", "--out", "mine.rows"),
         ("inspect", "mine.rows", "--dataset", "stripes"),
         ("growth", "--method", "random", "--ipc", "1", "2", *on, *SMALL),
         ("growth", "--help"),
         f"fyi_bench.growth('random', ipcs=(1, 2), dataset='stripes', data_root='data', {more})['arms']",
         ("report",),
     )
+    assert "mean" in methods
+    assert "stripes" in data
+    assert "mean+fyi" in shown
+    assert "pocket" in shown
     assert "numpy-rows" in inspected
     assert "2 images a class" in grown
     assert "fyi-bench growth --method dm" in helped

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -58,8 +59,10 @@ def environment(tmp_path) -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
 
 
-def start(environment, *words: str) -> subprocess.Popen:
-    command = [sys.executable, "-m", "fyi_bench", *words]
+def start(environment, *commands: Sequence[str]) -> subprocess.Popen:
+    """A process that runs these commands one after another."""
+    code = "import json, sys; from fyi_bench.cli import main; sys.exit(any(map(main, json.loads(sys.argv[1]))))"
+    command = [sys.executable, "-c", code, json.dumps(commands)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -86,11 +89,12 @@ def values(store: Store) -> dict[str, str]:
 @pytest.mark.skipif(binaries() is None, reason=ABSENT)
 def test_a_table_over_four_workers_one_killed_is_that_of_one_process(environment, tmp_path):
     alone, shared = Store(tmp_path / "alone"), Store(tmp_path / "shared")
-    expected = finished(start(environment, *RUN, "--store", str(alone.root), "--workers", "1"))
     with Server() as server:
         here = ("--storage", server.url, "--store", str(shared.root))
-        assert "waits for workers: fyi-bench worker --storage" in finished(start(environment, *RUN, *here, "--enqueue"))
-        workers = [start(environment, "worker", *here, "--workers", "1", "--quiet") for _ in range(4)]
+        in_one = (*RUN, "--store", str(alone.root), "--workers", "1")
+        expected = finished(start(environment, (*RUN, *here, "--enqueue"), in_one))
+        assert "waits for workers: fyi-bench worker --storage" in expected
+        workers = [start(environment, ("worker", *here, "--workers", "1", "--quiet")) for _ in range(4)]
         end = time.monotonic() + 120
         while not any(run.state == "running" for run in shared.ls()):
             assert time.monotonic() < end, "no worker began"
@@ -98,7 +102,7 @@ def test_a_table_over_four_workers_one_killed_is_that_of_one_process(environment
         workers[0].send_signal(signal.SIGKILL)
         told = [finished(worker) for worker in workers[1:]]
         assert all("run(s) finished here" in text or "0 run(s) open" in text for text in told)
-        text = finished(start(environment, *RUN, *here, "--workers", "1"))
+        text = finished(start(environment, (*RUN, *here, "--workers", "1")))
     assert numbers(text) == numbers(expected)
     assert values(shared) == values(alone)
     assert len(values(alone)) > 20

@@ -100,7 +100,7 @@ def test_a_plain_script_may_ask_for_several_workers(tmp_path):
 
 def test_a_budget_holds_for_the_processes(store):
     with pytest.raises(BudgetExhausted):
-        share(store, [toy(1, 120.0), toy(2, 120.0)], stop=Deadline(6.0))
+        share(store, [toy(1, 120.0), toy(2, 120.0)], stop=Deadline(2.0))
 
 
 def test_an_interrupt_reaches_the_processes(store):
@@ -151,7 +151,7 @@ def test_a_cell_that_another_command_is_at_is_left_to_it_and_waited_for(store, t
 def test_the_cores_are_shared_out_among_the_planned_cells(store, monkeypatch, protocol, cells, given, expected):
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(4)))
     before = torch.get_num_threads()
-    assert Settings(protocol=protocol, device="cpu").resolved().workers == 4
+    assert Settings(protocol=protocol, device="cpu").resolved().processes == 4
     seen: list[int] = []
 
     def count(run: RunDir, worker: Worker) -> None:

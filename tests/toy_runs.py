@@ -15,8 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-
-import pytest
+from typing import TYPE_CHECKING
 
 from fyi_bench.errors import DataError, DivergenceError
 from fyi_bench.run.deadline import Deadline
@@ -28,7 +27,18 @@ from fyi_bench.store.run_dir import RunDir
 from fyi_bench.store.spec import RunSpec
 from fyi_bench.store.store import Store
 
+if TYPE_CHECKING:
+    import pytest
+
 HERE = Path(__file__).parent
+# a process that computes nothing but toys has no use for torch, and would take two seconds to load it
+NO_TORCH = """
+from types import SimpleNamespace
+
+cuda = SimpleNamespace(is_available=lambda: False, is_initialized=lambda: False)
+set_num_threads = lambda threads: None
+get_num_threads = lambda: 1
+"""
 
 
 def toy(number: int, seconds: float = 0.0, at_first: float = 0.0, **more: object) -> RunSpec:
@@ -99,11 +109,12 @@ def computed(store: Store, whole: bool = False) -> list:
 
 
 def toy_path(folder: Path) -> str:
-    """A folder for PYTHONPATH that announces the type `toy` as an installed package would."""
+    """A folder for PYTHONPATH that announces the type `toy` as an installed package would, and stands in for torch."""
     info = folder / "toys-1.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: toys\nVersion: 1\n")
     (info / "entry_points.txt").write_text("[fyi_bench.run_types]\ntoy = toy_runs:Toy\n")
+    (folder / "torch.py").write_text(NO_TORCH)
     return os.pathsep.join([str(folder), str(HERE), str(HERE.parent)])
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from distill.captured import Captured, upload
 from distill.contracts import Context
 from distill.method import MethodConfig, RecordedMethod
+from distill.optimisers import SGD
 
 
 @dataclass(frozen=True)
@@ -28,21 +29,19 @@ class LearningMethod(RecordedMethod):
     """A recorded method whose network learns between matching steps, if it asks for it on the synthetic images."""
 
     config: LearningConfig
-    optimiser: torch.optim.SGD
-    _kept: torch.optim.SGD | None = None
+    optimiser: SGD
+    _kept: SGD | None = None
     _learn: Captured | None = None
 
     def begin(self, ctx: Context) -> None:
         self.network = self.fresh_network(ctx.iteration)
         self.optimiser = self._rested()
 
-    def _rested(self) -> torch.optim.SGD:
+    def _rested(self) -> SGD:
         """SGD for the fresh network by `lr_net`, `momentum_net`, `wd_net`: one object, at rest again each time."""
         if self._kept is None:
             c = self.config
-            self._kept = torch.optim.SGD(
-                self.network.parameters(), lr=c.lr_net, momentum=c.momentum_net, weight_decay=c.wd_net
-            )
+            self._kept = SGD(self.network.parameters(), lr=c.lr_net, momentum=c.momentum_net, weight_decay=c.wd_net)
         for state in self._kept.state.values():
             if state.get("momentum_buffer") is not None:
                 state["momentum_buffer"].zero_()

@@ -33,6 +33,7 @@ from distill.contracts import Context, Stored, Tensors
 from distill.fyi import Flip
 from distill.method import Method, MethodConfig
 from distill.methods import METHODS
+from distill.optimisers import Adam
 from distill.problem import Problem
 from distill.trajectory import Descent, FlatNetwork, Match, StudentBatch, unrolled, walk_back
 from fyi_bench.errors import UsageError
@@ -112,7 +113,7 @@ class DD(Method):
         return {"raw_lr": (torch.full((steps,), raw, dtype=self.problem.dtype), c.lr_img, 0.0)}
 
     def outer_optimiser(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        return torch.optim.Adam(groups, lr=self.config.lr_img, betas=(self.config.momentum_img, self.config.beta2))
+        return Adam(groups, lr=self.config.lr_img, betas=(self.config.momentum_img, self.config.beta2))
 
     def learning_rate(self, iteration: int) -> float:
         """Halved every `lr_halving_epochs` passes over the real images; the published loop counts one too many."""

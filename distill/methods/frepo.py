@@ -32,6 +32,7 @@ from distill.lamb import LAMB
 from distill.method import MethodConfig, RecordedMethod
 from distill.methods import METHODS
 from distill.network_pool import NetworkPool
+from distill.optimisers import Adam
 from distill.problem import Problem
 from distill.zca import RelativeZCASpace
 from search_space.network import embed
@@ -111,7 +112,7 @@ class FRePo(RecordedMethod):
         c, on_gpu = self.config, self.problem.device.type == "cuda"
         pool = NetworkPool(
             self.fresh_network("pool", 0),
-            lambda parameters: torch.optim.Adam(parameters, lr=c.lr_net, capturable=on_gpu),
+            lambda parameters: Adam(parameters, lr=c.lr_net, capturable=on_gpu),
             c.net_num,
         )
         for slot in range(c.net_num):

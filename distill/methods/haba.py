@@ -31,6 +31,7 @@ from distill.contracts import Context, Stored, Tensors
 from distill.decoders.hallucinators import Hallucinators
 from distill.methods import METHODS
 from distill.methods.mtt import MTT, MTTConfig
+from distill.optimisers import SGD
 from distill.trajectory import GRADIENTS, StudentBatch, unrolled_loss
 from fyi_bench.errors import UsageError
 from fyi_bench.registry import pick
@@ -188,9 +189,9 @@ class HaBa(MTT):
         return made.to(device=p.device, dtype=p.dtype).train()
 
     @functools.cached_property
-    def _learner(self) -> torch.optim.SGD:
+    def _learner(self) -> SGD:
         c = self.config
-        return torch.optim.SGD(self._extractor.parameters(), lr=c.lr_extractor, momentum=c.momentum_extractor)
+        return SGD(self._extractor.parameters(), lr=c.lr_extractor, momentum=c.momentum_extractor)
 
 
 def default_layers(shape: tuple[int, int, int], inputs: int, count: int, generator: torch.Generator) -> Tensors:

@@ -36,6 +36,7 @@ from distill.methods import METHODS
 from distill.methods._learning import LearningConfig
 from distill.methods._tiles import TilesConfig, TilesMethod
 from distill.network_pool import NetworkPool
+from distill.optimisers import SGD
 from distill.problem import Problem
 from search_space.network import embed
 
@@ -107,7 +108,7 @@ class IDM(TilesMethod):
         c = self.config
         return NetworkPool(
             self.fresh_network("queue", 0),
-            lambda parameters: torch.optim.SGD(parameters, lr=c.lr_net, momentum=c.momentum_net, weight_decay=c.wd_net),
+            lambda parameters: SGD(parameters, lr=c.lr_net, momentum=c.momentum_net, weight_decay=c.wd_net),
             c.net_num,
         )
 

@@ -30,6 +30,7 @@ from distill.contracts import Context, Stored, Tensors
 from distill.kernels import centred, kernel, ridge_answers, solved_labels
 from distill.method import MethodConfig, RecordedMethod
 from distill.methods import METHODS
+from distill.optimisers import Adam
 from distill.zca import ImageZCASpace
 
 LABEL_RIDGE, REAL_AT_ONCE = 1e-6, 2048
@@ -65,7 +66,7 @@ class KIP(RecordedMethod):
     def outer_optimiser(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """Adam, whose count of steps may start at 1: the published loop's first step is then 0.744 lr, not lr."""
         c = self.config
-        adam = torch.optim.Adam(groups, lr=c.lr_img, betas=(c.momentum_img, c.beta2), eps=1e-8)
+        adam = Adam(groups, lr=c.lr_img, betas=(c.momentum_img, c.beta2), eps=1e-8)
         for group in adam.param_groups:
             for tensor in group["params"]:
                 state = {"exp_avg": torch.zeros_like(tensor), "exp_avg_sq": torch.zeros_like(tensor)}

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from distill.image_set import ImageSet
+from distill.optimisers import SGD
 from distill.spaces import Space
 from downstream.continual.buffer import SetBuffer, as_dataset
 from downstream.continual.judge import StepScore, score
@@ -130,7 +131,7 @@ class FromScratchOnMemory(SupervisedTemplate):
     def __init__(self, *, network: nn.Module, memory: SetBuffer, coming: ImageSet, settings: Rehearsal, seed: int):
         super().__init__(
             model=Masked(network, settings.steps) if settings.steps.kind == "task" else network,
-            optimizer=torch.optim.SGD(network.parameters(), lr=settings.protocol.lr),
+            optimizer=SGD(network.parameters(), lr=settings.protocol.lr),
             criterion=torch.nn.CrossEntropyLoss(),
             eval_mb_size=EVAL_BATCH,
             device=settings.conditions.device,

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from distill.image_set import ImageSet
+from distill.optimisers import SGD
 from distill.spaces import Space
 from downstream.continual.buffer import SetBuffer
 from downstream.continual.judge import StepScore
@@ -148,7 +149,7 @@ class _Watch(SupervisedPlugin):
 
 def _common(stream: Stream, network: nn.Module, *plugins: SupervisedPlugin) -> dict[str, Any]:
     p = stream.protocol
-    optimiser = torch.optim.SGD(network.parameters(), lr=p.lr, momentum=p.momentum, weight_decay=p.weight_decay)
+    optimiser = SGD(network.parameters(), lr=p.lr, momentum=p.momentum, weight_decay=p.weight_decay)
     return {
         "optimizer": optimiser,
         "train_mb_size": p.batch,

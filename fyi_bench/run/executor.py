@@ -24,19 +24,20 @@ from fyi_bench.errors import Declined, DivergenceError, PlanShown, StoreError
 from fyi_bench.run.artefacts import Artefacts
 from fyi_bench.run.deadline import Deadline
 from fyi_bench.run.drain import Drain, Habits
-from fyi_bench.run.estimate import estimate_seconds, usual_estimate, usual_seconds
+from fyi_bench.run.estimate import START_SECONDS, estimate_seconds, usual_estimate, usual_seconds
 from fyi_bench.run.plan import Plan, Records
 from fyi_bench.run.processes import Events, Rows, work_together
 from fyi_bench.run.progress import Progress, progress
 from fyi_bench.run.queue import Counts, Queue, connect, finished
 from fyi_bench.run.run_type import Worker, run_type
 from fyi_bench.run.runtime import prepare, release_memory
-from fyi_bench.run.storage import PATIENCE_S, check_usable, sqlite_url
+from fyi_bench.run.storage import PATIENCE_S, check_usable, in_memory, sqlite_url
 from fyi_bench.run.storage import shown as shown_url
 from fyi_bench.store.spec import RunSpec
 from fyi_bench.store.store import Store
 
 if TYPE_CHECKING:
+    from fyi_bench.config import Settings
     from fyi_bench.data import RealDataset
     from fyi_bench.session import Session
 
@@ -63,8 +64,11 @@ class Crew:
     linger: bool = True
     tolerant: tuple[str, ...] | None = None
 
-    def work(self, number: int, stop: Deadline, events: Events) -> int:
-        """Be process `number` until the queues are drained; returns how many runs it finished."""
+    def work(self, number: int, stop: Deadline, events: Events, queues: Sequence[Queue] = ()) -> int:
+        """Be process `number` until the queues are drained; returns how many runs it finished.
+
+        queues: those of this process, where it has them open.
+        """
         prepare(self.threads or 1)
         if self.devices:
             import torch
@@ -72,10 +76,10 @@ class Crew:
             torch.cuda.set_device(int(self.devices[number % len(self.devices)].partition(":")[2]))
         store = Store(self.store, say=events.say)
         worker = Worker(store, self.data_root, self.device, stop, events.progress, events.say)
-        ask = connect(self.url, stop.check, events.say, PATIENCE_S)
+        queues = queues or Queue.all(connect(self.url, stop.check, events.say, PATIENCE_S), self.study)
         artefacts = Artefacts.open(self.artefacts) if self.artefacts else None
         habits = Habits(self.linger, self.tolerant, self.threads, artefacts=artefacts, done=events.done)
-        return Drain(Queue.all(ask, self.study), worker, habits).run()
+        return Drain(queues, worker, habits).run()
 
 
 def default_url(store: Store) -> str:
@@ -99,11 +103,13 @@ def announce(session: Session, plan: Plan) -> None:
     threads = threads_of(session, plan)
     missing = [run for run in runs if not session.store.has(run)]
     each = sorted({threads(run) for run in runs}) or [s.threads_for(1)]
+    groups = plan.by_data(session)
+    workers = _workers(s, _weights(session, plan, missing))
     session.say(
-        f"protocol {plan.protocol} · {s.device} · {_counted(s.processes, 'worker')} x"
+        f"protocol {plan.protocol} · {s.device} · {_counted(workers, 'worker')} x"
         f" {'-'.join(map(str, dict.fromkeys((each[0], each[-1]))))} thread{'s' * (each[-1] > 1)} · {s.precision}"
     )
-    groups, floor = plan.by_data(session), _floor_of(missing, runs)
+    floor = _floor_of(missing, runs)
     session.say(" · ".join([plan.title, *dict.fromkeys(data.note for data, _ in groups if data.note)]))
     seconds, of_floor, waiting = 0.0, 0.0, {run.digest: run for run in missing}
     for data, mine in groups:
@@ -112,8 +118,8 @@ def announce(session: Session, plan: Plan) -> None:
 
         def guess(some: Sequence[RunSpec], data: RealDataset = data) -> float:
             if session.dry_run:
-                return usual_estimate(some, data, s.device, s.processes)
-            return estimate_seconds(some, data, s.device, each[0], s.processes)
+                return usual_estimate(some, data, s.device, workers)
+            return estimate_seconds(some, data, s.device, each[0], workers)
 
         seconds += (whole := guess(here))
         of_floor += whole - guess(others)
@@ -166,10 +172,13 @@ def compute(session: Session, name: str, plan: Plan) -> Records:
     if missing:
         store.make()
         study = f"{name}-{plan.digest}"
-        url = s.storage or default_url(store)
         artefacts = Artefacts.open(s.artefacts) if s.artefacts else None
         with session.stop.signals(), progress(session.display) as shown:
-            queue = Queue.open(connect(url, session.stop.check, shown.say), study, runs)
+            weights = _weights(session, plan, missing)
+            workers = min(_workers(s, weights), len(missing))
+            alone = workers == 1 and _brief(weights) and not s.storage and not s.enqueue
+            url = s.storage or ("" if alone else default_url(store))
+            queue = Queue.open(connect(url, session.stop.check, shown.say) if url else in_memory(), study, runs)
             if artefacts is not None:
                 _exchange(artefacts, store, missing)
                 missing = [run for run in missing if not over(run)]
@@ -184,11 +193,11 @@ def compute(session: Session, name: str, plan: Plan) -> Records:
             crew = Crew(url, study, store.root, s.data_root, s.device, s.devices, s.threads, s.artefacts,
                         tolerant=plan.tolerant)  # fmt: skip
             titles = {run.digest: run_type(run).title(run) for run in missing}
-            view = Display(shown, len(missing), lambda: [queue.counts()], titles, _weights(session, plan, missing))
+            view = Display(shown, len(missing), lambda: [queue.counts()], titles, weights)
             with view:
-                count = min(s.processes, len(missing))
+                count = min(workers, len(missing))
                 if count == 1:
-                    crew.work(0, session.stop, view.events)
+                    crew.work(0, session.stop, view.events, [queue])
                 else:
                     work_together(crew.work, count, view.events, session.stop, view.tick)
             if artefacts is not None:
@@ -209,6 +218,16 @@ def _weights(session: Session, plan: Plan, runs: Sequence[RunSpec]) -> dict[str,
         for run in mine
         if run.digest in wanted
     }
+
+
+def _brief(weights: Mapping[str, float]) -> bool:
+    """Whether all runs together take less than a process to start; not where nothing is known of them."""
+    return bool(weights) and sum(weights.values()) < START_SECONDS
+
+
+def _workers(s: Settings, weights: Mapping[str, float]) -> int:
+    """How many processes may work: one where that was left open and no other would start in time to help."""
+    return 1 if s.workers is None and _brief(weights) else s.processes
 
 
 def records_of(store: Store, runs: Sequence[RunSpec]) -> Records:

@@ -19,7 +19,7 @@ from fyi_bench.errors import StoreError, UsageError
 
 if TYPE_CHECKING:
     import sqlalchemy
-    from optuna.storages import RDBStorage
+    from optuna.storages import BaseStorage, RDBStorage
 
 PATIENCE_S = 300.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.2, 5.0
@@ -105,7 +105,7 @@ class Patient:
 
     def __init__(
         self,
-        storage: RDBStorage,
+        storage: BaseStorage,
         shown_url: str,
         check: Callable[[], None] = lambda: None,
         say: Callable[[str], None] = lambda line: None,
@@ -116,14 +116,13 @@ class Patient:
 
     def __call__(self, method: str, *arguments: Any, **named: Any) -> Any:
         """The result of `storage.method(…)`. Raises StoreError when the database stays away or refuses."""
-        import optuna
-        from sqlalchemy.exc import SQLAlchemyError
-
         began, pause = time.monotonic(), _FIRST_PAUSE_S
         while True:
             try:
                 return getattr(self.storage, method)(*arguments, **named)
-            except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
+            except Exception as error:
+                if not _of_storage(error):
+                    raise
                 waited = time.monotonic() - began
                 if waited > self._patience_s or not passing(error):
                     raise StoreError(self._failure(error, waited)) from error
@@ -135,17 +134,31 @@ class Patient:
 
     def once(self, method: str, *arguments: Any) -> Any:
         """Ask once, without waiting: StoreError at the first trouble."""
-        import optuna
-        from sqlalchemy.exc import SQLAlchemyError
-
         try:
             return getattr(self.storage, method)(*arguments)
-        except (optuna.exceptions.StorageInternalError, SQLAlchemyError) as error:
+        except Exception as error:
+            if not _of_storage(error):
+                raise
             raise StoreError(self._failure(error, 0.0)) from error
 
     def _failure(self, error: Exception, waited: float) -> str:
         after = f" for {format_duration(waited)}" if waited > 1 else ""
         return f"The storage {self.shown_url} does not answer{after}: {_first_line(error)}.\n{_remedy(error)}"
+
+
+def in_memory() -> Patient:
+    """A storage of this process alone: no database is loaded or made for it."""
+    from optuna.storages import InMemoryStorage
+
+    return Patient(InMemoryStorage(), "in memory")
+
+
+def _of_storage(error: Exception) -> bool:
+    """Whether an error is one of a database, and not an answer of the storage such as 'that trial is over'."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    return isinstance(error, StorageInternalError | SQLAlchemyError)
 
 
 def passing(error: BaseException) -> bool:

@@ -19,8 +19,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import special
-from scipy import stats as scipy_stats
+from scipy import special  # scipy.stats has the same under longer names, and takes a second to load
 
 from fyi_bench.errors import UsageError
 from fyi_bench.rng import numpy_stream
@@ -54,7 +53,7 @@ def mean_interval(values: Values, level: float = LEVEL, groups: Groups = None) -
     mean = float(units.mean()) if len(units) else None
     if len(units) < 2:
         return {"mean": mean, "low": None, "high": None, "n": len(units)}
-    half = scipy_stats.t.ppf(quantile, len(units) - 1) * units.std(ddof=1) / math.sqrt(len(units))
+    half = special.stdtrit(len(units) - 1, quantile) * units.std(ddof=1) / math.sqrt(len(units))
     return {"mean": mean, "low": float(units.mean() - half), "high": float(units.mean() + half), "n": len(units)}
 
 
@@ -108,7 +107,7 @@ def unpaired_difference(
     if variance == 0:
         return {"mean": mean, "low": mean, "high": mean}
     free = variance**2 / sum(part**2 / (len(side) - 1) for part, side in zip(parts, (first, second), strict=True))
-    half = float(scipy_stats.t.ppf(tails(level)[1], free)) * math.sqrt(variance)
+    half = float(special.stdtrit(free, tails(level)[1])) * math.sqrt(variance)
     return {"mean": mean, "low": mean - half, "high": mean + half}
 
 

@@ -31,7 +31,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats as scipy_stats
 
 from fyi_bench.errors import UsageError
 from fyi_bench.stats.intervals import RESAMPLES, Values, bootstrap_interval, floats, mean_interval, resampled_indices
@@ -65,7 +64,8 @@ def scores(values: Values) -> np.ndarray:
 
 def ranks(values: Values) -> np.ndarray:
     """float64 [n], 1 for the best; ties share the average rank, failed ones share the last places."""
-    return scipy_stats.rankdata(-scores(values))
+    _, place, count = np.unique(-scores(values), return_inverse=True, return_counts=True)
+    return (np.cumsum(count) - (count - 1) / 2)[place]
 
 
 def rank_report(real: Values, proxy: Values, seed: int = 0, resamples: int = RESAMPLES) -> dict[str, Any]:

@@ -53,7 +53,7 @@ def answer_of(search: Search, found: Records, partial: bool = False) -> dict[str
         reference=_reference(search, real, found),
         # the real ranking against itself with another seed, on the architectures that have both
         ceiling=_ceiling(search, twice, found),
-        workers=session.settings.workers,
+        workers=session.settings.processes,
         partial=partial,
         **_difference(real, proxies, seed),
     )
