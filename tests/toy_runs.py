@@ -42,7 +42,10 @@ get_num_threads = lambda: 1
 
 
 def toy(number: int, seconds: float = 0.0, at_first: float = 0.0, **more: object) -> RunSpec:
-    """A run whose value is its number squared; it takes `seconds`, and `at_first` more when tried first."""
+    """A run whose value is its number squared; it takes `seconds`, and `at_first` more when tried first.
+
+    more: inputs; with `valueless` its record has no value.
+    """
     return RunSpec("toy", {"number": number, **more}, {"seconds": seconds, "at_first": at_first})
 
 
@@ -65,7 +68,7 @@ class Toy(RunType):
             raise TROUBLES[trouble]()
         if first and cell.inputs.get("dies_at_first"):
             os.kill(os.getpid(), 9)
-        run.finish({"value": float(cell.inputs["number"] ** 2)})
+        run.finish({} if "valueless" in cell.inputs else {"value": float(cell.inputs["number"] ** 2)})
 
     def needs(self, spec: RunSpec) -> list[Need]:
         return [("toy", digest) for digest in spec.inputs.get("needs", [])]

@@ -28,11 +28,10 @@ from torch import Tensor
 from distill.captured import Captured, upload
 from distill.contracts import Context, Stored, Tensors
 from distill.kernels import centred, ridge_answers
-from distill.lamb import LAMB
 from distill.method import MethodConfig, RecordedMethod
 from distill.methods import METHODS
 from distill.network_pool import NetworkPool
-from distill.optimisers import Adam
+from distill.optimisers import LAMB, Adam
 from distill.problem import Problem
 from distill.zca import RelativeZCASpace
 from search_space.network import embed

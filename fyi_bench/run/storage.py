@@ -8,9 +8,10 @@ restarts is waited for.
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,7 +151,14 @@ def in_memory() -> Patient:
     """A storage of this process alone: no database is loaded or made for it."""
     from optuna.storages import InMemoryStorage
 
-    return Patient(InMemoryStorage(), "in memory")
+    class Alone(InMemoryStorage):
+        def set_trial_state_values(self, trial_id: int, state: Any, values: Sequence[float] | None = None) -> bool:
+            """As of a database: a finished run need not have a value, which Optuna takes for granted in memory."""
+            return super().set_trial_state_values(
+                trial_id, state, values or ([math.nan] if state.is_finished() else None)
+            )
+
+    return Patient(Alone(), "in memory")
 
 
 def _of_storage(error: Exception) -> bool:
