@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from fyi_bench.errors import UnknownNameError, UsageError, unknown_name_message
+from fyi_bench.registry import spelled_as
 
 FOLDER = Path(__file__).parent / "protocols"
 FLOOR = "random"  # the coreset of random real images that every comparison is held against
@@ -177,6 +178,7 @@ class Protocol:
 
 
 MOST_COUNT = 10_000_000  # of every whole number of a protocol
+_NETWORKS = {"eval_model", "teacher_model"}  # names of architectures, by comma
 _COUNTS = {"nets", "sets", "orders", "draws", "tests", "batch", "epochs", "patches"}
 _REPEATED = ("nets", "sets", "orders", "draws")
 # the teacher has a digest of its own
@@ -214,6 +216,11 @@ def protocol_names() -> list[str]:
     return sorted(p.stem for p in FOLDER.glob("*.toml"))
 
 
+def spelled(name: str) -> str:
+    """The name of a protocol as it is known, given in any case; one that is unknown, or 'auto', stays what it is."""
+    return spelled_as(name, protocol_names())
+
+
 def protocol(
     name: str, task: str, method: str | None = None, dataset: str | None = None, facts: Mapping[str, Any] | None = None
 ) -> Protocol:
@@ -222,6 +229,7 @@ def protocol(
     facts: `size` in pixels, `classes` and `ipc` of a set, which a protocol's `when` tables ask for. Raises UsageError
     with a suggestion for an unknown protocol, or when it does not define the task.
     """
+    name = spelled(name)
     data = protocol_data(name)
     if task not in data["task"]:
         raise UsageError(f"The protocol '{name}' has no settings for '{task}'.\nIt has: {', '.join(data['task'])}.")
@@ -247,9 +255,9 @@ def protocol_data(name: str) -> Mapping[str, Any]:
 
     Raises UnknownNameError with a suggestion.
     """
-    names = protocol_names()
-    if name not in names:
-        raise UnknownNameError("protocol", name, names)
+    name = spelled(name)
+    if name not in protocol_names():
+        raise UnknownNameError("protocol", name, protocol_names())
     data = tomllib.loads((FOLDER / f"{name}.toml").read_text())
     if "extends" in data:
         data["common"] = {**protocol_data(data["extends"])["common"], **data.get("common", {})}
@@ -267,6 +275,10 @@ def _parse(key: str, text: str, old: Any) -> Any:
             return {"true": True, "false": False, "1": True, "0": False}[str(text).lower()]
         if isinstance(old, tuple):
             return tuple(float(t) for t in str(text).split(",") if t)
+        if key in _NETWORKS:
+            from search_space import architectures
+
+            return ",".join(architectures.spelled(name.strip()) for name in str(text).split(","))
         return type(old)(text)
     except (KeyError, ValueError):
         raise UsageError(

@@ -79,7 +79,7 @@ def card(
         path: A condensed set: ours, any public format, hf:OWNER/NAME.
         only: Only these parts: labels duplicates accuracy cross-arch continual nas symmetry cost.
         without: All parts but these.
-        architectures: Architecture(s) to evaluate; 'none' for none.
+        architectures: The other architectures; default: the protocol's.
         ranked: How many architectures are ranked; default: as the protocol says.
         html: Write the page here; default: beside the record.
         markdown: Write it as Markdown here; default: beside the record.
@@ -339,7 +339,6 @@ def evaluate(
     store: str | PathLike[str] | None = None,
     protocol: str = "auto",
     seed: int = 0,
-    seeds: int | None = None,
     overrides: Mapping[str, object] | Sequence[str] = ...,
     budget: float | str | None = None,
     device: str = "auto",
@@ -374,7 +373,7 @@ def evaluate(
         space: pixel, normalized or zca, where the guess is wrong.
         ipc: Images per class, where not told.
         path: A condensed set: ours, any public format, hf:OWNER/NAME.
-        architectures: Architecture(s) to evaluate; 'none' for none.
+        architectures: Architectures to train on it; default: the protocol's.
         robust: Scores that labels and augmentation cannot inflate.
         floor: Random real images beside: as many, and as many bytes (uint8, JPEG).
         teacher: Weights of the teacher(s), as torchvision publishes them.
@@ -382,8 +381,8 @@ def evaluate(
         probe: Linear probe: features of this network, frozen; NAME or NAME@SIZE.
         weights: Of the probe's network: FILE, or 'random'; default: trained here.
 
-    Common options, as fyi_bench.config.Settings has them: dataset, data_root, store, protocol, seed, seeds,
-    overrides, budget, device, devices, precision, workers, threads, storage, artefacts, enqueue.
+    Common options, as fyi_bench.config.Settings has them: dataset, data_root, store, protocol, seed, overrides,
+    budget, device, devices, precision, workers, threads, storage, artefacts, enqueue.
     """
 
 def experts(
@@ -395,8 +394,6 @@ def experts(
     data_root: str | PathLike[str] | None = None,
     store: str | PathLike[str] | None = None,
     protocol: str = "auto",
-    seed: int = 0,
-    seeds: int | None = None,
     overrides: Mapping[str, object] | Sequence[str] = ...,
     budget: float | str | None = None,
     device: str = "auto",
@@ -418,8 +415,8 @@ def experts(
         ipc: Images per class.
         count: How many; default: as many as the recipe.
 
-    Common options, as fyi_bench.config.Settings has them: dataset, data_root, store, protocol, seed, seeds,
-    overrides, budget, device, devices, precision, workers, threads, storage, artefacts, enqueue.
+    Common options, as fyi_bench.config.Settings has them: dataset, data_root, store, protocol, overrides,
+    budget, device, devices, precision, workers, threads, storage, artefacts, enqueue.
     """
 
 def export(
@@ -741,7 +738,6 @@ def rank(
     store: str | PathLike[str] | None = None,
     protocol: str = "auto",
     seed: int = 0,
-    seeds: int | None = None,
     overrides: Mapping[str, object] | Sequence[str] = ...,
     budget: float | str | None = None,
     device: str = "auto",
@@ -774,8 +770,8 @@ def rank(
         space: auto, 720, a number, NAME:N of another space, or a file of names.
         reference: auto: a stored ranking that fits; or one: name or CSV.
 
-    Common options, as fyi_bench.config.Settings has them: dataset, data_root, store, protocol, seed, seeds,
-    overrides, budget, device, devices, precision, workers, threads, storage, artefacts, enqueue.
+    Common options, as fyi_bench.config.Settings has them: dataset, data_root, store, protocol, seed, overrides,
+    budget, device, devices, precision, workers, threads, storage, artefacts, enqueue.
     """
 
 def ranking(
@@ -845,7 +841,6 @@ def table(
     form: str = "text",
     out: str | PathLike[str] | None = None,
     run: bool = False,
-    dataset: str = "cifar10",
     data_root: str | PathLike[str] | None = None,
     store: str | PathLike[str] | None = None,
     protocol: str = "auto",
@@ -873,8 +868,8 @@ def table(
         out: Write to this file instead of printing.
         run: Fill the holes first, within --budget.
 
-    Common options, as fyi_bench.config.Settings has them: dataset, data_root, store, protocol, seed, seeds,
-    overrides, budget, device, devices, precision, workers, threads, storage, artefacts, enqueue.
+    Common options, as fyi_bench.config.Settings has them: data_root, store, protocol, seed, seeds, overrides,
+    budget, device, devices, precision, workers, threads, storage, artefacts, enqueue.
     """
 
 def unequalness(

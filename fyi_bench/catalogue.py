@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 import re
 from dataclasses import dataclass
 from importlib.metadata import entry_points
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fyi_bench.config import Settings
+from fyi_bench.errors import UsageError
 from fyi_bench.parameters import Parameter, of_dataclass
 
 if TYPE_CHECKING:
@@ -83,12 +85,20 @@ def parameters_of(task: type[Task]) -> list[Parameter]:
 def settings_of(task: type[Task]) -> list[Parameter]:
     """The common options that the task takes, with its own defaults."""
     common = of_dataclass(Settings, task.defaults, common=True)
-    return [each for each in common if task.settings is None or each.name in task.settings]
+    taken = {each.name for each in common} if task.settings is None else {*task.settings}
+    return [each for each in common if each.name in taken - {*task.unused}]
 
 
 def build_options(task: type[Task], given: dict[str, Any]) -> tuple[Any, Settings]:
-    """The task's Options and the Settings that were given, by `fyi_bench.parameters.bind`, the task's own defaults."""
+    """The task's Options and the Settings that were given, by `fyi_bench.parameters.bind`, the task's own defaults.
+
+    Raises UsageError for an option that would change nothing, where the user and not the environment gives it.
+    """
+    parameters = {each.name: each for each in parameters_of(task)}
     common = {each.name for each in settings_of(task)}
     options = task.Options(**{name: value for name, value in given.items() if name not in common})
+    for name, why in task().ignored(options, given).items():
+        if name in given and str(given[name]) != os.environ.get(parameters[name].option.environment):
+            raise UsageError(f"{parameters[name].flag} changes nothing here: {why}.\nLeave it out.")
     stated = {name: value for name, value in given.items() if name in common}
     return options, Settings(**{**task.defaults, **stated}, given=frozenset(given))

@@ -19,7 +19,7 @@ from typer.core import TyperCommand, TyperGroup
 
 from fyi_bench import listing, stored  # noqa: F401  they register their commands
 from fyi_bench.catalogue import TaskEntry, build_options, find_task, parameters_of, tasks
-from fyi_bench.config import option
+from fyi_bench.config import Settings, option
 from fyi_bench.errors import (
     EXIT_INTERRUPTED,
     EXIT_USAGE,
@@ -107,10 +107,18 @@ class Command(TyperCommand):
 
     parameters: Sequence[Parameter] = ()
     examples: Sequence[str] = ()
+    unused: Mapping[str, str] = {}
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """As everywhere, after `gather`."""
-        return super().parse_args(ctx, args if ctx.resilient_parsing else gather(args, self.parameters))
+        """As everywhere, after `gather`. An option that other commands have and this one has no use for is refused."""
+        if ctx.resilient_parsing:
+            return super().parse_args(ctx, args)
+        flags = {each.flag for each in self.parameters}
+        for each in of_dataclass(Settings):
+            if each.flag not in flags and any(word.partition("=")[0] == each.flag for word in args):
+                instead = self.unused.get(each.name) or "Leave it out"
+                raise UsageError(f"{ctx.info_name} has no use for {each.flag}.\n{instead}.")
+        return super().parse_args(ctx, gather(args, self.parameters))
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         """'[OPTIONS]', and the arguments, in brackets where they may be left out."""
@@ -262,7 +270,9 @@ def task_command(name: str, task: type[Task]) -> Command:
         asked = task()
         _tell(asked, session, perform(asked, session, options, shlex.join(["fyi-bench", *words]), here.json_file))
 
-    return command(name, task.summary, [*parameters, *own], task.examples, run)
+    made = command(name, task.summary, [*parameters, *own], task.examples, run)
+    made.unused = task.unused
+    return made
 
 
 def _tell(task: Task, session: Session, record: dict[str, Any]) -> None:

@@ -28,7 +28,8 @@ class Option:
 
     flag: the word on the command line, default `--name-of-the-field`. argument: placeholder of a positional one
     ('SET'), instead of a flag. environment: variable that gives the value where nothing else does. parse: text of the
-    command line -> value. advanced: listed in the second panel of the help.
+    command line -> value. names: 'module:function' that says how a name is spelled here, given in any case.
+    advanced: listed in the second panel of the help.
     """
 
     help: str
@@ -36,7 +37,14 @@ class Option:
     argument: str = ""
     environment: str = ""
     parse: Callable[[Any], Any] | None = None
+    names: str = ""
     advanced: bool = False
+
+
+# what spells the names of these; nothing is imported before one is given
+METHOD_NAMES, FLIP_NAMES = "distill.methods:METHODS.spelled", "distill.fyi:FLIPS.spelled"
+ARCHITECTURE_NAMES, PROTOCOL_NAMES = "search_space.architectures:spelled", "downstream.protocol:spelled"
+DATASET_NAMES = "fyi_bench.data.entry:spelled"
 
 
 def option(default: Any, help: str, **how: Any) -> Any:
@@ -68,12 +76,16 @@ class Settings:
     None means: as the help of the field says. `resolved` fills in what this machine gives.
     """
 
-    dataset: str = option("cifar10", "Data set; `fyi-bench ls datasets` lists them. A set in a file: what it states.")
+    dataset: str = option(
+        "cifar10", "Data set; `fyi-bench ls datasets` lists them. A set in a file: what it states.", names=DATASET_NAMES
+    )  # fmt: skip
     data_root: Path | None = option(
         None, "Folder of real data sets; default: ./data.", environment="FYI_BENCH_DATA"
     )  # fmt: skip
     store: Path | None = option(None, "Folder of results; default: ./runs.", environment="FYI_BENCH_STORE")
-    protocol: str = option("auto", "auto: paper on a GPU, quick on a CPU; or a name of `fyi-bench ls protocols`.")
+    protocol: str = option(
+        "auto", "auto: paper on a GPU, quick on a CPU; or a name of `fyi-bench ls protocols`.", names=PROTOCOL_NAMES
+    )  # fmt: skip
     seed: int = option(0, "First seed.")
     seeds: int | None = option(None, "Independently distilled sets, or class orders; default: as the protocol says.")
     overrides: Mapping[str, str] = option(

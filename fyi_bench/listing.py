@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from fyi_bench.config import Option
+from fyi_bench.config import DATASET_NAMES, Option
 from fyi_bench.errors import DataError
 from fyi_bench.present.words import columns
-from fyi_bench.registry import Registry, pick
+from fyi_bench.registry import Registry, pick, spelled_as
 from fyi_bench.tools import Root, StoreFolder, tool
 
 
@@ -92,7 +92,7 @@ def list_things(
 ) -> Iterator[str]:
     """Names that other commands take; alone, what can be listed."""
     if what:
-        yield from pick("listing", what, LISTINGS)()
+        yield from pick("listing", spelled_as(what, LISTINGS), LISTINGS)()
     else:
         yield from columns([(f"fyi-bench ls {name}", (of.__doc__ or "").strip()) for name, of in LISTINGS.items()])
 
@@ -122,7 +122,9 @@ def replication(
         yield page(opened)
 
 
-NameArgument = Annotated[str, Option("A data set; `fyi-bench data list` lists them.", argument="NAME")]
+NameArgument = Annotated[
+    str, Option("A data set; `fyi-bench data list` lists them.", argument="NAME", names=DATASET_NAMES)
+]
 
 
 @tool("data list", examples=("fyi-bench data list", "fyi-bench data list --data-root ~/data"))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import pkgutil
 import re
 import textwrap
 import types
@@ -86,10 +87,11 @@ class Parameter:
                 return value if isinstance(value, bool) else _TRUTH[value.lower()]
             if self.type in _NUMBERS and (isinstance(value, bool) or (self.type is int and isinstance(value, float))):
                 raise TypeError(value)
-            return self.type(os.fspath(value) if isinstance(value, os.PathLike) else value)
+            read = self.type(os.fspath(value) if isinstance(value, os.PathLike) else value)
         except (TypeError, ValueError, KeyError, AttributeError):
             wanted = _NUMBERS.get(self.type, "yes or no" if self.type is bool else "a text")
             raise UsageError(f"{self.shown} takes {wanted}, not {value!r}.") from None
+        return pkgutil.resolve_name(self.option.names)(read) if self.option.names else read
 
 
 def of_dataclass(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from fyi_bench.config import option
+from fyi_bench.config import DATASET_NAMES, METHOD_NAMES, option
 
 MOST_BYTES = 8 * 2**30  # the largest published sets have several experiments of 10,000 images of 64 px: 2.5 GB
 
@@ -19,7 +19,9 @@ class SetFacts:
     factor: int | None = option(None, "Tiles a side in each image (IDC), where not told.")
     mean: tuple[float, ...] | None = option(None, "Means of the normalisation, one a channel.", advanced=True)
     std: tuple[float, ...] | None = option(None, "Its standard deviations.", advanced=True)
-    zca: str | Any = option(None, "Data set that the whitening was fitted to.", advanced=True)
+    zca: str | Any = option(
+        None, "Data set that the whitening was fitted to.", names=DATASET_NAMES, advanced=True
+    )  # fmt: skip
     experiment: int = option(-1, "Which of several in a file, counted from the end if negative.", advanced=True)
     step: int | None = option(None, "Which step of a continual file; default: all.", advanced=True)
     labels: str | None = option(None, "What soft rows are: hard, logits or probabilities.", advanced=True)
@@ -38,7 +40,7 @@ class OneSetFacts(SetFacts):
     """`SetFacts` where `--name`, `--method`, `--space` and `--ipc` can mean nothing else."""
 
     name: str | None = option(None, "What to call the set.")
-    method: str | None = option(None, "Method that made it, where not told.", advanced=True)
+    method: str | None = option(None, "Method that made it, where not told.", names=METHOD_NAMES, advanced=True)
     space: str | Any = option(None, "pixel, normalized or zca, where the guess is wrong.")
     ipc: int | None = option(None, "Images per class, where not told.", advanced=True)
 
@@ -46,6 +48,9 @@ class OneSetFacts(SetFacts):
     def facts(self) -> dict[str, Any]:
         """What was stated, as `load_set` takes it."""
         return stated_facts(self, OneSetFacts)
+
+
+NO_FILE = "it is about a set in a file, and none is given"
 
 
 def stated_facts(options: Any, kind: type) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
@@ -19,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Generic, TypeVar
 
-from fyi_bench.errors import FyiBenchError, UnknownNameError
+from fyi_bench.errors import FyiBenchError, UnknownNameError, UsageError
 from fyi_bench.files import tree_digest
 
 T = TypeVar("T")
@@ -55,7 +55,7 @@ class Owner:
 
 
 class Registry(Generic[T]):
-    """Name -> entry, with suggestions for unknown names.
+    """Name -> entry, in any case and with or without dashes; with suggestions for unknown names.
 
     kind: the word used in messages. package: its files register by being there; `by_file`: each one entry of the
     file's name, imported alone. group: entry points of plug-ins. base: class that entries are of, as subclass or
@@ -91,6 +91,7 @@ class Registry(Generic[T]):
 
     def get(self, name: str) -> T:
         """The entry. Raises UnknownNameError with the nearest name, PluginError for one that cannot be used."""
+        name = self.spelled(name)
         if name not in self._entries:
             self._import_package(name)
         if name not in self._points:
@@ -107,6 +108,10 @@ class Registry(Generic[T]):
         if points:
             self._load(points[0])
         return self._entries[name]
+
+    def spelled(self, name: str) -> str:
+        """The name as it is registered, by `spelled_as`; one that is unknown stays what it is."""
+        return name if name in self._entries else spelled_as(name, self.names())
 
     def names(self) -> list[str]:
         """All names, sorted; no plug-in is imported for it."""
@@ -126,6 +131,7 @@ class Registry(Generic[T]):
 
     def owner(self, name: str) -> Owner:
         """Who registered the entry, or would."""
+        name = self.spelled(name)
         return self._owners.get(name) or (_owner(self._points[name][0]) if name in self._points else Owner(__name__))
 
     def from_outside(self) -> set[str]:
@@ -137,6 +143,7 @@ class Registry(Generic[T]):
 
         A plug-in class built on a built-in one adds that one's version.
         """
+        name = self.spelled(name)
         entry = self.get(name)
         if self.owner(name).built_in:
             return getattr(entry, "numerics", None) or self._family
@@ -148,7 +155,7 @@ class Registry(Generic[T]):
         return own if below is None else f"{own} on {below}"
 
     def __contains__(self, name: str) -> bool:
-        return name in self._entries or name in self.names()
+        return self.spelled(name) in self.names()
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.names())
@@ -222,6 +229,22 @@ class Registry(Generic[T]):
             self._check(name, entry, owner)
             self._entries[name] = entry
         self._owners[name] = owner
+
+
+def spelled_as(name: str, known: Iterable[str]) -> str:
+    """The one of the known names that differs from this in case, dashes and underscores alone; else the name itself.
+
+    'ResNet-18' is 'resnet18'. Raises UsageError where several do and none is the very name.
+    """
+    known = list(known)
+    found = [name] if name in known else [one for one in known if _folded(one) == _folded(name)]
+    if len(found) > 1:
+        raise UsageError(f"'{name}' may be {' or '.join(map(repr, sorted(found)))}.\nWrite the one that is meant.")
+    return found[0] if found else name
+
+
+def _folded(name: str) -> str:
+    return name.lower().replace("-", "").replace("_", "")
 
 
 def pick(kind: str, name: str, table: Mapping[str, T]) -> T:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -58,6 +59,17 @@ class Session:
         if name not in self.known:
             self.known[name] = load_dataset(name, self.settings.data_root, **({} if download else {"download": False}))
         return self.known[name]
+
+    @contextlib.contextmanager
+    def planning(self) -> Iterator[None]:
+        """While a dry run is planned, nothing is fetched and nothing is compiled."""
+        from fyi_bench.data.hub import cache_only
+        from search_space.native import uncompiled
+
+        with contextlib.ExitStack() as within:
+            for limit in (cache_only, uncompiled) if self.dry_run else ():
+                within.enter_context(limit())
+            yield
 
     def about(self, **changes: Any) -> Session:
         """The session of another question: other settings, the same data, display, deadline and beginning."""

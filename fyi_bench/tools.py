@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fyi_bench.config import Option, Settings, option, options_of
+from fyi_bench.config import DATASET_NAMES, Option, Settings, option, options_of
 from fyi_bench.errors import UsageError
 from fyi_bench.parameters import Parameter, bind, dress, of_dataclass, of_function
-from fyi_bench.reading import OneSetFacts
+from fyi_bench.reading import OneSetFacts, stated_facts
 
 if TYPE_CHECKING:
     from distill.image_set import ImageSet
@@ -87,7 +87,7 @@ StoreFolder = Annotated[Path | None, _common("store")]
 class Reading(OneSetFacts):
     """What is not to be guessed about other people's files, their data set among it."""
 
-    dataset: str | None = option(None, "Data set it stands for, where it cannot be guessed.")
+    dataset: str | None = option(None, "Data set it stands for, where it cannot be guessed.", names=DATASET_NAMES)
     data_root: Path | None = option(None, _common("data_root").help, environment="FYI_BENCH_DATA", advanced=True)
 
 
@@ -120,6 +120,8 @@ def inspect(
     """Everything known about a condensed set: classes, space, duplicates, symmetry, provenance."""
     from fyi_bench.formats.inspection import inspect_set
 
+    if not unequalness and (networks, seed) != (20, 0):
+        raise UsageError("--networks and --seed are of the symmetry score.\nGive --unequalness too.")
     return inspect_set(path, unequalness=unequalness, networks=networks, seed=seed, duplicates=duplicates, **reading)
 
 
@@ -232,11 +234,18 @@ def unequalness(
     from distill.problem import Problem
     from fyi_bench.data import DATASETS, load_dataset
 
-    if what in DATASETS:
+    if what in DATASETS and (DATASETS.spelled(what) == what or not Path(what).exists()):
+        if stated := stated_facts(Reading(**reading), Reading).keys() - {"data_root"}:
+            raise UsageError(
+                f"{what} is a data set, and --{min(stated).replace('_', '-')} is about a file.\nLeave it out."
+            )
+        what = DATASETS.spelled(what)
         data = load_dataset(what, reading.get("data_root"), test=False)
         rows = Problem(data.train, data.space, images, seed).draw_rows(images, "unequalness").flatten()
         chosen, space = data.train.select(rows), data.space
     else:
+        if images != 10:
+            raise UsageError(f"--images is about real images, and {what} is a file.\nLeave it out.")
         chosen, space = decoded(load(Path(what), **reading)), None
     found = set_unequalness(chosen, seed, networks=networks, distance=distance, space=space)
     return {"what": what, "distance": distance, **found}

@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fyi_bench.errors import UsageError
-from fyi_bench.registry import Registry
+from fyi_bench.registry import Registry, spelled_as
 from search_space import names, space720, zoo
 from search_space.convnet import ConvNet, ConvNetConfig, count_flops, count_parameters
 from search_space.freponet import FRePoNet
@@ -28,7 +28,7 @@ from search_space.init import Move, construct, default_generator_from, initialis
 from search_space.network import padded_size
 from search_space.space720 import Point
 from search_space.spaces import SPACES, Candidate, space
-from search_space.torchvision_models import TorchvisionNet
+from search_space.torchvision_models import TorchvisionNet, torchvision_names
 
 Maker = Callable[[int, int, int], nn.Module]
 
@@ -63,6 +63,21 @@ ARCHITECTURES: Registry[Maker] = Registry(
 )
 
 
+def spelled(name: str) -> str:
+    """The name as it is known here, given in any case: 'ResNet-18', 'ConvNet_W64', 'torchvision:ResNet50'.
+
+    One that is unknown stays what it is.
+    """
+    prefix, colon, model = name.partition(":")
+    if colon:
+        prefix = spelled_as(prefix, [*_PREFIXES, *SPACES])
+        return f"{prefix}:{spelled_as(model, torchvision_names()) if prefix in _PREFIXES else model}"
+    if name in ARCHITECTURES:
+        return ARCHITECTURES.spelled(name)
+    parts = name.lower().replace("_", "-")
+    return parts if parts.partition("-")[0] in (*_CONVNETS, _FREPO) else name
+
+
 def build(name: str, channels: int, size: int, classes: int, generator: torch.Generator) -> nn.Module:
     """A freshly initialised network, float32 on the CPU, in training mode: a function of the arguments only.
 
@@ -89,6 +104,7 @@ def renew(network: nn.Module, name: str, generator: torch.Generator, move: Move 
 
 def find(name: str) -> Architecture:
     """The architecture of a name of any of these kinds; UnknownNameError with the nearest name."""
+    name = spelled(name)
     prefix, colon, model = name.partition(":")
     if colon and prefix in _PREFIXES:
         return _PREFIXES[prefix](model)

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,7 @@ THREADS = "-fopenmp"
 SWITCH = "FYI_BENCH_NATIVE"  # 0: do without
 SOURCES = ("norm_act_pool", "patches", "winograd")  # what nearly every network uses
 _SECONDS = 300
+_UNCOMPILED = ContextVar("uncompiled", default=False)
 _IN_USE: dict[str, str] = {}  # name of a loaded library -> digest of its source
 
 
@@ -39,7 +41,7 @@ def library(source: Path) -> ctypes.CDLL | None:
     """The compiled library of a source file, or None where it cannot be had (the reason is printed once)."""
     if os.environ.get(SWITCH, "1") == "0":
         return None
-    compiler = shutil.which(os.environ.get("CXX", "")) or shutil.which("g++") or shutil.which("clang++")
+    compiler = _compiler()
     if compiler is None:
         return _without("There is no C++ compiler (g++ or clang++) on the PATH")
     try:
@@ -69,13 +71,32 @@ def channels_last(maps: Tensor) -> Tensor:
 
 
 def missing() -> list[str]:
-    """Names of the operations that this process does without: PyTorch's own give other bits. May compile them first."""
+    """Names of the operations that this process does without: PyTorch's own give other bits. May compile them first.
+
+    Within `uncompiled` nothing is compiled, and where there is a compiler it is taken to work.
+    """
+    if _UNCOMPILED.get():
+        return list(SOURCES) if os.environ.get(SWITCH, "1") == "0" or _compiler() is None else []
     return [name for name in SOURCES if library(Path(__file__).with_name(f"{name}.cpp")) is None]
 
 
 def in_use() -> str:
     """The libraries this process has loaded, each as name-digest of its source (16 hex digits), or "none"."""
     return ", ".join(f"{name}-{digest}" for name, digest in sorted(_IN_USE.items())) or "none"
+
+
+@contextlib.contextmanager
+def uncompiled() -> Iterator[None]:
+    """Plan without compiling anything."""
+    before = _UNCOMPILED.set(True)
+    try:
+        yield
+    finally:
+        _UNCOMPILED.reset(before)
+
+
+def _compiler() -> str | None:
+    return shutil.which(os.environ.get("CXX", "")) or shutil.which("g++") or shutil.which("clang++")
 
 
 @functools.cache

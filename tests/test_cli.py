@@ -147,6 +147,43 @@ def test_distill_from_plan_to_record(tmp_path):
     assert record_of(tmp_path / "again.json")["arms"] == record["arms"]
 
 
+def test_names_are_read_in_any_case_and_kept_as_they_are_known(tmp_path):
+    def words(method: str, flip: str, network: str, dataset: str, protocol: str) -> list[str]:
+        asked = ("distill", "--method", method, "--flip", flip, "--only", "--ipc", "1", "--arch", network)
+        more = {"model": network, "eval_model": network}
+        return [*arguments(*asked, store=tmp_path, dataset=dataset, **more), "--protocol", protocol]
+
+    run(*words("dm", "fyi", "convnet-w8", "shapes10", "quick"), "--json", str(tmp_path / "known.json"))
+    done = run(*words("DM", "FYI", "ConvNet_W8", "Shapes-10", "Quick"), "--json", str(tmp_path / "any.json"))
+    assert "done already" in done.stdout
+    known, other = record_of(tmp_path / "known.json"), record_of(tmp_path / "any.json")
+    for key in ("arms", "digest", "dataset", "protocol"):
+        assert other[key] == known[key]
+
+
+NAMED = {
+    "ResNet-18": "resnet18", "ResNet18BN_AP": "resnet18bnap", "ConvNet3": "convnet3", "ConvNet-3": "convnet3",
+    "ConvNet_W64-Batch": "convnet-w64-batch", "torchvision:ResNet50": "torchvision:resnet50", "none": "none",
+    "Small:ResNet-18": "small:resnet18", "NASBench201:|None~0|": "nasbench201:|None~0|", "nonet": "nonet",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_architectures_are_named_in_any_case(name):
+    from search_space.architectures import find, spelled
+
+    assert spelled(name) == NAMED[name]
+    if name not in ("none", "nonet") and "~" not in name:
+        assert find(name).summary == find(NAMED[name]).summary
+
+
+def test_data_sets_tables_and_listings_are_named_in_any_case(tmp_path):
+    assert run("data", "classes", "Fashion-MNIST").stdout == run("data", "classes", "fashionmnist").stdout
+    assert run("unequalness", "Shapes_10", "--networks", "1").stdout.startswith("shapes10:")
+    assert "Table B" in run("table", "b", "--store", str(tmp_path)).stdout
+    assert run("ls", "Flips").stdout == run("ls", "flips").stdout
+
+
 def test_only_leaves_out_the_comparison(tmp_path):
     words = arguments(
         "distill", "--method", "random", "--ipc", "1", "--only", "--arch", "none", store=tmp_path, batch_real=None

@@ -17,7 +17,7 @@ from distill.recipes import recipe
 from downstream.protocol import protocol
 from fyi_bench import rng
 from fyi_bench.data import load_dataset
-from fyi_bench.errors import DataError, UnknownNameError
+from fyi_bench.errors import DataError, UnknownNameError, UsageError
 from fyi_bench.registry import PluginError, Registry, pick
 from fyi_bench.run.numerics import check_numerics, numerics, using
 from fyi_bench.run.types.accuracy import accuracy_run
@@ -68,6 +68,23 @@ def test_an_unknown_name_is_answered_with_all_that_can_be_had(plugged):
         made().get("flowr")
     with pytest.raises(UnknownNameError, match=r"Unknown colour 'gren'. Did you mean 'green'"):
         pick("colour", "gren", {"green": 1, "red": 2})
+
+
+def test_a_name_is_found_in_any_case_and_stays_as_it_is_registered(plugged):
+    plugged.install("nice", {GROUP: {"Blue_Flower": "nice_one:f", "tree": "nice_one:f", "TREE": "nice_one:f"}},
+                    nice_one="def f(): return 1")  # fmt: skip
+    things = made()
+    things.register("own-thing", lambda: 0)
+    assert [things.spelled(name) for name in ("Own_Thing", "OWNTHING", "blue-flower", "weed")] == [
+        "own-thing", "own-thing", "Blue_Flower", "weed",
+    ]  # fmt: skip
+    assert things.get("blueflower")() == 1
+    assert things.get("OwnThing")() == 0
+    assert "OwnThing" in things
+    assert things.owner("blueflower") == things.owner("Blue_Flower")
+    assert (things.spelled("TREE"), things.spelled("tree")) == ("TREE", "tree")
+    with pytest.raises(UsageError, match="'Tree' may be 'TREE' or 'tree'"):
+        things.get("Tree")
 
 
 @pytest.mark.parametrize(

@@ -80,6 +80,13 @@ def _text(value: Any) -> str:
     return value.strip()
 
 
+def _architecture(value: Any) -> str:
+    """Its name as it is known, given in any case."""
+    from search_space.architectures import spelled
+
+    return spelled(_text(value))
+
+
 def _truth(value: Any) -> bool:
     return value if isinstance(value, bool) else _TRUTH[str(value).strip().lower()]
 
@@ -93,6 +100,7 @@ _TYPES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "int": (_whole, "a whole number"),
     "float": (_number, "a number"),
     "str": (_text, "a word"),
+    "architecture": (_architecture, "an architecture"),
     "bool": (_truth, "true or false"),
     "ints": (lambda value: tuple(_whole(part) for part in _parts(value)), "whole numbers separated by commas"),
     "floats": (lambda value: tuple(_number(part) for part in _parts(value)), "numbers separated by commas"),

@@ -98,6 +98,7 @@ def recipe(method: str, dataset: str, ipc: int, protocol: str = "paper") -> Reci
     above, else of the smallest; data sets without values borrow as datasets.toml says, else take the common ones. Both
     are marked. Raises UnknownNameError for a method or protocol, UsageError for an impossible number of images.
     """
+    method = METHODS.spelled(method)
     chain = declared(method).chain
     if protocol != QUICK and not _AS_PUBLISHED.fullmatch(protocol):
         raise UnknownNameError("protocol", protocol, ["paper", QUICK])

@@ -127,6 +127,12 @@ DATASETS: Registry[DatasetEntry] = Registry(
 )
 
 
+def spelled(name: str) -> str:
+    """The name as it is registered, given in any case; the argument of `name:ARGUMENT` stays what it is."""
+    head, colon, argument = name.partition(":")
+    return DATASETS.spelled(head) + colon + argument
+
+
 def find_entry(name: str) -> DatasetEntry:
     """The entry of `name` or `name:ARGUMENT`; UnknownNameError with a suggestion, DataError for a wrong argument."""
     head, colon, argument = name.partition(":")

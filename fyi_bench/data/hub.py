@@ -6,9 +6,11 @@ files that a reader here knows are fetched, and the client never runs what is in
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ WANTED = (
 _ADDRESS = re.compile(r"hf:/{0,2}(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<file>[^@]+))?(?:@(?P<revision>[\w./-]+))?")
 _KINDS = ("dataset", "model")  # of repositories; some sets lie beside networks
 _TIMEOUT = 10.0
+_CACHE_ONLY = ContextVar("cache_only", default=False)
 _log = logging.getLogger("fyi_bench.data")
 
 
@@ -56,8 +59,18 @@ def is_address(path: str | Path) -> bool:
     return str(path).startswith(PREFIX)
 
 
+@contextlib.contextmanager
+def cache_only() -> Iterator[None]:
+    """Look in the cache alone, for a dry run."""
+    before = _CACHE_ONLY.set(True)
+    try:
+        yield
+    finally:
+        _CACHE_ONLY.reset(before)
+
+
 def fetch(address: Address, budget: int) -> Path:
-    """The file, or the folder of the whole repository, fetched where the cache lacks it.
+    """The file, or the folder of the whole repository, fetched where the cache lacks it and not within `cache_only`.
 
     budget: bytes it may have. Raises DataError where it cannot be reached, is not there, or is too large.
     """
@@ -103,8 +116,8 @@ def fetch(address: Address, budget: int) -> Path:
 
 
 def _unreachable(address: Address, error: Exception | None, offline: bool) -> str:
-    cause = "HF_HUB_OFFLINE is set" if offline else (str(error) or type(error).__name__).splitlines()[0].rstrip(".:")
-    cause = cause[:120]
+    cause = (str(error) or type(error).__name__).splitlines()[0].rstrip(".:")[:120]
+    cause = "a dry run fetches nothing" if _CACHE_ONLY.get() else "HF_HUB_OFFLINE is set" if offline else cause
     return (
         f"{address} cannot be reached, and it is not whole in the cache of the Hub ({cause}).\n"
         f"Fetch it where there is a network (hf download {address.repo} --repo-type dataset), or name its files."
@@ -113,11 +126,12 @@ def _unreachable(address: Address, error: Exception | None, offline: bool) -> st
 
 def _fetch(hub: Any, address: Address, kind: str, budget: int) -> Path:
     facts = {"repo_id": address.repo, "repo_type": kind, "revision": address.revision}
+    how = {"etag_timeout": _TIMEOUT, "local_files_only": _CACHE_ONLY.get()}
     if Path(address.file).suffix:
         _check(address, lambda: [hub.get_hf_file_metadata(
             hub.hf_hub_url(address.repo, address.file, repo_type=kind, revision=address.revision), timeout=_TIMEOUT
         ).size or 0], hub, budget)  # fmt: skip
-        return Path(hub.hf_hub_download(filename=address.file, etag_timeout=_TIMEOUT, **facts))
+        return Path(hub.hf_hub_download(filename=address.file, **how, **facts))
 
     def sizes() -> list[int]:
         from fnmatch import fnmatch
@@ -128,12 +142,12 @@ def _fetch(hub: Any, address: Address, kind: str, budget: int) -> Path:
 
     patterns = [f"{address.file}/{pattern}" if address.file else pattern for pattern in WANTED]
     _check(address, sizes, hub, budget)
-    return Path(hub.snapshot_download(allow_patterns=patterns, etag_timeout=_TIMEOUT, **facts)) / address.file
+    return Path(hub.snapshot_download(allow_patterns=patterns, **how, **facts)) / address.file
 
 
 def _check(address: Address, sizes: Callable[[], list[int]], hub: Any, budget: int) -> None:
     """DataError where more is to be fetched than the budget; nothing without a network: then the cache answers."""
-    if hub.constants.HF_HUB_OFFLINE:
+    if hub.constants.HF_HUB_OFFLINE or _CACHE_ONLY.get():
         return
     try:
         total = sum(sizes())

@@ -156,7 +156,7 @@ def formats_that(can: str) -> dict[str, Format]:
 
 def named_format(name: str, can: str) -> Format:
     """The format of this name, which can 'read' or 'write'. Raises UnknownNameError, PluginError for a broken one."""
-    known = formats_that(can)
+    known, name = formats_that(can), FORMATS.spelled(name)
     if name in FORMATS and name not in known:
         FORMATS.get(name)  # says what is wrong with a broken one
     if name not in known:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -34,7 +34,7 @@ class AccuracyOptions(OneSetFacts):
     """Which set, on which architectures; none: the protocol's own."""
 
     path: Path = option(MISSING, SET_HELP, argument="SET")
-    architectures: tuple[str, ...] = ARCHITECTURES(())
+    architectures: tuple[str, ...] = ARCHITECTURES((), help="Architectures to train on it; default: the protocol's.")
     robust: bool = option(False, "Scores that labels and augmentation cannot inflate.")
     # of the set as it is read, and of what is compared
     labels: tuple[str, ...] = field(  # type: ignore[assignment]
@@ -86,6 +86,7 @@ class Accuracy(Task[AccuracyOptions]):
     command = "evaluate"
     summary = "Accuracy of networks trained on a condensed set."
     Options = AccuracyOptions
+    unused: ClassVar[Mapping[str, str]] = {"seeds": "A set in a file is one; for more networks: --set nets=N"}
     heading = "Accuracy of a set"
     examples: ClassVar[Sequence[str]] = (
         "fyi-bench evaluate res_DM_CIFAR10_ConvNet_10ipc.pt --robust",
@@ -95,6 +96,16 @@ class Accuracy(Task[AccuracyOptions]):
 
     def about(self, session: Session, options: AccuracyOptions) -> Session:
         return session_of_sets(session, [options.path], options.facts)
+
+    def ignored(self, options: AccuracyOptions, given: Collection[str]) -> Mapping[str, str]:
+        if options.robust:
+            return dict.fromkeys(("teacher", "soft_labels"), "--robust trains its own teacher")
+        found = {}
+        if options.soft_labels is not None:
+            found["teacher"] = "--soft-labels are a teacher's already"
+        if options.kinds and "teacher" not in options.kinds:
+            found["soft_labels"] = "--labels asks for no teacher's"
+        return found
 
     def plan(self, session: Session, options: AccuracyOptions, found: Records) -> Plan:
         if other := _other(options):

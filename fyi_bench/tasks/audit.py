@@ -80,6 +80,8 @@ def sides_of(session: Session, options: Any, given: GivenSet, protocol: Protocol
     forms = [*(["images"] if options.kinds or options.floor else []), *(["uint8", "jpeg"] if options.floor else [])]
     soft = given.image_set.labels.ndim == 2
     labelled = "teacher" in kinds or (soft and "own" in kinds and forms)
+    if options.teacher and not labelled:
+        raise UsageError("--teacher changes nothing here: no labels of a teacher are asked for.\nAdd --labels teacher.")
     teachers = _teachers(session, options, protocol, forms, given) if labelled else None
     seeds = [session.settings.seed + k for k in range(protocol.draws if forms else protocol.nets)]
     floors = {

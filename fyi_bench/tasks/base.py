@@ -7,7 +7,7 @@ every task. The command line and the Python API are generated from the task's `O
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
@@ -35,9 +35,10 @@ class Task(Generic[O]):
     name: under which it is registered, the `task` of its records. command: its word on the command line where that is
     another; empty for a task that only others ask. summary: one line of help. Options: a frozen dataclass whose fields
     are made by `fyi_bench.config.option`. settings: the common options it takes (fields of Settings), None for all.
-    defaults: those that differ for this task ({"dataset": "cifar100"}). examples: command lines shown at the end of its
-    help. heading: over its records on the report's page. keeps: whether its answer is a record for the store. returns:
-    the entry of its answer that the Python word returns; the whole answer where empty.
+    unused: those of them that would change nothing, with what to do instead. defaults: those that differ for this task
+    ({"dataset": "cifar100"}). examples: command lines shown at the end of its help. heading: over its records on the
+    report's page. keeps: whether its answer is a record for the store. returns: the entry of its answer that the Python
+    word returns; the whole answer where empty.
     """
 
     name: ClassVar[str]
@@ -45,6 +46,7 @@ class Task(Generic[O]):
     summary: ClassVar[str]
     Options: ClassVar[type]
     settings: ClassVar[Sequence[str] | None] = None
+    unused: ClassVar[Mapping[str, str]] = {}
     defaults: ClassVar[Mapping[str, Any]] = {}
     examples: ClassVar[Sequence[str]] = ()
     heading: ClassVar[str] = ""
@@ -54,6 +56,13 @@ class Task(Generic[O]):
     def about(self, session: Session, options: O) -> Session:
         """The session the question is asked in: about another data set, where a set that is a file says which."""
         return session
+
+    def ignored(self, options: O, given: Collection[str]) -> Mapping[str, str]:
+        """Options that would change nothing, as the question is asked: name -> why. One that was given is refused.
+
+        given: names of the options that were given.
+        """
+        return {}
 
     def plan(self, session: Session, options: O, found: Records) -> Plan:
         """The runs that answer the question, as far as they are known.
@@ -133,9 +142,10 @@ def perform(task: Task[O], session: Session, options: O, command: str = "", json
     when asked to stop; everything done is kept.
     """
     found: Records = {}
-    session = task.about(session, options)
-    plan = task.plan(session, options, found)
-    announce(session, plan)
+    with session.planning():
+        session = task.about(session, options)
+        plan = task.plan(session, options, found)
+        announce(session, plan)
     try:
         found = compute(session, task.name, plan)
         while plan.open:

@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from downstream.protocol import FLOOR, Protocol
-from fyi_bench.config import option
+from fyi_bench.config import ARCHITECTURE_NAMES, FLIP_NAMES, METHOD_NAMES, option
 from fyi_bench.errors import UsageError
 from fyi_bench.files import digest_of
 from fyi_bench.session import Session
@@ -20,9 +20,12 @@ if TYPE_CHECKING:
 DEFAULT_METHOD = "dm"
 NETWORKS_OF_A_SET = 1000  # network k of set s is drawn with seed 1000·s + k
 # options of several tasks, each with its own default
-METHOD = partial(option, help="Distillation method; `fyi-bench ls methods`.")
+METHOD = partial(option, help="Distillation method; `fyi-bench ls methods`.", names=METHOD_NAMES)
 IPC = partial(option, help="Images per class.")
-ARCHITECTURES = partial(option, help="Architecture(s) to evaluate; 'none' for none.", flag="--arch")
+ARCHITECTURES = partial(
+    option, help="Architecture(s) to evaluate; 'none' for none.", flag="--arch", names=ARCHITECTURE_NAMES
+)
+NOT_MADE = "a set in a file is there already, and none is made"
 SET_HELP = "A condensed set: ours, any public format, hf:OWNER/NAME."
 
 
@@ -32,7 +35,7 @@ class Comparison:
 
     method: str | None = METHOD(DEFAULT_METHOD)
     fyi: bool = option(False, "Short for --flip fyi.")
-    flip: str | None = option(None, "none, fyi, random, vertical, rotate or scale.")
+    flip: str | None = option(None, "none, fyi, random, vertical, rotate or scale.", names=FLIP_NAMES)
     ipc: int = IPC(10)
     only: bool = option(False, "Only this arm: no comparison without the flip or random.")
 

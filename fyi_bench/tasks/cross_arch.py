@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from fyi_bench.config import option
 from fyi_bench.errors import UsageError
-from fyi_bench.reading import OneSetFacts, stated_facts
+from fyi_bench.reading import NO_FILE, OneSetFacts, stated_facts
 from fyi_bench.run.plan import Plan, Records
 from fyi_bench.session import Session
 from fyi_bench.tasks.accuracy import Accuracy, AccuracyOptions
 from fyi_bench.tasks.base import TASKS, Record
-from fyi_bench.tasks.common import ARCHITECTURES, DEFAULT_METHOD, IPC
+from fyi_bench.tasks.common import ARCHITECTURES, DEFAULT_METHOD, IPC, METHOD, NOT_MADE
 from fyi_bench.tasks.distill import Distill, DistillOptions
 
 
@@ -23,7 +23,7 @@ class CrossArchOptions(DistillOptions, OneSetFacts):
     """Which sets, and the architectures that they are evaluated on."""
 
     path: Path | None = option(None, "A condensed set in a file, instead of a method (or its name).", argument="SET")
-    method: str | None = option(None, f"Distillation method; default: {DEFAULT_METHOD}.")
+    method: str | None = METHOD(None, help=f"Distillation method; default: {DEFAULT_METHOD}.")
     ipc: int = IPC(50)
     architectures: tuple[str, ...] = ARCHITECTURES(("convnet", "vgg11", "resnet18"))
 
@@ -55,6 +55,11 @@ class CrossArch(Distill):
 
     def about(self, session: Session, options: Any) -> Session:
         return _OF_FILE.about(session, of_file) if (of_file := _of_file(session, options)) else session
+
+    def ignored(self, options: Any, given: Collection[str]) -> Mapping[str, str]:
+        if options.file is None:
+            return dict.fromkeys({f.name for f in fields(OneSetFacts)} - {"method", "ipc"}, NO_FILE)
+        return dict.fromkeys(("fyi", "flip", "only", "seeds"), NOT_MADE)
 
     def plan(self, session: Session, options: Any, found: Records) -> Plan:
         if of_file := _of_file(session, options):
@@ -91,5 +96,7 @@ def _of_file(session: Session, options: CrossArchOptions) -> AccuracyOptions | N
 
 
 def _of_method(options: CrossArchOptions) -> CrossArchOptions:
-    method = options.method or (DEFAULT_METHOD if options.path is None else str(options.path))
+    from distill.methods import METHODS
+
+    method = options.method or (DEFAULT_METHOD if options.path is None else METHODS.spelled(str(options.path)))
     return replace(options, path=None, method=method)

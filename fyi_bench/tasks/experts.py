@@ -14,14 +14,14 @@ from fyi_bench.run.types.expert import TRAJECTORY_FILE, expert_runs
 from fyi_bench.session import Session
 from fyi_bench.store.record import build_record
 from fyi_bench.tasks.base import TASKS, Record, Task
-from fyi_bench.tasks.common import IPC, digest_of_runs
+from fyi_bench.tasks.common import IPC, METHOD, digest_of_runs
 
 
 @dataclass(frozen=True)
 class ExpertsOptions:
     """Whose experts. The recipe decides on ZCA and the model; recipes that agree in these share their experts."""
 
-    method: str = option("mtt", "Whose experts: mtt or ftd.")
+    method: str = METHOD("mtt", help="Whose experts: mtt or ftd.")
     ipc: int = IPC(10)
     count: int | None = option(None, "How many; default: as many as the recipe.")
 
@@ -32,6 +32,10 @@ class Experts(Task[ExpertsOptions]):
 
     summary = "Train the expert trajectories that MTT and FTD match; resumable one by one."
     Options = ExpertsOptions
+    unused: ClassVar[Mapping[str, str]] = {
+        "seed": "Experts are counted: --count N",
+        "seeds": "Experts are counted: --count N",
+    }
     heading = "Expert trajectories"
     examples: ClassVar[Sequence[str]] = (
         "fyi-bench experts --dataset cifar10",

@@ -22,13 +22,16 @@ if TYPE_CHECKING:
 _DISTANCES, _SCORES = ("dm", "own"), ("5", "A")
 # options that say what is drawn or measured, not how or where: a figure that does not heed one refuses it
 _WHAT = ("dataset", "overrides", "seeds", "precision", "weights", "annotations")
+_HOW = ("workers", "threads", "devices", "storage", "artefacts", "enqueue")  # of figures that runs are computed for
 
 
 @dataclass(frozen=True)
 class FigureOptions:
     """Which figure, from which files, by which distance, and where to."""
 
-    name: str = option(MISSING, "Which figure of the paper.", argument="1…12|A…E")
+    name: str = option(
+        MISSING, "Which figure of the paper.", argument="1…12|A…E", names="fyi_bench.present.figures:FIGURES.spelled"
+    )  # fmt: skip
     out: Path | None = option(None, "Folder of the pictures; default: in the store.")
     distance: str = option("dm", "Of figures 5 and A: dm, or own, the method's.")
     run: bool = option(False, "Compute what it needs first, within --budget.")
@@ -63,10 +66,10 @@ class FigureTask(Task[FigureOptions]):
 
         if options.distance not in _DISTANCES:
             raise UnknownNameError("distance", options.distance, _DISTANCES)
-        if options.distance != _DISTANCES[0] and options.name.upper() not in _SCORES:
+        if options.distance != _DISTANCES[0] and options.name not in _SCORES:
             raise UsageError(f"Figure {options.name} has no --distance of a method.\nFigures 5 and A have.")
         shown, request = paper_figure(options.name), _request(session, options)
-        title, needs = f"figure {options.name.upper()}", shown.needs(request.protocol)
+        title, needs = f"figure {options.name}", shown.needs(request.protocol)
         _refuse_ignored(session, options, shown, request)
         runs = tuple(shown.runs(request))
         if runs:
@@ -110,14 +113,16 @@ def _request(session: Session, options: FigureOptions) -> Request:
 
 def _refuse_ignored(session: Session, options: FigureOptions, shown: PaperFigure, request: Request) -> None:
     """Raise UsageError for an option that would change nothing."""
-    heeded = {*shown.takes(request)}
+    heeded, computes = {*shown.takes(request)}, bool(shown.runs(request))
     if shown.needs(request.protocol) and (options.run or session.dry_run):
-        heeded |= {"seeds", "precision"}
+        heeded, computes = heeded | {"seeds", "precision"}, True
+    if computes:
+        heeded |= {*_HOW}
     given = session.settings.given | {name for name in ("weights", "annotations") if getattr(options, name)}
     known = options_of(type(session.settings)) | options_of(FigureOptions)
-    for name in _WHAT:
+    for name in (*_WHAT, *_HOW):
         if name in given and name not in heeded:
             flag = known[name][1].flag or f"--{name}"
-            raise UsageError(f"Figure {options.name.upper()} does not use {flag}.\nLeave it out.")
+            raise UsageError(f"Figure {options.name} does not use {flag}.\nLeave it out.")
     if "overrides" in given:
         session.check_overrides([])

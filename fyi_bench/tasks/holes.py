@@ -9,10 +9,13 @@ from fyi_bench.config import options_of, parse_overrides
 from fyi_bench.errors import FyiBenchError
 from fyi_bench.present.missing import Missing
 from fyi_bench.present.words import seconds_words
-from fyi_bench.run.estimate import estimate_seconds
+from fyi_bench.run.estimate import estimate_seconds, usual_estimate
 from fyi_bench.run.plan import Plan, Records
 from fyi_bench.session import Session
 from fyi_bench.tasks.base import TASKS, Part, plan_of_parts
+
+# common options of those who compute: the others say what is shown, or how long computing would take
+OF_RUNS = ("seed", "seeds", "budget", "devices", "storage", "artefacts", "enqueue")
 
 
 def plan_of_holes(session: Session, title: str, holes: Sequence[Missing], found: Records) -> Plan:
@@ -57,7 +60,7 @@ def estimator(session: Session) -> Callable[[Missing], float | None]:
     """estimate(hole) -> seconds with the session's settings (device, workers, store); None where it cannot be told.
 
     It cannot where the data is not there or the method is not built in. The speed of one small network stands for all
-    (the command itself measures each, also on --dry-run); data is read once, and never downloaded.
+    (the command itself measures each), on a dry run a usual machine; data is read once, and never downloaded.
     """
     unreadable: dict[str, FyiBenchError] = {}
 
@@ -76,6 +79,8 @@ def estimator(session: Session) -> Callable[[Missing], float | None]:
             return None
         runs = [run for run in (*plan.runs, *plan.later) if not session.store.has(run)]
         s = part.session.settings
+        if session.dry_run:
+            return usual_estimate(runs, part.session.data, s.device, s.processes)
         return estimate_seconds(runs, part.session.data, s.device, s.threads_for(len(runs)), s.processes, rough=True)
 
     return estimate

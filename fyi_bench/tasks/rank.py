@@ -42,6 +42,7 @@ class Rank(Task[RankOptions]):
     summary = "How well a condensed set ranks architectures, in minutes, against a stored ranking."
     Options = RankOptions
     defaults: ClassVar[Mapping[str, Any]] = {"precision": "auto"}
+    unused: ClassVar[Mapping[str, str]] = {"seeds": "A set in a file is one; for more networks: --set nets=N"}
     heading = "Rank transfer"
     examples: ClassVar[Sequence[str]] = (
         "fyi-bench rank mine.safetensors",

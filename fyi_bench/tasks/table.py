@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import MISSING, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -13,14 +13,16 @@ from fyi_bench.files import write_text
 from fyi_bench.run.plan import Plan, Records
 from fyi_bench.session import Session
 from fyi_bench.tasks.base import TASKS, Record, Task
-from fyi_bench.tasks.holes import estimator, plan_of_holes
+from fyi_bench.tasks.holes import OF_RUNS, estimator, plan_of_holes
 
 
 @dataclass(frozen=True)
 class TableOptions:
     """Which table, and in what form."""
 
-    name: str = option(MISSING, "Which table of the paper.", argument="1|2|3|4|A|B")
+    name: str = option(
+        MISSING, "Which table of the paper.", argument="1|2|3|4|A|B", names="fyi_bench.present.tables:LAYOUTS.spelled"
+    )  # fmt: skip
     form: str = option("text", "text, markdown, latex, csv or html.", flag="--format")
     out: Path | None = option(None, "Write to this file instead of printing.")
     run: bool = option(False, "Fill the holes first, within --budget.")
@@ -41,8 +43,12 @@ class TableTask(Task[TableOptions]):
         "fyi-bench table 3 --format markdown --out table3.md",
         "fyi-bench table 1 --run --protocol quick --budget 8h --workers 4",
     )
+    unused: ClassVar[Mapping[str, str]] = {"dataset": "A table is of the paper's data sets"}
     keeps = False
     returns = "text"
+
+    def ignored(self, options: TableOptions, given: Collection[str]) -> Mapping[str, str]:
+        return {} if options.run else dict.fromkeys(OF_RUNS, "nothing is computed without --run")
 
     def plan(self, session: Session, options: TableOptions, found: Records) -> Plan:
         protocol = protocol_of(session)
@@ -51,7 +57,7 @@ class TableTask(Task[TableOptions]):
         from fyi_bench.present.tables import missing
 
         holes = missing(options.name, protocol, session.store)
-        return plan_of_holes(session, f"table {options.name.upper()} · {len(holes)} command(s)", holes, found)
+        return plan_of_holes(session, f"table {options.name} · {len(holes)} command(s)", holes, found)
 
     def answer(self, session: Session, options: TableOptions, plan: Plan, found: Records) -> Record:
         from fyi_bench.present.tables import table

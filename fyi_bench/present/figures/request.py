@@ -107,7 +107,7 @@ FIGURES: Registry[PaperFigure] = Registry(
 
 def paper_figure(name: str) -> PaperFigure:
     """The figure of this name, in capitals or not. Raises UnknownNameError."""
-    return FIGURES.get(name if name in FIGURES else name.upper())
+    return FIGURES.get(name)
 
 
 def figure(name: str, request: Request) -> list[Path]:

@@ -153,7 +153,7 @@ def table_of(
     otherwise: str = PAPER,
 ) -> Table:
     """`table` of results that were read before."""
-    name = name if name in LAYOUTS else name.upper()  # the paper's in either case
+    name = LAYOUTS.spelled(name)
     plan = layout(name)
     at = {(row, column): _of(groups, row, column) for row in plan.rows for column in plan.columns}
     there = {id(group): group for found in at.values() for group in found}.values()

@@ -79,8 +79,8 @@ LAYOUTS: Registry[Callable[[], Layout]] = Registry("table", group="fyi_bench.tab
 
 
 def layout(name: str) -> Layout:
-    """The layout of a table such as '1' or 'B', the paper's in either case; UnknownNameError for others."""
-    return LAYOUTS.get(name if name in LAYOUTS else name.upper())()
+    """The layout of a table such as '1' or 'B', in either case; UnknownNameError for others."""
+    return LAYOUTS.get(name)()
 
 
 def _from_published(

@@ -37,6 +37,7 @@ def distill_run(
     from distill.fyi import FLIPS
     from distill.methods import METHODS
 
+    method, flip = METHODS.spelled(method), FLIPS.spelled(flip)
     chosen = METHODS.get(method)
     config = chosen.Config.from_values(recipe.values)
     values = chosen.values_of(config, ipc, FLIPS.get(flip).multiplier)

@@ -44,7 +44,7 @@ class CardOptions(OneSetFacts):
     path: Path = option(MISSING, SET_HELP, argument="SET")
     only: tuple[str, ...] = option((), f"Only these parts: {' '.join(PARTS)}.")
     without: tuple[str, ...] = option((), "All parts but these.")
-    architectures: tuple[str, ...] = ARCHITECTURES(())
+    architectures: tuple[str, ...] = ARCHITECTURES((), help="The other architectures; default: the protocol's.")
     ranked: int | None = option(None, "How many architectures are ranked; default: as the protocol says.")
     html: Path | None = option(None, "Write the page here; default: beside the record.")
     markdown: Path | None = option(None, "Write it as Markdown here; default: beside the record.")

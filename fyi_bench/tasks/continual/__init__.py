@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from fyi_bench.config import Settings
 from fyi_bench.present.figures.continual import continual_drawing, continual_figure, growth_picture, step_map
 from fyi_bench.present.words import count_words
+from fyi_bench.reading import NO_FILE, SetFacts
 from fyi_bench.run.estimate import work_of
 from fyi_bench.run.plan import Plan, Records
 from fyi_bench.run.run_type import SET_FILE
@@ -20,7 +21,7 @@ from fyi_bench.store.commands import writing
 from fyi_bench.store.record import build_record
 from fyi_bench.tasks import words
 from fyi_bench.tasks.base import TASKS, Record, Task
-from fyi_bench.tasks.common import digest_of_runs, recipes_of, seeds_of
+from fyi_bench.tasks.common import NOT_MADE, digest_of_runs, recipes_of, seeds_of
 from fyi_bench.tasks.continual.answer import arm_entry, differences, order_words, paired, paired_lines, summary_table
 from fyi_bench.tasks.continual.options import ContinualOptions, orders_of
 from fyi_bench.tasks.continual.sides import Planner, Runs, Side, files_of, sides_of, stated_steps
@@ -63,6 +64,16 @@ class Continual(Task[ContinualOptions]):
         if "dataset" not in session.settings.given and session.settings.dataset == self.defaults["dataset"]:
             session = session.about(dataset=Settings.dataset)  # the sets say it
         return session_of_sets(session, options.sets, options.facts)
+
+    def ignored(self, options: ContinualOptions, given: Collection[str]) -> Mapping[str, str]:
+        found = {} if options.sets else dict.fromkeys((f.name for f in fields(SetFacts)), NO_FILE)
+        if options.step_sizes:
+            found["steps"] = "--step-sizes say how many there are"
+        if not options.methods:
+            found |= dict.fromkeys(("fyi", "flip"), NOT_MADE)
+            if options.against is not None:
+                found["only"] = "--against says what is compared"
+        return found
 
     def plan(self, session: Session, options: ContinualOptions, found: Records) -> Plan:
         if options.methods:

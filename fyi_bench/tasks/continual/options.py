@@ -11,7 +11,7 @@ from fyi_bench.config import option
 from fyi_bench.errors import UnknownNameError, UsageError
 from fyi_bench.reading import SetFacts
 from fyi_bench.session import Session
-from fyi_bench.tasks.common import Arm, Comparison
+from fyi_bench.tasks.common import METHOD, Arm, Comparison
 
 DEFAULT = "dsa"
 SETS = "sets"  # class order: as the steps of the sets that were given
@@ -26,7 +26,9 @@ USUAL = ("random", "random-bytes", JOINT)
 class ContinualOptions(SetFacts, Comparison):  # in this order `method` is the first of them
     """How the classes come, with what memory they are rehearsed, and what that is held against."""
 
-    method: str | None = option(None, f"Distillation method; default: {DEFAULT}, or none beside sets of one's own.")
+    method: str | None = METHOD(
+        None, help=f"Distillation method; default: {DEFAULT}, or none beside sets of one's own."
+    )
     sets: tuple[Path, ...] = option(
         (), "Sets of your own: one for all classes, or one a step.", flag="--set-file"
     )  # fmt: skip

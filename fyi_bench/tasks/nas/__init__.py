@@ -7,18 +7,21 @@ a side counts with the mean of those that did not fail.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, ClassVar
 
+from fyi_bench.reading import NO_FILE, SetFacts
 from fyi_bench.run.plan import Plan, Records
 from fyi_bench.session import Session
 from fyi_bench.tasks.base import TASKS, Record, Task
+from fyi_bench.tasks.common import NOT_MADE
 from fyi_bench.tasks.given import session_of_sets
 from fyi_bench.tasks.nas.answer import answer_of
 from fyi_bench.tasks.nas.options import NasOptions, facts_of
-from fyi_bench.tasks.nas.points import FEWEST
-from fyi_bench.tasks.nas.reference import measured_ranking, over_of
+from fyi_bench.tasks.nas.points import AUTO, FEWEST
+from fyi_bench.tasks.nas.reference import TRAIN, measured_ranking, over_of
 from fyi_bench.tasks.nas.search import Search, search_of
 
 __all__ = ["Nas", "NasOptions"]
@@ -40,6 +43,14 @@ class Nas(Task[NasOptions]):
 
     def about(self, session: Session, options: NasOptions) -> Session:
         return session_of_sets(session, options.set_files, facts_of(session, options)) if options.set_files else session
+
+    def ignored(self, options: NasOptions, given: Collection[str]) -> Mapping[str, str]:
+        found = {} if options.set_files else dict.fromkeys((f.name for f in fields(SetFacts)), NO_FILE)
+        if options.set_files:
+            found |= dict.fromkeys(("fyi", "flip", "seeds"), NOT_MADE)
+        if options.reference not in (AUTO, TRAIN):
+            found["save_ranking"] = "--reference names a ranking that is there already"
+        return found
 
     def plan(self, session: Session, options: NasOptions, found: Records) -> Plan:
         return self.plan_of(search_of(session, options))

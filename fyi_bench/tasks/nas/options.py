@@ -10,7 +10,7 @@ from fyi_bench.config import option
 from fyi_bench.errors import UsageError
 from fyi_bench.reading import SetFacts
 from fyi_bench.session import Session
-from fyi_bench.tasks.common import DEFAULT_METHOD, IPC, Arm, Comparison
+from fyi_bench.tasks.common import DEFAULT_METHOD, IPC, METHOD, Arm, Comparison
 
 HERDING = Arm("herding", "none")  # the coreset of real images that is not drawn by lot
 
@@ -19,7 +19,7 @@ HERDING = Arm("herding", "none")  # the coreset of real images that is not drawn
 class NasOptions(Comparison, SetFacts):
     """Which proxies are asked, about how many architectures, and what they are held against."""
 
-    method: str | None = option(None, f"Distillation method of the proxy set; default: {DEFAULT_METHOD}.")
+    method: str | None = METHOD(None, help=f"Distillation method of the proxy set; default: {DEFAULT_METHOD}.")
     ipc: int = IPC(50)
     space: str = option("auto", "auto, 720, a number, NAME:N of another space, or a file of names.")
     set_files: tuple[Path, ...] = option((), "A set as the proxy.", flag="--set-file")
