@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from fyi_bench.catalogue import built_in_tasks
+from fyi_bench.catalogue import build_options, built_in_tasks, find_task, parameters_of
 from fyi_bench.cli import Commands, app
 from fyi_bench.parameters import bind
 from fyi_bench.tools import TOOLS
@@ -44,7 +44,13 @@ def parse(words: list[str]) -> None:
         if isinstance(command, Commands) and not rest:
             return  # 'store', named as a group
     given = command.make_context(name, rest, parent=context).params
-    bind(name, command.parameters, (), {key: value for key, value in given.items() if value not in (None, [])})
+    given = bind(
+        name, command.parameters, (), {key: value for key, value in given.items() if value not in (None, [], ())}
+    )
+    if entry := find_task(" ".join(words[:1])):
+        task = entry.load()
+        own = {each.name for each in parameters_of(task)}
+        build_options(task, {key: value for key, value in given.items() if key in own})
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -31,6 +31,7 @@ QUESTIONS = {
     "a set": "evaluate SET",
     "a set, robustly": "evaluate SET --robust",
     "a set under a teacher's labels": "evaluate SET --labels teacher",
+    "a set by a probe": "evaluate SET --probe convnet-w8 --weights random",
     "a set under its labels": "evaluate SET --labels hard",
     "a search by a method": "nas --method random --ipc 1 --space 2",
     "a search by a set": "nas --set-file SET --space 2",

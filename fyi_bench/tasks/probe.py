@@ -202,11 +202,12 @@ def _backbone(session: Session, options: Any) -> tuple[Backbone, Sequence[RunSpe
     """
     from distill.spaces import NormalizedSpace
     from fyi_bench.data.sets.imagenet import IMAGENET_STATISTICS
-    from search_space.architectures import find
+    from search_space.architectures import find, spelled
 
     data, seed = session.data, session.settings.seed
     model, at, side = options.probe.rpartition("@")
     model, size = (model, int(side)) if at and side.isdigit() else (options.probe, data.size)
+    model = spelled(model)
     find(model)
     if options.weights is None:
         if size != data.size:
