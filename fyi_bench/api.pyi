@@ -191,6 +191,7 @@ def cross_arch(
     flip: str | None = None,
     only: bool = False,
     architectures: Sequence[str] | str = ...,
+    floor: bool = False,
     dataset: str = "cifar10",
     data_root: str | PathLike[str] | None = None,
     store: str | PathLike[str] | None = None,
@@ -233,6 +234,7 @@ def cross_arch(
         flip: none, fyi, random, vertical, rotate or scale.
         only: Only this arm: no comparison without the flip or random.
         architectures: Architecture(s) to evaluate; 'none' for none.
+        floor: Random real images in as many bytes, too (uint8, JPEG).
         path: A condensed set in a file, instead of a method (or its name).
 
     Common options, as fyi_bench.config.Settings has them: dataset, data_root, store, protocol, seed, seeds,
@@ -275,6 +277,7 @@ def distill(
     ipc: int = 10,
     only: bool = False,
     architectures: Sequence[str] | str = ...,
+    floor: bool = False,
     dataset: str = "cifar10",
     data_root: str | PathLike[str] | None = None,
     store: str | PathLike[str] | None = None,
@@ -304,6 +307,7 @@ def distill(
         ipc: Images per class.
         only: Only this arm: no comparison without the flip or random.
         architectures: Architecture(s) to evaluate; 'none' for none.
+        floor: Random real images in as many bytes, too (uint8, JPEG).
 
     Common options, as fyi_bench.config.Settings has them: dataset, data_root, store, protocol, seed, seeds,
     overrides, budget, device, devices, precision, workers, threads, storage, artefacts, enqueue.

@@ -20,7 +20,23 @@ NUMBERED = [*range(7), 8, 9, 11]  # with gaps, and beyond ten, where an order of
 
 @pytest.mark.parametrize(
     "pattern",
-    ["class_{}", "n{}", "new{:03d}", "{:05d}", "{}_cat", "{} - a b", "cat_{}", "class{}_images", "Class {}", "c-{}-x2"],
+    [
+        "class_{}",
+        "n{}",
+        "new{:03d}",
+        "{:05d}",
+        "{}_cat",
+        "{} - a b",
+        "cat_{}",
+        "class{}_images",
+        "Class {}",
+        "c-{}-x2",
+        "class-{:02d}",
+        "label={}",
+        "v2_class{}",
+        "cifar10_{}",
+        "y{}_ipc10",
+    ],
 )
 def test_numbers_in_names_that_share_a_pattern(pattern):
     assert numbers_in([pattern.format(n) for n in NUMBERED]) == NUMBERED
@@ -54,6 +70,8 @@ def flat_folder(folder, names) -> None:
 SPELLINGS = {
     "usual": ["plane", "car", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"],
     "plural": ["Airplanes", "AUTOMOBILES", "birds", "cats", "deer", "dogs", "frogs", "horses", "ships", "trucks"],
+    "numbered from one": [f"{i + 1:02d}_{name}" for i, name in enumerate(ANIMALS)],
+    "with numbers in brackets": [f"{name.upper()} ({(i + 3) % 10})" for i, name in enumerate(ANIMALS)],
     "numbered in another order": [f"{9 - i}_{name}" for i, name in enumerate(ANIMALS)],
 }
 
@@ -63,6 +81,16 @@ def test_names_of_a_data_set_decide_however_they_are_spelt(tmp_path, names):
     flat_folder(tmp_path / "set", names)
     for facts in ({"dataset": "cifar10"}, {}):
         assert levels(tmp_path / "set", **facts) == [(i, i) for i in range(10)]
+
+
+def test_folders_of_whole_sets_are_no_classes(tmp_path):
+    """seed0/airplane, seed1/airplane …: the number of a set is not that of a class. A folder in each class is none."""
+    for seed in range(3):
+        flat_folder(tmp_path / "runs" / f"seed{seed}", ANIMALS)
+    with pytest.raises(DataError, match=r"seed0 holds folders of pictures itself \(airplane, .*\n.*one folder a class"):
+        load_set(tmp_path / "runs", dataset="cifar10")
+    flat_folder(tmp_path / "deep", [f"{name}/images" for name in ANIMALS])
+    assert levels(tmp_path / "deep", dataset="cifar10") == [(i, i) for i in range(10)]
 
 
 def test_fine_labels_with_spaces_and_wnids(tmp_path):

@@ -11,7 +11,7 @@ from fyi_bench.errors import PlanShown
 from fyi_bench.run.executor import announce
 from fyi_bench.session import Session
 from fyi_bench.tasks.base import TASKS
-from fyi_bench.tasks.common import NETWORKS_OF_A_SET
+from fyi_bench.tasks.common import NETWORKS_OF_A_SET, size_of
 
 
 def session(tmp_path, **more) -> Session:
@@ -104,6 +104,45 @@ def test_record_and_words_tell_draws_from_networks(tmp_path):
     assert entry["spread"]["sets"] == 5
     assert entry["spread"]["between_networks"] > 0
     assert "random, convnet-w8: 5 sets differ by ± " in tell(record)
+
+
+def test_a_floor_in_bytes_stands_beside_sets_that_are_made_here(tmp_path):
+    """As many bytes as the set in question, known only when it is made; the arms are those of a question without it."""
+    made = session(tmp_path, overrides={"nets": "1", "draws": "2"})
+    record = ask("distill", made, method="random", ipc=2, floor=True, architectures=("convnet-w8", "mlp"))
+    uint8, jpeg = record["floors"]
+    [arm] = record["arms"]
+    size = 20 * (4 * 3 * 32 * 32 + 8)  # as float32
+    assert (arm["set_bytes"], arm["bits_per_class"]["total"]) == (size, 8 * size / 10)
+    assert arm["bits_per_class"]["labels"] == 8 * 16
+    assert (uint8["form"], uint8["images"], uint8["set_bytes"]) == ("uint8", [70, 70], 70 * (3 * 32 * 32 + 8))
+    assert uint8["set_bytes"] < jpeg["set_bytes"] <= size
+    assert min(jpeg["images"]) > 200
+    for one in (uint8, jpeg):
+        assert [entry["name"] for entry in one["architectures"]] == ["convnet-w8", "mlp"]
+        assert [len(entry["values"]) for entry in one["architectures"]] == [2, 2]
+    text = tell(record)
+    assert "random real JPEGs, as many bytes" in text
+    assert f"size     random{' ' * 30}240.2 KiB with labels, 196.7 kbit a class" in text
+    plain = ask("distill", made, method="random", ipc=2, architectures=("convnet-w8", "mlp"))
+    assert "floors" not in plain
+    assert plain["arms"] == record["arms"]
+
+
+def test_a_plan_counts_the_floor_in_bytes_before_sets_are_made(tmp_path):
+    made = session(tmp_path, overrides={"nets": "1", "draws": "2"})
+    plan = planned("distill", made, method="dm", ipc=1, floor=True)
+    assert plan.open
+    kinds = [run.kind for run in plan.later]
+    assert {kind: kinds.count(kind) for kind in kinds} == {"floor": 4, "accuracy": 4}
+    assert not planned("distill", made, method="dm", ipc=1, floor=True, architectures=("none",)).open
+
+
+def test_records_of_runs_without_parts_have_the_whole_in_bits():
+    whole = size_of({"set_bytes": 1000}, 10)
+    assert whole == {"set_bytes": 1000, "bits_per_class": {"total": 800}}
+    parts = size_of({"set_bytes": 1000, "set_parts": {"stored": 900, "labels": 80, "decoder": 20}}, 10)
+    assert parts["bits_per_class"] == {"stored": 720, "labels": 64, "decoder": 16, "total": 800}
 
 
 @pytest.mark.parametrize("name", ["quick", "paper"])

@@ -60,6 +60,19 @@ def test_tensors_in_archives_are_read_and_what_they_were_unpacked_to_is_gone(tmp
     assert not list((tmp_path / "tmp").iterdir())
 
 
+@pytest.mark.parametrize("name", ["images.tar", "images.zip"])
+def test_an_archive_that_is_all_a_folder_holds_is_read(tmp_path, name):
+    picture_folder(tmp_path / "set", CLASSES)
+    folder = tmp_path / "download" / "distilled"
+    folder.mkdir(parents=True)
+    packed(tmp_path / "set", folder / name, inside="train/")
+    (folder / "README.md").write_text("# set")
+    found = load_set(tmp_path / "download")
+    assert found.image_set.digest == load_set(tmp_path / "set").image_set.digest
+    packed(tmp_path / "set", folder / "more.tar")
+    assert "no known layout" in the_message(tmp_path / "download")
+
+
 def the_message(path: Path, **facts) -> str:
     with pytest.raises(DataError) as caught:
         load_set(path, **facts)

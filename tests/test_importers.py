@@ -199,6 +199,26 @@ def test_datm_logits_and_step_size(tmp_path):
     assert has(found.guesses, "logits")
 
 
+RATES = {
+    "synset_lr_best.pt": torch.nn.Parameter(torch.tensor(0.03, dtype=torch.bfloat16)),
+    "learned_lr.pt": torch.tensor([[0.03]], dtype=torch.float16),
+    "lr_best.pth": {"lr": torch.tensor(0.03, dtype=torch.bfloat16, requires_grad=True)},
+    "syn_lr.pt": {"step": 12, "syn_lr": 0.03},
+}
+
+
+@pytest.mark.parametrize("name", RATES)
+def test_a_learned_step_size_in_any_type_and_under_any_usual_name(tmp_path, name):
+    folder = mtt_folder(tmp_path / "CIFAR10", normalised(), labels())
+    torch.save(RATES[name], folder / name)
+    found = load_set(folder)
+    assert found.image_set.lr == pytest.approx(0.03, rel=0.01)
+    torch.save(torch.tensor([0.01, 0.02, 0.03]), folder / name)
+    found = load_set(folder)
+    assert found.image_set.lr is None
+    assert has(found.guesses, f"the learned step size was not read: {name}")
+
+
 NAMED = [("run", None), ("MTT", "mtt"), ("DATM/run", "datm"), ("tesla_1", "tesla")]
 
 

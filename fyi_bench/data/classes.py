@@ -64,7 +64,7 @@ class ClassTable:
         A number before or after the name, set off from it, does not count.
         """
         wnid = _WNID.search(name)
-        words = name if wnid else re.sub(r"^\d+[\W_]+(?=\D)|(?<=\D)[\W_]+\d+$", "", name)
+        words = name if wnid else re.sub(r"^[\W_]*\d+[\W_]+(?=\D)|(?<=\D)[\W_]+\d+[\W_]*$", "", name)
         tried = [plain(each) for each in (name, wnid[1] if wnid else "", name.split(",")[0], words)]
         tried += [each.removesuffix(end) for end in ("s", "es") for each in tried]
         return next((self._known[each] for each in tried if each in self._known), None)

@@ -90,7 +90,8 @@ def step_size_beside(files: InputFiles, images: str) -> tuple[float | None, list
     name, possible = _partner(files, images, STEP_SIZE)
     if not possible:
         return None, []
-    found = scalar(files.content(name)) if name else None
+    content = files.content(name) if name else None
+    found = step_size_in(content)[0] if isinstance(content, Mapping) else scalar(content)
     if found is None:
         return None, [f"the learned step size was not read: {_listed([name] if name else possible)} (state lr=…)"]
     return found, [f"learned step size {found:g}: of the file {name}"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import tempfile
@@ -66,6 +67,8 @@ class InputFiles:
             if self.place.is_dir():
                 self.place = _inner(self.place)
         self.kind = _kind(self.place)
+        if self.kind == FOLDER and (packed := _archive_in(self.place)):
+            self.place, self.kind = packed, ARCHIVE
         if self.kind == ARCHIVE:
             self._unpacked = tempfile.TemporaryDirectory(prefix="fyi-bench-")  # gone with this object
             unpack(self.used(self.place), Path(self._unpacked.name), budget)
@@ -218,6 +221,14 @@ def _zip_kind(path: Path) -> str:
     if names and all(name.endswith(".npy") for name in names):
         return "npz"
     return ARCHIVE
+
+
+def _archive_in(folder: Path) -> Path | None:
+    """The archive that is all a folder holds, beside notes; None for none."""
+    with contextlib.suppress(OSError, DataError):  # said when its files are asked for
+        inner = _inner(folder)
+        return inner if inner.is_file() and _kind(inner) == ARCHIVE else None
+    return None
 
 
 def _inner(folder: Path) -> Path:

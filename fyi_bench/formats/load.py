@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -174,8 +175,9 @@ def _called(options: Options) -> dict[str, str]:
 def _class_count(raw: Raw, labels: Labels | None, count: int, per_class: int | None) -> int | None:
     """How many classes the file speaks of, None where it does not say."""
     if raw.class_names:
-        numbers = numbers_in(raw.class_names)
-        return max(numbers) + 1 if numbers else len(raw.class_names)
+        numbers, words = numbers_in(raw.class_names), {re.sub(r"[\d\W_]+", "", name) for name in raw.class_names}
+        alone = len(words) < len(raw.class_names)  # else there are names beside the numbers, which count
+        return max(numbers) + 1 if numbers and alone else len(raw.class_names)
     return labels.classes if labels else raw.num_classes or math.ceil(count / per_class) if per_class else None
 
 

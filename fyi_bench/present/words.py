@@ -161,6 +161,11 @@ def bytes_words(count: float | None) -> str:
     return f"{count} B"
 
 
+def bits_words(bits: float) -> str:
+    """'983.7 kbit', '12.3 Mbit'."""
+    return f"{bits / 1e6:,.1f} Mbit" if bits >= 1e6 else f"{bits / 1e3:,.1f} kbit"
+
+
 def protocol_words(protocol: Mapping[str, Any] | str) -> str:
     """'quick, version 1'; a protocol given as a bare name stays one."""
     return protocol if isinstance(protocol, str) else f"{protocol['name']}, version {protocol['version']}"

@@ -70,10 +70,11 @@ _ARM_KEYS_OF: dict[str, dict[str, tuple[str, ...]]] = {
 }
 _TOP_KEYS_OF = {"robust": ("rules", "units"), "continual": ("steps", "class_orders"), "nas": ("ceiling", "reference")}
 
-# cost and circumstances: they differ between two computations of one run and are no result
+# cost and circumstances: they differ between two computations of one run and are no result; `set_parts`, which divide
+# `set_bytes` up, are not in records of earlier versions
 CIRCUMSTANCES = frozenset((
     "artefacts", "date", "device", "environment", "notes", "peak_cuda_memory_mib", "peak_memory_mib", "schema",
-    "source_digest", "threads", "versions", "wall_s",
+    "set_parts", "source_digest", "threads", "versions", "wall_s",
 ))  # fmt: skip
 
 SEAL = "seal"  # digest of all else in a record; those of earlier versions have none, and no date

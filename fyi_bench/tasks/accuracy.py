@@ -151,7 +151,7 @@ class Accuracy(Task[AccuracyOptions]):
         ]
         header = ["", *map(arm_title, arms), "networks", "time a network", "memory"]
         lines = words.lines_of(record, words.images_words(arms[0]), header, rows)
-        sizes = [f"size     {arm_title(arm)}   {words.size_words(arm)}" for arm in arms if "set_bytes" in arm]
+        sizes = words.size_lines(arms)
         where = words.set_lines({**record, "arms": arms})
         return "\n".join([*lines, *audit_lines(record), *sizes, *where]).rstrip("\n")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from downstream.protocol import Protocol
 from fyi_bench.errors import UsageError
-from fyi_bench.present.words import HOLE, has_interval, mean_and_std, signed_points, text_table
+from fyi_bench.present.words import HOLE, bits_words, has_interval, mean_and_std, signed_points, text_table
 from fyi_bench.run.plan import Records
 from fyi_bench.run.teachers import Teachers
 from fyi_bench.run.types.accuracy import accuracy_run
@@ -266,11 +266,6 @@ def audit_table(record: Mapping[str, Any], name: str) -> tuple[list[str], list[l
         less = margin(image[form][arm["labels"]]) if form else ""
         rows.append([title, arm["labels"], bits_words(arm["bits_per_class"]["total"]), mean_and_std(entry), less])
     return header, rows
-
-
-def bits_words(bits: float) -> str:
-    """'983 kbit', '12.3 Mbit'."""
-    return f"{bits / 1e6:,.1f} Mbit" if bits >= 1e6 else f"{bits / 1e3:,.1f} kbit"
 
 
 def margin(difference: Mapping[str, Any]) -> str:

@@ -184,6 +184,13 @@ def bits_per_class(parts: Mapping[str, int], classes: int) -> dict[str, float]:
     return {**found, "total": sum(found.values())}
 
 
+def size_of(made: Mapping[str, Any], classes: int) -> dict[str, Any]:
+    """`set_bytes` and `bits_per_class` of the set that a run's record is about; earlier runs say the total alone."""
+    parts = made.get("set_parts")
+    bits = bits_per_class(parts, classes) if parts else {"total": 8 * made["set_bytes"] / classes}
+    return {"set_bytes": made["set_bytes"], "bits_per_class": bits}
+
+
 def digest_of_runs(task: str, runs: Iterable[RunSpec]) -> str:
     """Digest of an answer: of the runs it is made of."""
     return digest_of({"task": task, "cells": sorted({run.digest for run in runs})})

@@ -6,17 +6,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from fyi_bench.config import option
 from fyi_bench.present.words import arm_title
 from fyi_bench.run.plan import Plan, Records
+from fyi_bench.run.types.floor import FORMS, LABEL_BYTES
 from fyi_bench.session import Session
 from fyi_bench.store.record import build_record
 from fyi_bench.tasks import words
 from fyi_bench.tasks.base import TASKS, Record, Task
+from fyi_bench.tasks.byte_floors import ByteFloors
 from fyi_bench.tasks.common import (
     ARCHITECTURES,
     Comparison,
     digest_of_runs,
     flip_difference,
+    images_of,
     repeated,
     set_runs,
     titles,
@@ -29,6 +33,7 @@ class DistillOptions(Comparison):
     """Which sets, and the architectures that they are evaluated on; none: the protocol's own."""
 
     architectures: tuple[str, ...] = ARCHITECTURES(())
+    floor: bool = option(False, "Random real images in as many bytes, too (uint8, JPEG).")
 
 
 @TASKS.register("distill")
@@ -59,7 +64,11 @@ class Distill(Task[DistillOptions]):
         known = not sets.on_the_way or all(run.digest in found for run in sets.tests.values())
         picks = sets.picks(found) if known and sets.on_the_way else {}
         scores = sets.scores(picks).values() if known else ()
-        return Plan(title, protocol.name, (*sets.runs, *scores), open=not known, details=sets)
+        floors, sized = _floors(sets, options, found)
+        more = floors.runs if floors and sized else ()
+        later = tuple(floors.runs) if floors and not sized else ()
+        runs = (*sets.runs, *scores, *more)
+        return Plan(title, protocol.name, runs, open=not (known and sized), later=later, details=sets)
 
     def answer(self, session: Session, options: DistillOptions, plan: Plan, found: Records) -> Record:
         sets, arms = plan.details, options.arms
@@ -69,6 +78,8 @@ class Distill(Task[DistillOptions]):
             values = {arm: sets.values(arm, picks, sets.names[0]) for arm in arms}
             difference = flip_difference(arms, values, sets.owners(arms[0], sets.names[0]))
             more |= {"difference": difference} if difference else {}
+        floors, _ = _floors(sets, options, found)
+        more |= {"floors": floors.entries(found)} if floors else {}
         return build_record(
             self.name,
             **session.facts(sets.protocol),
@@ -84,12 +95,34 @@ class Distill(Task[DistillOptions]):
     def words(self, record: Mapping[str, Any]) -> str:
         names = words.architectures_of(record)
         rows = [[arm_title(arm), *words.accuracies(arm, names), *words.set_columns(arm)] for arm in record["arms"]]
+        rows += [[title, *words.accuracies(one, names), "", "", ""] for title, one in _floor_rows(record)]
         header = ["", *names, "unequalness", "loss", "time a set"]
         what = words.images_words(record["arms"][0])
-        return "\n".join([*words.lines_of(record, what, header, rows), *words.set_lines(record)])
+        told = words.lines_of(record, what, header, rows)
+        sizes = [*record["arms"], *({"name": title, **one} for title, one in _floor_rows(record))]
+        return "\n".join([*told, *words.size_lines(sizes), *words.set_lines(record)])
 
     def section(self, record: Mapping[str, Any], section: Any, store: Any) -> None:
         accuracy_section(record, section, store)
+
+
+def _floors(sets: Measured, options: Any, found: Records) -> tuple[ByteFloors | None, bool]:
+    """Random images in the bytes of the first set of the method in question, and whether these are known.
+
+    Until the set is made, as many as its images would take as float32 stand for them; None where none are asked for.
+    """
+    if not (options.floor and sets.names):
+        return None, True
+    arm = next(arm for arm in reversed(options.arms) if arm.method == options.arms[0].method)
+    key = (arm, sets.repeated[arm].seeds[0])
+    made, data = found.get(sets.makers[key].digest), sets.session.data
+    likely = images_of(sets.made[key]) * (4 * data.train.images[0].numel() + LABEL_BYTES)
+    size = likely if made is None else made["set_bytes"]
+    return ByteFloors.of(sets.session, sets.protocol, sets.names, size), made is not None
+
+
+def _floor_rows(record: Mapping[str, Any]) -> list[tuple[str, Mapping[str, Any]]]:
+    return [(FORMS[one["form"]], one) for one in record.get("floors", ())]
 
 
 def accuracy_section(record: Mapping[str, Any], section: Any, store: Any) -> None:
@@ -104,6 +137,10 @@ def accuracy_section(record: Mapping[str, Any], section: Any, store: Any) -> Non
         for row, arm in zip(rows, arms, strict=True):
             *quality, seconds = words.set_columns(arm)
             row += [*quality, str(arm["iterations"]), seconds]
+    rows += [
+        [title, *words.accuracies(one, names), *[""] * (len(header) - len(names) - 1)]
+        for title, one in _floor_rows(record)
+    ]
     section.table("Mean ± standard deviation over networks and sets.", header, rows)
     section.notes += words.spread_lines(record)
     if any("seconds" in entry for arm in arms for entry in arm.get("architectures", [])):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fyi_bench.errors import UsageError
 from fyi_bench.run.run_type import SET_FILE
 from fyi_bench.session import Session
+from fyi_bench.tasks.common import bits_per_class
 
 UNKNOWN = "unknown"
 
@@ -56,6 +57,7 @@ class GivenSet:
             "set": str(self.path),
             "set_digest": self.image_set.digest,
             "set_bytes": self.image_set.nbytes,
+            "bits_per_class": bits_per_class(self.image_set.parts, self.image_set.num_classes),
         }
 
 

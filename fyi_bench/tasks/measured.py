@@ -21,7 +21,7 @@ from fyi_bench.run.types.trail import raw_name, set_name, trail_run
 from fyi_bench.run.types.unequalness import unequalness_run
 from fyi_bench.session import Session
 from fyi_bench.store.spec import RunSpec
-from fyi_bench.tasks.common import NETWORKS_OF_A_SET, Arm, Repeated, images_of, summary_of_sets
+from fyi_bench.tasks.common import NETWORKS_OF_A_SET, Arm, Repeated, images_of, size_of, summary_of_sets
 
 SetKey = tuple[Arm, int]  # arm, set seed
 TestKey = tuple[Arm, str, int, int, int]  # arm, architecture, set seed, iteration, network
@@ -131,7 +131,8 @@ class Measured:
             "set": files[0],
             "sets": files,
             **facts,
-            **{key: first[key] for key in ("loss_first", "loss_last", "set_bytes")},
+            **{key: first[key] for key in ("loss_first", "loss_last")},
+            **size_of(first, len(self.made[keys[0]].inputs["classes"])),
             # over its sets, and the spread over networks of its first one
             "unequalness": {
                 "mean": sum(score["mean"] for score in scores) / len(scores),

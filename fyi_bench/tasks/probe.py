@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from fyi_bench.errors import DataError, UsageError
 from fyi_bench.files import sha256_file
-from fyi_bench.present.words import mean_and_std, percent, protocol_words, text_table
+from fyi_bench.present.words import bits_words, mean_and_std, percent, protocol_words, text_table
 from fyi_bench.run.plan import Plan, Records
 from fyi_bench.run.types.features import TEST, TRAIN, Backbone, features_run
 from fyi_bench.run.types.floor import FORMS, floor_run, likely_images
@@ -22,7 +22,7 @@ from fyi_bench.run.types.teacher import teachers_for
 from fyi_bench.session import Session
 from fyi_bench.store.record import build_record
 from fyi_bench.tasks import words
-from fyi_bench.tasks.audit import SET, bits_words, entry_of, margin
+from fyi_bench.tasks.audit import SET, entry_of, margin
 from fyi_bench.tasks.base import TASKS, Record, Task
 from fyi_bench.tasks.common import bits_per_class, digest_of_runs
 from fyi_bench.tasks.given import GivenSet, given_set
@@ -113,7 +113,7 @@ class Probe(Task[Any]):
             "",
             *text_table(*probe_table(record)),
             "",
-            f"size     {words.size_words(arm)}",
+            *words.size_lines([arm]),
             *words.set_lines({**record, "arms": [arm]}),
         ])  # fmt: skip
 

@@ -8,6 +8,7 @@ from typing import Any
 from fyi_bench.present.words import (
     CHOSEN_ON_TEST,
     arm_title,
+    bits_words,
     bytes_words,
     difference_of_record,
     mean_and_std,
@@ -87,15 +88,22 @@ def set_lines(record: Record) -> list[str]:
     return [f"set      {arm_title(arm).ljust(width)}   {arm['set']}" for arm in arms]
 
 
-def size_words(arm: Arm) -> str:
-    """'240.2 KiB with labels, 196.7 kbit a class: images 196.6, labels 0.1'."""
-    told = f"{bytes_words(arm['set_bytes'])} with labels"
-    bits = arm.get("bits_per_class")
+def size_lines(arms: Sequence[Arm]) -> list[str]:
+    """Bytes, and bits a class, of the sets of these arms, where they are known; the parts of the bits of one alone."""
+    known = [arm for arm in arms if arm.get("set_bytes")]
+    width = max((len(arm_title(arm)) for arm in known), default=0)
+    return [f"size     {arm_title(arm).ljust(width)}   {_size_words(arm, len(known) == 1)}" for arm in known]
+
+
+def _size_words(arm: Arm, parts: bool) -> str:
+    """'240.2 KiB, 196.7 kbit a class: images 196.6, labels 0.1', or '240.2 KiB with labels, 196.7 kbit a class'."""
+    size, bits = bytes_words(arm["set_bytes"]), arm.get("bits_per_class")
     if not bits:
-        return told
-    shown = {"stored": "images", "labels": "labels", "decoder": "decoder"}
-    parts = [f"{shown[part]} {bits[part] / 1e3:,.1f}" for part in shown if bits.get(part)]
-    return f"{told}, {bits['total'] / 1e3:,.1f} kbit a class" + (f": {', '.join(parts)}" if parts else "")
+        return f"{size} with labels"
+    shown = {"stored": "images", "labels": "labels", "decoder": "decoder"} if parts else {}
+    each = [f"{name} {bits[part] / 1e3:,.1f}" for part, name in shown.items() if bits.get(part)]
+    total = f"{bits_words(bits['total'])} a class"
+    return f"{size}, {total}: {', '.join(each)}" if each else f"{size} with labels, {total}"
 
 
 def _difference_lines(record: Record) -> list[str]:

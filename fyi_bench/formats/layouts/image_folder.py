@@ -41,6 +41,16 @@ def _said(name: str, pictures: Sequence[Path]) -> None:
         raise DataError(f"{other} is in the folder of another class, {name}.\nMove it, or name it anew.")
 
 
+def _of_one_class(folder: Path, pictures: Sequence[Path]) -> None:
+    """DataError where the pictures of a class lie in several folders: then the folder is no class, but holds some."""
+    inner = sorted({parts[0] for path in pictures if len(parts := path.relative_to(folder).parts) > 1})
+    if len(inner) > 1:
+        raise DataError(
+            f"{folder} holds folders of pictures itself ({', '.join(inner[:3])}{' …' * (len(inner) > 3)}), so it is no"
+            " class.\nName the folder that has one folder a class."
+        )
+
+
 def _folder_names(s: ImageSet) -> Sequence[str]:
     """Names that readers who sort them alphabetically give the right labels; numbered where need be."""
     digits = max(2, len(str(s.num_classes - 1)))
@@ -65,6 +75,7 @@ class ImageFolder(Format):
         every = _classes(files)
         folders = {name: pictures for name, pictures in every.items() if pictures}
         for name, pictures in folders.items():
+            _of_one_class(files.folder / name, pictures)
             _said(name, pictures)
         files.need(folders, "a folder with one sub-folder of pictures a class")
         if set(folders) <= _SPLITS:

@@ -252,4 +252,5 @@ class KeptSet(RunType):
         spec = run.spec
         image_set = worker.image_set({"file": spec.notes["file"], "digest": spec.inputs["set"]})
         image_set.save(run.path(SET_FILE))
-        run.finish({"set": SET_FILE, "set_digest": image_set.digest, "set_bytes": image_set.nbytes})
+        size = {"set_bytes": image_set.nbytes, "set_parts": image_set.parts}
+        run.finish({"set": SET_FILE, "set_digest": image_set.digest, **size})

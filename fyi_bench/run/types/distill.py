@@ -157,6 +157,7 @@ class Distill(RunType):
                 "set": SET_FILE,
                 "set_digest": result.digest,
                 "set_bytes": result.nbytes,
+                "set_parts": result.parts,
                 **{key: facts[key] for key in ("iterations", "loss_first", "loss_last")},
             }
         )

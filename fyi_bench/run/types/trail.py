@@ -83,6 +83,7 @@ def found_facts(run: RunDir, at: Sequence[int]) -> dict[str, Any]:
     return {
         "set_digests": {str(iteration): one.digest for iteration, one in sets.items()},
         "set_bytes": sets[at[-1]].nbytes,
+        "set_parts": sets[at[-1]].parts,
         **{key: sets[at[-1]].provenance[key] for key in ("iterations", "loss_first", "loss_last")},
     }
 

@@ -8,6 +8,7 @@ from typing import Any
 from fyi_bench.present.words import (
     MINUS,
     arm_title,
+    bits_words,
     bytes_words,
     count_words,
     has_interval,
@@ -49,6 +50,9 @@ def arm_entry(side: Side, runs: Runs, orders: Mapping[int, Order], found: Record
         "distill_s": round(sum(found[run.digest]["wall_s"] for run in runs.sets.values()), 1),
         "train_s": round(sum(found[run.digest]["wall_s"] for own in runs.tests.values() for run in own), 1),
     }  # fmt: skip
+    last = entry["accuracy"][-1]
+    if "bytes" in last:  # with soft labels; hard ones follow from the order of the images
+        entry["bits_per_class"] = {"total": 8 * last["bytes"] / last["classes_seen"]}
     if side.files:
         entry["set"] = str(side.files[0].path)
     # results of before these were counted have none
@@ -156,6 +160,8 @@ def summary_table(record: Mapping[str, Any], unit: str = "") -> tuple[list[str],
         rows.append(["forgetting", *map(percent, lost)])
     if all("bytes" in arm["accuracy"][-1] for arm in arms):
         rows.append(["memory", *(bytes_words(arm["accuracy"][-1]["bytes"]) for arm in arms)])
+    if all("bits_per_class" in arm for arm in arms):
+        rows.append(["bits a class", *(bits_words(arm["bits_per_class"]["total"]) for arm in arms)])
     if all("train_s" in arm for arm in arms):
         spent = [[arm[key] for key in ("distill_s", "train_s")] for arm in arms]
         rows.append(["condensing", *(seconds_words(made) if made else short(None) for made, _ in spent)])

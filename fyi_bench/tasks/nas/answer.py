@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fyi_bench.run.plan import Records
 from fyi_bench.store.record import build_record
-from fyi_bench.tasks.common import Arm
+from fyi_bench.tasks.common import Arm, size_of
 from fyi_bench.tasks.nas.search import Search, Side
 
 if TYPE_CHECKING:
@@ -147,11 +147,11 @@ def _cost(search: Search, side: Side, found: Records) -> dict[str, Any]:
     """Images, epochs, bytes and seconds of a proxy, of one ranking where it has several."""
     makers = [run for run in search.makers if run.digest in side.makers]
     made = [found[run.digest] for run in makers if run.digest in found]
-    trained = side.records(search.points, found)
+    trained, classes = side.records(search.points, found), search.session.data.num_classes
     return {
         "images": side.images,
         "epochs": trained[0]["epochs"] if trained else None,
-        "set_bytes": made[0].get("set_bytes") if made else None,
+        **(size_of(made[0], classes) if made and "set_bytes" in made[0] else {"set_bytes": None}),
         "train_s": round(_seconds(trained) / side.parts, 1),
         "distill_s": round(_seconds(made) / side.parts, 1),
         "cells": [run.digest for run in makers],

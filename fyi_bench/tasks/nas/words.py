@@ -9,6 +9,7 @@ from typing import Any
 from fyi_bench.present.words import (
     HOLE,
     arm_title,
+    bits_words,
     correlation,
     count_words,
     is_number,
@@ -36,7 +37,7 @@ _AGREEMENT_ROWS = {
     "top10_recall": "recall of the 10 best",
     "regret": "regret, points",
 }
-_COST = ("trained on", "images", "epochs", "training all", "condensing", "to real")
+_COST = ("trained on", "images", "bits a class", "epochs", "training all", "condensing", "to real")
 _HALVING = ("first rung", "on real data", "regret, points", "time", "to all on real")
 _MISJUDGED = ("factor", "level", "architectures", "ranked too low by, %", "95 % interval")
 _FEWEST_OF_A_LEVEL = 5  # below so many an interval is wider than the ranking
@@ -213,14 +214,15 @@ def _cost_rows(record: Record) -> Sequence[Sequence[str]]:
     size, epochs, time = f"{real['images']:,}", str(real["epochs"]), seconds_words(real["train_s"])
     if real["kind"] == "table":
         size, epochs, time = HOLE, HOLE, seconds_words(real["train_s"]) if real["train_s"] else HOLE
-    rows: list[Sequence[str]] = [("real data", size, epochs, time, HOLE, "1")]
+    rows: list[Sequence[str]] = [("real data", size, HOLE, epochs, time, HOLE, "1")]
     for arm in record["arms"]:
         share = f"{(arm['train_s'] + arm['distill_s']) / real['train_s']:.2f}" if real["train_s"] else HOLE
+        bits = bits_words(arm["bits_per_class"]["total"]) if "bits_per_class" in arm else HOLE
         seconds = (seconds_words(arm[key]) for key in ("train_s", "distill_s"))
-        rows.append((_title(arm), f"{arm['images']:,}", str(arm["epochs"]), *seconds, share))
+        rows.append((_title(arm), f"{arm['images']:,}", bits, str(arm["epochs"]), *seconds, share))
     for entry in record.get("scores", ()):
         share = f"{entry['seconds'] / real['train_s']:.2f}" if real["train_s"] else HOLE
-        rows.append((entry["method"], HOLE, "0", seconds_words(entry["seconds"]), HOLE, share))
+        rows.append((entry["method"], HOLE, HOLE, "0", seconds_words(entry["seconds"]), HOLE, share))
     return rows
 
 
