@@ -58,7 +58,8 @@ class CrossArch(Distill):
 
     def ignored(self, options: Any, given: Collection[str]) -> Mapping[str, str]:
         if options.file is None:
-            return dict.fromkeys({f.name for f in fields(OneSetFacts)} - {"method", "ipc"}, NO_FILE)
+            of_files = {f.name for f in fields(OneSetFacts)} - {"method", "ipc"}
+            return {**super().ignored(options, given), **dict.fromkeys(of_files, NO_FILE)}
         return dict.fromkeys(("fyi", "flip", "only", "seeds"), NOT_MADE)
 
     def plan(self, session: Session, options: Any, found: Records) -> Plan:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -48,6 +48,9 @@ class Distill(Task[DistillOptions]):
         "fyi-bench distill --method dsa --dataset cifar100 --set iterations=500 --dry-run",
         "fyi-bench distill --method mtt --fyi --only --arch none --budget 2h",
     )
+
+    def ignored(self, options: DistillOptions, given: Collection[str]) -> Mapping[str, str]:
+        return {"floor": "--arch none trains no network"} if options.architectures == ("none",) else {}
 
     def plan(self, session: Session, options: DistillOptions, found: Records) -> Plan:
         for arm in options.arms:  # a wrong name is said before data are read
