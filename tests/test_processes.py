@@ -182,6 +182,23 @@ def test_rows_count_a_piece_once_whoever_says_so():
     assert rows.stage.finished
 
 
+def test_short_pieces_tell_little_of_long_ones(monkeypatch):
+    """Twenty pieces of a second, each of which took ten, do not make ten thousand seconds of one of a thousand."""
+    now = 0.0
+    monkeypatch.setattr("fyi_bench.run.processes.time.monotonic", lambda: now)
+    weights = {str(k): 1.0 for k in range(20)} | {"long": 1000.0}
+    rows = Rows(Progress(), "condensing", len(weights), "cell", {}, weights)
+    now = 200.0
+    for k in range(20):
+        rows.events.done(str(k))
+    left = rows.stage.left_s()
+    assert left == pytest.approx(1000 * (200 + 51) / (20 + 51))
+    for step in (1, 500):
+        rows.events.progress("long", step, 1000, 0.5)
+    now = 5200.0  # it is ten times as slow too: with half of it done that has been seen
+    assert rows.stage.left_s() == pytest.approx(500 * (5200 + 51) / (520 + 51))
+
+
 def test_a_gpu_that_is_not_there_is_named(monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     with pytest.raises(UsageError, match=r"There is no CUDA device here\.\nUse --device auto"):

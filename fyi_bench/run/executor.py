@@ -208,7 +208,7 @@ def compute(session: Session, name: str, plan: Plan) -> Records:
 
 
 def _weights(session: Session, plan: Plan, runs: Sequence[RunSpec]) -> dict[str, float]:
-    """How long each run takes beside the others, by digest; {} where nothing was announced, so no data are read."""
+    """Seconds of each run on a usual core or GPU, by digest; {} where nothing was announced, so no data are read."""
     if not session.known:
         return {}
     wanted = {run.digest for run in runs}

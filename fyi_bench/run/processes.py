@@ -202,10 +202,13 @@ def _rebuilt(name: str, text: str) -> Exception:
     return error
 
 
+_EXPECTED = 0.05  # of all work: what the estimate counts beside what was measured
+
+
 class Rows:
     """What processes tell, as rows of a display: the whole, and each piece under way.
 
-    unit: what the pieces are; names: of the pieces, by digest. weights: how long each takes beside the others.
+    unit: what the pieces are; names: of the pieces, by digest. weights: seconds that one process is expected to take.
     """
 
     def __init__(
@@ -238,16 +241,18 @@ class Rows:
         self.stage.update(max(self.stage.step, len(self._finished)))
 
     def _left_s(self) -> float | None:
-        """Seconds to the end, at the speed of the work so far; None before a hundredth of it is done.
+        """Seconds to the end; None before a hundredth of the work is done.
 
-        Of runs side by side, the longest that is left cannot be shared out.
+        At the speed of the work so far, and as if a twentieth of the whole had taken what was expected: short runs that
+        come first tell little of long ones. Of runs side by side, the longest that is left cannot be shared out.
         """
         made = sum(self.weights.get(one, 0.0) * (now - first) for one, (first, now) in self._shares.items())
         left = {one: w * (1 - self._shares.get(one, (0.0, 0.0))[1]) for one, w in self.weights.items()}
         if made <= 0.01 * (made + sum(left.values())):
             return None
-        pace = (time.monotonic() - self._began) / made
         beside = sum(1 for one in self._rows if one not in self._finished)
+        expected = _EXPECTED * sum(self.weights.values())
+        pace = (time.monotonic() - self._began + expected / max(1, beside)) / (made + expected)
         return pace * max(sum(left.values()), max(left.values(), default=0.0) * max(1, beside))
 
     def __enter__(self) -> Self:
