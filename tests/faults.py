@@ -1,141 +1,230 @@
-"""Every Nth call of a file operation fails: `python tests/faults.py` runs a whole command once for each, and counts.
+"""File operations that fail: `python -m tests.faults` runs whole commands with every Nth call failing, and counts.
 
-`python tests/faults.py 2 EIO` tries the first two calls of each operation with one error.
+An attempt is one command in an empty store, during which one call of one operation below its folders fails with EIO,
+ENOSPC or EACCES, in whichever of its processes. It may end in words (exit 5, two lines with the cause) or go on; then
+the same command, undisturbed, must leave what it leaves where nothing ever failed, and `store verify` must be content.
 
-The failing calls are those of this process below the store: open, write, fsync, rename, unlink and flock, with EIO,
-ENOSPC and EACCES. A command may end in its own words (exit 5) or go on; then the same command, undisturbed, must give
-the result of a store where nothing ever failed, and `store verify` must be content.
+The attempts are in an order drawn by the seed, so that some of them are a sample of all. Those that ended stand in
+`build/faults/rows.jsonl`: the same command goes on from them, `--budget 5m` stops in time.
 """
 
 from __future__ import annotations
 
+import argparse
 import builtins
 import contextlib
 import errno
 import fcntl
 import io
+import math
+import mmap
 import os
+import random
+import struct
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
-import torch
-
-from distill.image_set import ImageSet
-from fyi_bench.cli import main
+from fyi_bench.duration import parse_duration
+from fyi_bench.store.jsonl import append_line, read_lines
 from fyi_bench.store.merge import verify
-from fyi_bench.store.store import Store
+from tests.kill import COMMANDS, COMPLAINED, NEVER, Round, Uncut, make_ready, same
 
-ERRORS = (errno.EIO, errno.ENOSPC, errno.EACCES)
-OPERATIONS = ("open", "write", "fsync", "rename", "unlink", "flock")
-WORDS = "distill --method random --only --dataset shapes10 --ipc 1 --arch none --workers 1 --threads 1 --yes --quiet"
+FOLDER = Path(__file__).resolve().parent.parent / "build" / "faults"
+ERRORS = ("EIO", "ENOSPC", "EACCES")
+# operation -> the calls it is made of; of "write" also those of files that `open` gave
+OPERATIONS: dict[str, tuple[tuple[Any, str], ...]] = {
+    "open": ((builtins, "open"), (io, "open"), (os, "open")),
+    "write": ((os, "write"), (os, "pwrite"), (os, "ftruncate"), (os, "sendfile")),
+    "fsync": ((os, "fsync"),),
+    "rename": ((os, "replace"), (os, "rename")),
+    "unlink": ((os, "unlink"), (os, "remove")),
+    "flock": ((fcntl, "flock"),),
+    "mkdir": ((os, "mkdir"),),
+}
+# what a message may call a cause by, beside the system's own words
+_CALLED = {"ENOSPC": ("the disk is full",), "EACCES": ("no permission",), "EIO": ()}
 
 
+@dataclass(frozen=True)
 class Fault:
-    """Makes the `number`-th call of an operation below a folder fail. calls: how many there were."""
+    """The `number`-th call of an operation below a folder fails with this error; calls of all are counted."""
 
-    def __init__(self, operation: str, number: int, error: int, below: Path):
-        self.operation, self.number, self.error, self.below = operation, number, error, below
-        self.calls = 0
+    operation: str
+    number: float
+    error: str
+    below: Path
 
-    def _place(self, first: Any) -> str:
-        if isinstance(first, int):
-            with contextlib.suppress(OSError):
-                return os.readlink(f"/proc/self/fd/{first}")
-            return ""
-        return os.fspath(first) if isinstance(first, str | os.PathLike) else ""
+    def arm(self, counts: mmap.mmap) -> None:
+        """Make the operation fail in this process and those it forks."""
+        for slot, (operation, calls) in enumerate(OPERATIONS.items()):
+            for module, name in calls:
+                setattr(module, name, self._wrapped(getattr(module, name), operation, slot, counts))
 
-    def wrapped(self, real: Callable[..., Any]) -> Callable[..., Any]:
-        """The operation, which fails when it is its turn."""
+    def _struck(self, operation: str, slot: int, counts: mmap.mmap, place: str) -> None:
+        """Count a call, and fail where it is the one."""
+        number = struct.unpack_from("q", counts, 8 * slot)[0] + 1
+        struct.pack_into("q", counts, 8 * slot, number)
+        if (operation, number) == (self.operation, self.number):
+            error = getattr(errno, self.error)
+            raise OSError(error, os.strerror(error), place)
+
+    def _wrapped(self, real: Callable[..., Any], operation: str, slot: int, counts: mmap.mmap) -> Callable[..., Any]:
+        writing = list(OPERATIONS).index("write")
 
         def call(first: Any, *rest: Any, **named: Any) -> Any:
-            handle = first.fileno() if hasattr(first, "fileno") else first
-            if self._place(handle).startswith(str(self.below)):
-                self.calls += 1
-                if self.calls == self.number:
-                    raise OSError(self.error, os.strerror(self.error), self._place(handle))
-            return real(first, *rest, **named)
+            place = _place(first)
+            if not place.startswith(str(self.below)):
+                return real(first, *rest, **named)
+            self._struck(operation, slot, counts, place)
+            found = real(first, *rest, **named)
+            mode = str(rest[0]) if rest else str(named.get("mode", "r"))
+            if operation == "open" and not isinstance(found, int) and set(mode) & set("wax+"):
+                return _Written(found, lambda: self._struck("write", writing, counts, place))
+            return found
 
         return call
 
-    @contextlib.contextmanager
-    def active(self) -> Iterator[None]:
-        """While active, the operation counts and fails."""
-        places: dict[str, list[tuple[Any, str]]] = {
-            "open": [(builtins, "open"), (io, "open"), (os, "open")],
-            "write": [(os, "write"), (os, "pwrite"), (os, "ftruncate")],
-            "fsync": [(os, "fsync")],
-            "rename": [(os, "replace"), (os, "rename")],
-            "unlink": [(os, "unlink"), (os, "remove")],
-            "flock": [(fcntl, "flock")],
-        }
-        with contextlib.ExitStack() as stack:
-            for module, name in places[self.operation]:
-                stack.enter_context(patch.object(module, name, self.wrapped(getattr(module, name))))
-            yield
+
+class _Written:
+    """A file whose writing is an operation like any other."""
+
+    def __init__(self, file: Any, struck: Callable[[], None]):
+        self._file, self._struck = file, struck
+
+    def write(self, data: Any) -> Any:
+        """Write, or fail."""
+        self._struck()
+        return self._file.write(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def __enter__(self) -> _Written:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def __iter__(self) -> Any:
+        return iter(self._file)
 
 
-def command(store: Path) -> tuple[int, str]:
-    """Exit code and stderr of the command."""
-    out, said = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(said):
-        code = main([*WORDS.split(), "--store", str(store)])
-    return code, said.getvalue()
+def _place(first: Any) -> str:
+    """The path a call is about, of a path or an open file; '' where there is none."""
+    handle = first.fileno() if hasattr(first, "fileno") else first
+    if isinstance(handle, int):
+        with contextlib.suppress(OSError):
+            return os.readlink(f"/proc/self/fd/{handle}")
+        return ""
+    return os.fspath(handle) if isinstance(handle, str | os.PathLike) else ""
 
 
-def result(store: Path) -> list[str]:
-    """What the command left: digests of its sets, by run."""
-    return [
-        f"{path.parent.name} {ImageSet.load(path).digest}" for path in sorted(store.glob("distill/*/set.safetensors"))
+def attempts(counted: dict[str, Sequence[int]], seed: int) -> list[tuple[str, str, int, str]]:
+    """(command, operation, number, error) of every attempt there is, in an order drawn by the seed."""
+    found = [
+        (command, operation, number, error)
+        for command, numbers in counted.items()
+        for operation, most in zip(OPERATIONS, numbers, strict=False)
+        for number in range(1, most + 1)
+        for error in ERRORS
     ]
-
-
-def judged(fault: Fault, store: Path, expected: list[str]) -> str:
-    """'ended in words', 'went on', or what was not right."""
-    with fault.active():
-        code, said = command(store)
-    if "Traceback" in said or "unexpected" in said:
-        return f"uncaught: {said.strip().splitlines()[-1][:100]}"
-    if code not in (0, 5) or (code == 5 and not 1 <= len(said.strip().splitlines()) <= 4):
-        return f"exit {code}: {said.strip()[:100]}"
-    again, said = command(store)
-    if again != 0 or result(store) != expected:
-        return f"lost: {said.strip()[:100]}"
-    faults = verify(Store(store))
-    return f"not whole: {faults[0]}" if faults else "went on" if code == 0 else "ended in words"
-
-
-def inject(most: int | None = None, errors: tuple[int, ...] = ERRORS) -> Counter[str]:
-    """Every Nth call of every operation once with each error (`most`: up to so many calls); how each ended."""
-    found: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory() as place:
-        command(Path(place) / "sound")
-        expected = result(Path(place) / "sound")
-        for operation in OPERATIONS:
-            for error in errors:
-                for number in range(1, 10_000):
-                    store = Path(place) / f"{operation}-{error}-{number}"
-                    fault = Fault(operation, number, error, store)
-                    ended = judged(fault, store, expected)
-                    if fault.calls < number or (most is not None and number > most):
-                        break
-                    call = f"{operation} {number} {errno.errorcode[error]}: {ended}"
-                    found[ended if ended in ("went on", "ended in words") else call] += 1
-                    print(call, flush=True)
+    random.Random(seed).shuffle(found)
     return found
 
 
+def tried(one: Round, fault: Fault, uncut: Uncut) -> str:
+    """'went on', 'ended in words', or what was not right."""
+    one.prepare()
+    code, *_ = one.attempt(fault)
+    complaint = (one.place / COMPLAINED).read_text(errors="replace").strip()
+    if code not in (0, 5):
+        return f"exit {code}: {one.said()}"
+    if code and not 1 <= len(complaint.splitlines()) <= 4:
+        return f"{len(complaint.splitlines())} lines: {complaint[-300:]}"
+    causes = (os.strerror(getattr(errno, fault.error)), *_CALLED[fault.error])
+    if code and not any(cause in complaint for cause in causes):
+        return f"without its cause: {complaint[-300:]}"
+    before = verify(one.store)
+    again, *_ = one.attempt(NEVER)
+    if again:
+        return f"then exit {again}: {one.said()}"
+    left = one.results()
+    differing = sorted(key for key in left.keys() | uncut.results.keys() if not same(left, uncut.results, key))
+    if differing:
+        return f"differs: {', '.join(differing)} after {complaint[-200:]}"
+    after = verify(one.store)
+    if after:
+        return f"not whole: {after[0]}"
+    if scraps := [path.name for path in one.place.rglob("*.tmp")]:
+        return f"left behind: {', '.join(scraps)}"
+    if before and code == 0:
+        return f"went on and left what is not whole: {before[0]}"
+    return "ended in words" if code else "went on"
+
+
+def inject(
+    count: float = math.inf, seed: int = 0, folder: Path = FOLDER, budget_s: float = math.inf,
+    commands: Sequence[str] = tuple(COMMANDS),
+) -> tuple[list[dict[str, Any]], int]:  # fmt: skip
+    """Attempts until there were so many or the time is up: rows, of earlier calls too, and how many all would be."""
+    began, rows = time.monotonic(), [row for row in read_lines(folder / "rows.jsonl") if row["seed"] == seed]
+    known = {tuple(row["fault"]) for row in rows}
+    made, uncut, counted = make_ready(folder), {}, {}
+    place = folder / "place"
+    for name in commands:
+        one = Round(name, place, made)
+        uncut[name] = one.undisturbed()
+        one.prepare()
+        counted[name] = one.attempt(Fault("", math.inf, "", folder))[1]
+    every = attempts(counted, seed)
+    for command, operation, number, error in every:
+        if len(rows) >= count or time.monotonic() - began > budget_s:
+            break
+        if (command, operation, number, error) in known:
+            continue
+        ended = tried(Round(command, place, made), Fault(operation, number, error, folder), uncut[command])
+        rows.append({"seed": seed, "fault": [command, operation, number, error], "ended": ended})
+        append_line(folder / "rows.jsonl", rows[-1])
+        if ended not in FINE:
+            print(command, operation, number, error, ended, file=sys.stderr, flush=True)
+    return rows, len(every)
+
+
+FINE = ("went on", "ended in words")
+
+
+def finds(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """What was not right, a line each."""
+    return [f"{' '.join(map(str, row['fault']))}: {row['ended']}" for row in rows if row["ended"] not in FINE]
+
+
+def lines(rows: Sequence[dict[str, Any]], of: int) -> list[str]:
+    """The answer: attempts by command and by operation, how they ended, and every find."""
+    found = []
+    for title, values in (("", [row["fault"][0] for row in rows]), ("calls of ", [row["fault"][1] for row in rows])):
+        found += [f"{times:>7,}  {title}{name}" for name, times in Counter(values).most_common()]
+    endings = Counter(row["ended"] for row in rows if row["ended"] in FINE)
+    return [
+        *found,
+        f"{len(rows):,} of {of:,} faults: " + ", ".join(f"{times:,} {name}" for name, times in endings.items()),
+        f"{len(finds(rows))} finds: uncaught, without a cause, lost or different",
+        *finds(rows),
+    ]
+
+
 if __name__ == "__main__":
-    torch.set_num_threads(1)
-    began = time.monotonic()
-    asked = [getattr(errno, name) for name in sys.argv[2:]]
-    results = inject(int(sys.argv[1]) if len(sys.argv) > 1 else None, tuple(asked) or ERRORS)
-    for ending, times in results.most_common():
-        print(f"{times:>6,}  {ending}")
-    print(f"{results.total():,} faults in {time.monotonic() - began:.0f} s")
-    sys.exit(any(ending not in ("went on", "ended in words") for ending in results))
+    asked = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    asked.add_argument("count", type=int, nargs="?", default=1_000_000)
+    asked.add_argument("--seed", type=int, default=0)
+    asked.add_argument("--folder", type=Path, default=FOLDER)
+    asked.add_argument("--budget", type=parse_duration, default=math.inf)
+    asked.add_argument("--only", nargs="+", choices=list(COMMANDS), default=list(COMMANDS))
+    given = asked.parse_args()
+    results, whole = inject(given.count, given.seed, given.folder.absolute(), given.budget, given.only)
+    print("\n".join(lines(results, whole)))
+    sys.exit(bool(finds(results)))

@@ -29,7 +29,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
@@ -49,8 +49,9 @@ from fyi_bench.terminal import told
 
 FOLDER = Path(__file__).resolve().parent.parent / "build" / "kill"
 SHORT = "--dataset dots --protocol quick --threads 1 --yes --quiet --only --ipc 1"
+ALONE = "--protocol quick --workers 1 --threads 1 --seeds 1 --yes --quiet --store {place}/store"
 TINY = "--set epochs=1 --set min_steps=0 --set eval_model=convnet-w8 --set nets=1"
-# the commands; {place} is the folder of a round, {made} holds what others made before
+# the commands; {place} is the folder of a round, {made} holds what others made before, {set} is a set among it
 COMMANDS = {
     "distill": f"distill --method dm --arch convnet-w8 {SHORT} {TINY} --set model=convnet-w8 --set iterations=3"
     " --set batch_real=4 --workers 1 --store {place}/store",
@@ -60,7 +61,17 @@ COMMANDS = {
     "merge": "store merge {made}/distill/store --store {place}/store",
     "import": "import {made}/theirs.pt --dataset dots --space pixel --out {place}/ours.safetensors",
     "report": "report --store {place}/store",
+    "evaluate": f"evaluate {{set}} --arch convnet-w8 {ALONE} --set epochs=1 --set min_steps=0 --set nets=1",
+    "cross-arch": f"cross-arch {{set}} --arch mlp {ALONE} --set epochs=1 --set min_steps=0 --set nets=1",
+    "card": f"card {{set}} --only labels duplicates cost {ALONE}",
+    "export": "export {set} --format mtt --out {place}/exported",
+    "runs": "runs --store {place}/store",
+    "gc": "store gc --unfinished --yes --store {place}/store",
+    "verify": "store verify --store {place}/store",
 }
+KILLED = ("distill", "continual", "nas", "merge", "import", "report")
+ON_A_STORE = ("report", "runs", "gc", "verify")  # begin from a store that others made
+SAID, COMPLAINED = "said.txt", "complained.txt"  # what a command printed on stdout and on stderr
 LONGEST_S, MOST_KILLS = 600.0, 16
 _OPERATIONS = ("open", "write", "fsync", "replace", "unlink")
 _STOPPED = (-signal.SIGKILL, -signal.SIGPROF)
@@ -88,6 +99,34 @@ class Strike:
     def alone(self) -> bool:
         return self.kind == "worker"
 
+    def arm(self, counts: mmap.mmap) -> None:
+        """Make this process, which leads its group, and those it forks die at their time."""
+        root = os.getpid()
+
+        def counted(real: Callable[..., object]) -> Callable[..., object]:
+            def call(*rest: object, **named: object) -> object:
+                number = struct.unpack_from("q", counts)[0] + 1
+                struct.pack_into("q", counts, 0, number)
+                if number >= self.at and self.kind != "moment" and not (self.alone and os.getpid() == root):
+                    if self.alone:
+                        struct.pack_into("q", counts, 0, -(10**9))  # one death is enough
+                        os.kill(os.getpid(), signal.SIGKILL)
+                    os.killpg(root, signal.SIGKILL)
+                return real(*rest, **named)
+
+            return call
+
+        for name in _OPERATIONS:
+            setattr(os, name, counted(getattr(os, name)))
+        if self.kind == "moment":
+            signal.setitimer(signal.ITIMER_PROF, max(self.at, 1e-4))  # nobody handles SIGPROF: it kills at once
+
+
+class Blow(Protocol):
+    """What happens to a command while it runs. counts: memory of all its processes, for 8 numbers of 8 bytes."""
+
+    def arm(self, counts: mmap.mmap) -> None: ...
+
 
 NEVER = Strike("operation", math.inf)
 
@@ -113,7 +152,9 @@ class Round:
 
     @property
     def words(self) -> list[str]:
-        return [word.format(place=self.place, made=self.made) for word in COMMANDS[self.name].split()]
+        sets = sorted((self.made / "distill/store/distill").glob("*/set.safetensors"))
+        known = {"place": self.place, "made": self.made, "set": sets[0] if sets else ""}
+        return [word.format(**known) for word in COMMANDS[self.name].split()]
 
     @property
     def store(self) -> Store:
@@ -123,31 +164,33 @@ class Round:
         """An empty folder, or one with a store to report of."""
         shutil.rmtree(self.place, ignore_errors=True)
         self.place.mkdir(parents=True)
-        if self.name == "report":
+        if self.name in ON_A_STORE:
             shutil.copytree(self.made / "distill" / "store", self.place / "store")
+        if self.name == "gc":  # what no answer is made of
+            shutil.rmtree(self.place / "store" / "reports")
 
     def undisturbed(self) -> Uncut:
         """The command without a kill. Raises SystemExit where it fails by itself."""
         self.prepare()
-        code, operations, seconds = self.attempt(NEVER)
+        code, counts, seconds = self.attempt(NEVER)
         if code:
             raise SystemExit(f"{self.name} ends with {code} before any kill: {self.said()}")
-        return Uncut(self.results(), operations, seconds)
+        return Uncut(self.results(), counts[0], seconds)
 
-    def attempt(self, strike: Strike) -> tuple[int, int, float]:
-        """Run the command under a strike: exit code (negative: the signal), file operations, processor seconds."""
-        count = mmap.mmap(-1, 8)
+    def attempt(self, blow: Blow) -> tuple[int, tuple[int, ...], float]:
+        """Run the command under a blow: exit code (negative: the signal), what was counted, processor seconds."""
+        counts = mmap.mmap(-1, 64)
         child = os.fork()
         if child == 0:
-            _live(self.words, strike, count, self.place / "said.txt")
+            _live(self.words, blow, counts, self.place)
         code, seconds = _ended(child)
         with contextlib.suppress(ProcessLookupError):  # its workers
             os.killpg(child, signal.SIGKILL)
-        return code, struct.unpack("q", count)[0], seconds
+        return code, struct.unpack("8q", counts), seconds
 
     def said(self) -> str:
         """The end of what the command printed; of an error that nobody expected, all of it."""
-        text = (self.place / "said.txt").read_text(errors="replace").strip()
+        text = "".join((self.place / name).read_text(errors="replace") for name in (SAID, COMPLAINED)).strip()
         return text[-3000:] if "Traceback" in text else text.splitlines()[-1][:200] if text else ""
 
     def results(self) -> dict[str, object]:
@@ -159,9 +202,8 @@ class Round:
                 found |= {str(p.relative_to(self.place)): ImageSet.load(p).digest for p in folder.glob("set.safe*")}
         reports = self.place / "store" / "reports"
         found |= {path.name: {**read_table(path), SEAL: ""} for path in reports.glob("*.json")}
-        for path in (self.place / "ours.safetensors", reports / "report.html"):
-            if path.exists():
-                found[path.name] = sha256_file(path)
+        others = [self.place / "ours.safetensors", *self.place.glob("exported/*"), reports / "report.html"]
+        found |= {path.name: sha256_file(path) for path in others if path.exists()}
         return found
 
     def check(self, before: dict[str, str]) -> dict[str, str]:
@@ -188,17 +230,18 @@ class Round:
             elif code != 0:
                 self.finds.append(f"exit {code}: {self.said()}")
                 return
-            elif strike.alone and "A worker died" in (self.place / "said.txt").read_text():
+            elif strike.alone and "A worker died" in (self.place / COMPLAINED).read_text():
                 self.kills[strike.kind] += 1
             finished = self.check(finished)
             if code == 0:
                 break
         left = self.results()
-        differing = {key for key in left.keys() | uncut.results.keys() if not _same(left, uncut.results, key)}
+        differing = {key for key in left.keys() | uncut.results.keys() if not same(left, uncut.results, key)}
         self.finds += [f"differs: {key}" for key in sorted(differing)]
 
 
-def _same(ours: dict[str, object], theirs: dict[str, object], key: str) -> bool:
+def same(ours: dict[str, object], theirs: dict[str, object], key: str) -> bool:
+    """Whether two commands left the same under this name, cost aside."""
     return key in ours and key in theirs and same_result(_without_cost(ours[key]), _without_cost(theirs[key]))
 
 
@@ -217,31 +260,12 @@ def _drawn(name: str, uncut: Uncut, draw: random.Random) -> Strike:
     return Strike(kind, draw.uniform(0, most * 0.4) if kind == "moment" else draw.randint(1, int(most * 0.4) + 1))
 
 
-def _live(words: list[str], strike: Strike, count: mmap.mmap, said: Path) -> None:
-    """Life of the child: the command under its strike; never returns."""
+def _live(words: list[str], blow: Blow, counts: mmap.mmap, place: Path) -> None:
+    """Life of the child: the command under its blow; never returns."""
     os.setpgid(0, 0)
-    out = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666)
-    os.dup2(out, 1)
-    os.dup2(out, 2)
-    root = os.getpid()
-
-    def counted(real: Callable[..., object]) -> Callable[..., object]:
-        def call(*rest: object, **named: object) -> object:
-            number = struct.unpack("q", count)[0] + 1
-            struct.pack_into("q", count, 0, number)
-            if number >= strike.at and strike.kind != "moment" and not (strike.alone and os.getpid() == root):
-                if strike.alone:
-                    struct.pack_into("q", count, 0, -(10**9))  # one death is enough
-                    os.kill(os.getpid(), signal.SIGKILL)
-                os.killpg(root, signal.SIGKILL)
-            return real(*rest, **named)
-
-        return call
-
-    for name in _OPERATIONS:
-        setattr(os, name, counted(getattr(os, name)))
-    if strike.kind == "moment":
-        signal.setitimer(signal.ITIMER_PROF, max(strike.at, 1e-4))  # nobody handles SIGPROF: it kills at once
+    for number, name in ((1, SAID), (2, COMPLAINED)):
+        os.dup2(os.open(place / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666), number)
+    blow.arm(counts)
     code = 1
     try:
         code = main([*words, "--debug"])
@@ -303,7 +327,7 @@ def kill(count: int, seed: int = 0, folder: Path = FOLDER, budget_s: float = mat
     made, uncut = make_ready(folder), {}
     while left > 0 and time.monotonic() - began < budget_s:
         number = len(rows)
-        name = list(COMMANDS)[number % len(COMMANDS)]
+        name = KILLED[number % len(KILLED)]
         if name not in uncut:
             uncut[name] = Round(name, folder / "place", made).undisturbed()
         one = Round(name, folder / "place", made)
