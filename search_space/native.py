@@ -2,7 +2,8 @@
 
 The library is named by a digest of the source, the compiler, the flags and the processor, so that a changed file, an
 upgraded compiler or another machine on the same home directory gets its own. It is written beside its final name and
-moved there in one step, so a library is whole or absent; of several processes one compiles and the others wait.
+moved there in one step, with its sha256 beside it; one that is not as it was compiled is compiled anew. Of several
+processes one compiles and the others wait.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from fyi_bench.files import read_small, sha256_file
 
 if TYPE_CHECKING:
     import torch
@@ -47,7 +50,7 @@ def library(source: Path) -> ctypes.CDLL | None:
     try:
         path = _folder() / f"{source.stem}-{_digest(source, compiler)}.so"
         with _alone(path.parent / "lock"):
-            if not path.is_file():
+            if not _whole(path):
                 _compile(source, compiler, path)
         loaded = ctypes.CDLL(str(path))
         _IN_USE[source.stem] = hashlib.sha256(_text(source).encode()).hexdigest()[:16]
@@ -150,6 +153,19 @@ def _alone(path: Path) -> Iterator[None]:
         yield
 
 
+def _whole(path: Path) -> bool:
+    """Whether the library is there as it was compiled: a byte changed since could change numbers without a word."""
+    try:
+        known = read_small(_sum_of(path)).decode(errors="replace").strip()
+        return path.is_file() and known == sha256_file(path)
+    except OSError:
+        return False
+
+
+def _sum_of(path: Path) -> Path:
+    return path.with_suffix(".sha256")
+
+
 def _compile(source: Path, compiler: str, path: Path) -> None:
     print(f"Compiling {source.name} once for this machine (some seconds) …", file=sys.stderr)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=".so")
@@ -157,6 +173,8 @@ def _compile(source: Path, compiler: str, path: Path) -> None:
     try:
         command = [compiler, *FLAGS, THREADS, "-o", name, str(source)]
         subprocess.run(command, capture_output=True, text=True, check=True, timeout=_SECONDS)
+        _sum_of(path).unlink(missing_ok=True)
         os.replace(name, path)
+        _sum_of(path).write_text(sha256_file(path) + "\n")
     finally:
         Path(name).unlink(missing_ok=True)

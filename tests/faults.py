@@ -4,8 +4,8 @@ An attempt is one command in an empty store, during which one call of one operat
 ENOSPC or EACCES, in whichever of its processes. It may end in words (exit 5, two lines with the cause) or go on; then
 the same command, undisturbed, must leave what it leaves where nothing ever failed, and `store verify` must be content.
 
-The attempts are in an order drawn by the seed, so that some of them are a sample of all. Those that ended stand in
-`build/faults/rows.jsonl`: the same command goes on from them, `--budget 5m` stops in time.
+Commands and operations have their turns in an order drawn by the seed, so that some attempts tell of all. Those that
+ended stand in `build/faults/rows.jsonl`: the same command goes on from them, `--budget 5m` stops in time.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import contextlib
 import errno
 import fcntl
 import io
+import itertools
 import math
 import mmap
 import os
@@ -125,16 +126,15 @@ def _place(first: Any) -> str:
 
 
 def attempts(counted: dict[str, Sequence[int]], seed: int) -> list[tuple[str, str, int, str]]:
-    """(command, operation, number, error) of every attempt there is, in an order drawn by the seed."""
-    found = [
-        (command, operation, number, error)
-        for command, numbers in counted.items()
-        for operation, most in zip(OPERATIONS, numbers, strict=False)
-        for number in range(1, most + 1)
-        for error in ERRORS
-    ]
-    random.Random(seed).shuffle(found)
-    return found
+    """(command, operation, number, error) of every attempt there is, commands and operations in turn."""
+    groups = []
+    for command, numbers in counted.items():
+        for operation, most in zip(OPERATIONS, numbers, strict=False):
+            group = [(command, operation, number, error) for number in range(1, most + 1) for error in ERRORS]
+            random.Random(f"{seed} {command} {operation}").shuffle(group)
+            groups.append(group)
+    random.Random(seed).shuffle(groups)
+    return [one for turn in itertools.zip_longest(*groups) for one in turn if one is not None]
 
 
 def tried(one: Round, fault: Fault, uncut: Uncut) -> str:

@@ -1,9 +1,9 @@
 """Mutated files for every reader: `python -m tests.fuzz 1000000` prints how many were read, refused, slow or uncaught.
 
 A reader may take a file or refuse it in the project's own words; anything else is a find, and is kept in
-`tests/corpus`, which every run begins with. Half of the changes strike bytes; the others strike below the checksums,
-which are then made anew. Each mutation follows from the seed and its number, so that `build/fuzz-<seed>.json` is all
-that the same command needs to go on. A reader that takes the process down is found too.
+`tests/attacks/found`, which every run begins with. Half of the changes strike bytes; the others strike below the
+checksums, which are then made anew. Each mutation follows from the seed and its number, so that
+`build/fuzz-<seed>.json` is all that the same command needs to go on. A reader that takes the process down is found too.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from fyi_bench.errors import FyiBenchError, printable
 from fyi_bench.files import read_table, write_json
 from tests.fuzz_files import HEAVY, LIGHT, READERS, deep, place_of, seeds
 
-CORPUS = Path(__file__).with_name("corpus")
+CORPUS = Path(__file__).parent / "attacks" / "found"
 STATE = Path(__file__).resolve().parent.parent / "build"
 SLOW_S, MOST_MIB = 2.0, 1024
 LIGHT_TURNS, BATCH = 10, 5000

@@ -1,10 +1,62 @@
-"""Short runs of the attacks: mutated files, and file operations that fail at their first call."""
+"""Hostile files, and short runs of the attacks: mutations, failing file operations, promises without protection."""
 
 from __future__ import annotations
 
+import io
+import os
+import resource
+import signal
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import attacks
 import faults
 import fuzz
+import protections
 import pytest
+
+from fyi_bench.cli import main
+
+MOST_BYTES, MOST_S, MOST_WAIT_S = 2**30, 10, 120
+DOCS = Path(__file__).resolve().parent.parent / "docs" / "trust.md"
+
+
+def bounded(words: list[str], place: Path) -> tuple[int, str]:
+    """Exit code and stderr of a command in a process of its own that gets 1 GiB more than it has, and 10 s."""
+    child = os.fork()
+    if child == 0:
+        code = 99
+        try:
+            os.chdir(place)
+            used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+            resource.setrlimit(resource.RLIMIT_AS, (used + MOST_BYTES,) * 2)
+            spent = resource.getrusage(resource.RUSAGE_SELF)
+            resource.setrlimit(resource.RLIMIT_CPU, (int(spent.ru_utime + spent.ru_stime) + MOST_S,) * 2)
+            signal.alarm(MOST_WAIT_S)
+            with open("said.txt", "w") as said, redirect_stderr(said), redirect_stdout(io.StringIO()):
+                code = main(words)
+        finally:
+            os._exit(code)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status), (place / "said.txt").read_text(errors="replace")
+
+
+@pytest.mark.parametrize("name", attacks.ATTACKS)
+def test_a_hostile_file_is_refused_in_words_and_bounds(tmp_path, name):
+    place = tmp_path / "place"
+    (place / "in").mkdir(parents=True)
+    words = attacks.write(name, place / "in")
+    code, said = bounded(words, place)
+    assert code == 5, said
+    assert 1 <= len(said.strip().splitlines()) <= 3, said
+    assert "\x1b" not in said
+    assert not list(tmp_path.rglob(attacks.MARK))
+    assert "private key" not in said
+
+
+def test_files_that_were_finds_are_read_or_refused():
+    assert set(fuzz.corpus()) <= {"read", "refused"}
+    assert fuzz.corpus().total() == len(list(fuzz.CORPUS.glob("*/*.bin"))) > 0
 
 
 def test_mutated_files_are_read_or_refused():
@@ -23,3 +75,17 @@ def test_commands_survive_failing_file_operations(tmp_path):
     rows, every = faults.inject(40, seed=1, folder=tmp_path)
     assert every > len(rows) == 40
     assert faults.finds(rows) == []
+
+
+def test_the_lines_that_hold_promises_are_where_the_table_says():
+    """A line that moved or changed is to be taken out where it is now."""
+    for each in protections.PROTECTIONS:
+        assert (protections.ROOT / each.file).read_text().count(each.line) == 1, each
+    assert {each.promise for each in protections.PROTECTIONS} == set(range(1, 12))
+    assert "\n".join(protections.table()) in DOCS.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("each", protections.PROTECTIONS, ids=lambda each: each.what)
+def test_without_its_protection_a_promise_is_broken(each):
+    assert protections.taken_out(each) == "red"

@@ -201,6 +201,8 @@ def _decode(blob: bytes | Path, name: str, channels: int, resize: Resize | None)
     from PIL import Image, UnidentifiedImageError
 
     try:
+        if isinstance(blob, Path) and blob.exists() and not blob.is_file():
+            raise ValueError("it is no regular file")
         with Image.open(blob if isinstance(blob, Path) else io.BytesIO(blob)) as picture:
             if picture.width * picture.height > MOST_PIXELS:
                 raise ValueError(f"it has {picture.width}x{picture.height} pixels: more than any camera's")

@@ -67,6 +67,8 @@ def check_pictures(blobs: Sequence[Path | bytes], names: Sequence[object], budge
     total, modes = 0, set()
     for blob, name in zip(blobs, names, strict=True):
         try:
+            if isinstance(blob, Path) and blob.exists() and not blob.is_file():
+                raise ValueError("it is no regular file")
             with Image.open(blob if isinstance(blob, Path) else io.BytesIO(blob)) as picture:
                 (width, height), mode = picture.size, picture.mode
         except Exception as error:  # Pillow raises whatever the damaged bytes led it to

@@ -395,4 +395,8 @@ def _to_json(spec: RunSpec, threads: int | None) -> dict[str, Any]:
 
 def _from_json(trial: FrozenTrial) -> RunSpec:
     run = trial.user_attrs["run"]
-    return RunSpec(run["kind"], run["inputs"], run["notes"])
+    spec = RunSpec(run["kind"], run["inputs"], run["notes"])
+    if spec.digest != digest_of(trial):
+        remedy = "Remove its file: results are in the store, and the same command makes a new queue."
+        raise StoreError(f"The queue is damaged: its run {digest_of(trial)} has the inputs of another.\n{remedy}")
+    return spec

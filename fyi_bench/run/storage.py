@@ -86,6 +86,9 @@ def open_storage(url: str) -> RDBStorage:
     parsed = _parsed(url)
     if parsed.get_backend_name() == "sqlite":
         _make_folder(parsed)
+        file = Path(str(parsed.database))
+        if file.exists() and not file.is_file():  # sqlite would wait at a pipe for ever
+            raise StoreError(f"{file} is no regular file.\nRemove it, or choose another --storage.")
     for opening in range(_OPENINGS):
         try:
             return _opened(parsed)

@@ -25,7 +25,7 @@ from fyi_bench.errors import StoreError
 from fyi_bench.files import read_small, read_table, remove, sha256_file, write_json, write_text
 from fyi_bench.store.checkpoint import Checkpoints, checkpoint_steps
 from fyi_bench.store.jsonl import append_line, read_lines
-from fyi_bench.store.record import SCHEMA, environment, now, peak_memory_mib, plain, read_record
+from fyi_bench.store.record import SCHEMA, environment, now, peak_memory_mib, plain, read_record, write_sealed
 
 if TYPE_CHECKING:
     import torch
@@ -127,7 +127,7 @@ class RunDir:
     def mark_diverged(self, info: dict[str, Any]) -> None:
         """Keep for the listings and tables that the numbers of this run were no longer finite."""
         self._require_open()
-        write_json(self.folder / DIVERGED, plain({"schema": SCHEMA, **info}, "info"))
+        write_sealed(self.folder / DIVERGED, plain({"schema": SCHEMA, **info}, "info"))
 
     def finish(self, record: dict[str, Any]) -> dict[str, Any]:
         """Write the final record and return it as it is read back; after this nothing here changes any more.

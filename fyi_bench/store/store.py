@@ -34,6 +34,7 @@ from fyi_bench.store.run_dir import (
 from fyi_bench.store.spec import KIND, RunSpec
 
 ENVIRONMENT_VARIABLE, DEFAULT_ROOT = "FYI_BENCH_STORE", "runs"
+IMPORTED = "imported"  # folder of other people's sets, each in one named by its digest
 
 _DIGEST = re.compile(r"[0-9a-f]{16}")
 
@@ -173,7 +174,10 @@ class Store:
         """Folders of all runs, by type and digest."""
         if not self.root.is_dir():
             return []
-        kinds = [entry for entry in sorted(self.root.iterdir()) if entry.is_dir() and KIND.fullmatch(entry.name)]
+        kinds = [
+            entry for entry in sorted(self.root.iterdir())
+            if entry.is_dir() and KIND.fullmatch(entry.name) and entry.name != IMPORTED
+        ]  # fmt: skip
         return [
             folder for kind in kinds for folder in sorted(kind.iterdir()) if _DIGEST.fullmatch(folder.name)
             if folder.is_dir()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fyi_bench.errors import UsageError
 from fyi_bench.run.run_type import SET_FILE
 from fyi_bench.session import Session
+from fyi_bench.store.store import IMPORTED
 from fyi_bench.tasks.common import bits_per_class
 
 UNKNOWN = "unknown"
@@ -119,7 +120,7 @@ def kept_set(session: Session, image_set: ImageSet) -> Path:
     """The set as a file in the store, where workers find it."""
     from fyi_bench.formats.export import export_set
 
-    place = session.store.root / "imported" / image_set.digest / SET_FILE
+    place = session.store.root / IMPORTED / image_set.digest / SET_FILE
     if not place.exists():
         export_set(image_set, place, "fyi-bench")
     return place

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fyi_bench.files import digest_of, sha256_file, write_json
+from fyi_bench.files import digest_of, sha256_file
 from fyi_bench.present.figures.request import FIGURES, PaperFigure, Request, impossible
 from fyi_bench.present.figures.style import SOFT, Drawing, draw, frame
 from fyi_bench.present.words import count_words, percent
-from fyi_bench.store.record import read_record
+from fyi_bench.store.record import read_record, write_sealed
 
 if TYPE_CHECKING:
     import torch
@@ -165,7 +165,7 @@ def _objects(request: Request) -> Drawing:
         request.say(f"reading {path} …")
         found = object_places(path, CATEGORIES, SIDE, request.check)
         rows = [{"name": name, "images": one.images, "counts": one.counts.tolist()} for name, one in found.items()]
-        write_json(kept, {**facts, "rows": rows})
+        write_sealed(kept, {**facts, "rows": rows})
     rows = read_record(kept)["rows"]
     images = ", ".join(f"{row['name']} {row['images']:,}" for row in rows)
     caption = f"{path.name} · in how many images a place is inside an object's mask, of {images} with one · {_SCALE}"

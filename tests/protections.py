@@ -1,0 +1,147 @@
+"""Promises without their protection: `python -m tests.protections` takes lines out, one by one, and expects red tests.
+
+Each protection is edited in a copy of the code, and the tests named beside it run there: they have to fail. A test that
+stays green holds nothing. The table of docs/trust.md is that of `table()`.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+COPIED = ("search_space", "distill", "downstream", "fyi_bench", "tests", "pyproject.toml", "README.md")
+
+
+@dataclass(frozen=True)
+class Protection:
+    """A line that holds a promise of the README, what stands in its place without it, and the test that then fails.
+
+    test: file, and words of `-k`. line: once in the file.
+    """
+
+    promise: int
+    what: str
+    file: str
+    line: str
+    without: str
+    test: str
+    words: str
+
+    def row(self) -> str:
+        """Its line in the table of the docs."""
+        return f"| {self.promise} | {self.what} (`{self.file}`) | `{self.test} -k {self.words.replace(' ', '_')}` |"
+
+
+SAVED = "self.optimiser.state[leaf][key] = value.to(device) if value.ndim else value"
+PROTECTIONS = (
+    Protection(1, "the record's sha256 compared with `done`", "fyi_bench/store/run_dir.py",
+               "if sha256_file(path) != sealed:", "if False:", "test_store.py", "changed_record"),
+    Protection(1, "the seal of a record compared", "fyi_bench/store/record.py",
+               "if record.get(SEAL, digest := _seal_of(record)) != digest:", "if False:",
+               "test_sealed.py", "edited_record"),
+    Protection(1, "a finished run refuses to be written", "fyi_bench/store/run_dir.py",
+               "        if self.done:\n            raise StoreError", "        if False:\n            raise StoreError",
+               "test_store.py", "finished_run_never"),
+    Protection(2, "the optimiser's state taken from the checkpoint", "distill/engine.py", SAVED, "pass",
+               "test_methods_contract.py", "resumed_run and dm"),
+    Protection(2, "artefacts looked at before a cut run is called finished", "fyi_bench/store/run_dir.py",
+               "        if broken:\n", "        if False:\n", "test_crash.py", "broken_artefact"),
+    Protection(3, "the order of images drawn by the run's own seed", "downstream/training.py",
+               'generator=rng.stream(self._seed, "shuffle", epoch)', "generator=None",
+               "test_cli.py", "workers_do_not_change"),
+    Protection(4, "the data's digests compared before a run", "fyi_bench/run/run_type.py",
+               "if changed or inputs.get(MEASURED,", "if False and inputs.get(MEASURED,",
+               "test_same_data.py", "swapped_after and distill"),
+    Protection(4, "a set's header compared with its digest", "distill/tensor_file.py",
+               "if found.pop(_SEAL, None) != (digest_of(found) if _LAYOUT in found else None):",
+               'if found.pop(_SEAL, None) == "":', "test_same_data.py", "one_byte"),
+    Protection(4, "a file of a run compared with its record before it is used", "fyi_bench/store/store.py",
+               "        if fault:\n", "        if False:\n", "test_store.py", "artefact_is_given"),
+    Protection(5, "names in a pickle that are no tensor's", "fyi_bench/formats/pickle_scan.py",
+               "return sorted(self.names - TENSOR_NAMES - NUMPY_NAMES - set(STORAGE_NAMES) - more)", "return []",
+               "test_importers_security.py", "malicious_files"),
+    Protection(6, "the bound on labels", "fyi_bench/formats/labels.py",
+               "if found.classes > max(FEW_CLASSES, MOST_EMPTY * count):", "if False:",
+               "test_hostile.py", "label_far"),
+    Protection(6, "what is no regular file not merged", "fyi_bench/store/merge.py",
+               "            _check_regular(source)\n", "", "test_sealed.py", "regular_files and link"),
+    Protection(6, "the bytes of a checkpoint's tensors compared", "distill/tensor_file.py",
+               "if name in digests and sha256_of(tensor) != digests[name]:", "if False:",
+               "test_resume.py", "whatever_byte"),
+    Protection(6, "a library compared with what was compiled", "search_space/native.py",
+               "if not _whole(path):", "if not path.is_file():", "test_damage.py", "named and native"),
+    Protection(7, "the bounds of the engine's guard", "distill/engine.py",
+               "if growth <= MOST_GROWTH and worst <= most:", "if True:", "test_cli.py", "absurd_learning"),
+    Protection(7, "the bound on a network's loss", "downstream/training.py",
+               "if not abs(self.losses[-1]) <= self._most:", "if not math.isfinite(self.losses[-1]):",
+               "test_training.py", "beyond_all_measure"),
+    Protection(8, "the lock on a run's folder", "fyi_bench/store/lock.py",
+               "in _BUSY:\n            return False", "in _BUSY:\n            return True",
+               "test_crash.py", "exactly_one_computes"),
+    Protection(9, "records of earlier schemas brought up", "fyi_bench/store/record.py",
+               "record = UPGRADES[schema](record)", "pass", "test_record.py", "brought_up"),
+    Protection(9, "records from before the seal read", "fyi_bench/store/record.py",
+               "if record.get(SEAL, digest := _seal_of(record)) != digest:", "if record.get(SEAL) != _seal_of(record):",
+               "test_sealed.py", "earlier_version"),
+    Protection(10, "other circumstances than before said and recorded", "fyi_bench/store/run_dir.py",
+               "        elif differing:\n", "        elif False:\n", "test_resume.py", "other_circumstances"),
+    Protection(11, "labels that look permuted stop a command", "fyi_bench/tasks/given.py",
+               "if agreement is not None and agreement.doubtful:", "if False:", "test_guard.py", "stops_at_permuted"),
+)  # fmt: skip
+
+
+def table() -> list[str]:
+    """The table of docs/trust.md."""
+    return ["| | taken out | tests that fail |", "| --- | --- | --- |", *(each.row() for each in PROTECTIONS)]
+
+
+def without(protection: Protection, place: Path) -> None:
+    """Copy the code to a folder, without the protection. Raises ValueError where its line is not once in the file."""
+    for name in COPIED:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, place / name)
+    for path in (ROOT / "docs", ROOT / "results"):  # some tests read there
+        if path.exists():
+            (place / path.name).symlink_to(path)
+    file = place / protection.file
+    text = file.read_text()
+    if text.count(protection.line) != 1:
+        raise ValueError(f"{protection.file} has {text.count(protection.line)} times: {protection.line}")
+    file.write_text(text.replace(protection.line, protection.without))
+
+
+def taken_out(protection: Protection) -> str:
+    """'red', or how the tests of the protection ended without it."""
+    with tempfile.TemporaryDirectory() as folder:
+        without(protection, Path(folder))
+        command = [sys.executable, "-m", "pytest", "-q", "-x", "-n0", "-p", "no:cacheprovider", "--no-header"]
+        done = subprocess.run(
+            [*command, f"tests/{protection.test}", "-k", protection.words], cwd=folder, capture_output=True, text=True,
+            env={**os.environ, "PYTHONPATH": folder, "OMP_NUM_THREADS": "1"}, check=False,
+        )  # fmt: skip
+    last = (done.stdout.strip().splitlines() or [done.stderr.strip()[-200:]])[-1]
+    return "red" if done.returncode == 1 and "failed" in done.stdout else f"exit {done.returncode}: {last}"
+
+
+def main(asked: Sequence[str]) -> int:
+    """Take each out, or those whose file's name holds a word of `asked`; 1 where tests stay green."""
+    began, green = time.monotonic(), 0
+    chosen = [each for each in PROTECTIONS if not asked or any(word in each.file for word in asked)]
+    for each in chosen:
+        ended = taken_out(each)
+        green += ended != "red"
+        print(f"{each.promise:>3}  {ended:<4}  {each.what} ({each.file}): {each.test} -k '{each.words}'", flush=True)
+    print(f"{len(chosen)} protections taken out in {time.monotonic() - began:.0f} s, {green} not noticed")
+    return int(bool(green))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
