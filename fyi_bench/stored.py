@@ -227,9 +227,9 @@ def store_merge(
 @tool("store verify", examples=("fyi-bench store verify",))
 def store_verify(store: StoreFolder = None) -> Iterator[str]:
     """Check every record and file of the store against its checksum."""
-    from fyi_bench.store.merge import verify
     from fyi_bench.store.run_dir import absent_names
     from fyi_bench.store.store import Store
+    from fyi_bench.store.verify import verify
 
     opened = Store(store)
     faults = verify(opened)

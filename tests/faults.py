@@ -32,7 +32,7 @@ from typing import Any
 
 from fyi_bench.duration import parse_duration
 from fyi_bench.store.jsonl import append_line, read_lines
-from fyi_bench.store.merge import verify
+from fyi_bench.store.verify import verify
 from tests.kill import COMMANDS, COMPLAINED, NEVER, Round, Uncut, make_ready, same
 
 FOLDER = Path(__file__).resolve().parent.parent / "build" / "faults"

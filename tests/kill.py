@@ -41,10 +41,10 @@ from fyi_bench.duration import parse_duration
 from fyi_bench.files import read_table, sha256_file
 from fyi_bench.rng import stream
 from fyi_bench.store.jsonl import append_line, read_lines
-from fyi_bench.store.merge import verify
 from fyi_bench.store.record import SEAL, same_result
 from fyi_bench.store.run_dir import DONE, RECORD
 from fyi_bench.store.store import Store
+from fyi_bench.store.verify import verify
 from fyi_bench.terminal import told
 
 FOLDER = Path(__file__).resolve().parent.parent / "build" / "kill"

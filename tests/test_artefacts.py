@@ -18,9 +18,9 @@ from fyi_bench.run.plan import Plan
 from fyi_bench.run.queue import Queue, connect
 from fyi_bench.run.run_type import Worker
 from fyi_bench.session import Session
-from fyi_bench.store.merge import verify
 from fyi_bench.store.spec import RunSpec
 from fyi_bench.store.store import Store
+from fyi_bench.store.verify import verify
 
 NEEDED = RunSpec("toy", {"number": 7}, {"seconds": 0.0, "at_first": 0.0})
 

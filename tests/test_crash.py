@@ -16,10 +16,10 @@ from fyi_bench.errors import StoreError
 from fyi_bench.files import sha256_file, write_bytes
 from fyi_bench.run.deadline import Deadline
 from fyi_bench.store.jsonl import append_line, read_lines
-from fyi_bench.store.merge import verify
 from fyi_bench.store.run_dir import DONE, RECORD
 from fyi_bench.store.spec import RunSpec
 from fyi_bench.store.store import Store
+from fyi_bench.store.verify import verify
 
 ROOT = Path(__file__).resolve().parents[1]
 CELL = RunSpec("toy", {"seed": 3, "steps": 5})  # that of crash_jobs

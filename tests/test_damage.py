@@ -34,10 +34,10 @@ from fyi_bench.run.queue import Queue, connect
 from fyi_bench.run.run_type import Worker, ensure
 from fyi_bench.store.commands import read_commands, save_record
 from fyi_bench.store.excerpt import note_absent
-from fyi_bench.store.merge import verify
 from fyi_bench.store.run_dir import RunDir
 from fyi_bench.store.spec import RunSpec
 from fyi_bench.store.store import Store
+from fyi_bench.store.verify import verify
 from fyi_bench.tasks.report import write_report
 from sample_records import distill_record
 from search_space import native
@@ -152,7 +152,7 @@ class Place:
 RUN = r"store/(?!imported)[a-z]+/[0-9a-f]{16}/"
 USES: dict[str, Callable[[Place, Path], Any] | None] = {
     rf"{RUN}(config\.json|record\.json|done|absent\.json)": Place.finished,
-    rf"{RUN}(set|set-\w+|network|trajectory|images-\w+|counts)\.safetensors": Place.finished,
+    rf"{RUN}(?!ckpt-|last_good)[\w-]+\.safetensors": Place.finished,
     rf"{RUN}ckpt-\d+\.safetensors": Place.went_on,
     rf"{RUN}last_good\.safetensors": Place.last_good,
     rf"{RUN}diverged\.json": Place.diverged,
@@ -176,8 +176,8 @@ def halved(path: Path, whole: bytes) -> None:
 
 def flipped(share: float) -> Callable[[Path, bytes], None]:
     def flip(path: Path, whole: bytes) -> None:
-        at = min(len(whole) - 1, int(share * len(whole)))
-        path.write_bytes(whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :])
+        at = int(share * len(whole))
+        path.write_bytes(whole[:at] + bytes([byte ^ 1 for byte in whole[at : at + 1]]) + whole[at + 1 :])
 
     return flip
 

@@ -22,8 +22,9 @@ from distill.methods.random import Coreset
 from fyi_bench.data import load_dataset
 from fyi_bench.errors import DataError
 from fyi_bench.run.deadline import Deadline
-from fyi_bench.store.merge import merge, verify
+from fyi_bench.store.merge import merge
 from fyi_bench.store.store import Store
+from fyi_bench.store.verify import verify
 from sample_store import tiny_dataset
 
 ROOT = Path(__file__).resolve().parent.parent

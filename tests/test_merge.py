@@ -11,10 +11,11 @@ import torch
 from distill.tensor_file import save_tensors
 from fyi_bench.errors import StoreError
 from fyi_bench.files import sha256_file, write_bytes
-from fyi_bench.store.merge import merge, verify
+from fyi_bench.store.merge import merge
 from fyi_bench.store.run_dir import CONFIG, DONE, RECORD
 from fyi_bench.store.spec import RunSpec
 from fyi_bench.store.store import Store
+from fyi_bench.store.verify import verify
 
 CELL = RunSpec("distill", {"seed": 0})
 OTHER = RunSpec("evaluate", {"seed": 0})

@@ -20,7 +20,7 @@ from fyi_bench.errors import StoreError
 from fyi_bench.files import SOURCES, write_json
 from fyi_bench.registry import PACKAGES
 from fyi_bench.store import record as module
-from fyi_bench.store.merge import merge, verify
+from fyi_bench.store.merge import merge
 from fyi_bench.store.record import (
     COMMON_KEYS,
     SCHEMA,
@@ -35,6 +35,7 @@ from fyi_bench.store.record import (
     source_digest,
 )
 from fyi_bench.store.store import Store
+from fyi_bench.store.verify import verify
 
 ASSETS = Path(__file__).parent / "assets"
 ROOT = Path(__file__).resolve().parents[1]

@@ -19,8 +19,9 @@ from fyi_bench.present.tables import table
 from fyi_bench.run.types.accuracy import accuracy_run
 from fyi_bench.run.types.distill import distill_run
 from fyi_bench.store.excerpt import place_in, runs_of_protocol
-from fyi_bench.store.merge import merge, verify
+from fyi_bench.store.merge import merge
 from fyi_bench.store.store import Store
+from fyi_bench.store.verify import verify
 from sample_store import add_set, fill, tiny_dataset
 
 ROOT = Path(__file__).resolve().parent.parent

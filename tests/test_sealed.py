@@ -14,11 +14,12 @@ from fyi_bench.errors import StoreError
 from fyi_bench.files import write_json, write_text
 from fyi_bench.store.commands import read_commands, record_path, save_record
 from fyi_bench.store.lock import FolderLock
-from fyi_bench.store.merge import merge, verify
+from fyi_bench.store.merge import merge
 from fyi_bench.store.record import SEAL
 from fyi_bench.store.run_dir import DONE, RECORD
 from fyi_bench.store.spec import RunSpec
 from fyi_bench.store.store import Store
+from fyi_bench.store.verify import verify
 from fyi_bench.tasks.report import write_report
 from sample_records import distill_record
 

@@ -18,10 +18,10 @@ from fyi_bench.files import write_bytes
 from fyi_bench.run.deadline import Deadline
 from fyi_bench.store import lock as lock_module
 from fyi_bench.store.lock import FolderLock
-from fyi_bench.store.merge import verify
 from fyi_bench.store.run_dir import CONFIG, DONE, RECORD
 from fyi_bench.store.spec import RunSpec
 from fyi_bench.store.store import Store
+from fyi_bench.store.verify import verify
 
 INPUTS = {"method": "dm", "config": {"lr_img": 1.0, "iterations": 20}, "seed": 0, "numerics": {"engine": 1}}
 CELL = RunSpec("distill", INPUTS, {"device": "cpu"})

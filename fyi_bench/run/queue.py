@@ -268,8 +268,8 @@ class Queue:
                 died = f"its worker {worker_words(holder)} died"
                 seen.pop(trial._trial_id)
                 with contextlib.suppress(UpdateFinishedTrialError):  # another brought it back, and it is done by now
-                    came_back = self._return(trial, self._uncounted(trial, holder, died))
-                    lines.append(f"Run {trial.number}: {died}; {'it waits again' if came_back else 'given up'}.")
+                    back = self._return(trial, self._uncounted(trial, holder, died))
+                    lines.append(f"Run {trial.number}: {died}; {'it waits again' if back else 'given up'}.")
         self._seen = seen
         return lines
 
@@ -394,9 +394,7 @@ def _to_json(spec: RunSpec, threads: int | None) -> dict[str, Any]:
 
 
 def _from_json(trial: FrozenTrial) -> RunSpec:
-    run = trial.user_attrs["run"]
-    spec = RunSpec(run["kind"], run["inputs"], run["notes"])
+    spec = RunSpec(*(trial.user_attrs["run"][key] for key in ("kind", "inputs", "notes")))
     if spec.digest != digest_of(trial):
-        remedy = "Remove its file: results are in the store, and the same command makes a new queue."
-        raise StoreError(f"The queue is damaged: its run {digest_of(trial)} has the inputs of another.\n{remedy}")
+        raise StoreError(f"The queue is damaged: {digest_of(trial)} is another run.\nRemove it; the same command makes one.")
     return spec

@@ -1,8 +1,7 @@
-"""Care of a store: check that everything in it is whole, and bring in the results of another machine."""
+"""Bringing the results of another machine into a store."""
 
 from __future__ import annotations
 
-import contextlib
 import re
 import shutil
 import stat
@@ -11,43 +10,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from fyi_bench.errors import DataError, StoreError
+from fyi_bench.errors import StoreError
 from fyi_bench.files import atomic_write, remove, sha256_file, write_json, write_text
-from fyi_bench.store.checkpoint import Checkpoints, checkpoint_steps
+from fyi_bench.store.checkpoint import checkpoint_steps
 from fyi_bench.store.commands import FOLDER, read_commands, record_path, writing
 from fyi_bench.store.excerpt import left_behind, note_absent, place_in, runs_of_protocol, without_folders
 from fyi_bench.store.lock import FolderLock
-from fyi_bench.store.record import SEAL, read_record, same_result, write_sealed
+from fyi_bench.store.record import SEAL, same_result, write_sealed
 from fyi_bench.store.run_dir import (
-    ABSENT,
     CONFIG,
     DIVERGED,
     DONE,
-    LOCK,
     RECORD,
     absent_names,
     artefact_names,
     bare,
-    broken_artefacts,
-    final_record,
     read_config,
     sealed_record,
     sweep,
 )
-from fyi_bench.store.spec import run_digest
-from fyi_bench.store.store import IMPORTED, Store
-
-
-@dataclass(frozen=True)
-class Fault:
-    """Something in a run folder that is not whole: what, and what to do about it."""
-
-    folder: Path
-    what: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.folder}: {self.what}\n{self.remedy}"
+from fyi_bench.store.store import Store
+from fyi_bench.store.verify import checkpoint_error, checkpoints_of, config_faults, faults_of
 
 
 @dataclass
@@ -84,96 +67,6 @@ class MergeReport:
         lines += [f"{name}: both stores have a result and they differ; the one here is kept" for name in self.conflicts]
         lines += [f"{name}: somebody works on it here; merge again later" for name in self.busy]
         return lines + [f"left out {reason}" for reason in self.damaged]
-
-
-def faults_of(folder: Path) -> list[Fault]:
-    """Everything in one run folder that is not whole."""
-    if bare(folder):
-        return []
-    anew = f"Remove {folder} and run its command again, or merge a whole copy."
-    try:
-        found = [*_strangers(folder), *_config_faults(folder)]
-        record = final_record(folder)
-        if record:
-            found += [*_told_otherwise(folder, record), *broken_artefacts(folder, record)]
-        if (folder / DIVERGED).exists():
-            read_record(folder / DIVERGED)
-    except StoreError as error:
-        return [Fault(folder, str(error).splitlines()[0], anew)]
-    if record:
-        return [Fault(folder, what, anew) for what in found]
-    return [Fault(folder, what, anew) for what in found] + [
-        Fault(folder, str(wrong).splitlines()[0], "Remove it; the run goes on from an older one or starts again.")
-        for wrong in (
-            *(_checkpoint_error(folder, step) for step in checkpoint_steps(folder)),
-            *(_tensor_error(folder / name) for name in artefact_names(folder) if name.endswith(".safetensors")),
-        )
-        if wrong is not None
-    ]
-
-
-def _strangers(folder: Path) -> list[str]:
-    """What stands in a run's folder in the place of a file: a pipe, a link that leads nowhere, a folder."""
-    places = [folder / name for name in (CONFIG, LOCK, RECORD, DONE, DIVERGED, ABSENT)]
-    places += [_checkpoints(folder).path(step) for step in checkpoint_steps(folder)]
-    return [
-        f"{path.relative_to(folder)} is no regular file" for path in sorted(folder.rglob("*"))
-        if not path.is_file() and (path in places or not path.is_dir())
-    ]  # fmt: skip
-
-
-def verify(store: Store) -> list[Fault]:
-    """Check every config, record, artefact and checkpoint of a store; a Fault for each that is not whole.
-
-    What lies beside the runs is checked too: records of commands and measurements of figures against their seals, sets
-    that were imported against their digests, the queue by sqlite itself.
-    """
-    found = [fault for folder in store.run_dirs() for fault in faults_of(folder)]
-    for error in read_commands(store)[1]:
-        what, _, remedy = str(error).partition("\n")
-        found.append(Fault(store.root / FOLDER, what, remedy))
-    beside = {"figures/*.json": _figure_fault, f"{IMPORTED}/*/*.safetensors": _set_fault, "*.sqlite3": _queue_fault}
-    for pattern, fault_of in beside.items():
-        for path in sorted(store.root.glob(pattern)):
-            if wrong := fault_of(path):
-                found.append(Fault(path.parent, wrong, "Remove it: the same command makes it anew."))
-    return found
-
-
-def _figure_fault(path: Path) -> str:
-    """What is wrong with a kept measurement of a figure, or ''."""
-    try:
-        read_record(path)
-    except StoreError as error:
-        return str(error).splitlines()[0]
-    return ""
-
-
-def _set_fault(path: Path) -> str:
-    """What is wrong with an imported set, or ''."""
-    from distill.image_set import ImageSet
-
-    try:
-        return "" if ImageSet.load(path).digest == path.parent.name else f"{path} is not the set of its folder"
-    except DataError as error:
-        return str(error).splitlines()[0]
-
-
-def _queue_fault(path: Path) -> str:
-    """What sqlite finds wrong with a queue, or ''."""
-    import sqlite3
-
-    if not path.is_file():
-        return f"{path} is no regular file"
-    try:
-        # not read-only: sqlite would leave its helping files beside it
-        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as queue:
-            (found,) = queue.execute("PRAGMA quick_check(1)").fetchone()
-    except sqlite3.OperationalError:  # it is in use, or this store cannot be written
-        return ""
-    except sqlite3.DatabaseError as error:
-        found = error
-    return "" if found == "ok" else f"{path} is damaged ({found})"
 
 
 def merge(ours: Store, other: str | Path, excerpt_of: str | None = None) -> MergeReport:
@@ -289,7 +182,7 @@ def _replace(
     remove(target / DIVERGED)
     note_absent(target, sorted(absent))
     put(RECORD, record)
-    _checkpoints(target).clear()
+    checkpoints_of(target).clear()
     if same:
         _copy(source / DONE, target / DONE)
     else:
@@ -301,14 +194,14 @@ def _merge_unfinished(source: Path, target: Path) -> str:
     if bare(source):
         return "older"
     try:
-        wrong = _config_faults(source)
+        wrong = config_faults(source)
     except StoreError as error:
         wrong = [str(error).splitlines()[0]]
     if wrong:
         raise _TheirsDamaged(wrong[0])
     if (target / DONE).exists() or _progress(source) <= _progress(target):
         return "older"
-    whole = [step for step in checkpoint_steps(source) if _checkpoint_error(source, step) is None]
+    whole = [step for step in checkpoint_steps(source) if checkpoint_error(source, step) is None]
     if checkpoint_steps(source) and not whole:
         raise _TheirsDamaged("none of its checkpoints is whole")
     lock = FolderLock(target)
@@ -324,7 +217,7 @@ def _merge_unfinished(source: Path, target: Path) -> str:
         for name in artefact_names(source) + marks:
             _copy(source / name, target / name)
         for step in whole:
-            _copy(_checkpoints(source).path(step), _checkpoints(target).path(step))
+            _copy(checkpoints_of(source).path(step), checkpoints_of(target).path(step))
     finally:
         lock.release()
     return "advanced"
@@ -353,45 +246,6 @@ def _tensor_digests(path: Path) -> dict[str, str]:
     from distill.tensor_file import load_tensors
 
     return load_tensors(path)[1].get("sha256", {"": sha256_file(path)})
-
-
-def _config_faults(folder: Path) -> list[str]:
-    config = read_config(folder)
-    expected = run_digest(folder.parent.name, config["inputs"])
-    return [] if expected == folder.name else [f"{CONFIG} was edited: its digest is {expected}"]
-
-
-def _told_otherwise(folder: Path, record: dict[str, Any]) -> list[str]:
-    """Where the config of a finished run is not the one that its record holds, which is sealed."""
-    config = read_config(folder)
-    notes = [config.get("notes", {}), *config.get("resumed_with", [])]
-    same = config["inputs"] == record.get("config", config["inputs"])
-    if isinstance(record.get("notes"), list):
-        same = same and notes == record["notes"]
-    return [] if same else [f"{CONFIG} was edited: the record has another"]
-
-
-def _checkpoint_error(folder: Path, step: int) -> DataError | None:
-    checkpoints = _checkpoints(folder)
-    try:
-        checkpoints.read(step)
-    except DataError as error:
-        return error if checkpoints.path(step).exists() else None  # its run may have replaced it meanwhile
-    return None
-
-
-def _tensor_error(path: Path) -> DataError | None:
-    from distill.tensor_file import load_tensors
-
-    try:
-        load_tensors(path)
-    except DataError as error:
-        return error
-    return None
-
-
-def _checkpoints(folder: Path) -> Checkpoints:
-    return Checkpoints(folder, folder.name)
 
 
 def _copy(source: Path, target: Path, sha256: str | None = None) -> None:
