@@ -396,5 +396,5 @@ def _to_json(spec: RunSpec, threads: int | None) -> dict[str, Any]:
 def _from_json(trial: FrozenTrial) -> RunSpec:
     spec = RunSpec(*(trial.user_attrs["run"][key] for key in ("kind", "inputs", "notes")))
     if spec.digest != digest_of(trial):
-        raise StoreError(f"The queue is damaged: {digest_of(trial)} is another run.\nRemove it; the same command makes one.")
+        raise StoreError(f"The queue is damaged: {digest_of(trial)} is another run.\nRemove its file.")
     return spec
