@@ -37,7 +37,7 @@ class Protection:
 
     def row(self) -> str:
         """Its line in the table of the docs."""
-        return f"| {self.promise} | {self.what} (`{self.file}`) | `{self.test} -k {self.words.replace(' ', '_')}` |"
+        return f"| {self.promise} | {self.what} (`{self.file}`) | `{self.test} -k '{self.words}'` |"
 
 
 SAVED = "self.optimiser.state[leaf][key] = value.to(device) if value.ndim else value"
@@ -128,7 +128,7 @@ def taken_out(protection: Protection) -> str:
             env={**os.environ, "PYTHONPATH": folder, "OMP_NUM_THREADS": "1"}, check=False,
         )  # fmt: skip
     last = (done.stdout.strip().splitlines() or [done.stderr.strip()[-200:]])[-1]
-    return "red" if done.returncode == 1 and "failed" in done.stdout else f"exit {done.returncode}: {last}"
+    return "red" if done.returncode == 1 and "FAILED" in done.stdout else f"exit {done.returncode}: {last}"
 
 
 def main(asked: Sequence[str]) -> int:
