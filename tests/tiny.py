@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import replace
 from typing import Any
 
@@ -36,7 +35,18 @@ def problem(ipc: int = 2, seed: int = 0, real: ImageSet | None = None, **changes
     """A problem over the tiny real set in normalised space."""
     given = {"real": real if real is not None else real_set(), "space": SPACE, "ipc": ipc, "seed": seed}
     made = Problem(**{**given, **changes})
-    return made if made.experts else replace(made, experts=functools.cache(lambda: experts(made)))
+    return made if made.experts else replace(made, experts=lambda: _kept_experts(made))
+
+
+_EXPERTS: dict[tuple[Any, ...], list[Trajectory]] = {}
+
+
+def _kept_experts(of: Problem) -> list[Trajectory]:
+    """The same ones for all problems of the same images: training them takes longer than most tests."""
+    key = (of.real.digest, str(of.space.describe()), of.classes, of.dtype, of.device, of.precision)
+    if key not in _EXPERTS:
+        _EXPERTS[key] = experts(of)
+    return _EXPERTS[key]
 
 
 def experts(of: Problem, count: int = 2) -> list[Trajectory]:

@@ -129,7 +129,7 @@ class Continual(Task[ContinualOptions]):
             class_orders=[list(order.steps.order) for order in orders],
             class_names=list(session.data.class_names),
             networks=protocol.nets,
-            arms=[arm_entry(side, runs, d.orders, found) for side, runs in d.sides.items()],
+            arms=[arm_entry(side, runs, found) for side, runs in d.sides.items()],
             **differences(d.sides, len(orders[0].steps), found),
             paired=paired(main, d.sides, found),
         )

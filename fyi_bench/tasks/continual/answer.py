@@ -20,14 +20,13 @@ from fyi_bench.present.words import (
     signed_points,
 )
 from fyi_bench.run.plan import Records
-from fyi_bench.run.types.continual import Order
 from fyi_bench.tasks.common import Arm, flip_difference, summary_of_sets
 from fyi_bench.tasks.continual.sides import Owner, Runs, Side
 
 Rows = Sequence[Mapping[str, Any]]
 
 
-def arm_entry(side: Side, runs: Runs, orders: Mapping[int, Order], found: Records) -> dict[str, Any]:
+def arm_entry(side: Side, runs: Runs, found: Records) -> dict[str, Any]:
     """The entry of one side."""
     keys = list(runs.tests)
     rows = {key: runs.rows(key, found) for key in keys}
