@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import multiprocessing
 import os
 import subprocess
 import sys
+import tempfile
+from collections.abc import Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +19,7 @@ from unittest.mock import patch
 import torch
 
 from fyi_bench.cli import main
+from fyi_bench.run.processes import PRELOADED
 from fyi_bench.session import Session
 from fyi_bench.tasks.base import TASKS, perform
 
@@ -78,16 +82,44 @@ def _checked(done: Done, check: int | None) -> Done:
     return done
 
 
-def start(*words: str) -> subprocess.Popen:
+class Started:
+    """`fyi-bench` at work in a process of its own, a copy of one that has torch loaded; used like a `Popen`."""
+
+    def __init__(self, words: Sequence[str]):
+        self._printed = tempfile.TemporaryDirectory()
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(PRELOADED)
+        self.process = context.Process(target=_command, args=(words, self._printed.name))
+        self.process.start()
+
+    @property
+    def returncode(self) -> int | None:
+        return self.process.exitcode
+
+    def poll(self) -> int | None:
+        return self.process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        if self.process.is_alive():
+            os.kill(self.process.pid, number)
+
+    def communicate(self, timeout: float = 240.0) -> tuple[str, str]:
+        """What it printed, once it has ended."""
+        self.process.join(timeout)
+        assert self.returncode is not None, "it goes on and on"
+        return tuple(Path(self._printed.name, name).read_text() for name in ("out", "err"))
+
+
+def _command(words: Sequence[str], folder: str) -> None:
+    for number, name in ((1, "out"), (2, "err")):
+        os.dup2(os.open(Path(folder, name), os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
+    os.chdir(ROOT)
+    sys.exit(main(list(words)))
+
+
+def start(*words: str) -> Started:
     """Start `fyi-bench` without waiting for it."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "fyi_bench", *words],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    return Started(words)
 
 
 def ask(task: str, session: Session, **options: Any) -> dict[str, Any]:

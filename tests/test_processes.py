@@ -9,9 +9,11 @@ import sys
 import threading
 import time
 from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
+from test_queue_processes import until
 from toy_runs import as_type, computed, known, toy, toy_path
 
 from fyi_bench.config import Settings
@@ -108,6 +110,32 @@ def test_an_interrupt_reaches_the_processes(store):
     threading.Timer(2.0, stop.interrupt).start()
     with pytest.raises(Interrupted):
         share(store, [toy(1, 120.0), toy(2, 120.0)], stop=stop)
+
+
+def test_a_command_that_is_killed_leaves_no_process_behind(store):
+    code = (
+        "import sys; from pathlib import Path; from fyi_bench.config import Settings; from toy_runs import toy;"
+        "from fyi_bench.session import Session; from fyi_bench.run.executor import compute;"
+        "from fyi_bench.run.plan import Plan;"
+        "s = Session(Settings(store=Path(sys.argv[1]), protocol='quick', device='cpu', workers=2, threads=1));"
+        "compute(s, 'toys', Plan('', 'quick', (toy(1, 120.0), toy(2, 120.0))))"
+    )
+    path = {"PYTHONPATH": os.pathsep.join(sys.path)}
+    command = subprocess.Popen([sys.executable, "-c", code, str(store.root)], env={**os.environ, **path})
+    until(lambda: len(computed(store)) == 2)
+    workers = [row["pid"] for row in computed(store, whole=True)]
+    assert command.pid not in workers
+    command.kill()
+    command.wait()
+    until(lambda: not any(map(works, workers)))
+
+
+def works(pid: int) -> bool:
+    """Whether the process is there, and no zombie that nobody waits for."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
 
 
 def test_a_cell_that_another_command_is_at_is_left_to_it_and_waited_for(store, tmp_path):

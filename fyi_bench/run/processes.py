@@ -10,6 +10,8 @@ import contextlib
 import functools
 import math
 import multiprocessing
+import os
+import signal
 import sys
 import threading
 import time
@@ -25,6 +27,8 @@ from fyi_bench.run.deadline import Deadline
 from fyi_bench.run.progress import Progress
 
 RESTARTS = 3
+# what every worker needs, and takes seconds to load: once, in a process without threads, of which workers are copies
+PRELOADED = ["torch", "sqlalchemy.orm", "alembic.context", "fyi_bench.run.executor"]
 _LISTEN_S, _FAREWELL_S = 0.2, 30.0
 
 
@@ -54,7 +58,8 @@ def work_together(
 
 class _Crew:
     def __init__(self, work: Work, count: int, events: Events, stop: Deadline, tick: Callable[[], None]):
-        self.context = multiprocessing.get_context("spawn")  # a forked copy of torch's threads would hang
+        self.context = multiprocessing.get_context("forkserver")  # a forked copy of torch's threads would hang
+        self.context.set_forkserver_preload(PRELOADED)
         self.work, self.count, self.events, self.stop, self.tick = work, count, events, stop, tick
         self.processes: dict[int, Any] = {}
         # a pipe each: a process that is killed while it writes to a shared one would keep the others from writing
@@ -165,9 +170,6 @@ def _without_main() -> Iterator[None]:
 
 def _serve(work: Callable[[Deadline, Events], int], budget: float | None, news: Any) -> None:
     """Life of a process: news into its pipe, 'over' at the end; without a listener it goes on to a safe point."""
-    from fyi_bench.run.runtime import end_with_parent
-
-    end_with_parent()
     stop, error, alone = Deadline(budget), None, threading.Lock()
 
     def send(kind: str, *content: Any) -> None:
@@ -178,6 +180,7 @@ def _serve(work: Callable[[Deadline, Events], int], budget: float | None, news: 
         return lambda *content: send(kind, *content)
 
     with stop.signals(say=lambda line: None):
+        threading.Thread(target=_end_with_parent, daemon=True).start()
         try:
             work(stop, Events(tell("progress"), tell("done"), tell("say")))
         except FyiBenchError as caught:
@@ -190,6 +193,14 @@ def _serve(work: Callable[[Deadline, Events], int], budget: float | None, news: 
         except Exception:  # a defect of ours: the parent shows where
             error = "", traceback.format_exc()
         send("over", error)
+
+
+def _end_with_parent() -> None:
+    """Stop this worker when the command that started it is gone, so that a killed one leaves nobody behind."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _rebuilt(name: str, text: str) -> Exception:
