@@ -52,21 +52,26 @@ def test_the_answer_says_in_words_whether_the_set_is_a_proxy(record):
     for words in (
         "dm+fyi: ",
         "fyi − none:",
-        "factor by factor",
         "condensing",
         "real data again",
         "3 epochs on 18",
         "synflow",
     ):
         assert words in shown
+    assert "factor by factor" in tell(searched(record))
 
 
 def searched(record: dict) -> dict:
     """The same record as one about the paper's cell: MTT, CIFAR-10, 50 images a class, with clear correlations."""
     found = copy.deepcopy(record) | {"dataset": "cifar10"}
     for arm, value in zip(found["arms"][:2], (0.6, 0.7), strict=True):
-        arm |= {"method": "mtt", "ipc": 50, "spearman_all": {"value": value, "low": value - 0.1, "high": value + 0.1}}
-    found["differences"]["spearman_all"] = {"mean": 0.1, "low": 0.02, "high": 0.18, "pairs": 6}
+        arm |= {
+            "method": "mtt",
+            "evaluated": 24,
+            "ipc": 50,
+            "spearman_all": {"value": value, "low": value - 0.1, "high": value + 0.1},
+        }
+    found["differences"]["spearman_all"] = {"mean": 0.1, "low": 0.02, "high": 0.18, "pairs": 24}
     return found | {"difference": found["differences"]["spearman_all"]}
 
 
@@ -88,6 +93,7 @@ def test_the_runs_of_a_search_have_the_numbers_of_its_record(record, monkeypatch
 def test_the_report_shows_words_dots_and_factors(record):
     page = report_html([searched(record)], "t", makers=section_makers())
     for words in (
+        "Spearman over 24 architectures: mtt 0.60 [0.50, 0.70], mtt+fyi 0.70 [0.60, 0.80]",
         "Spearman over all, fyi − none: +0.10",
         "real, another seed",
         "misjudges",
@@ -96,6 +102,13 @@ def test_the_report_shows_words_dots_and_factors(record):
     ):
         assert words in page
     assert page.count("accuracy after the proxy") >= 2
+
+
+def test_few_architectures_tell_nothing_of_differences_and_factors(record):
+    page = report_html([record], "t", makers=section_makers())
+    assert "6 architectures are too few to tell, 20 are the least" in page
+    for words in ("misjudges", "better with fyi", "worse with fyi"):
+        assert words not in page
 
 
 def test_the_plot_is_written_as_png_and_svg(record, tmp_path):

@@ -38,4 +38,5 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters["svg"] = Markup  # drawn here; matplotlib escapes the text in it
+    environment.filters["whole"] = lambda text: text.replace(" ± ", "\xa0±\xa0").replace(" %", "\xa0%")
     return environment.get_template(template).render(version=__version__, **values)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any, TypeGuard
 
+from fyi_bench.duration import format_duration
+
 HOLE = "–"  # stands where there is no number
 MINUS = "−"
 LONGEST_LABEL = 20
@@ -141,14 +143,10 @@ def short(value: Any, digits: int = 4) -> str:
 
 
 def seconds_words(seconds: float | None) -> str:
-    """'8.3 s', '4 min 12 s', '2 h 05 min'."""
+    """'8.3 s', '4 min 12 s', '2 h 05 min', '2 d 3 h': a time that was measured."""
     if not is_number(seconds):
         return HOLE
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes_left = divmod(minutes, 60)
-    return f"{hours} h {minutes_left:02d} min" if hours else f"{minutes} min {rest:02d} s"
+    return f"{seconds:.1f} s" if seconds < 59.95 else format_duration(seconds)
 
 
 def bytes_words(count: float | None) -> str:

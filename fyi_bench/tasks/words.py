@@ -10,6 +10,7 @@ from fyi_bench.present.words import (
     arm_title,
     bits_words,
     bytes_words,
+    count_words,
     difference_of_record,
     mean_and_std,
     protocol_words,
@@ -50,7 +51,7 @@ def _measured(arm: Arm) -> list[tuple[str, Record]]:
 
 def images_words(arm: Arm) -> str:
     """'10 images per class'."""
-    return f"{arm['ipc']} images per class" if arm.get("ipc") else "images per class differ"
+    return f"{count_words(arm['ipc'], 'image')} per class" if arm.get("ipc") else "images per class differ"
 
 
 def architectures_of(record: Record) -> list[str]:

@@ -37,7 +37,7 @@ _STATISTICS = {
 def title_of(record: Record) -> str:
     """'dm+fyi: 10 images per class of cifar10'."""
     arm = record["arms"][0]
-    images = f"{arm['ipc']} images per class" if arm["ipc"] else f"{record['images']:,} images"
+    images = f"{count_words(arm['ipc'], 'image')} per class" if arm["ipc"] else f"{record['images']:,} images"
     return f"{arm_title(arm)}: {images} of {record['dataset']}"
 
 

@@ -18,7 +18,7 @@ from fyi_bench.stats import HEADLINE
 Record = Mapping[str, Any]
 _HALF = "spearman_top50"
 # below so many architectures a bootstrap over them is no interval (their coverage was measured from 30 on)
-_FEWEST, _FEWEST_REPEATED = 20, 10
+FEWEST_TOLD, _FEWEST_REPEATED = 20, 10
 
 
 def faithful_words(record: Record, joint: str = "\n  ") -> list[str]:
@@ -43,8 +43,8 @@ def _doubts(ceiling: Record) -> list[str]:
 
 def _verdict(arm: Record, record: Record) -> str:
     entry, all_of_them = arm[HEADLINE], f"the {arm['evaluated']} architectures"
-    if arm["evaluated"] < _FEWEST:
-        return f"cannot be told from {arm['evaluated']} architectures, {_FEWEST} are the least."
+    if arm["evaluated"] < FEWEST_TOLD:
+        return f"cannot be told from {arm['evaluated']} architectures, {FEWEST_TOLD} are the least."
     if not _bounded(entry):
         return f"cannot be told, as a correlation over {all_of_them} is not defined here."
     agreement = f"Spearman {with_interval(entry)} over {all_of_them}"
@@ -69,7 +69,7 @@ def _against_ceiling(arm: Record, ceiling: Record) -> str:
 def _consequences(arm: Record) -> list[str]:
     half, lost, recall = arm[_HALF], arm["regret"], arm["top10_recall"]
     lines = []
-    if _bounded(half) and arm["evaluated"] >= _FEWEST:
+    if _bounded(half) and arm["evaluated"] >= FEWEST_TOLD:
         useful = "it also tells them apart" if half["low"] > 0 else "no evidence that it tells these apart"
         lines.append(f"Among the really better half: {with_interval(half)}, {useful}.")
     if is_number(lost["value"]):
@@ -98,11 +98,33 @@ def difference_of_search(record: Record, flip: str) -> str:
     if not is_number(difference["mean"]) or not is_number(difference["low"]):
         return f"{what} not defined for these rankings"
     bounds = f"[{signed(difference['low'])}, {signed(difference['high'])}]"
+    if difference["pairs"] < FEWEST_TOLD:
+        return f"{what} {signed(difference['mean'])}; {_too_few(difference['pairs'])}"
     one = " (one pair of sets: sets of other seeds may differ)" if len(record["seeds"]) == 1 else ""
     return (
         f"{what} {signed(difference['mean'])}, 95 % interval {bounds}, paired over"
         f" {difference['pairs']} architectures: {verdict(difference, flip)}{one}"
     )
+
+
+def headline_of_search(record: Record) -> str:
+    """Spearman over all of every arm beside that of a second run on real data, and the paired difference."""
+    ceiling = record["ceiling"]
+    sides = [(arm_title(arm), arm) for arm in record["arms"]]
+    sides += [("real data again", ceiling)] if ceiling.get("evaluated") else []
+    few, asked = record["arms"][0]["evaluated"], next(
+        (arm["flip"] for arm in record["arms"] if arm["flip"] not in ("none", "unknown")), ""
+    )  # fmt: skip
+    told = ", ".join(f"{name} {with_interval(one[HEADLINE])}" for name, one in sides)
+    if few < FEWEST_TOLD:
+        told = ", ".join(f"{name} {correlation(one[HEADLINE]['value'])}" for name, one in sides)
+        return f"Spearman over {few} architectures: {told}; {_too_few(few)}."
+    words = f"Spearman over {few} architectures: {told}."
+    return f"{words} {difference_of_search(record, asked)}." if asked and "difference" in record else words
+
+
+def _too_few(count: int) -> str:
+    return f"{count} architectures are too few to tell, {FEWEST_TOLD} are the least"
 
 
 def with_interval(entry: Record, words: Callable[[float | None], str] | None = None) -> str:

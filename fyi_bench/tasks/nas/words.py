@@ -20,7 +20,14 @@ from fyi_bench.present.words import (
     text_table,
 )
 from fyi_bench.stats import HEADLINE, mean_std
-from fyi_bench.tasks.nas.faithful import difference_of_search, faithful_words, rules_words, with_interval
+from fyi_bench.tasks.nas.faithful import (
+    FEWEST_TOLD,
+    difference_of_search,
+    faithful_words,
+    headline_of_search,
+    rules_words,
+    with_interval,
+)
 from fyi_bench.tasks.words import images_words
 
 Record = Mapping[str, Any]
@@ -50,8 +57,9 @@ def search_words(record: Record) -> str:
     lines += [*faithful_words(record), ""]
     lines += [difference_of_search(record, asked["flip"]), ""] if "difference" in record else []
     lines += [*text_table(_COST, _cost_rows(record)), "", *_halving(record)]
-    lines += [_most_misjudged(arm) for arm in record["arms"] if arm["misjudged"]]
-    if asked["misjudged"]:
+    told = [arm for arm in record["arms"] if arm["misjudged"] and arm["evaluated"] >= FEWEST_TOLD]
+    lines += [_most_misjudged(arm) for arm in told]
+    if asked in told:
         lines += ["", f"{arm_title(asked)}, factor by factor:", *text_table(_MISJUDGED, misjudged_rows(asked))]
     notes = [*rules_words(record), *_draws_words(record), *_part_words(record)]
     lines += ["", *(f"* {note}" for note in notes)] if notes else []
@@ -75,8 +83,7 @@ def fill_section(record: Record, section: Any) -> None:
     from fyi_bench.present.figures import nas
 
     arms, ceiling, asked = record["arms"], record["ceiling"], asked_arm(record)
-    if "difference" in record:
-        section.headline = difference_of_search(record, asked["flip"])
+    section.headline = headline_of_search(record)
     repeated = bool(ceiling.get("evaluated"))
     columns = [*([ceiling] if repeated else []), *arms]
     header = ["", *(["real, another seed"] if repeated else []), *map(arm_title, arms)]
@@ -95,8 +102,9 @@ def fill_section(record: Record, section: Any) -> None:
         lambda name, width: nas.nas_drawing(record, name=name, bare=True, columns=2 if width > 5 else 1),
     )  # fmt: skip
     section.table("Images and time.", _COST, _cost_rows(record))
-    caption = f"What {arm_title(asked)} misjudges, the worst factor first, in percent of the ranking."
-    section.table(caption, _MISJUDGED, misjudged_rows(asked))
+    if asked["evaluated"] >= FEWEST_TOLD:
+        caption = f"What {arm_title(asked)} misjudges, the worst factor first, in percent of the ranking."
+        section.table(caption, _MISJUDGED, misjudged_rows(asked))
 
 
 def asked_arm(record: Record) -> Mapping[str, Any]:
