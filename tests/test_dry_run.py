@@ -91,7 +91,7 @@ def idle(monkeypatch):
         "socket.create_connection",
         "socket.socket.connect",
         "fyi_bench.run.estimate.measure",
-        "search_space.native.library",
+        "search_space.native._compile",
         "torch.Tensor.backward",
         "torch.autograd.grad",
         "torch.optim.Optimizer.__init__",

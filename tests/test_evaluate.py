@@ -260,3 +260,28 @@ def test_a_plan_of_a_published_procedure_counts_its_teacher(tmp_path, small):
     done = run(*words, "--protocol", "rded", "--workers", "1")
     assert "protocol rded" in done.stdout
     assert "4 runs, about" in done.stdout  # a teacher and three networks
+
+
+@pytest.mark.parametrize(("name", "network"), [("sre2l", "resnet18"), ("rded", "torchvision:resnet18")])
+def test_a_set_of_imagenets_size_is_planned_with_a_few_pictures_at_hand(tmp_path, name, network):
+    """A subset of ImageNet in a folder of the user's, and a set in SRe2L's layout: nothing is trained for the plan."""
+    from commands import run
+    from fyi_bench.formats.export import png
+
+    train, wnids = load_dataset("shapes10").train, ("n01440764", "n02102040", "n02979186")
+    for label, wnid in enumerate(wnids):
+        large = torch.nn.functional.interpolate(train.images[train.indices_of(label)[:3]], (224, 224))
+        folders = [f"data/train/{wnid}", f"data/val/{wnid}", f"set/new{label:03d}", f"named/{wnid}"]
+        for folder in folders:
+            (tmp_path / folder).mkdir(parents=True)
+            for k, image in enumerate(large):
+                (tmp_path / folder / f"{k}.png").write_bytes(png(image))
+    for given, how in (("set", "'new000' is class 0"), ("named", "by the names of the classes")):
+        done = run(
+            "evaluate", str(tmp_path / given), "--protocol", name, "--arch", network, "--dry-run",
+            "--dataset", f"imagefolder:{tmp_path / 'data'}@224", "--store", str(tmp_path / "runs"), "--workers", "1",
+        )  # fmt: skip
+        assert "4 runs, about" in done.stdout  # a teacher and three networks
+        assert how in done.stdout
+    assert "imagefolder:data@224" in done.stdout
+    assert not [path for path in tmp_path.glob("runs/*") if path.name != "imported"]

@@ -72,7 +72,7 @@ def class_order(raw: Raw, options: Options, origin: Origin) -> ClassOrder:
 
     Raises DataError where only some of the names are known, or none of those of a known data set.
     """
-    table = class_table(origin.classes_of, options.data_root) if origin.classes_of else None
+    table = class_table(origin.found_by, options.data_root) if origin.classes_of else None
     if options.classes is not None:
         return _listed(raw, read_class_file(Path(options.classes)), table, origin, str(options.classes))
     names = raw.class_names

@@ -52,6 +52,11 @@ class Origin:
         return self.name or self.called
 
     @property
+    def found_by(self) -> str:
+        """What finds the data set whose classes these are: its name, or where a user's folder is."""
+        return (self.entry.source if self.entry and self.sure else "") or self.classes_of
+
+    @property
     def num_classes(self) -> int | None:
         """Number of classes of the data set, where known."""
         return self.entry.num_classes if self.entry else None
