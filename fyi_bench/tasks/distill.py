@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from fyi_bench.config import option
-from fyi_bench.present.words import arm_title
+from fyi_bench.present.words import arm_title, count_words
 from fyi_bench.run.plan import Plan, Records
 from fyi_bench.run.types.floor import FORMS, LABEL_BYTES
 from fyi_bench.session import Session
@@ -62,7 +62,8 @@ class Distill(Task[DistillOptions]):
         made = set_runs(session, {arm: one.seeds for arm, one in often.items()}, options.ipc)
         names = [] if options.architectures == ("none",) else list(options.architectures) or [protocol.eval_model]
         sets = Measured(session, protocol, often, made, names)
-        title = f"{self.name} {titles(options.arms)} · {session.data.name} · {options.ipc} images per class"
+        images = count_words(options.ipc, "image")
+        title = f"{self.name} {titles(options.arms)} · {session.data.name} · {images} per class"
         # which sets count is known at once, but where they are picked by the tests
         known = not sets.on_the_way or all(run.digest in found for run in sets.tests.values())
         picks = sets.picks(found) if known and sets.on_the_way else {}

@@ -134,7 +134,8 @@ def _title(s: ImageSet) -> str:
     made = str(told.get("name") or told.get("method", "a condensed set"))
     flip = f"+{told['flip']}" if told.get("flip") not in (None, "none") and not told.get("name") else ""
     of = f" of {told['dataset']}" if told.get("dataset") else ""
-    return f"{made}{flip}{f', {s.ipc} images per class' if s.ipc else ''}{of}"
+    images = f", {s.ipc} image{'s' * (s.ipc > 1)} per class" if s.ipc else ""
+    return f"{made}{flip}{images}{of}"
 
 
 def _facts(s: ImageSet, told: Mapping[str, Any]) -> dict[str, Any]:

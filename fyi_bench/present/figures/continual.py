@@ -195,7 +195,7 @@ def _setting(record: Record) -> str:
     networks = count_words(record.get("networks", 1), "network")
     ipc = record["arms"][0]["ipc"]
     return (
-        f"{record['dataset']} · {ipc} images per class · {runs} × {networks} · protocol"
+        f"{record['dataset']} · {count_words(ipc, 'image')} per class · {runs} × {networks} · protocol"
         f" {protocol_words(record['protocol'])} · {record['device']}"
     )
 
