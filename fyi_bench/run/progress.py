@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import importlib.util
+import math
 import os
 import sys
 import time
@@ -79,7 +80,7 @@ class Task:
 
     def facts_text(self) -> str:
         """'loss 1.234, 56 it/s, 3 min 05 s left', as far as it is known."""
-        facts = [f"{name} {_short(value)}" for name, value in self.values.items() if value is not None]
+        facts = [f"{name} {_short(value)}" for name, value in self.values.items() if value is not None and math.isfinite(value)]
         speed, left = self.speed(), self.left_s()
         if speed is not None:
             fast = speed >= 1
