@@ -30,6 +30,7 @@ from fyi_bench.errors import (
     printable,
 )
 from fyi_bench.parameters import Parameter, bind, of_dataclass, of_function
+from fyi_bench.reading import PANEL
 from fyi_bench.terminal import echo, end_output, told
 from fyi_bench.tools import TOOLS, Tool
 from fyi_bench.version import __version__
@@ -42,7 +43,7 @@ GROUPS = {
     "store": "Results: list, show, merge from another machine, verify, remove.",
     "data": "Real data sets: list, classes, download, verify.",
 }
-PANELS = ("Arguments", "Options", "Common options", "Advanced options")
+PANELS = ("Arguments", "Options", PANEL, "Common options", "Advanced options")
 _METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}
 
 
@@ -126,11 +127,11 @@ class Command(TyperCommand):
         return ["[OPTIONS]", *(e.option.argument if e.required else f"[{e.option.argument}]" for e in arguments)]
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """The command's arguments and own options, then the panels of the common and of the advanced ones."""
+        """The command's arguments and own options, what to say of a set in a file, the common and the advanced ones."""
         panels: dict[str, list[tuple[str, str]]] = {title: [] for title in PANELS}
         for each in self.parameters:
             o = each.option
-            title = "Arguments" if o.argument else PANELS[3 if o.advanced else 2 if each.common else 1]
+            title = "Arguments" if o.argument else o.panel or PANELS[4 if o.advanced else 3 if each.common else 1]
             panels[title].append((o.argument or f"{_flags(each)} {_metavar(each)}".rstrip(), _help(each)))
         panels["Options"].append(("--help", "Show this message."))
         for title, lines in panels.items():
@@ -249,7 +250,8 @@ def _help(each: Parameter) -> str:
     if each.required:
         notes.append("[required]")
     elif each.type is not bool and each.default not in (None, (), {}, ""):
-        notes.append(f"[default: {' '.join(map(str, each.default)) if each.several else each.default}]")
+        shown = each.default if each.several else [each.default]
+        notes.append(f"[default: {' '.join(f'{one:,}' if type(one) is int else str(one) for one in shown)}]")
     return " ".join(notes)
 
 
@@ -362,6 +364,8 @@ def main(words: Sequence[str] | None = None) -> int:
         message, code = told(error)
         if message:
             with contextlib.suppress(OSError):  # stderr may be the trouble
+                if isinstance(error, KeyboardInterrupt) and sys.stderr.isatty():  # which shows ^C
+                    print(file=sys.stderr)
                 print(f"fyi-bench: {printable(message)}", file=sys.stderr)
         with contextlib.suppress(StoreError):  # the first cause is told; Python is not to add its own at the end
             end_output()

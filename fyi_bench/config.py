@@ -29,7 +29,7 @@ class Option:
     flag: the word on the command line, default `--name-of-the-field`. argument: placeholder of a positional one
     ('SET'), instead of a flag. environment: variable that gives the value where nothing else does. parse: text of the
     command line -> value. names: 'module:function' that says how a name is spelled here, given in any case.
-    advanced: listed in the second panel of the help.
+    advanced: listed in the last panel of the help. panel: title of another one it is listed in.
     """
 
     help: str
@@ -39,6 +39,7 @@ class Option:
     parse: Callable[[Any], Any] | None = None
     names: str = ""
     advanced: bool = False
+    panel: str = ""
 
 
 # what spells the names of these; nothing is imported before one is given

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from fyi_bench.config import DATASET_NAMES, Option, Settings, option, options_of
 from fyi_bench.errors import UsageError
 from fyi_bench.parameters import Parameter, bind, dress, of_dataclass, of_function
-from fyi_bench.reading import OneSetFacts, stated_facts
+from fyi_bench.reading import PANEL, OneSetFacts, stated_facts
 
 if TYPE_CHECKING:
     from distill.image_set import ImageSet
@@ -87,7 +87,9 @@ StoreFolder = Annotated[Path | None, _common("store")]
 class Reading(OneSetFacts):
     """What is not to be guessed about other people's files, their data set among it."""
 
-    dataset: str | None = option(None, "Data set it stands for, where it cannot be guessed.", names=DATASET_NAMES)
+    dataset: str | None = option(
+        None, "Data set it stands for, where it cannot be guessed.", names=DATASET_NAMES, panel=PANEL
+    )  # fmt: skip
     data_root: Path | None = option(None, _common("data_root").help, environment="FYI_BENCH_DATA", advanced=True)
 
 

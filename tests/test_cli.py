@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import subprocess
 import sys
@@ -73,6 +74,35 @@ def test_common_and_advanced_options_have_panels_of_their_own():
     own, common, advanced = (text.index(f"\n{title}:") for title in ("Options", "Common options", "Advanced options"))
     assert own < text.index("--ipc") < common < text.index("--dataset") < text.index("--dry-run") < advanced
     assert advanced < text.index("--storage")
+
+
+def test_what_is_to_be_said_of_a_file_has_a_panel_of_its_own():
+    text = run("cross-arch", "--help").stdout
+    of_file, common = text.index("\nA set in a file:"), text.index("\nCommon options:")
+    assert text.index("--arch") < of_file < text.index("--factor") < text.index("--max-bytes") < common
+    assert "8,589,934,592" in text
+
+
+def test_a_stop_begins_a_line_on_a_terminal():
+    """It shows ^C where the line begins."""
+    code = (
+        "import os, signal, sys; from fyi_bench.run.deadline import Deadline\n"
+        "with Deadline().signals(): os.write(2, b'^C'); os.kill(os.getpid(), signal.SIGINT)\n"
+        "import fyi_bench.cli as cli\n"
+        "def stop(*given, **named): os.write(2, b'^C'); raise KeyboardInterrupt\n"
+        "cli.typer.main.get_command = stop\n"
+        "sys.exit(cli.main(['ls']))"
+    )
+    mine, theirs = os.openpty()
+    done = subprocess.run([sys.executable, "-c", code], stderr=theirs, check=False, cwd=ROOT)
+    os.close(theirs)
+    lines = os.read(mine, 10_000).decode().splitlines()
+    os.close(mine)
+    assert done.returncode == 130
+    assert [line for line in lines if line] == [
+        "^C", "Stopping at the next safe point; Ctrl-C again stops at once.",
+        "^C", "fyi-bench: interrupted; everything done is kept, run the same command to go on.",
+    ]  # fmt: skip
 
 
 def test_no_help_imports_anything_heavy():

@@ -27,7 +27,8 @@ _SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "
 
 def _to_stderr(text: str) -> None:
     with contextlib.suppress(OSError):  # the terminal may be gone
-        os.write(2, (text + "\n").encode())  # the one way of printing that is safe inside a signal handler
+        start = "\n" if os.isatty(2) else ""  # the line of a terminal has begun, with ^C or a display
+        os.write(2, (start + text + "\n").encode())  # the one way of printing that is safe inside a signal handler
 
 
 class Deadline:
