@@ -80,7 +80,10 @@ class Task:
 
     def facts_text(self) -> str:
         """'loss 1.234, 56 it/s, 3 min 05 s left', as far as it is known."""
-        facts = [f"{name} {_short(value)}" for name, value in self.values.items() if value is not None and math.isfinite(value)]
+        told = {name: value for name, value in self.values.items() if value is not None}
+        facts = [
+            f"{name} {_short(value)}" for name, value in told.items() if isinstance(value, str) or math.isfinite(value)
+        ]
         speed, left = self.speed(), self.left_s()
         if speed is not None:
             fast = speed >= 1
