@@ -79,7 +79,7 @@ def test_an_open_end_and_values_of_every_kind(clock):
         task = shown.add("experts")
         clock(20)
         task.update(5, loss=None, arch="convnet3", acc=float("nan"))
-    assert out.getvalue() == "experts 5, arch convnet3, acc nan, 4 s/it\n"
+    assert out.getvalue() == "experts 5, arch convnet3, 4 s/it\n"
 
 
 def test_on_a_terminal_one_live_display_shows_rows_and_messages(clock):
