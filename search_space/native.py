@@ -49,7 +49,7 @@ def library(source: Path) -> ctypes.CDLL | None:
         return _without("There is no C++ compiler (g++ or clang++) on the PATH")
     try:
         path = _folder() / f"{source.stem}-{_digest(source, compiler)}.so"
-        with _alone(path.parent / "lock"):
+        with _alone(path.with_suffix(".lock")):  # of its own: who has all wanted ones waits for nobody's compiler
             if not _whole(path):
                 _compile(source, compiler, path)
         loaded = ctypes.CDLL(str(path))

@@ -166,7 +166,7 @@ USES: dict[str, Callable[[Place, Path], Any] | None] = {
     r"store/queue-.+\.sqlite3": Place.queue,
     r"cache/data/.+\.safetensors": Place.decoded,
     r"cache/native/.+\.(so|sha256)": Place.compiled,
-    r"cache/native/lock": None,
+    r"cache/native/.+\.lock": None,
 }
 
 

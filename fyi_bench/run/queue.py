@@ -118,6 +118,7 @@ class Queue:
         one under way count no more: who was stopped three times and asks again is not to be told that it failed.
         threads(spec): what it is to be computed with. retried(spec): whether it is tried again though it diverged.
         """
+        from optuna.distributions import CategoricalDistribution
         from optuna.trial import TrialState, create_trial
 
         trials, added = self._trials(), 0
@@ -133,8 +134,12 @@ class Queue:
                 continue
             known.add(spec.digest)
             kind = run_type(spec)
+            choices = {name: self._choices.get(name, ()) for name in kind.parameters(spec)}
+            params = {name: value for name, value in kind.parameters(spec).items() if value in choices[name]}
             trial = create_trial(
                 state=TrialState.WAITING,
+                params=params,
+                distributions={name: CategoricalDistribution(choices[name]) for name in params},
                 user_attrs={"digest": spec.digest, "title": kind.title(spec), "run": _to_json(spec, threads(spec))},
                 system_attrs={"fixed_params": kind.parameters(spec)},
             )
@@ -201,17 +206,7 @@ class Queue:
         needs = tuple((kind, digest) for kind, digest in run["needs"])
         claim = Claim(self, trial._trial_id, _from_json(trial), run["threads"], needs, holder)
         self._tell(claim, "holder", holder)
-        self._set_params(trial, run_type(claim.spec).parameters(claim.spec))
         return claim
-
-    def _set_params(self, trial: FrozenTrial, params: Mapping[str, str | int]) -> None:
-        from optuna.distributions import CategoricalDistribution
-
-        for name, value in params.items():
-            if name not in trial.params and value in self._choices.get(name, ()):
-                distribution = CategoricalDistribution(tuple(self._choices[name]))
-                internal = distribution.to_internal_repr(value)
-                self._ask("set_trial_param", trial._trial_id, name, internal, distribution)
 
     def beat(self, claim: Claim, count: int) -> bool:
         """Give a sign of life, without waiting for a database that is away; False when the run is over."""
