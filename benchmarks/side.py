@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TextIO
 
-from fyi_bench.run.runtime import end_with_parent, tune_allocator
+from fyi_bench.run.runtime import tune_allocator
 from fyi_bench.store.record import peak_cuda_memory_mib, peak_memory_mib
 
 OURS, TWIN = "ours", "twin"
@@ -79,7 +79,6 @@ def prepared(spec: dict[str, Any]) -> tuple[Callable[[Pacer], Any], dict[str, An
 
 def main(spec: dict[str, Any]) -> None:
     """Serve until the input ends."""
-    end_with_parent()
     if spec["tuned"]:
         tune_allocator()
     # what libraries print must not get between the answers

@@ -112,6 +112,19 @@ def test_an_interrupt_reaches_the_processes(store):
         share(store, [toy(1, 120.0), toy(2, 120.0)], stop=stop)
 
 
+def tells_environment(number: int, stop: Deadline, events: Events) -> int:
+    events.say(os.environ["FYI_BENCH_TOY"])
+    return 0
+
+
+def test_processes_have_the_environment_of_now(monkeypatch):
+    said: list[str] = []
+    for value in ("one", "two"):
+        monkeypatch.setenv("FYI_BENCH_TOY", value)
+        work_together(tells_environment, 1, Events(say=said.append), Deadline())
+    assert said == ["one", "two"]
+
+
 def test_a_command_that_is_killed_leaves_no_process_behind(store):
     code = (
         "import sys; from pathlib import Path; from fyi_bench.config import Settings; from toy_runs import toy;"

@@ -89,7 +89,7 @@ class _Crew:
         left = None if math.isinf(stop.seconds) else max(1.0, stop.seconds - stop.spent())
         listening, telling = self.context.Pipe(duplex=False)
         process = self.context.Process(
-            target=_serve, args=(functools.partial(self.work, number), left, telling), daemon=True
+            target=_serve, args=(functools.partial(self.work, number), left, telling, dict(os.environ)), daemon=True
         )
         with _without_main():
             process.start()
@@ -168,8 +168,12 @@ def _without_main() -> Iterator[None]:
         vars(main).update(kept)
 
 
-def _serve(work: Callable[[Deadline, Events], int], budget: float | None, news: Any) -> None:
+def _serve(
+    work: Callable[[Deadline, Events], int], budget: float | None, news: Any, environment: dict[str, str]
+) -> None:
     """Life of a process: news into its pipe, 'over' at the end; without a listener it goes on to a safe point."""
+    os.environ.clear()  # the process it is a copy of may be older than what is set now
+    os.environ.update(environment)
     stop, error, alone = Deadline(budget), None, threading.Lock()
 
     def send(kind: str, *content: Any) -> None:
