@@ -83,6 +83,18 @@ def test_names_of_a_data_set_decide_however_they_are_spelt(tmp_path, names):
         assert levels(tmp_path / "set", **facts) == [(i, i) for i in range(10)]
 
 
+@pytest.mark.parametrize("name", ["classes.txt", "classes.json"])
+def test_a_list_of_classes_with_a_byte_order_mark_reads(tmp_path, name):
+    order = list(reversed(ANIMALS))
+    text = json.dumps(order) if name.endswith("json") else "\r\n".join(order)
+    (tmp_path / name).write_text(text, encoding="utf-8-sig")
+    flat_folder(tmp_path / "set", [f"class-{i:02d}" for i in range(10)])
+    assert levels(tmp_path / "set", classes=tmp_path / name, dataset="cifar10") == [(i, 9 - i) for i in range(10)]
+    (tmp_path / name).write_text(text, encoding="utf-16")
+    with pytest.raises(DataError, match=rf"{name} is not a list of classes"):
+        load_set(tmp_path / "set", classes=tmp_path / name, dataset="cifar10")
+
+
 def test_folders_of_whole_sets_are_no_classes(tmp_path):
     """seed0/airplane, seed1/airplane …: the number of a set is not that of a class. A folder in each class is none."""
     for seed in range(3):
