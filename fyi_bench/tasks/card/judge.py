@@ -25,7 +25,8 @@ RULE = (
     "Steps: by the average over the steps, paired over class orders, as for random.",
     "Ranking: yes where Spearman's interval lies above 0 and a second run on real data is not clearly better; in part"
     f" where it is; from fewer than {FEWEST_RANKED} architectures nothing is said.",
-    f"Distinct: no where more than {ALIKE:.0%} of the images are equal to another, its mirror image, or nearly so.",
+    f"Distinct: no where more than {100 * ALIKE:.0f} % of the images are equal to another, its mirror image, or nearly"
+    " so.",
     "A faithful proxy: every answer is yes (labels: not no). Not a proxy: labels or random is no. A proxy in part:"
     " random is yes, and another answer is no or in part. Everything else is undecided.",
 )
@@ -63,7 +64,7 @@ def _verdict(given: Mapping[str, str]) -> str:
 def _sentence(verdict: str, answers: Sequence[Answer]) -> str:
     """The verdict with what it rests on."""
     groups = {kind: [one.question for one in answers if one.answer == kind] for kind in (NO, PART, OPEN, MISSING)}
-    told = "; ".join(f"{kind}: {', '.join(names)}" for kind, names in groups.items() if names)
+    told = "; ".join(f"{'open' if kind == OPEN else kind}: {', '.join(ns)}" for kind, ns in groups.items() if ns)
     return f"{verdict.capitalize()}{f' ({told})' if told else ''}."
 
 

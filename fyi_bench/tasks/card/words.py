@@ -55,9 +55,23 @@ def tables_of(record: Record) -> list[TableView]:
     return [_answers_table(record), *(made[name](parts[name]) for name in made if name in parts)]
 
 
+def headline_of(record: Record) -> str:
+    """The verdict, and the numbers of the answers that were measured."""
+    short_names = {"better than random real images": "above random", "better than herding": "above herding"}
+    told = [
+        f"{name} {one['why']}" for one in record["answers"] if one["why"] and (name := short_names.get(one["question"]))
+    ]
+    told += [one["why"] for one in record["answers"] if one["part"] == "nas" and one["why"]]
+    numbers = "; ".join(told)
+    return f"{record['words']} {numbers[0].upper()}{numbers[1:]}." if told else record["words"]
+
+
 def notes_of(record: Record) -> list[str]:
     """What a ranking tells, what was left out, and the rule of the verdict."""
-    left = [f"Not measured: {name} ({reason})." for name, reason in record["left_out"].items()]
+    reasons: dict[str, list[str]] = {}
+    for name, reason in record["left_out"].items():
+        reasons.setdefault(reason, []).append(name)
+    left = [f"Not measured: {', '.join(names)} ({reason})." for reason, names in reasons.items()]
     return [*record["parts"].get("nas", {}).get("words", []), *left]
 
 
@@ -92,7 +106,7 @@ def fill_section(record: Record, section: Any, store: Any) -> None:
     from fyi_bench.present.figures.dots import accuracy_drawing
 
     tones = {"a faithful proxy": "better", "not a proxy": "worse"}
-    section.title, section.headline = title_of(record), record["words"]
+    section.title, section.headline = title_of(record), headline_of(record)
     section.tone = tones.get(record["verdict"], "unknown")
     section.tables += tables_of(record)
     section.notes += notes_of(record)
@@ -133,7 +147,8 @@ def _wrapped(text: str) -> list[str]:
 
 
 def _markdown(table: TableView) -> Iterator[str]:
-    for row in (table.header, ["---", *["---:"] * (len(table.header) - 1)], *table.rows):
+    rule = "---" if table.prose else "---:"
+    for row in (table.header, ["---", *[rule] * (len(table.header) - 1)], *table.rows):
         yield "| " + " | ".join(text.replace("|", "\\|") for text in row) + " |"
 
 
