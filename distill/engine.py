@@ -42,14 +42,16 @@ def distill(
     checkpointer: Checkpointer | None = None,
     stop: Deadline | None = None,
     report: Callable[[int, float], None] | None = None,
+    watch: Callable[[int, Callable[[], ImageSet]], None] | None = None,
     provenance: dict[str, Any] | None = None,
 ) -> ImageSet:
     """Condense the problem's real images and return the synthetic set, original labels kept.
 
-    `report(iterations done, loss)` is called after every iteration, on a GPU after every tenth. Raises DivergenceError
-    when loss or images are no longer finite or grew beyond all measure (its `last_good` is the last good ImageSet), and
-    whatever `stop.check()`
-    raises when asked to stop: then a checkpoint has been saved and the same call goes on from it.
+    `report(iterations done, loss)` is called after every iteration, on a GPU after every tenth, and then
+    `watch(iterations done, look)`, where `look()` gives the set as it is at that moment. Raises DivergenceError when
+    loss or images are no longer finite or grew beyond all measure (its `last_good` is the last good ImageSet), and
+    whatever `stop.check()` raises when asked to stop: then a checkpoint has been saved and the same call goes on from
+    it.
     """
     run = _Run(problem, METHODS.get(method)(config, problem), FLIPS.get(flip), provenance or {}, checkpointer)
     run.restore()
@@ -65,6 +67,8 @@ def distill(
         # reading a loss waits for the device: on a GPU only where the guard has read the losses anyway
         if report is not None and (on_cpu or guarded):
             report(run.done, run.last_loss())
+        if watch is not None and (on_cpu or guarded):
+            watch(run.done, run.set_so_far)
         if checkpointer is not None and time.monotonic() - saved_at > pause:
             pause = max(CHECKPOINT_SECONDS, run.save() / CHECKPOINT_RATE)
             saved_at = time.monotonic()
@@ -184,6 +188,10 @@ class _Run:
     def image_set(self) -> ImageSet:
         """The finished set."""
         return self._as_set(self._stored(finished=True))
+
+    def set_so_far(self) -> ImageSet:
+        """The set as it is now."""
+        return self._as_set(self._stored())
 
     def _stored(self, finished: bool = False) -> Stored:
         """A copy of what the set would hold now."""

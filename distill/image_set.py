@@ -13,17 +13,21 @@ import operator
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 
 import distill.zca  # noqa: F401  defines the space 'zca', which files may name
 from distill import decoders
 from distill.decoders import Decoder
-from distill.spaces import NormalizedSpace, PixelSpace, Space, space_from
+from distill.picture import grid, html_of, png_of
+from distill.spaces import NormalizedSpace, PixelSpace, Space, converted, space_from
 from distill.tensor_file import load_tensors, save_tensors
 from fyi_bench.errors import DataError, UnknownNameError, printable
-from fyi_bench.files import atomic_write, canonical_json
+from fyi_bench.files import canonical_json, write_bytes
+
+if TYPE_CHECKING:
+    from PIL.Image import Image as Picture
 
 MOST_CLASSES, MOST_PIXELS = 100_000, 2**26
 # what building a set out of facts that make no sense raises
@@ -39,8 +43,6 @@ _NO_SET = (
     RecursionError,
 )
 SCHEMA = 2  # a set that needs nothing of schema 2 (decoder, kind of labels, several step sizes) is written as 1
-_AT_ONCE = 4096  # images converted to another space at once
-_PIXELWISE = {PixelSpace.kind, NormalizedSpace.kind}  # spaces in which a part is converted as the whole is
 
 # what soft labels are -> the value of a class that a row says nothing of, from the row's least value
 LABEL_KINDS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
@@ -52,7 +54,7 @@ LABEL_KINDS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 
 @dataclass(frozen=True)
 class ImageSet:
-    """Images with labels in a stated space.
+    """Images with labels in a stated space; a torch map-style data set of (image, label), which draws itself.
 
     images: float [N, ch, H, W] in `space`, or uint8 [N, ch, H, W] (then `space` is pixel, value / 255); with a decoder
     the rows it reads.
@@ -83,6 +85,48 @@ class ImageSet:
 
     def __len__(self) -> int:
         return self.images.shape[0]
+
+    @overload
+    def __getitem__(self, index: int) -> tuple[torch.Tensor, int | torch.Tensor]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> ImageSet: ...
+
+    def __getitem__(self, index: int | slice) -> ImageSet | tuple[torch.Tensor, int | torch.Tensor]:
+        """Image [ch, H, W] as float in the set's space, and its label (a row of the soft ones); a set of a slice.
+
+        A row that a decoder reads gives its first image; tiles stay together.
+        """
+        places = range(len(self))[index]
+        if isinstance(places, range):
+            return self.select(torch.tensor(places, dtype=torch.int64))
+        label = self.labels[places]
+        return self.batch(slice(places, places + 1))[0], int(label) if label.ndim == 0 else label
+
+    def __repr__(self) -> str:
+        p, (channels, height, width) = self.provenance, self.shape
+        made = "+".join(str(p[key]) for key in ("method", "flip") if p.get(key) not in (None, "none", "unknown"))
+        facts = [
+            f"{len(self):,} images" if self.decoder is None else f"{len(self):,} rows of '{self.decoder.name}'",
+            f"{channels}x{height}x{width}", f"{len(self.classes)} classes", self.space.kind, f"{self.nbytes:,} bytes",
+            *([f"{self.factor}x{self.factor} tiles each"] if self.factor > 1 else []),
+            *(["soft labels"] if self.labels.ndim == 2 else []),
+        ]  # fmt: skip
+        return f"ImageSet({made + ': ' if made else ''}{', '.join(facts)})"
+
+    def picture(self, per_class: int = 10, max_classes: int = 10) -> Picture:
+        """Its first images of its first classes, a class a row."""
+        shown = self.decoded()
+        rows = [shown.batch(shown.indices_of(c)[:per_class]) for c in shown.classes[:max_classes]]
+        return grid([shown.space.picture(row) for row in rows])
+
+    def _repr_png_(self) -> bytes:
+        return png_of(self.picture())
+
+    def _repr_html_(self) -> str:
+        """What it is, its picture, and whose the rows are."""
+        names = (self.class_names[c] if self.class_names else f"class {c}" for c in self.classes[:10])
+        return html_of(repr(self), self._repr_png_(), f"Rows: {', '.join(names)}")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -173,12 +217,12 @@ class ImageSet:
         """Float images [n, ch, H, W] of these indices in `space` (default: the set's own)."""
         chosen = self.images[index]
         images = decoders.images_of(self.decoder, chosen) if self.decoder else chosen
-        return _convert(images, self.space, space or self.space, dtype)
+        return converted(images, self.space, space or self.space, dtype)
 
     def to_space(self, space: Space) -> ImageSet:
         """The set with its images, as floats, in another space."""
         shown = self.decoded()
-        return replace(shown, images=_convert(shown.images, self.space, space, torch.float32), space=space)
+        return replace(shown, images=converted(shown.images, self.space, space, torch.float32), space=space)
 
     def pixels(self) -> torch.Tensor:
         """Float images in [0, 1] space, not clipped; tiles are not enlarged."""
@@ -220,7 +264,7 @@ class ImageSet:
         }
         save_tensors(path, self._tensors, metadata)
         if preview:
-            save_preview(self, path.with_name("preview.png"))
+            write_bytes(path.with_name("preview.png"), png_of(self.picture(max_classes=100)))
         return path
 
     @staticmethod
@@ -287,47 +331,6 @@ def concatenate(sets: Sequence[ImageSet]) -> ImageSet:
             raise DataError("Sets whose labels are of different kinds cannot be joined.\nUse sets of one method.")
     images = torch.cat([s.images for s in sets])
     return replace(first, images=images, labels=torch.cat([s.labels for s in sets]), provenance={})
-
-
-def save_preview(image_set: ImageSet, path: Path, per_class: int = 10, max_classes: int = 100) -> Path:
-    """A PNG grid, one row a class, at most `per_class` columns; pixels clipped to [0, 1]."""
-    from PIL import Image
-
-    image_set = image_set.decoded()
-    rows = [image_set.indices_of(c)[:per_class] for c in image_set.classes[:max_classes]]
-    columns = max((len(r) for r in rows), default=0)
-    _, height, width = image_set.shape
-    canvas = torch.full((3, len(rows) * (height + 2) + 2, columns * (width + 2) + 2), 255, dtype=torch.uint8)
-    for r, index in enumerate(rows):
-        pixels = image_set.space.picture(image_set.batch(index))
-        tiles = (pixels.clamp(0, 1) * 255).round().to(torch.uint8).expand(-1, 3, -1, -1)
-        for c, tile in enumerate(tiles):
-            top, left = 2 + r * (height + 2), 2 + c * (width + 2)
-            canvas[:, top : top + height, left : left + width] = tile
-    picture = Image.fromarray(canvas.permute(1, 2, 0).contiguous().numpy())
-    if picture.width < 640:
-        picture = picture.resize((picture.width * 2, picture.height * 2), Image.Resampling.NEAREST)
-    return atomic_write(path, lambda tmp: picture.save(tmp, format="PNG"))
-
-
-def _convert(images: torch.Tensor, source: Space, target: Space, dtype: torch.dtype) -> torch.Tensor:
-    """Images [N, ...] of a space in another; many are converted in parts, so that no second copy of all is made."""
-    if images.dtype == dtype and source == target:
-        return images
-    if len(images) <= _AT_ONCE or not {source.kind, target.kind} <= _PIXELWISE:
-        return _convert_at_once(images, source, target, dtype)
-    converted = torch.empty(images.shape, dtype=dtype, device=images.device)
-    for start in range(0, len(images), _AT_ONCE):
-        part = slice(start, start + _AT_ONCE)
-        converted[part] = _convert_at_once(images[part], source, target, dtype)
-    return converted
-
-
-def _convert_at_once(images: torch.Tensor, source: Space, target: Space, dtype: torch.dtype) -> torch.Tensor:
-    if images.dtype == torch.uint8:
-        images, source = images.to(dtype) / 255, PixelSpace()
-    images = images.to(dtype)
-    return images if source == target else target.encode(source.decode(images))
 
 
 def _first_problem(s: ImageSet) -> tuple[str, str] | None:

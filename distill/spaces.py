@@ -96,6 +96,33 @@ class NormalizedSpace(Space):
         return cls(tuple(description["mean"]), tuple(description["std"]))
 
 
+_AT_ONCE = 4096  # images converted to another space at once
+_PIXELWISE = {PixelSpace.kind, NormalizedSpace.kind}  # spaces in which a part is converted as the whole is
+
+
+def converted(images: torch.Tensor, source: Space, target: Space, dtype: torch.dtype) -> torch.Tensor:
+    """Images [N, ...] of a space in another; uint8 ones are pixels.
+
+    Many are converted in parts, so that no second copy of all is made.
+    """
+    if images.dtype == dtype and source == target:
+        return images
+    if len(images) <= _AT_ONCE or not {source.kind, target.kind} <= _PIXELWISE:
+        return _converted_at_once(images, source, target, dtype)
+    found = torch.empty(images.shape, dtype=dtype, device=images.device)
+    for start in range(0, len(images), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        found[part] = _converted_at_once(images[part], source, target, dtype)
+    return found
+
+
+def _converted_at_once(images: torch.Tensor, source: Space, target: Space, dtype: torch.dtype) -> torch.Tensor:
+    if images.dtype == torch.uint8:
+        images, source = images.to(dtype) / 255, PixelSpace()
+    images = images.to(dtype)
+    return images if source == target else target.encode(source.decode(images))
+
+
 @dataclass(frozen=True, eq=False)
 class WhitenedSpace(Space):
     """Whitened images of others whose matrix is not known here: they can be kept and looked at, not converted.

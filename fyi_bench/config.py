@@ -112,6 +112,9 @@ class Settings:
         None, "Where finished runs travel when workers share no store: a folder, s3://… or gs://…", advanced=True
     )  # fmt: skip
     enqueue: bool = option(False, "Leave the work to `fyi-bench worker`.", advanced=True)
+    log: str | None = option(
+        None, "Curves while it runs: tensorboard[:FOLDER] (default: in the store) or wandb[:PROJECT].", advanced=True
+    )  # fmt: skip
     # names of all options that the user gave, the task's own among them; what a field was left open for can differ
     # from its default
     given: frozenset[str] = dataclasses.field(default=frozenset(), compare=False, repr=False)
@@ -124,6 +127,8 @@ class Settings:
                 raise UsageError(f"'{name}' is no GPU.\nWrite for instance --devices cuda:0 cuda:1.")
         if self.precision not in PRECISIONS:
             raise UsageError(f"Unknown precision '{self.precision}'.\nKnown: {', '.join(PRECISIONS)}.")
+        if self.enqueue and self.log:
+            raise UsageError("--log is written where the work is done.\nGive it to `fyi-bench worker` instead.")
         if self.seed < 0:
             raise UsageError(f"--seed must be 0 or more, not {self.seed}.")
         for name in ("seeds", "workers", "threads"):

@@ -43,6 +43,10 @@ class Session:
     def __post_init__(self) -> None:
         self.settings = self.settings.resolved()
         self._check_protocol()
+        if self.settings.log is not None:
+            from fyi_bench.run.logs import check_log
+
+            check_log(self.settings.log)
         self.stop = Deadline(self.settings.budget)
         self.store = Store(self.settings.store, say=lambda line: print(printable(line), file=sys.stderr))
 

@@ -14,9 +14,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PACKAGES = ("search_space", "distill", "downstream", "fyi_bench")
 IMPORTED_AS = {"avalanche-lib": "avalanche", "pillow": "PIL"}  # where distribution and module differ
-# the user's own choice (object stores of --artefacts, the extra hub), or a part of what is declared (optuna's database,
-# jinja2's text)
-OTHERS = {"boto3", "google", "huggingface_hub", "sqlalchemy", "markupsafe"}
+# the user's own choice (object stores of --artefacts, the extras hub and logs), of a notebook, or a part of what is
+# declared (optuna's database, jinja2's text)
+OTHERS = {"boto3", "google", "huggingface_hub", "sqlalchemy", "wandb", "markupsafe", "IPython"}
 
 
 def imported() -> set[str]:

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import threading
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from fyi_bench.errors import BudgetExhausted, DivergenceError, FyiBenchError, Interrupted, StoreError
 from fyi_bench.run.artefacts import Artefacts
+from fyi_bench.run.logs import RunLog
 from fyi_bench.run.numerics import check_numerics
 from fyi_bench.run.queue import BEAT_S, GRACE_S, Claim, Queue
-from fyi_bench.run.run_type import Worker, alike, ensure, together
+from fyi_bench.run.run_type import Follower, Worker, alike, ensure, run_type, together
 from fyi_bench.run.runtime import set_threads
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S, _LOOK_SHARE = 0.05, 1.0, 0.1
 _EXPLAIN_S = 20.0
+_POINTS, _POINT_S = 100, 1.0  # of a trial's curve at most, and seconds between two at least: each is a transaction
 _TROUBLES, _TROUBLES_AT_FIRST = 10, 3  # unexpected errors in a row after which a worker mistrusts itself
 
 
@@ -29,7 +33,7 @@ class Habits:
     linger: wait while others still work, in case one of them dies; else leave when nothing waits. tolerant: types
     whose failed runs end themselves alone; a failure of any other ends this worker (None: all are tolerated, for
     workers that serve many commands). threads: of every run, whatever its plan says. artefacts: where finished runs
-    travel when workers share no folder. done(digest) is told.
+    travel when workers share no folder. log: where curves go (`fyi_bench.run.logs`). done(digest) is told.
     """
 
     linger: bool = True
@@ -38,6 +42,7 @@ class Habits:
     beat_s: float = BEAT_S
     grace_s: float = GRACE_S
     artefacts: Artefacts | None = None
+    log: str | None = None
     done: Callable[[str], None] = lambda digest: None
 
     def forgives(self, claim: Claim) -> bool:
@@ -107,7 +112,7 @@ class Drain:
         left = [claim, *more]
         with contextlib.ExitStack() as hearts:
             for each in left:
-                hearts.enter_context(Heart(each, self.habits.beat_s))
+                self._follow(each, hearts)
             try:
                 self._make_ready(claim)
                 if more:
@@ -121,6 +126,17 @@ class Drain:
                     with contextlib.suppress(StoreError):  # the database may be the trouble
                         each.queue.put_back(each)
 
+    def _follow(self, claim: Claim, until: contextlib.ExitStack) -> None:
+        """Let a heart beat for the run, and a log hear of it, until the stack is left."""
+        spec, worker = claim.spec, self.worker
+        followers: list[Heart | RunLog] = [Heart(claim, self.habits.beat_s)]
+        if self.habits.log is not None:
+            followers.append(RunLog(self.habits.log, worker.store.root, claim.study, spec, worker.say))
+        for follower in followers:
+            until.enter_context(follower)
+        worker.followers[spec.digest] = followers
+        until.callback(worker.followers.pop, spec.digest)
+
     def _make_ready(self, claim: Claim) -> None:
         check_numerics(claim.spec.inputs.get("numerics", {}), self.worker.device)
         set_threads(self.habits.threads or claim.threads)
@@ -131,7 +147,10 @@ class Drain:
     def _ended_with(self, claim: Claim, record: Mapping[str, Any]) -> None:
         if self.habits.artefacts is not None:
             self.habits.artefacts.put(self.worker.store, claim.spec.kind, claim.spec.digest)
-        claim.queue.complete(claim, record.get("value"), {"seconds": record.get("wall_s"), "worker": claim.holder})
+        for follower in self.worker.followers[claim.spec.digest]:
+            follower.ended(record)
+        value = run_type(claim.spec).metric_of(claim.spec).of(record)
+        claim.queue.complete(claim, value, {"seconds": record.get("wall_s"), "worker": claim.holder})
         self._done(claim)
 
     def _done(self, claim: Claim) -> None:
@@ -164,12 +183,33 @@ class Drain:
         return forgives and self.troubles < (_TROUBLES if self.finished else _TROUBLES_AT_FIRST)
 
 
-class Heart:
-    """Counts up a run's sign of life in a thread of its own while it is worked on."""
+class Heart(Follower):
+    """Counts up a run's sign of life in a thread of its own while it is worked on, and gives the queue its curve."""
 
     def __init__(self, claim: Claim, beat_s: float):
         self._claim, self._beat_s, self._over = claim, beat_s, threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heart", daemon=True)
+        self._curve: deque[tuple[int, float]] = deque()  # what the queue was not told yet
+        self._told = (0, -math.inf)  # step and time of the last point
+        self._sending = threading.Lock()
+
+    def progress(self, done: int, total: int, loss: float) -> None:
+        """Keep a point of the loss curve now and then; the heart's thread sends it."""
+        step, at = self._told
+        now = time.monotonic()
+        due = now - at >= _POINT_S and (done - step) * _POINTS >= total
+        if math.isfinite(loss) and (due or done == total):
+            self._told = done, now
+            self._curve.append((done, loss))
+
+    def ended(self, record: Mapping[str, Any]) -> None:
+        """Send the rest of the curve, before the trial is over and takes none."""
+        self._send()
+
+    def _send(self) -> None:
+        with self._sending, contextlib.suppress(StoreError):  # a database that is away misses a point
+            while self._curve:
+                self._claim.queue.plot(self._claim, *self._curve.popleft())
 
     def _beat(self) -> None:
         count, going = 0, True
@@ -177,6 +217,7 @@ class Heart:
             count += 1
             with contextlib.suppress(StoreError):  # a database that is away will hear the next beat
                 going = self._claim.queue.beat(self._claim, count)
+            self._send()
         self._claim.queue.end_thread()
 
     def __enter__(self) -> Heart:

@@ -50,7 +50,7 @@ _REASONS_SHOWN = 3
 class Crew:
     """What a process needs to know to work on queues. study: name of one queue, or None for all of the storage.
 
-    devices: GPUs, shared out among the processes by their number. tolerant: see `drain.Habits`.
+    devices: GPUs, shared out among the processes by their number. tolerant, log: see `drain.Habits`.
     """
 
     url: str
@@ -63,6 +63,7 @@ class Crew:
     artefacts: str | None = None
     linger: bool = True
     tolerant: tuple[str, ...] | None = None
+    log: str | None = None
 
     def work(self, number: int, stop: Deadline, events: Events, queues: Sequence[Queue] = ()) -> int:
         """Be process `number` until the queues are drained; returns how many runs it finished.
@@ -78,7 +79,7 @@ class Crew:
         worker = Worker(store, self.data_root, self.device, stop, events.progress, events.say)
         queues = queues or Queue.all(connect(self.url, stop.check, events.say, PATIENCE_S), self.study)
         artefacts = Artefacts.open(self.artefacts) if self.artefacts else None
-        habits = Habits(self.linger, self.tolerant, self.threads, artefacts=artefacts, done=events.done)
+        habits = Habits(self.linger, self.tolerant, self.threads, artefacts=artefacts, log=self.log, done=events.done)
         return Drain(queues, worker, habits).run()
 
 
@@ -191,7 +192,7 @@ def compute(session: Session, name: str, plan: Plan) -> Records:
                 )
                 raise PlanShown
             crew = Crew(url, study, store.root, s.data_root, s.device, s.devices, s.threads, s.artefacts,
-                        tolerant=plan.tolerant)  # fmt: skip
+                        tolerant=plan.tolerant, log=s.log)  # fmt: skip
             titles = {run.digest: run_type(run).title(run) for run in missing}
             view = Display(shown, len(missing), lambda: [queue.counts()], titles, weights)
             with view:

@@ -1,6 +1,6 @@
-"""What a person sees during long work: one live display on a terminal, a plain line now and then elsewhere.
+"""What a person sees during long work: one live display on a terminal or in a notebook, else a line now and then.
 
-Everything goes to stderr, so that stdout stays for results. Times are monotonic.
+Everything but a notebook's goes to stderr, so that stdout stays for results. Times are monotonic.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from html import escape
 from typing import TYPE_CHECKING, TextIO
 
 from fyi_bench.duration import format_duration
@@ -22,7 +23,7 @@ from fyi_bench.errors import UnknownNameError, printable
 if TYPE_CHECKING:
     from rich.table import Table
 
-LINE_EVERY_S = 10.0
+LINE_EVERY_S, NOTEBOOK_EVERY_S = 10.0, 0.5
 _SAMPLE_EVERY_S, _SAMPLES = 0.5, 60  # speed is that of the last half minute
 
 _active: contextvars.ContextVar[Progress | None] = contextvars.ContextVar("active_progress", default=None)
@@ -182,14 +183,54 @@ class Live(Progress):
         return table
 
 
-MODES: dict[str, type[Progress]] = {"live": Live, "lines": Lines, "silent": Progress}
+class Notebook(Progress):
+    """One output of a notebook's cell, redrawn twice a second at most; lines said stand in it, below one another."""
+
+    def __init__(self, stream: TextIO = sys.stderr):
+        from IPython.display import display
+
+        super().__init__(stream)
+        self._said: list[str] = []
+        self._told = time.monotonic()
+        self._output = display(self._shown(), raw=True, display_id=True)
+
+    def changed(self) -> None:
+        if time.monotonic() - self._told >= NOTEBOOK_EVERY_S:
+            self.close()
+
+    def say(self, text: str) -> None:
+        self._said.append(printable(text))
+        self.close()
+
+    def close(self) -> None:
+        self._told = time.monotonic()
+        self._output.update(self._shown(), raw=True)
+
+    def _shown(self) -> dict[str, str]:
+        """The rows as text, and as bars of HTML."""
+        lines = [*self._said, *(f"{task.name} {task.count_text()} {task.facts_text()}".rstrip() for task in self.tasks)]
+        bars = (
+            f"<tr><td>{escape(task.name)}</td><td><progress{_share(task)}></progress></td>"
+            f"<td>{escape(task.count_text())}</td><td>{escape(task.facts_text())}</td></tr>"
+            for task in self.tasks
+        )
+        said = "".join(f"<div>{escape(line)}</div>" for line in self._said)
+        return {"text/plain": "\n".join(lines), "text/html": f"{said}<table>{''.join(bars)}</table>"}
+
+
+def _share(task: Task) -> str:
+    """What an HTML bar says of a task; nothing where its end is not known."""
+    return f" max='{task.total}' value='{task.step}'" if task.total else ""
+
+
+MODES: dict[str, type[Progress]] = {"live": Live, "lines": Lines, "notebook": Notebook, "silent": Progress}
 
 
 @contextlib.contextmanager
 def progress(mode: str = "auto", stream: TextIO | None = None) -> Iterator[Progress]:
     """`with progress() as p:`; inside another one the outer is used, so that there is one display.
 
-    mode: "live" (needs rich), "lines", "silent", or "auto": live where `stream` (stderr) is a terminal.
+    mode: "live" (needs rich), "notebook", "lines", "silent", or "auto": live where `stream` (stderr) is a terminal.
     Raises UnknownNameError for another mode.
     """
     outer = _active.get()

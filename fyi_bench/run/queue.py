@@ -1,9 +1,10 @@
-"""The queue of runs: an Optuna study, shared by any number of workers; results are in the store.
+"""The queue of runs: Optuna studies, shared by any number of workers; results are in the store.
 
 Each run is a trial with fixed parameters that holds its spec as a user attribute. States of a run are those of its
 trial: WAITING, RUNNING (somebody has it), COMPLETE (the record is in the store), FAIL (diverged, tried too often, or
 in need of a run that failed). A run waits until those it needs are no longer open in the queue. Workers take trials by
-the storage itself and never ask the study's sampler, which would invent one.
+the storage itself and never ask a study's sampler, which would invent one. They take them in the order in which they
+were enqueued, whichever study (fyi_bench.run.studies) they stand in.
 
 A worker's sign of life is a number that it counts up in its trial. A run is brought back when that number has stood
 still for `grace_s` by the clock of whoever looks (clocks that jump or differ do not matter), or at once when its
@@ -25,7 +26,8 @@ from typing import TYPE_CHECKING, Any
 from fyi_bench.errors import StoreError
 from fyi_bench.run.holder import is_gone, this_process, worker_words
 from fyi_bench.run.run_type import run_type
-from fyi_bench.run.storage import Patient, open_storage, passing, quiet_optuna, shown
+from fyi_bench.run.storage import Patient, open_storage, passing, shown
+from fyi_bench.run.studies import Studies
 from fyi_bench.store.run_dir import DIVERGED
 from fyi_bench.store.spec import RunSpec
 from fyi_bench.store.store import Store
@@ -33,18 +35,21 @@ from fyi_bench.store.store import Store
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
-MARK, FORMAT = "fyi_bench_queue", 2  # the user attribute by which a study is known to be ours
 BEAT_S, GRACE_S = 10.0, 60.0
 MAX_FAILURES = 3
 _RETRY_S = 1.0
-_LOOK_S = 2.0  # bringing back looks at running trials no more often than this
+_LOOK_S, _LOOK_SHARE = 2.0, 0.05  # bringing back looks at running trials this often, for this share of the time
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A run that a worker has taken. threads: how many it is to be computed with, None where that is free."""
+    """A run that a worker has taken. threads: how many it is to be computed with, None where that is free.
+
+    study: name of the study that it stands in.
+    """
 
     queue: Queue
+    study: str
     trial_id: int
     spec: RunSpec
     threads: int | None
@@ -68,41 +73,29 @@ class Counts:
 
 
 class Queue:
-    """One study of a storage. Made by `Queue.open`; any number of processes may have it open."""
+    """The runs of one command in a storage. Made by `Queue.open`; any number of processes may have it open."""
 
-    def __init__(self, ask: Patient, study_id: int, name: str, choices: Mapping[str, Sequence[str | int]]):
-        self._ask, self._id, self.name, self._choices = ask, study_id, name, dict(choices)
+    def __init__(self, ask: Patient, studies: Studies):
+        self._ask, self._studies, self.name = ask, studies, studies.name
         self._waiting: deque[FrozenTrial] = deque()
         self._state: dict[str, str] = {}  # digest -> state, at the last look
         self._seen: dict[int, tuple[Any, float]] = {}  # running trial -> its sign of life, and since when it stands
-        self._looked = -1e9
+        self._next_look = -math.inf
 
     @staticmethod
     def open(ask: Patient, name: str, runs: Sequence[RunSpec] = ()) -> Queue:
-        """The study of this name, made when missing. runs: all it will ever hold, for what the dashboard shows."""
-        from optuna.exceptions import DuplicatedStudyError
-        from optuna.study import StudyDirection
-
-        with contextlib.suppress(DuplicatedStudyError), quiet_optuna():
-            ask("create_new_study", [StudyDirection.MAXIMIZE], name)
-        study_id = ask("get_study_id_from_name", name)
-        known = ask("get_study_user_attrs", study_id).get(MARK)
-        if known is None:
-            known = {"format": FORMAT, "choices": _choices(runs)}
-            ask("set_study_user_attr", study_id, MARK, known)
-        return _of_mark(ask, study_id, name, known)
+        """The queue of this name, its studies made when missing. runs: all it will ever hold, for what they show."""
+        studies = next((each for each in Studies.all(ask) if each.name == name), None) or Studies(ask, name)
+        studies.make(runs)
+        return Queue(ask, studies)
 
     @staticmethod
     def all(ask: Patient, name: str | None = None) -> list[Queue]:
-        """The queues of a storage in the order of their making, or the one of this name."""
-        studies = [study for study in ask("get_all_studies") if MARK in study.user_attrs]
-        found = [
-            _of_mark(ask, study._study_id, study.study_name, study.user_attrs[MARK])
-            for study in studies
-            if name in (None, study.study_name)
-        ]
+        """The queues of a storage in the order of their making, or the one of this name (or with a study of it)."""
+        there = Studies.all(ask)
+        found = [Queue(ask, each) for each in there if name in (None, each.name) or str(name) in each]
         if name is not None and not found:
-            names = ", ".join(study.study_name for study in studies) or "none"
+            names = ", ".join(each.name for each in there) or "none"
             raise StoreError(f"The storage {ask.shown_url} has no queue '{name}'.\nIt has: {names}.")
         return found
 
@@ -122,6 +115,7 @@ class Queue:
         from optuna.trial import TrialState, create_trial
 
         trials, added = self._trials(), 0
+        self._studies.make(runs)
         open_trials = {digest_of(trial): trial for trial in trials if trial.state.name in ("WAITING", "RUNNING")}
         for spec in runs:
             if spec.digest in open_trials:
@@ -134,7 +128,8 @@ class Queue:
                 continue
             known.add(spec.digest)
             kind = run_type(spec)
-            choices = {name: self._choices.get(name, ()) for name in kind.parameters(spec)}
+            study = self._studies.of(spec)
+            choices = {name: tuple(study.choices.get(name, ())) for name in kind.parameters(spec)}
             params = {name: value for name, value in kind.parameters(spec).items() if value in choices[name]}
             trial = create_trial(
                 state=TrialState.WAITING,
@@ -143,7 +138,7 @@ class Queue:
                 user_attrs={"digest": spec.digest, "title": kind.title(spec), "run": _to_json(spec, threads(spec))},
                 system_attrs={"fixed_params": kind.parameters(spec)},
             )
-            self._ask("create_new_trial", self._id, trial)
+            self._ask("create_new_trial", study.id, trial)
             added += 1
         return added
 
@@ -178,6 +173,7 @@ class Queue:
     def _look(self) -> None:
         from optuna.trial import TrialState
 
+        self._studies.look()
         trials = self._trials()
         self._state = {digest_of(trial): trial.state.name for trial in trials}
         self._waiting = deque(trial for trial in trials if trial.state is TrialState.WAITING)
@@ -204,7 +200,8 @@ class Queue:
     def _taken(self, trial: FrozenTrial) -> Claim:
         holder, run = this_process(), trial.user_attrs["run"]
         needs = tuple((kind, digest) for kind, digest in run["needs"])
-        claim = Claim(self, trial._trial_id, _from_json(trial), run["threads"], needs, holder)
+        study = self._studies.of_trial(trial).name
+        claim = Claim(self, study, trial._trial_id, _from_json(trial), run["threads"], needs, holder)
         self._tell(claim, "holder", holder)
         return claim
 
@@ -217,6 +214,13 @@ class Queue:
         except UpdateFinishedTrialError:
             return False
         return True
+
+    def plot(self, claim: Claim, step: int, value: float) -> None:
+        """A point of the run's curve in the dashboard, without waiting for a database that is away."""
+        from optuna.exceptions import UpdateFinishedTrialError
+
+        with contextlib.suppress(UpdateFinishedTrialError):
+            self._ask.once("set_trial_intermediate_value", claim.trial_id, step, value)
 
     def end_thread(self) -> None:
         """Close what the storage keeps open for the calling thread."""
@@ -251,9 +255,9 @@ class Queue:
         from optuna.trial import TrialState
 
         now = time.monotonic()
-        if now - self._looked < min(_LOOK_S, grace_s):
+        if now < self._next_look:
             return []
-        self._looked, lines, seen = now, [], {}
+        lines, seen = [], {}
         for trial in self._trials(TrialState.RUNNING):
             holder = trial.user_attrs.get("holder")
             life = (holder, trial.user_attrs.get("beat"))
@@ -266,6 +270,8 @@ class Queue:
                     back = self._return(trial, self._uncounted(trial, holder, died))
                     lines.append(f"Run {trial.number}: {died}; {'it waits again' if back else 'given up'}.")
         self._seen = seen
+        ended = time.monotonic()
+        self._next_look = now + min(grace_s, max(_LOOK_S, (ended - now) / _LOOK_SHARE))
         return lines
 
     def counts(self) -> Counts:
@@ -316,8 +322,7 @@ class Queue:
         return state is TrialState.WAITING
 
     def _trials(self, *states: Any) -> list[FrozenTrial]:
-        trials = self._ask("get_all_trials", self._id, deepcopy=False, states=states or None)
-        return [trial for trial in trials if "run" in trial.user_attrs]
+        return self._studies.trials(states or None)
 
     def _tell(self, claim: Claim, key: str, value: Any) -> bool:
         from optuna.exceptions import UpdateFinishedTrialError
@@ -366,21 +371,6 @@ def digest_of(trial: FrozenTrial) -> str:
 def reason_of(trial: FrozenTrial) -> str:
     """Why a trial failed."""
     return trial.user_attrs.get("diverged") or "; ".join(trial.user_attrs.get("failures", ["unknown"]))
-
-
-def _of_mark(ask: Patient, study_id: int, name: str, mark: Mapping[str, Any]) -> Queue:
-    if mark["format"] != FORMAT:
-        raise StoreError(f"The queue '{name}' was made by another version of fyi-bench.\nUse the version that made it.")
-    return Queue(ask, study_id, name, mark["choices"])
-
-
-def _choices(runs: Sequence[RunSpec]) -> dict[str, list[str | int]]:
-    """Every value of each parameter of the runs, in the order of first appearance."""
-    found: dict[str, dict[str | int, None]] = {}
-    for spec in runs:
-        for key, value in run_type(spec).parameters(spec).items():
-            found.setdefault(key, {})[value] = None
-    return {key: list(values) for key, values in found.items()}
 
 
 def _to_json(spec: RunSpec, threads: int | None) -> dict[str, Any]:

@@ -7,7 +7,7 @@ computes one: read if finished, else done here, alone.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -57,27 +57,62 @@ class Passes:
     precision: str = "fp32"
 
 
+class Follower:
+    """Hears of one run while it is computed: a log, say. This one does not listen.
+
+    pictures: whether it looks at sets on their way.
+    """
+
+    pictures: ClassVar[bool] = False
+
+    def progress(self, done: int, total: int, loss: float) -> None:
+        """So many steps of all are done; loss: of the last one, NaN where there is none."""
+
+    def picture(self, done: int, total: int, look: Callable[[], ImageSet]) -> None:
+        """Likewise, where a set is condensed; `look()` gives it as it is now."""
+
+    def ended(self, record: Mapping[str, Any]) -> None:
+        """The run is over; its record."""
+
+
 @dataclass
 class Worker:
     """Where data and results are, the device, when to stop, and what was read already.
 
-    progress(digest, done, total, loss) is called while a run is computed; say(line) for rare news.
-    one_by_one: whether runs that could be computed at once are not, for lack of memory.
+    shown(digest, done, total, loss) is told of every progress; say(line) of rare news. followers: of the runs under
+    way, by digest. one_by_one: whether runs that could be computed at once are not, for lack of memory.
     """
 
     store: Store
     data_root: Path | None = None
     device: str = "cpu"
     stop: Deadline | None = None
-    progress: Callable[[str, int, int, float], None] = lambda digest, done, total, loss: None
+    shown: Callable[[str, int, int, float], None] = lambda digest, done, total, loss: None
     say: Callable[[str], None] = lambda line: None
     one_by_one: bool = False
+    followers: dict[str, Sequence[Follower]] = field(default_factory=dict)
     _cache: dict[Any, Any] = field(default_factory=dict)
 
     def check(self) -> None:
         """Raise what the deadline raises when it is time to stop."""
         if self.stop is not None:
             self.stop.check()
+
+    def progress(self, digest: str, done: int, total: int, loss: float) -> None:
+        """Say how far a run is; run types call it after every step that may be worth telling."""
+        self.shown(digest, done, total, loss)
+        for follower in self.followers.get(digest, ()):
+            follower.progress(done, total, loss)
+
+    def watch(self, digest: str, total: int) -> Callable[[int, Callable[[], ImageSet]], None] | None:
+        """What the engine shows a set on its way to; None where nobody looks."""
+        watching = [follower for follower in self.followers.get(digest, ()) if follower.pictures]
+
+        def watch(done: int, look: Callable[[], ImageSet]) -> None:
+            for follower in watching:
+                follower.picture(done, total, look)
+
+        return watch if watching else None
 
     def data(self, name: str, test: bool = True) -> RealDataset:
         """The real data set, kept between runs. Without `test` no test image is read or can be."""
@@ -130,15 +165,35 @@ class Worker:
         return self._cache[key]
 
 
+@dataclass(frozen=True)
+class Metric:
+    """The one number of a run that logs and dashboards plot. key: where it stands in the record, last in a list."""
+
+    name: str
+    key: str
+    less_is_better: bool = True
+
+    def of(self, record: Mapping[str, Any]) -> Any:
+        """The number in a record; None where there is none."""
+        found = record.get(self.key)
+        return found[-1] if isinstance(found, list) and found else found
+
+
+ACCURACY = Metric("accuracy", "value", less_is_better=False)
+LOSS, LOSSES, SECONDS = Metric("loss", "loss_last"), Metric("loss", "losses"), Metric("seconds", "wall_s")
+
+
 class RunType:
     """What a run spec of this type means. One object serves all runs; it holds nothing.
 
     name: the word in `RunSpec.kind`, and the folder in the store. together: whether runs that differ in nothing but
-    their seed may be computed at once (`compute_together`), where the device gains by it.
+    their seed may be computed at once (`compute_together`), where the device gains by it. metric: what logs and
+    dashboards plot of it; SECONDS where a run has no number of its own.
     """
 
     name: ClassVar[str]
     together: ClassVar[bool] = False
+    metric: ClassVar[Metric] = ACCURACY
 
     def compute(self, run: RunDir, worker: Worker) -> None:
         """Compute `run.spec` and end with `run.finish(record)`."""
@@ -156,6 +211,10 @@ class RunType:
         """Image passes the run takes, for the estimate of time; none where no network runs."""
         return []
 
+    def metric_of(self, spec: RunSpec) -> Metric:
+        """What logs and dashboards plot of this run."""
+        return self.metric
+
     def title(self, spec: RunSpec) -> str:
         """Short name of the run for people: 'distill dsa fyi step 2/10 seed 0'."""
         i = spec.inputs
@@ -163,6 +222,13 @@ class RunType:
         words.append(f"step {i['step'] + 1}/{i['steps']}" if "step" in i else None)
         words.append(f"seed {i['seed']}" if "seed" in i else None)
         return " ".join(str(word) for word in words if word)
+
+    def side(self, spec: RunSpec) -> str:
+        """Which side of a comparison it is of: 'dm+fyi', 'real', a file's name; '' where a run it needs tells."""
+        method, flip, file = spec.inputs.get("method"), spec.inputs.get("flip"), spec.notes.get("file")
+        if method:
+            return method if flip in (None, "none") else f"{method}+{flip}"
+        return Path(file).stem if file else ""
 
     def parameters(self, spec: RunSpec) -> dict[str, Any]:
         """What a dashboard of the queue shows as parameters of the run."""

@@ -11,6 +11,7 @@ import contextlib
 import math
 import os
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -152,7 +153,8 @@ class Patient:
 
 def in_memory() -> Patient:
     """A storage of this process alone: no database is loaded or made for it."""
-    from optuna.storages import InMemoryStorage
+    with _without_bars():
+        from optuna.storages import InMemoryStorage
 
     class Alone(InMemoryStorage):
         def set_trial_state_values(self, trial_id: int, state: Any, values: Sequence[float] | None = None) -> bool:
@@ -170,6 +172,14 @@ def _of_storage(error: Exception) -> bool:
     from sqlalchemy.exc import SQLAlchemyError
 
     return isinstance(error, StorageInternalError | SQLAlchemyError)
+
+
+@contextlib.contextmanager
+def _without_bars() -> Iterator[None]:
+    """Inside, tqdm does not complain in a notebook that it cannot draw Optuna's bars, which are not used here."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "IProgress not found")
+        yield
 
 
 def passing(error: BaseException) -> bool:
@@ -214,7 +224,8 @@ def _parsed(url: str) -> sqlalchemy.URL:
 
 
 def _opened(parsed: sqlalchemy.URL) -> RDBStorage:
-    from optuna.storages import RDBStorage
+    with _without_bars():
+        from optuna.storages import RDBStorage
 
     backend = parsed.get_backend_name()
     url = parsed.render_as_string(hide_password=False).replace("{", "{{").replace("}", "}}")  # Optuna fills templates

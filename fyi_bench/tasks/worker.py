@@ -28,7 +28,7 @@ class WorkerTask(Task[WorkerOptions]):
     summary = "Take part in the queues of a storage until no run is left."
     Options = WorkerOptions
     settings: ClassVar[Sequence[str]] = (
-        "storage", "artefacts", "store", "data_root", "device", "devices", "workers", "threads", "budget",
+        "storage", "artefacts", "store", "data_root", "device", "devices", "workers", "threads", "budget", "log",
     )  # fmt: skip
     examples: ClassVar[Sequence[str]] = (
         "fyi-bench worker --storage postgresql+psycopg://user@host/db",
@@ -60,7 +60,7 @@ class WorkerTask(Task[WorkerOptions]):
                 titles = {digest: title for queue in queues for digest, title in queue.titles().items()}
                 view = Display(rows, waiting, lambda: [queue.counts() for queue in queues], titles)
                 place = s.storage, options.study, session.store.root, s.data_root, s.device, s.devices, s.threads
-                crew, count = Crew(*place, s.artefacts, options.wait), min(s.processes, waiting)
+                crew, count = Crew(*place, s.artefacts, options.wait, log=s.log), min(s.processes, waiting)
                 with view:
                     if count == 1:
                         done = crew.work(0, session.stop, view.events)

@@ -141,6 +141,10 @@ class Accuracy(RunType):
             tests = {"tests": result.tests} if protocol.tests > 1 else {}
             run.finish({"value": result.accuracy, "last_loss": result.last_loss, **tests, **share})
 
+    def side(self, spec: RunSpec) -> str:
+        """'real' for all real images; of a set, what made it or its file."""
+        return "real" if spec.inputs["set"].get("kind") == FULL else super().side(spec)
+
     def needs(self, spec: RunSpec) -> list[Need]:
         """The sets trained on, and the networks that label them."""
         return [*set_needs(spec.inputs["set"], spec.inputs.get("warm")), *teacher_needs(spec)]

@@ -12,7 +12,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fyi_bench.run.numerics import using
-from fyi_bench.run.run_type import RUN_TYPES, SET_FILE, Need, Passes, RunType, Worker, measured_space, source_note
+from fyi_bench.run.run_type import (
+    RUN_TYPES,
+    SECONDS,
+    SET_FILE,
+    Need,
+    Passes,
+    RunType,
+    Worker,
+    measured_space,
+    source_note,
+)
 from fyi_bench.run.types.accuracy import TRAINING, protocol_of, set_needs
 from fyi_bench.store.run_dir import RunDir
 from fyi_bench.store.spec import RunSpec
@@ -212,6 +222,11 @@ class Train(RunType):
         """'w64-d3-instance-relu-avg on real seed 0'."""
         return f"{point_of(spec).name} on {_trained_on(spec)} seed {spec.inputs['seed']}"
 
+    def side(self, spec: RunSpec) -> str:
+        """'real' or 'early'; of a set, what made it."""
+        kind = spec.inputs["set"]["kind"]
+        return kind if kind in (REAL, EARLY) else ""
+
     def parameters(self, spec: RunSpec) -> dict[str, Any]:
         """The factors of the architecture, and what it was trained on, so that a dashboard's plots tell something."""
         return {**super().parameters(spec), **point_of(spec).factors, "trained_on": _trained_on(spec)}
@@ -246,6 +261,7 @@ class KeptSet(RunType):
     """Keep a condensed set that came as a file in the store."""
 
     name = "set"
+    metric = SECONDS
 
     def compute(self, run: RunDir, worker: Worker) -> None:
         """Copy the set into the run folder."""

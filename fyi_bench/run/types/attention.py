@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fyi_bench.errors import DataError
 from fyi_bench.run.numerics import using
-from fyi_bench.run.run_type import RUN_TYPES, Passes, RunType, Worker, measured_space, source_note
+from fyi_bench.run.run_type import RUN_TYPES, SECONDS, Passes, RunType, Worker, measured_space, source_note
 from fyi_bench.run.types.accuracy import TRAINING, protocol_of, training_passes
 from fyi_bench.store.run_dir import RunDir
 from fyi_bench.store.spec import RunSpec
@@ -94,6 +94,7 @@ class AttentionRun(RunType):
     """Find where a network sees the classes of real images."""
 
     name = "attention"
+    metric = SECONDS
 
     def compute(self, run: RunDir, worker: Worker) -> None:
         """Load or train the network, count its strongest places, record."""

@@ -180,6 +180,10 @@ class Continual(RunType):
         images = sum(one.items for one in sets)
         run.finish({"value": found.pop("accuracy"), **found, "images": images, "bytes": size})
 
+    def side(self, spec: RunSpec) -> str:
+        """'real' for real images; of sets, what made them."""
+        return "real" if spec.inputs.get("source") == REAL else super().side(spec)
+
     def needs(self, spec: RunSpec) -> list[Need]:
         """The sets of the steps so far."""
         return [("distill", digest) for digest in spec.inputs["sets"]]

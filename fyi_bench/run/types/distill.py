@@ -7,7 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 from fyi_bench.errors import DivergenceError
 from fyi_bench.run.numerics import using
-from fyi_bench.run.run_type import LAST_GOOD_FILE, RUN_TYPES, SET_FILE, Need, Passes, RunType, Worker, source_note
+from fyi_bench.run.run_type import (
+    LAST_GOOD_FILE,
+    LOSS,
+    RUN_TYPES,
+    SECONDS,
+    SET_FILE,
+    Metric,
+    Need,
+    Passes,
+    RunType,
+    Worker,
+    source_note,
+)
 from fyi_bench.run.types.expert import expert_digests, trajectories
 from fyi_bench.store.run_dir import RunDir
 from fyi_bench.store.spec import RunSpec
@@ -139,6 +151,7 @@ class Distill(RunType):
                 checkpointer=run,
                 stop=worker.stop,
                 report=lambda done, loss: worker.progress(spec.digest, done, total, loss),
+                watch=worker.watch(spec.digest, total),
                 provenance={
                     "dataset": inputs["dataset"],
                     "recipe": inputs["config"],
@@ -161,6 +174,10 @@ class Distill(RunType):
                 **{key: facts[key] for key in ("iterations", "loss_first", "loss_last")},
             }
         )
+
+    def metric_of(self, spec: RunSpec) -> Metric:
+        """The loss at the end; images that are picked have none."""
+        return LOSS if spec.inputs["config"]["iterations"] else SECONDS
 
     def needs(self, spec: RunSpec) -> list[Need]:
         """The experts it is matched to."""

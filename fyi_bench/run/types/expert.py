@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fyi_bench.errors import StoreError
 from fyi_bench.run.numerics import using
-from fyi_bench.run.run_type import DATA_SOURCE, RUN_TYPES, Passes, RunType, Worker, ensure
+from fyi_bench.run.run_type import DATA_SOURCE, LOSSES, RUN_TYPES, Passes, RunType, Worker, ensure
 from fyi_bench.store.run_dir import RunDir
 from fyi_bench.store.spec import RunSpec
 
@@ -75,6 +75,7 @@ class Expert(RunType):
     """Train one network on real images and keep its trajectory."""
 
     name = "expert"
+    metric = LOSSES
 
     def compute(self, run: RunDir, worker: Worker) -> None:
         """Train the expert and store its trajectory."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fyi_bench.run.numerics import using
-from fyi_bench.run.run_type import RUN_TYPES, Need, Passes, RunType, Worker, source_note
+from fyi_bench.run.run_type import RUN_TYPES, SECONDS, Need, Passes, RunType, Worker, source_note
 from fyi_bench.run.teachers import frozen_network
 from fyi_bench.run.types.accuracy import set_needs
 from fyi_bench.store.run_dir import RunDir
@@ -62,6 +62,7 @@ class Features(RunType):
     """Send images through a frozen network and keep what its classifier would read, with their labels."""
 
     name = "features"
+    metric = SECONDS
 
     def compute(self, run: RunDir, worker: Worker) -> None:
         """Find the images and the network, keep the features."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fyi_bench.run.numerics import using
-from fyi_bench.run.run_type import RUN_TYPES, SET_FILE, Need, Passes, RunType, Worker, source_note
+from fyi_bench.run.run_type import RUN_TYPES, SECONDS, SET_FILE, Need, Passes, RunType, Worker, source_note
 from fyi_bench.run.teachers import Teachers, teacher_needs, teacher_passes, teaching_of
 from fyi_bench.store.run_dir import RunDir
 from fyi_bench.store.spec import RunSpec
@@ -63,6 +63,7 @@ class FloorRun(RunType):
     """Draw random real images."""
 
     name = "floor"
+    metric = SECONDS
 
     def compute(self, run: RunDir, worker: Worker) -> None:
         """Draw, label, keep, record how many there are and their bytes."""

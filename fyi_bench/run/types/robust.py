@@ -165,6 +165,10 @@ class Robust(RunType):
             save_tensors(run.path(NETWORK_FILE), weights, {"cell": spec.digest})
         run.finish({"value": value, "last_loss": trained.losses[-1], "images": len(train_set)})
 
+    def side(self, spec: RunSpec) -> str:
+        """'real' or 'random'; of a set, what made it or its file."""
+        return super().side(spec) if spec.inputs["subject"] == "set" else spec.inputs["subject"]
+
     def needs(self, spec: RunSpec) -> list[Need]:
         """The set, where it is a run's, and the network that gives labels."""
         teacher = [("robust", spec.inputs["teacher"])] if spec.inputs.get("teacher") else []

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from fyi_bench.run.numerics import using
-from fyi_bench.run.run_type import RUN_TYPES, Passes, RunType, Worker, measured_space, source_note
+from fyi_bench.run.run_type import RUN_TYPES, SECONDS, Passes, RunType, Worker, measured_space, source_note
 from fyi_bench.store.run_dir import RunDir
 from fyi_bench.store.spec import RunSpec
 
@@ -34,6 +34,7 @@ class Score(RunType):
     """Count and score one untrained network."""
 
     name = "score"
+    metric = SECONDS
 
     def compute(self, run: RunDir, worker: Worker) -> None:
         """Every score, and the seconds it took; in fp32, SynFlow in float64."""

@@ -79,6 +79,10 @@ class StreamRun(RunType):
             rows.append({"value": found.pop("accuracy"), **found, "images": images, "bytes": size})
         run.finish({"value": sum(row["value"] for row in rows) / len(rows), "rows": rows})
 
+    def side(self, spec: RunSpec) -> str:
+        """The strategy."""
+        return spec.inputs["strategy"]
+
     def needs(self, spec: RunSpec) -> list[Need]:
         """The sets that are replayed."""
         return [("distill", digest) for digest in spec.inputs["sets"]]

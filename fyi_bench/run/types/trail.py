@@ -108,7 +108,7 @@ class Trail(Distill):
             facts = {"dataset": inputs["dataset"], "recipe": inputs["config"], "numerics": inputs["numerics"]}
             return distill(
                 problem, inputs["method"], config, inputs["flip"], checkpointer=run, stop=stop, report=report,
-                provenance={**facts, "cell": spec.digest},
+                watch=worker.watch(spec.digest, inputs["at"][-1]), provenance={**facts, "cell": spec.digest},
             )  # fmt: skip
 
         for iteration in inputs["at"]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fyi_bench.run.numerics import using
-from fyi_bench.run.run_type import RUN_TYPES, Need, Passes, RunType, Worker
+from fyi_bench.run.run_type import RUN_TYPES, Metric, Need, Passes, RunType, Worker
 from fyi_bench.run.types.accuracy import set_needs
 from fyi_bench.store.run_dir import RunDir
 from fyi_bench.store.spec import RunSpec
@@ -35,6 +35,7 @@ class Unequalness(RunType):
     """Score how far a set is from its own mirror image."""
 
     name = "unequalness"
+    metric = Metric("unequalness", "mean")
 
     def compute(self, run: RunDir, worker: Worker) -> None:
         """Score the set and record it."""
