@@ -43,8 +43,11 @@ def test_every_number_of_every_arm_is_a_row(told):
     assert {(r.method, r.flip, r.architecture): r.value for r in accuracies.itertuples()} == wanted
     seen = frame[(frame.task == "continual") & (frame.method == "random") & frame.classes_seen.notna()]
     assert seen.classes_seen.tolist() == [20, 40, 60, 80, 100]
-    difference = frame[(frame.measure == "difference") & (frame.task == "distill")]
-    assert difference[["value", "low", "high", "pairs"]].values.tolist() == [[0.011, -0.003, 0.027, 3]]
+    (difference,) = frame[(frame.measure == "accuracy difference") & (frame.task == "distill")].itertuples()
+    assert (difference.value, difference.low, difference.high, difference.pairs) == (0.011, -0.003, 0.027, 3)
+    assert (difference.method, difference.flip, difference.architecture) == ("dm", "fyi − none", "convnet")
+    average = frame[(frame.measure == "average accuracy difference") & (frame.task == "continual")]
+    assert average.value.tolist() == [continual_record()["difference"]["mean"]]
 
 
 @pytest.mark.parametrize(
@@ -78,6 +81,37 @@ def test_the_forms_say_the_same_numbers(told):
     assert all(word in shown("latex") for word in (r"\toprule", r"\midrule", r"\bottomrule", "resnet18"))
     assert "| dm+fyi" in shown("markdown")
     assert "Unknown format" in run("runs", "--format", "xls", "--store", told, check=2).stderr
+
+
+def test_a_comparison_stands_side_by_side_for_a_paper(told):
+    """A line an arm and one for the paired difference, a column an architecture."""
+    words = ("runs", "--where", "task=distill", "architecture!=", "--format", "latex", "--store", told)
+    lines = run(*words).stdout.splitlines()
+    body = lines[lines.index(r"\toprule") + 1 : lines.index(r"\bottomrule")]
+    assert body == [
+        r" & convnet & resnet18 \\",
+        r"\midrule",
+        r"dm & 46.0 $\pm$ 0.8 & 38.0 $\pm$ 1.6 \\",
+        r"dm+fyi & 47.1 $\pm$ 0.8 & 40.0 $\pm$ 0.8 \\",
+        r"random & 29.0 $\pm$ 0.8 & -- \\",
+        r"dm: fyi $-$ none & +1.1 [$-$0.3, +2.7] & -- \\",
+    ]
+    assert "accuracies in" in next(line for line in lines if line.startswith(r"\caption"))
+
+
+def test_a_single_column_says_what_it_measures(told):
+    text = run("runs", "--where", "measure=accuracy", "architecture=resnet18", "--format", "latex", "--store", told)
+    assert r" & accuracy \\" in text.stdout.splitlines()
+
+
+def test_a_difference_of_correlations_is_no_percentage(tmp_path):
+    arm = {"method": "dm", "flip": "fyi", "ipc": 10, "spearman_all": {"value": 0.6, "low": 0.5, "high": 0.7}}
+    found = {"mean": -0.0312, "low": -0.1, "high": 0.05, "pairs": 36}
+    more = {"difference": found, "differences": {"spearman_all": found}}
+    rows = arms.rows_of_record({**distill_record(), "task": "nas", "arms": [arm], **more})
+    assert [(row["measure"], arms.value_words(row)) for row in rows] == [
+        ("spearman_all", "0.6 [0.5, 0.7]"), ("spearman_all difference", "−0.031 [−0.1, +0.05]"),
+    ]  # fmt: skip
 
 
 def test_protocols_never_share_a_place(tmp_path):

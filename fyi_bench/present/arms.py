@@ -47,6 +47,7 @@ _OF_THE_ARM = ("task", "dataset", "name", "method", "flip", "ipc", "protocol", "
 # entries of an arm -> what their numbers are called; others are called as the record does
 _MEASURES = {"architectures": "accuracy", "average": "average accuracy"}
 _UNMEASURED = ("misjudged", "spread")
+DIFFERENCE = " difference"  # behind what a paired difference is of
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "!=": operator.ne, "<=": operator.le, ">=": operator.ge, "=": operator.eq, "<": operator.lt, ">": operator.gt,
 }  # fmt: skip
@@ -93,8 +94,23 @@ def rows_of_record(record: Mapping[str, Any]) -> list[Row]:
     flipped = [arm for arm in record["arms"] if arm["flip"] not in ("none", "unknown")]
     for arm in flipped[:1] if isinstance(record.get("difference"), Mapping) else []:
         own = {key: arm.get(key) for key in ("name", "method", "ipc")} | {"flip": f"{arm['flip']} {MINUS} none"}
-        rows += [_row({**common, **own, **found}) for found in _entries("difference", record["difference"])]
+        rows += [_row({**common, **own, **found}) for found in _differences(record, arm)]
     return rows
+
+
+def _differences(record: Mapping[str, Any], arm: Mapping[str, Any]) -> Iterator[Row]:
+    """The paired differences of a record, each called after what it is a difference of."""
+    if isinstance(record.get("differences"), Mapping):  # of a search: one a statistic
+        for name, entry in record["differences"].items():
+            yield from _entries(name + DIFFERENCE, entry)
+        return
+    first = next(iter(arm.get("architectures", [])), None)
+    of = "accuracy" if first else "average accuracy" if "average" in arm or "accuracy" in arm else ""
+    for row in _entries((of + DIFFERENCE).strip(), record["difference"]):
+        yield {**row, "architecture": first["name"] if first else None}
+    for step, entry in zip(arm.get("accuracy", []), record.get("difference_by_step", [])):
+        for row in _entries("accuracy" + DIFFERENCE, entry):
+            yield {**row, "classes_seen": step["classes_seen"]}
 
 
 def _row(known: Mapping[str, Any]) -> Row:
@@ -191,8 +207,9 @@ def told(rows: Sequence[Row], form: str) -> str:
 def value_words(row: Row) -> str:
     """'48.9 ± 0.6', '0.61 [0.50, 0.70]', '+1.2 [−0.3, +2.7]': in percent where it is an accuracy."""
     of_accuracy = "accuracy" in row["measure"]
-    if row["measure"] == "difference":
-        return signed_points(row["value"]) + bounds(row, signed_points)
+    if row["measure"].endswith(DIFFERENCE.strip()):
+        signed: Callable[[Any], str] = signed_points if of_accuracy else lambda v: f"{v:+.2g}".replace("-", MINUS)
+        return signed(row["value"]) + bounds(row, signed)
     say: Callable[[Any], str] = percent if of_accuracy else lambda value: short(value, 3).replace("-", MINUS)
     if is_number(row["low"]) and is_number(row["high"]):
         return say(row["value"]) + bounds(row, say)
@@ -216,17 +233,18 @@ def _across(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
     lines: dict[str, dict[str, str]] = {}
     for row in rows:
         seen = "" if row["classes_seen"] is None else f"{row['classes_seen']} classes"
-        what = ", ".join(filter(None, (row["architecture"], seen))) or row["measure"]
-        if row["measure"] != "accuracy" and what != row["measure"]:
-            what += f", {row['measure']}"
+        measure = row["measure"].removesuffix(DIFFERENCE)
+        what = ", ".join(filter(None, (row["architecture"], seen))) or measure
+        if measure not in ("accuracy", what):
+            what += f", {measure}"
         lines.setdefault(what, {}).setdefault(arm_of(row), value_words(row))
     return ["", *arms], [[what, *(own.get(arm, "") for arm in arms)] for what, own in lines.items()]
 
 
 def arm_of(row: Row) -> str:
-    """'dm+fyi'; 'fyi − none' behind the method for a difference."""
+    """'dm+fyi'; 'dm: fyi − none' for a difference."""
     if row["flip"] and MINUS in row["flip"]:
-        return row["flip"]
+        return f"{row['name'] or row['method']}: {row['flip']}"
     return arm_title({"method": row["method"] or "unknown", "flip": row["flip"] or "unknown", "name": row["name"]})
 
 
@@ -265,12 +283,14 @@ def _grid(rows: Sequence[Row]) -> tuple[str, list[str], list[list[str]]]:
     keys: dict[str, Callable[[Row], str]] = {
         "data set": lambda row: _text(row["dataset"]), "images a class": lambda row: _text(row["ipc"]),
         "architecture": lambda row: _text(row["architecture"]), "classes seen": lambda row: _text(row["classes_seen"]),
-        "measure": lambda row: row["measure"], "protocol": _protocol, "precision": lambda row: _text(row["precision"]),
+        "measure": lambda row: row["measure"].removesuffix(DIFFERENCE), "protocol": _protocol,
+        "precision": lambda row: _text(row["precision"]),
     }  # fmt: skip
     places = [tuple(of(row) for of in keys.values()) for row in rows]
-    varying = [c for c in range(len(keys)) if len({place[c] for place in places}) > 1]
+    varying = [c for c in range(len(keys)) if len({place[c] for place in places}) > 1] or [list(keys).index("measure")]
     shared = [f"{title} {places[0][c]}" for c, title in enumerate(keys)
               if c not in varying and places and places[0][c] != HOLE]  # fmt: skip
+    shared += ["accuracies in %"] if any("accuracy" in row["measure"] for row in rows) else []
     columns = list(dict.fromkeys(tuple(place[c] for c in varying) for place in places))
     lines: dict[str, dict[tuple[str, ...], str]] = {}
     for row, place in zip(rows, places):
