@@ -21,6 +21,7 @@ from fyi_bench.tools import TOOLS, Say, silent
 
 if TYPE_CHECKING:
     from fyi_bench.session import Session
+    from fyi_bench.tasks.base import Task
 
 # words that are neither a task nor a tool: where they are, as module:name
 OTHERS = {
@@ -29,6 +30,7 @@ OTHERS = {
     "Condenser": "downstream.continual.memory:Condenser",
     "condense": "downstream.continual.memory:condense",
     "avalanche": "downstream.continual.library:avalanche",
+    "Result": "fyi_bench.present.result:Result",
     "make_report": "fyi_bench.tools:report",
 }
 
@@ -58,6 +60,8 @@ def _function_of(entry: TaskEntry) -> Callable[..., Any]:
     parameters = parameters_of(task)
 
     def call(*values: Any, session: Session | None = None, say: Say = silent, yes: bool = False, **named: Any) -> Any:
+        from fyi_bench.notebook import notebook_shell
+        from fyi_bench.present.result import Result
         from fyi_bench.session import Session
         from fyi_bench.tasks.base import perform
 
@@ -65,11 +69,19 @@ def _function_of(entry: TaskEntry) -> Callable[..., Any]:
         if twice:
             raise UsageError(f"A session has its settings already.\nLeave out {', '.join(twice)}.")
         options, settings = build_options(task, bind(entry.word, parameters, values, named))
-        answer = perform(task(), session or Session(settings, say=say, yes=yes), options)
-        return answer[task.returns] if task.returns else answer
+        display = "notebook" if notebook_shell() else "silent"
+        asked = task()
+        answer = perform(asked, session or Session(settings, say=say, yes=yes, display=display), options)
+        if task.returns:
+            return answer[task.returns]
+        return Result(answer, asked) if task.keeps else answer
 
     more = {"session": ("Session | None", None), "say": ("Callable[[str], None]", silent), "yes": ("bool", False)}
-    return dress(call, entry.word, task.summary, parameters, "Any" if task.returns else "dict[str, Any]", more)
+    return dress(call, entry.word, task.summary, parameters, _returned(task), more)
+
+
+def _returned(task: type[Task]) -> str:
+    return "Any" if task.returns else "Result" if task.keeps else "dict[str, Any]"
 
 
 # the stub ----------------------------------------------------------------------------------------------------------
@@ -89,6 +101,7 @@ from downstream.continual.library import avalanche as avalanche
 from downstream.continual.memory import Condenser as Condenser
 from downstream.continual.memory import MemoryDataset as MemoryDataset
 from downstream.continual.memory import condense as condense
+from fyi_bench.present.result import Result as Result
 from fyi_bench.session import Session
 """
 

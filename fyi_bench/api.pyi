@@ -12,6 +12,7 @@ from downstream.continual.library import avalanche as avalanche
 from downstream.continual.memory import Condenser as Condenser
 from downstream.continual.memory import MemoryDataset as MemoryDataset
 from downstream.continual.memory import condense as condense
+from fyi_bench.present.result import Result as Result
 from fyi_bench.session import Session
 
 def card(
@@ -54,10 +55,11 @@ def card(
     storage: str | None = None,
     artefacts: str | None = None,
     enqueue: bool = False,
+    log: str | None = None,
     session: Session | None = None,
     say: Callable[[str], None] = ...,
     yes: bool = False,
-) -> dict[str, Any]:
+) -> Result:
     """One page: is this set a faithful proxy for the real data?
 
     Args:
@@ -85,7 +87,7 @@ def card(
         markdown: Write it as Markdown here; default: beside the record.
 
     Common options, as fyi_bench.config.Settings has them: dataset, data_root, store, protocol, seed, seeds,
-    overrides, budget, device, devices, precision, workers, threads, storage, artefacts, enqueue.
+    overrides, budget, device, devices, precision, workers, threads, storage, artefacts, enqueue, log.
     """
 
 def continual(
@@ -131,10 +133,11 @@ def continual(
     storage: str | None = None,
     artefacts: str | None = None,
     enqueue: bool = False,
+    log: str | None = None,
     session: Session | None = None,
     say: Callable[[str], None] = ...,
     yes: bool = False,
-) -> dict[str, Any]:
+) -> Result:
     """Continual learning from condensed memory (Avalanche), against real images and bounds.
 
     Args:
@@ -166,7 +169,7 @@ def continual(
         memory: Images in all, shared by the classes so far; default: --ipc each.
 
     Common options, as fyi_bench.config.Settings has them: dataset, data_root, store, protocol, seed, seeds,
-    overrides, budget, device, devices, precision, workers, threads, storage, artefacts, enqueue.
+    overrides, budget, device, devices, precision, workers, threads, storage, artefacts, enqueue, log.
     """
 
 def cross_arch(
@@ -208,10 +211,11 @@ def cross_arch(
     storage: str | None = None,
     artefacts: str | None = None,
     enqueue: bool = False,
+    log: str | None = None,
     session: Session | None = None,
     say: Callable[[str], None] = ...,
     yes: bool = False,
-) -> dict[str, Any]:
+) -> Result:
     """Accuracy of other architectures trained on a condensed set (Table 3).
 
     Args:
@@ -238,7 +242,7 @@ def cross_arch(
         path: A condensed set in a file, instead of a method (or its name).
 
     Common options, as fyi_bench.config.Settings has them: dataset, data_root, store, protocol, seed, seeds,
-    overrides, budget, device, devices, precision, workers, threads, storage, artefacts, enqueue.
+    overrides, budget, device, devices, precision, workers, threads, storage, artefacts, enqueue, log.
     """
 
 def demo(
@@ -259,6 +263,7 @@ def demo(
     storage: str | None = None,
     artefacts: str | None = None,
     enqueue: bool = False,
+    log: str | None = None,
     session: Session | None = None,
     say: Callable[[str], None] = ...,
     yes: bool = False,
@@ -266,7 +271,7 @@ def demo(
     """The whole story on built-in data in minutes: distil, rehearse, and an HTML report.
 
     Common options, as fyi_bench.config.Settings has them: dataset, data_root, store, protocol, seed, seeds,
-    overrides, budget, device, devices, precision, workers, threads, storage, artefacts, enqueue.
+    overrides, budget, device, devices, precision, workers, threads, storage, artefacts, enqueue, log.
     """
 
 def distill(
@@ -294,10 +299,11 @@ def distill(
     storage: str | None = None,
     artefacts: str | None = None,
     enqueue: bool = False,
+    log: str | None = None,
     session: Session | None = None,
     say: Callable[[str], None] = ...,
     yes: bool = False,
-) -> dict[str, Any]:
+) -> Result:
     """Condense a data set, with and without the flip, and evaluate the sets.
 
     Args:
@@ -310,7 +316,7 @@ def distill(
         floor: Random real images in as many bytes, too (uint8, JPEG).
 
     Common options, as fyi_bench.config.Settings has them: dataset, data_root, store, protocol, seed, seeds,
-    overrides, budget, device, devices, precision, workers, threads, storage, artefacts, enqueue.
+    overrides, budget, device, devices, precision, workers, threads, storage, artefacts, enqueue, log.
     """
 
 def evaluate(
@@ -353,10 +359,11 @@ def evaluate(
     storage: str | None = None,
     artefacts: str | None = None,
     enqueue: bool = False,
+    log: str | None = None,
     session: Session | None = None,
     say: Callable[[str], None] = ...,
     yes: bool = False,
-) -> dict[str, Any]:
+) -> Result:
     """Accuracy of networks trained on a condensed set.
 
     Args:
@@ -386,7 +393,7 @@ def evaluate(
         weights: Of the probe's network: FILE, or 'random'; default: trained here.
 
     Common options, as fyi_bench.config.Settings has them: dataset, data_root, store, protocol, seed, overrides,
-    budget, device, devices, precision, workers, threads, storage, artefacts, enqueue.
+    budget, device, devices, precision, workers, threads, storage, artefacts, enqueue, log.
     """
 
 def experts(
@@ -408,10 +415,11 @@ def experts(
     storage: str | None = None,
     artefacts: str | None = None,
     enqueue: bool = False,
+    log: str | None = None,
     session: Session | None = None,
     say: Callable[[str], None] = ...,
     yes: bool = False,
-) -> dict[str, Any]:
+) -> Result:
     """Train the expert trajectories that MTT and FTD match; resumable one by one.
 
     Args:
@@ -420,7 +428,7 @@ def experts(
         count: How many; default: as many as the recipe.
 
     Common options, as fyi_bench.config.Settings has them: dataset, data_root, store, protocol, overrides,
-    budget, device, devices, precision, workers, threads, storage, artefacts, enqueue.
+    budget, device, devices, precision, workers, threads, storage, artefacts, enqueue, log.
     """
 
 def export(
@@ -464,6 +472,7 @@ def figure(
     storage: str | None = None,
     artefacts: str | None = None,
     enqueue: bool = False,
+    log: str | None = None,
     session: Session | None = None,
     say: Callable[[str], None] = ...,
     yes: bool = False,
@@ -479,7 +488,7 @@ def figure(
         annotations: Figure C: COCO's file of object masks.
 
     Common options, as fyi_bench.config.Settings has them: dataset, data_root, store, protocol, seed, seeds,
-    overrides, budget, device, devices, precision, workers, threads, storage, artefacts, enqueue.
+    overrides, budget, device, devices, precision, workers, threads, storage, artefacts, enqueue, log.
     """
 
 def import_set(
@@ -667,10 +676,11 @@ def nas(
     storage: str | None = None,
     artefacts: str | None = None,
     enqueue: bool = False,
+    log: str | None = None,
     session: Session | None = None,
     say: Callable[[str], None] = ...,
     yes: bool = False,
-) -> dict[str, Any]:
+) -> Result:
     """Rank ConvNets on a condensed set, and say how far the ranking can be trusted (Table B).
 
     Args:
@@ -700,7 +710,7 @@ def nas(
         save_ranking: CSV of the real ranking.
 
     Common options, as fyi_bench.config.Settings has them: dataset, data_root, store, protocol, seed, seeds,
-    overrides, budget, device, devices, precision, workers, threads, storage, artefacts, enqueue.
+    overrides, budget, device, devices, precision, workers, threads, storage, artefacts, enqueue, log.
     """
 
 def push(
@@ -752,10 +762,11 @@ def rank(
     storage: str | None = None,
     artefacts: str | None = None,
     enqueue: bool = False,
+    log: str | None = None,
     session: Session | None = None,
     say: Callable[[str], None] = ...,
     yes: bool = False,
-) -> dict[str, Any]:
+) -> Result:
     """How well a condensed set ranks architectures, in minutes, against a stored ranking.
 
     Args:
@@ -775,7 +786,7 @@ def rank(
         reference: auto: a stored ranking that fits; or one: name or CSV.
 
     Common options, as fyi_bench.config.Settings has them: dataset, data_root, store, protocol, seed, overrides,
-    budget, device, devices, precision, workers, threads, storage, artefacts, enqueue.
+    budget, device, devices, precision, workers, threads, storage, artefacts, enqueue, log.
     """
 
 def ranking(
@@ -801,10 +812,11 @@ def ranking(
     storage: str | None = None,
     artefacts: str | None = None,
     enqueue: bool = False,
+    log: str | None = None,
     session: Session | None = None,
     say: Callable[[str], None] = ...,
     yes: bool = False,
-) -> dict[str, Any]:
+) -> Result:
     """Rank a search space on real data once, and keep the ranking as a CSV.
 
     Args:
@@ -815,7 +827,7 @@ def ranking(
         out: CSV to write or to add to; default: in the store.
 
     Common options, as fyi_bench.config.Settings has them: dataset, data_root, store, protocol, seed, seeds,
-    overrides, budget, device, devices, precision, workers, threads, storage, artefacts, enqueue.
+    overrides, budget, device, devices, precision, workers, threads, storage, artefacts, enqueue, log.
     """
 
 def report(
@@ -860,6 +872,7 @@ def table(
     storage: str | None = None,
     artefacts: str | None = None,
     enqueue: bool = False,
+    log: str | None = None,
     session: Session | None = None,
     say: Callable[[str], None] = ...,
     yes: bool = False,
@@ -873,7 +886,7 @@ def table(
         run: Fill the holes first, within --budget.
 
     Common options, as fyi_bench.config.Settings has them: data_root, store, protocol, seed, seeds, overrides,
-    budget, device, devices, precision, workers, threads, storage, artefacts, enqueue.
+    budget, device, devices, precision, workers, threads, storage, artefacts, enqueue, log.
     """
 
 def unequalness(
@@ -941,6 +954,7 @@ def worker(
     threads: int | None = None,
     storage: str | None = None,
     artefacts: str | None = None,
+    log: str | None = None,
     session: Session | None = None,
     say: Callable[[str], None] = ...,
     yes: bool = False,
@@ -952,7 +966,7 @@ def worker(
         wait: Stay while others still work, so that the run of one that dies comes back at once.
 
     Common options, as fyi_bench.config.Settings has them: data_root, store, budget, device, devices, workers,
-    threads, storage, artefacts.
+    threads, storage, artefacts, log.
     """
 
 make_report = report

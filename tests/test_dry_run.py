@@ -43,7 +43,7 @@ QUESTIONS = {
 }
 # read after the plan: by whoever computes, or in the answer; or only where they are given
 LATER = {
-    "": {"store", "budget", "devices", "enqueue"},
+    "": {"store", "budget", "devices", "enqueue", "log"},
     "table": {"device", "workers", "threads"},  # where there are data: how long the holes would take
     "card": {"html", "markdown"},
     "continual": {"ipc"},

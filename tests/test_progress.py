@@ -9,7 +9,7 @@ import time
 import pytest
 
 from fyi_bench.errors import UnknownNameError
-from fyi_bench.run.progress import LINE_EVERY_S, progress
+from fyi_bench.run.progress import LINE_EVERY_S, NOTEBOOK_EVERY_S, progress
 
 
 class Terminal(io.StringIO):
@@ -124,6 +124,37 @@ def test_silent_says_nothing(capsys):
             task.update(1, loss=0.5)
         shown.say("text")
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_notebook_redraws_one_output_twice_a_second_at_most(clock, monkeypatch):
+    pytest.importorskip("IPython")
+    shown = []
+
+    class Handle:
+        def update(self, data, raw):
+            shown.append(data)
+
+    def display(data, raw, display_id):
+        shown.append(data)
+        return Handle()
+
+    monkeypatch.setattr("IPython.display.display", display)
+    with progress("notebook") as rows:
+        whole = rows.add("runs", total=4, unit="run")
+        part = rows.add("distill <dm>")
+        for step in range(1, 101):
+            clock(0.1)
+            part.update(step, loss=0.5)
+        assert len(shown) == 1 + 100 * 0.1 / NOTEBOOK_EVERY_S
+        rows.say("a wait")
+        part.finish()
+        whole.update(4)
+    assert shown[0]["text/plain"] == ""
+    assert shown[1]["text/plain"].splitlines() == ["runs 0/4", "distill <dm> 5 loss 0.5, 10 it/s"]
+    assert "<progress max='4' value='0'></progress>" in shown[1]["text/html"]
+    assert "distill &lt;dm&gt;</td><td><progress></progress>" in shown[1]["text/html"]
+    assert shown[-1]["text/plain"].splitlines()[:1] == ["a wait"]
+    assert shown[-1]["text/plain"].splitlines()[1].startswith("runs 4/4")
 
 
 def test_inside_another_the_outer_display_is_used(capsys):

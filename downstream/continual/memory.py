@@ -160,7 +160,8 @@ def condense(data: Any, ipc: int, condenser: Condenser | None = None, space: Spa
     """Condense a torch dataset of (image, label, …) to `ipc` images a class, labels kept.
 
     data: images as float tensors [ch, H, W], such as a task's of Mammoth without augmentation. space: in which they
-    are; pixels in [0, 1] where it is not said. Raises DataError for images that are no tensors.
+    are; where it is not said, that of a set of ours, else pixels in [0, 1]. Raises DataError for images that are no
+    tensors.
     """
     return (condenser or Condenser())(read_images(data, space), ipc)
 
@@ -177,4 +178,5 @@ def read_images(data: Any, space: Space | None = None, num_classes: int | None =
         )
     labels = torch.tensor([int(label) for _, label, *_ in items])
     classes = num_classes or int(labels.max()) + 1
-    return ImageSet(torch.stack([image for image, *_ in items]), labels, space or PixelSpace(), classes).validate()
+    space = space or getattr(data, "space", None) or PixelSpace()
+    return ImageSet(torch.stack([image for image, *_ in items]), labels, space, classes).validate()

@@ -247,7 +247,9 @@ def _rendered(columns: Sequence[Sequence[str]], widths: Sequence[int]) -> list[s
         table.add_column(Text(column[0]), justify="right" if place else "left", width=wide, vertical="bottom")
     for row in list(zip(*columns))[1:]:
         table.add_row(*map(Text, row))
-    console = Console(width=sum(widths) + len(_GAP) * (len(widths) - 1), no_color=True, legacy_windows=False)
+    wide = sum(widths) + len(_GAP) * (len(widths) - 1)
+    # text alone: codes of a terminal would count as letters, and a notebook would show an empty output for each table
+    console = Console(width=wide, color_system=None, legacy_windows=False, force_jupyter=False)
     with console.capture() as caught:
         console.print(table)
     return [line.rstrip() for line in caught.get().splitlines()]

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 _DISTANCES, _SCORES = ("dm", "own"), ("5", "A")
 # options that say what is drawn or measured, not how or where: a figure that does not heed one refuses it
 _WHAT = ("dataset", "overrides", "seeds", "precision", "weights", "annotations")
-_HOW = ("workers", "threads", "devices", "storage", "artefacts", "enqueue")  # of figures that runs are computed for
+# of figures that runs are computed for
+_HOW = ("workers", "threads", "devices", "storage", "artefacts", "enqueue", "log")
 
 
 @dataclass(frozen=True)

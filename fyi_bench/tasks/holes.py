@@ -15,7 +15,7 @@ from fyi_bench.session import Session
 from fyi_bench.tasks.base import TASKS, Part, plan_of_parts
 
 # common options of those who compute: the others say what is shown, or how long computing would take
-OF_RUNS = ("seed", "seeds", "budget", "devices", "storage", "artefacts", "enqueue")
+OF_RUNS = ("seed", "seeds", "budget", "devices", "storage", "artefacts", "enqueue", "log")
 
 
 def plan_of_holes(session: Session, title: str, holes: Sequence[Missing], found: Records) -> Plan:

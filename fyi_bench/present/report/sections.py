@@ -43,12 +43,26 @@ UNEQUALNESS_CAPTION = (
 
 @dataclass(frozen=True)
 class FigureView:
-    """One figure at two widths, as SVG elements, with what is to be known beside it."""
+    """One figure, drawn at two widths as SVG elements, with what is to be known beside it.
+
+    name: what it is called among those of its section. key: of the section.
+    """
 
     title: str
     caption: str
-    wide: str
-    narrow: str
+    name: str
+    key: str
+    drawing: Callable[[str, float], Drawing]
+
+    @property
+    def wide(self) -> str:
+        """For a desk."""
+        return self.drawing(f"{self.key}-{self.name}-wide", WIDE).inline(self.title)
+
+    @property
+    def narrow(self) -> str:
+        """For a telephone."""
+        return self.drawing(f"{self.key}-{self.name}-narrow", NARROW).inline(self.title)
 
 
 @dataclass
@@ -78,11 +92,7 @@ class Section:
 
     def figure(self, title: str, caption: str, name: str, drawing: Callable[[str, float], Drawing]) -> None:
         """Add a figure, drawn by drawing(name unique on the page, width in inches)."""
-        wide, narrow = (
-            drawing(f"{self.key}-{name}-{kind}", width).inline(title)
-            for kind, width in (("wide", WIDE), ("narrow", NARROW))
-        )
-        self.figures.append(FigureView(title, caption, wide, narrow))
+        self.figures.append(FigureView(title, caption, name, self.key, drawing))
 
     def sets(self, record: Record, store: Store | None) -> None:
         """Add symmetry, images, loss curves and recipes of the arms' sets. One that cannot be read is said."""
