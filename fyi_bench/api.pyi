@@ -109,6 +109,7 @@ def continual(
     classes: str | PathLike[str] | None = None,
     max_bytes: int = 8589934592,
     sets: Sequence[str | PathLike[str]] | str | PathLike[str] = ...,
+    names: Sequence[str] | str = ...,
     steps: int = 10,
     base: int | None = None,
     step_sizes: Sequence[int] | int = ...,
@@ -158,6 +159,7 @@ def continual(
         classes: File that lists its classes, in the order of its numbers.
         max_bytes: Bytes that a file may unpack to.
         sets: Sets of your own: one for all classes, or one a step.
+        names: What to call each memory of --set-file.
         steps: Steps the classes come in, those of --base not counted.
         base: Classes of a first step before them.
         step_sizes: Classes of each step, where they differ.

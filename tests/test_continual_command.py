@@ -93,6 +93,14 @@ def test_sets_one_a_step_say_the_order_and_the_steps(files, tmp_path):
     assert (run.inputs["steps"], "sizes" in run.inputs) == (2, False)
 
 
+def test_memories_are_called_as_the_user_says(files, tmp_path):
+    plan = planned(tmp_path, sets=tuple(files["steps"]), names=("random",), against=("none",))
+    assert plan.title.startswith("continual random · ")
+    assert plan.digest == planned(tmp_path, sets=tuple(files["steps"]), against=("none",)).digest
+    with pytest.raises(UsageError, match="2 --name for 1 memories"):
+        planned(tmp_path, sets=tuple(files["steps"]), names=("a", "b"))
+
+
 def test_sets_that_are_no_memory_together_are_refused(files, tmp_path):
     with pytest.raises(UsageError, match=r"1 sets have some of the classes each, and none has class"):
         planned(tmp_path, sets=tuple(files["steps"][:1]))

@@ -66,7 +66,7 @@ class Continual(Task[ContinualOptions]):
         return session_of_sets(session, options.sets, options.facts)
 
     def ignored(self, options: ContinualOptions, given: Collection[str]) -> Mapping[str, str]:
-        found = {} if options.sets else dict.fromkeys((f.name for f in fields(SetFacts)), NO_FILE)
+        found = {} if options.sets else dict.fromkeys([*(f.name for f in fields(SetFacts)), "names"], NO_FILE)
         if options.step_sizes:
             found["steps"] = "--step-sizes say how many there are"
         if not options.methods:

@@ -32,6 +32,7 @@ class ContinualOptions(SetFacts, Comparison):  # in this order `method` is the f
     sets: tuple[Path, ...] = option(
         (), "Sets of your own: one for all classes, or one a step.", flag="--set-file"
     )  # fmt: skip
+    names: tuple[str, ...] = option((), "What to call each memory of --set-file.", flag="--name")
     steps: int = option(10, "Steps the classes come in, those of --base not counted.")
     base: int | None = option(None, "Classes of a first step before them.")
     step_sizes: tuple[int, ...] = option((), "Classes of each step, where they differ.", advanced=True)

@@ -56,7 +56,7 @@ class Side:
     @property
     def costly(self) -> bool:
         """Whether it is a bound, or holds several times as many images as the memory in question."""
-        return self.joint or self.strategy not in ("", REPLAY) or "bytes" in self.name
+        return self.joint or self.strategy not in ("", REPLAY) or ("bytes" in self.name and not self.files)
 
     @property
     def title(self) -> Arm:
@@ -132,8 +132,12 @@ def sides_of(planner: Planner, files: Sequence[Sequence[GivenSet]], found: Recor
     session, options = planner.session, planner.options
     used = REPLAY if options.replay else ""
     sides = [Side(arm.method, arm, options.ipc, strategy=used) for arm in options.methods]
-    for memory in files:
-        name, first = memory[0].name or memory[0].method, memory[0]
+    if options.names and len(options.names) != len(files):
+        raise UsageError(
+            f"{len(options.names)} --name for {len(files)} memories of --set-file.\nGive each one, in order."
+        )
+    for memory, called in zip(files, options.names or [""] * len(files), strict=True):
+        name, first = called or memory[0].name or memory[0].method, memory[0]
         if any(side.title == Arm(name, first.flip) for side in sides):
             name = f"{name} ({first.image_set.digest[:6]})"
         sides.append(Side(name, Arm(first.method, first.flip), first.image_set.ipc, memory, strategy=used))
@@ -239,7 +243,7 @@ class Planner:
     def _owners(self, side: Side, protocol: Protocol) -> list[tuple[Owner, int]]:
         """Class orders and the seeds of the sets made for each, with the networks trained on each."""
         seeds = list(self.orders)[: 1 if self.few and side.costly else None]
-        count, networks = protocol.repetitions(side.name, len(seeds))
+        count, networks = protocol.repetitions("" if side.files else side.name, len(seeds))
         # at least so many, equally many an order, first its own seed
         return [((seed, seed + k * len(seeds)), networks) for k in range(-(-count // len(seeds))) for seed in seeds]
 
