@@ -21,6 +21,13 @@ def _one_thread():
     torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _few_networks():
+    from commands import few_networks
+
+    few_networks()
+
+
 @pytest.fixture
 def data_root() -> Path:
     """Folder of real data; the test is skipped where it is absent."""

@@ -19,7 +19,6 @@ from downstream.protocol import protocol_data
 from fyi_bench.config import Settings
 from fyi_bench.data import load_dataset
 from fyi_bench.errors import UnknownNameError, UsageError
-from fyi_bench.run.types import unequalness
 from fyi_bench.session import Session
 from fyi_bench.stats import unpaired_difference
 from fyi_bench.store.store import Store
@@ -46,11 +45,10 @@ def made(tmp_path_factory, small):
     limits = {"reference_images": 20, "test_images": 40, "architectures": ["mlp"], "steps": 2}
     patch.setitem(protocol_data("quick"), "card", {**protocol_data("quick")["card"], **limits})
     patch.setattr(space720, "subset", lambda n, seed=0: tuple(CHEAP[:n]))
-    patch.setattr(unequalness, "NETWORKS", 2)  # wide ones, whose number is not the point here
     path = small.save(folder / "mine.safetensors", preview=False)
     record = card(path, folder / "runs", ranked=3, html=folder / "card.html", json=folder / "card.json")
-    yield folder, record
     patch.undo()
+    return folder, record
 
 
 def card(path, store, json=None, **options):

@@ -21,7 +21,6 @@ from distill.gsam import GSAM
 from distill.methods import METHODS
 from downstream.protocol import protocol
 from downstream.training import Conditions, correct, new_network, train_together
-from fyi_bench.run.types import unequalness
 from plain_method import NAME, plain_method  # noqa: F401  a method of a plug-in, one of all here
 
 CUDA = torch.device("cuda")
@@ -180,8 +179,7 @@ COMMANDS = {
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_runs_there(gpu, tmp_path, command, monkeypatch):
-    monkeypatch.setattr(unequalness, "NETWORKS", 2)  # wide ones, whose number is not the point
+def test_a_command_runs_there(gpu, tmp_path, command):
     wanted = dict(SMALL, nets="2") if command == "distill" else dict(SMALL)
     if command == "nas":
         del wanted["eval_model"]
