@@ -163,7 +163,7 @@ def import_set(
 def export(
     image_set: SetArgument,
     path: Annotated[Path, Option("File or folder to write.", flag="--out")],
-    format: Annotated[str, Option("folder, parquet, hub, dc, mtt …")],
+    format: Annotated[str, Option("dc, mtt, idc, hub, parquet, image-folder …")],
     *,
     card: Annotated[Path | None, Option("Record of its card, for the page of a hub's repository.")] = None,
     say: Say = silent,

@@ -21,7 +21,7 @@ from fyi_bench.errors import BudgetExhausted, DataError, DivergenceError, Interr
 from fyi_bench.run.deadline import Deadline
 from fyi_bench.run.executor import Crew, compute, default_url
 from fyi_bench.run.plan import Plan
-from fyi_bench.run.processes import RESTARTS, Events, Rows, work_together
+from fyi_bench.run.processes import RESTARTS, Events, Rows, _Crew, work_together
 from fyi_bench.run.progress import Progress
 from fyi_bench.run.queue import Queue, connect
 from fyi_bench.run.run_type import Worker, ensure
@@ -103,6 +103,22 @@ def test_a_plain_script_may_ask_for_several_workers(tmp_path):
 def test_a_budget_holds_for_the_processes(store):
     with pytest.raises(BudgetExhausted):
         share(store, [toy(1, 120.0), toy(2, 120.0)], stop=Deadline(2.0))
+
+
+def test_the_first_process_that_stops_says_why(monkeypatch):
+    monkeypatch.setattr(_Crew, "_dismiss", lambda self, number: None)
+    crew = _Crew(lambda number, *told: 0, 3, Events(*3 * [lambda *told: None]), Deadline(), lambda: None)
+    told = (
+        ("BudgetExhausted", "no time"),
+        ("Interrupted", "asked to stop"),
+        ("DataError", "no data"),
+        ("UsageError", "x"),
+    )
+    said = []
+    for number, error in enumerate((*told, None)):
+        crew._over(number, error)
+        said.append(type(crew.error).__name__)
+    assert said == ["BudgetExhausted", "BudgetExhausted", "DataError", "DataError", "DataError"]
 
 
 def test_an_interrupt_reaches_the_processes(store):

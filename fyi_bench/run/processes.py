@@ -119,8 +119,12 @@ class _Crew:
 
     def _over(self, number: int, error: tuple[str, str] | None) -> None:
         self._dismiss(number)
-        if error is not None and (self.error is None or isinstance(self.error, BudgetExhausted | Interrupted)):
-            self.error = _rebuilt(*error)
+        if error is None:
+            return
+        found, stops = _rebuilt(*error), (BudgetExhausted, Interrupted)
+        # the others are asked to stop when one has stopped: the first to stop says why, and a failure says more
+        if self.error is None or (isinstance(self.error, stops) and not isinstance(found, stops)):
+            self.error = found
 
     def _dismiss(self, number: int) -> Any:
         process = self.processes.pop(number)
