@@ -446,7 +446,7 @@ def export(
     Args:
         image_set: A condensed set: ours, any public format, hf:OWNER/NAME.
         path: File or folder to write.
-        format: folder, parquet, hub, dc, mtt …
+        format: dc, mtt, idc, hub, parquet, image-folder …
         card: Record of its card, for the page of a hub's repository.
     """
 
