@@ -83,6 +83,12 @@ def test_names_of_a_data_set_decide_however_they_are_spelt(tmp_path, names):
         assert levels(tmp_path / "set", **facts) == [(i, i) for i in range(10)]
 
 
+@pytest.mark.parametrize("pattern", ["class_{}_{}_syn", "img {} {}", "v2-{:03d}-{}"])
+def test_a_name_in_a_pattern_counts_and_not_the_number_beside_it(tmp_path, pattern):
+    flat_folder(tmp_path / "set", [pattern.format((i + 3) % 10, name) for i, name in enumerate(ANIMALS)])
+    assert levels(tmp_path / "set", dataset="cifar10") == [(i, i) for i in range(10)]
+
+
 @pytest.mark.parametrize("name", ["classes.txt", "classes.json"])
 def test_a_list_of_classes_with_a_byte_order_mark_reads(tmp_path, name):
     order = list(reversed(ANIMALS))

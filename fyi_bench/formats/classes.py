@@ -31,8 +31,7 @@ def numbers_in(names: Sequence[str]) -> list[int] | None:
     """
     if not names or all(_WNID.match(name) for name in names):
         return None
-    start = re.sub(r"\d+$", "", _shared(names))
-    end = re.sub(r"^\d+", "", _shared([name[::-1] for name in names])[::-1])
+    start, end = _around(names)
     if len(names) == 1:
         start, end = re.split(r"\d", names[0], maxsplit=1)[0], ""
     first = [_AT_START.match(name[len(start) :]) for name in names]
@@ -48,6 +47,12 @@ def numbers_in(names: Sequence[str]) -> list[int] | None:
     if len(distinct) == 2 and distinct[0] != distinct[1] and not padded:
         raise DataError(f"'{names[0]}' has two numbers that could be its class.\nLeave one in the names.")
     return distinct[0] if distinct else None
+
+
+def _around(names: Sequence[str]) -> tuple[str, str]:
+    """What all names begin with and end with, without digits towards the middle."""
+    end = _shared([name[::-1] for name in names])[::-1]
+    return re.sub(r"\d+$", "", _shared(names)), re.sub(r"^\d+", "", end)
 
 
 def _shared(names: Sequence[str]) -> str:
@@ -76,7 +81,7 @@ def class_order(raw: Raw, options: Options, origin: Origin) -> ClassOrder:
     if options.classes is not None:
         return _listed(raw, read_class_file(Path(options.classes)), table, origin, str(options.classes))
     names = raw.class_names
-    if table and names and (found := _by_name(names, table, origin.classes_of)):
+    if table and names and (found := _by_name(names, table, origin.classes_of) or _by_core(names, table)):
         note = f"labels: by the names of the classes of {origin.classes_of}"
         return ClassOrder(found, len(table.rows), table.names, [note])
     numbers = numbers_in(names) if names else None
@@ -109,6 +114,14 @@ def _by_name(names: Sequence[str], table: ClassTable, dataset: str) -> list[int]
         same = [name for name, label in zip(names, labels) if label == twice[0]]
         raise DataError(f"{_list(same)} are the same class of {dataset}.\nJoin or rename them.")
     return labels
+
+
+def _by_core(names: Sequence[str], table: ClassTable) -> list[int]:
+    """The label of each name without what all begin and end with (class_3_cat_syn); [] unless all are different ones."""
+    start, end = _around(names)
+    cores = [name[len(start) : len(name) - len(end)] for name in names]
+    found = [label for core in cores if (label := table.find(core)) is not None]
+    return found if len(set(found)) == len(names) > 1 else []
 
 
 def _unknown(names: Sequence[str], raw: Raw, origin: Origin, table: ClassTable | None) -> ClassOrder:
