@@ -117,7 +117,7 @@ def _by_name(names: Sequence[str], table: ClassTable, dataset: str) -> list[int]
 
 
 def _by_core(names: Sequence[str], table: ClassTable) -> list[int]:
-    """The label of each name without what all begin and end with (class_3_cat_syn); [] unless all are different ones."""
+    """The label of each name without what all begin and end with (class_3_cat_syn); [] unless all of them differ."""
     start, end = _around(names)
     cores = [name[len(start) : len(name) - len(end)] for name in names]
     found = [label for core in cores if (label := table.find(core)) is not None]
