@@ -19,6 +19,7 @@ from fyi_bench.store.spec import RunSpec
 from fyi_bench.store.store import Store
 from fyi_bench.tasks.report import section_makers, write_report
 from sample_records import (
+    continual_arm,
     continual_record,
     distill_arm,
     distill_record,
@@ -65,6 +66,15 @@ def page(tmp_path_factory) -> Page:
     folder = tmp_path_factory.mktemp("report")
     found = [with_sets(distill_record(), folder), continual_record(), evaluate_record()]
     return Page(report_html(found, "A title"))
+
+
+def test_a_title_names_the_sets_and_not_what_they_are_held_against():
+    joint = continual_arm("joint", "none", [[0.5], [0.6]])
+    both = [continual_arm("dsa", "none", [[0.4], [0.3]]), joint]
+    text = Page(report_html([continual_record(both), continual_record([joint])], "t")).text
+    assert "dsa on cifar100" in text
+    assert "and joint on" not in text
+    assert "joint on cifar100" in text
 
 
 def test_every_record_is_on_the_page_with_its_numbers(page):

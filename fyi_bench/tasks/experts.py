@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from fyi_bench.config import option
 from fyi_bench.errors import UsageError
-from fyi_bench.present.words import bytes_words, seconds_words, short
+from fyi_bench.present.words import bytes_words, count_words, seconds_words, short
 from fyi_bench.run.plan import Plan, Records
 from fyi_bench.run.types.expert import TRAJECTORY_FILE, expert_runs
 from fyi_bench.session import Session
@@ -82,6 +82,9 @@ class Experts(Task[ExpertsOptions]):
         return f"{len(record['arms'][0]['cells'])} experts are ready."
 
     def section(self, record: Mapping[str, Any], section: Any, store: Any) -> None:
+        [first, *_] = record["arms"]
+        epochs = count_words(len(first["losses"][0]), "epoch")
+        section.headline = f"{count_words(len(first['losses']), 'expert')} of {epochs}."
         rows = []
         for arm in record["arms"]:
             losses = arm["losses"]

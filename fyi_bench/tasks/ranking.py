@@ -142,8 +142,10 @@ class RankingTask(Task[RankingOptions]):
         return "\n".join(filter(None, lines))
 
     def section(self, record: Mapping[str, Any], section: Any, store: Any) -> None:
-        rows = _agreement_rows(record["ceiling"])
+        arm, rows = record["arms"][0], _agreement_rows(record["ceiling"])
+        section.headline = f"{arm['done']} of {record['space'] * len(record['seeds'])} networks."
         if rows:
+            section.headline += f" Real data with another seed: Spearman {rows[1][0][1]}."
             section.table("Real data against real data with another seed, with 95 % intervals.", *rows)
 
 

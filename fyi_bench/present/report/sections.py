@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 Record = Mapping[str, Any]
 WIDE, NARROW = 6.8, 3.75  # inches of a figure on a desk and on a telephone
+# what sets are held against: a title names the sets
+_BESIDE = ("random", "herding", "early-stopping", "joint", "fine-tuning", "er", "icarl", "der++")
 MOST_NUMBERS = 6  # architectures or arms in the line at the top
 
 UNEQUALNESS_CAPTION = (
@@ -198,8 +200,8 @@ def command_of(record: Record) -> str | None:
 
 def _title(record: Record) -> str:
     arms = record["arms"]
-    names = (arm.get("name") or arm["method"] for arm in arms if arm["method"] != "random")
-    methods = " and ".join(dict.fromkeys(names)) or "random"
+    names = [arm.get("name") or arm["method"] for arm in arms if arm["method"] not in _BESIDE]
+    methods = " and ".join(dict.fromkeys(names or [arms[0].get("name") or arms[0]["method"]]))
     ipc = f", {count_words(arms[0]['ipc'], 'image')} per class" if arms[0].get("ipc") else ""
     steps = f", {count_words(record['steps'], 'step')}" if "steps" in record else ""
     return f"{methods} on {record['dataset']}{ipc}{steps}"
