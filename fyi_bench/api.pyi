@@ -637,8 +637,13 @@ def load(
     """
 
 def nas(
-    format: str | None = None,
+    method: str | None = None,
     *,
+    fyi: bool = False,
+    flip: str | None = None,
+    ipc: int = 50,
+    only: bool = False,
+    format: str | None = None,
     factor: int | None = None,
     mean: Sequence[float] | float | None = None,
     std: Sequence[float] | float | None = None,
@@ -649,11 +654,6 @@ def nas(
     lr: float | None = None,
     classes: str | PathLike[str] | None = None,
     max_bytes: int = 8589934592,
-    method: str | None = None,
-    fyi: bool = False,
-    flip: str | None = None,
-    ipc: int = 50,
-    only: bool = False,
     space: str = "auto",
     set_files: Sequence[str | PathLike[str]] | str | PathLike[str] = ...,
     names: Sequence[str] | str = ...,
@@ -686,6 +686,11 @@ def nas(
     """Rank ConvNets on a condensed set, and say how far the ranking can be trusted (Table B).
 
     Args:
+        method: Distillation method of the proxy set; default: dm.
+        fyi: Short for --flip fyi.
+        flip: none, fyi, random, vertical, rotate or scale.
+        ipc: Images per class.
+        only: Only this arm: no comparison without the flip or random.
         format: Layout; guessed from the content where not given.
         factor: Tiles a side in each image (IDC), where not told.
         mean: Means of the normalisation, one a channel.
@@ -697,11 +702,6 @@ def nas(
         lr: Learned step size that belongs to the set.
         classes: File that lists its classes, in the order of its numbers.
         max_bytes: Bytes that a file may unpack to.
-        method: Distillation method of the proxy set; default: dm.
-        fyi: Short for --flip fyi.
-        flip: none, fyi, random, vertical, rotate or scale.
-        ipc: Images per class.
-        only: Only this arm: no comparison without the flip or random.
         space: auto, 720, a number, NAME:N of another space, or a file of names.
         set_files: A set as the proxy.
         names: What to call each --set-file.

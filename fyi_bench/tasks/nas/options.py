@@ -16,7 +16,7 @@ HERDING = Arm("herding", "none")  # the coreset of real images that is not drawn
 
 
 @dataclass(frozen=True)
-class NasOptions(Comparison, SetFacts):
+class NasOptions(SetFacts, Comparison):  # in this order `method` is the first of them
     """Which proxies are asked, about how many architectures, and what they are held against."""
 
     method: str | None = METHOD(None, help=f"Distillation method of the proxy set; default: {DEFAULT_METHOD}.")
