@@ -33,7 +33,7 @@ from typing import Any
 from fyi_bench.duration import parse_duration
 from fyi_bench.store.jsonl import append_line, read_lines
 from fyi_bench.store.verify import verify
-from tests.kill import COMMANDS, COMPLAINED, NEVER, Round, Uncut, make_ready, same
+from tests.kill import COMMANDS, COMPLAINED, NEVER, SAID, Round, Uncut, make_ready, same
 
 FOLDER = Path(__file__).resolve().parent.parent / "build" / "faults"
 ERRORS = ("EIO", "ENOSPC", "EACCES")
@@ -147,7 +147,8 @@ def tried(one: Round, fault: Fault, uncut: Uncut) -> str:
     if code and not 1 <= len(complaint.splitlines()) <= 4:
         return f"{len(complaint.splitlines())} lines: {complaint[-300:]}"
     causes = (os.strerror(getattr(errno, fault.error)), *_CALLED[fault.error])
-    if code and not any(cause in complaint for cause in causes):
+    printed = complaint + (one.place / SAID).read_text(errors="replace")  # `store verify` lists what is wrong on stdout
+    if code and not any(cause in printed for cause in causes):
         return f"without its cause: {complaint[-300:]}"
     before = verify(one.store)
     again, *_ = one.attempt(NEVER)

@@ -49,7 +49,7 @@ from fyi_bench.terminal import told
 
 FOLDER = Path(__file__).resolve().parent.parent / "build" / "kill"
 SHORT = "--dataset dots --protocol quick --threads 1 --yes --quiet --only --ipc 1"
-ALONE = "--protocol quick --workers 1 --threads 1 --seeds 1 --yes --quiet --store {place}/store"
+ALONE = "--protocol quick --workers 1 --threads 1 --yes --quiet --store {place}/store"
 TINY = "--set epochs=1 --set min_steps=0 --set eval_model=convnet-w8 --set nets=1"
 # the commands; {place} is the folder of a round, {made} holds what others made before, {set} is a set among it
 COMMANDS = {
@@ -246,9 +246,10 @@ def same(ours: dict[str, object], theirs: dict[str, object], key: str) -> bool:
 
 
 def _without_cost(value: Any) -> Any:
-    """The value without seconds, which stand under names that end in _s."""
+    """The value without seconds and memory."""
     if isinstance(value, dict):
-        return {key: _without_cost(entry) for key, entry in value.items() if not key.endswith("_s")}
+        cost = {key for key in value if key.endswith("_s") or key in ("seconds", "peak_memory_mib")}
+        return {key: _without_cost(entry) for key, entry in value.items() if key not in cost}
     return [_without_cost(entry) for entry in value] if isinstance(value, list) else value
 
 
