@@ -24,7 +24,8 @@ COPIED = ("search_space", "distill", "downstream", "fyi_bench", "tests", "pyproj
 class Protection:
     """A line that holds a promise of the README, what stands in its place without it, and the test that then fails.
 
-    test: file, and words of `-k`. line: once in the file.
+    test: file, and words of `-k`. line: once in the file. also: file, line and what stands there instead, of a second
+    guard that would hold alone.
     """
 
     promise: int
@@ -34,6 +35,12 @@ class Protection:
     without: str
     test: str
     words: str
+    also: tuple[str, str, str] | None = None
+
+    @property
+    def edits(self) -> list[tuple[str, str, str]]:
+        """File, line, and what stands there instead, of all that is taken out."""
+        return [(self.file, self.line, self.without), *([self.also] if self.also else [])]
 
     def row(self) -> str:
         """Its line in the table of the docs."""
@@ -41,6 +48,7 @@ class Protection:
 
 
 SAVED = "self.optimiser.state[leaf][key] = value.to(device) if value.ndim else value"
+NAMES = "return sorted(self.names - TENSOR_NAMES - NUMPY_NAMES - set(STORAGE_NAMES) - more)"
 PROTECTIONS = (
     Protection(1, "the record's sha256 compared with `done`", "fyi_bench/store/run_dir.py",
                "if sha256_file(path) != sealed:", "if False:", "test_store.py", "changed_record"),
@@ -66,8 +74,10 @@ PROTECTIONS = (
     Protection(4, "a file of a run compared with its record before it is used", "fyi_bench/store/store.py",
                "        if fault:\n", "        if False:\n", "test_store.py", "artefact_is_given"),
     Protection(5, "names in a pickle that are no tensor's", "fyi_bench/formats/pickle_scan.py",
-               "return sorted(self.names - TENSOR_NAMES - NUMPY_NAMES - set(STORAGE_NAMES) - more)", "return []",
-               "test_importers_security.py", "malicious_files"),
+               NAMES, "return []", "test_importers_security.py", "only_tensors_and_plain"),
+    Protection(5, "both guards of a pickle, this one and torch's own", "fyi_bench/formats/pickle_scan.py",
+               NAMES, "return []", "test_importers_security.py", "malicious_files",
+               ("fyi_bench/formats/opening.py", "weights_only=True", "weights_only=False")),
     Protection(6, "the bound on labels", "fyi_bench/formats/labels.py",
                "if found.classes > max(FEW_CLASSES, MOST_EMPTY * count):", "if False:",
                "test_hostile.py", "label_far"),
@@ -111,11 +121,11 @@ def without(protection: Protection, place: Path) -> None:
     for path in (ROOT / "docs", ROOT / "results"):  # some tests read there
         if path.exists():
             (place / path.name).symlink_to(path)
-    file = place / protection.file
-    text = file.read_text()
-    if text.count(protection.line) != 1:
-        raise ValueError(f"{protection.file} has {text.count(protection.line)} times: {protection.line}")
-    file.write_text(text.replace(protection.line, protection.without))
+    for name, line, instead in protection.edits:
+        text = (place / name).read_text()
+        if text.count(line) != 1:
+            raise ValueError(f"{name} has {text.count(line)} times: {line}")
+        (place / name).write_text(text.replace(line, instead))
 
 
 def taken_out(protection: Protection) -> str:

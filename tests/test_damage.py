@@ -43,7 +43,11 @@ from sample_records import distill_record
 from search_space import native
 
 UNFINISHED, DIVERGED = RunSpec("distill", {"seed": 1}), RunSpec("distill", {"seed": 2})
-SOURCE = 'extern "C" int answer() { return 42; }\n'
+SOURCE = """
+// most of the file is numbers that the answer is made of, so that a changed byte is likely to change it
+extern "C" { unsigned char numbers[65536] = {42};
+int answer() { int sum = 0; for (unsigned char each : numbers) sum += each; return sum; } }
+"""
 TOYS = [toy(n) for n in range(4)]
 
 
