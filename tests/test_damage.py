@@ -5,6 +5,7 @@ The store is filled by the run types themselves, one of each; a file of a kind t
 
 from __future__ import annotations
 
+import _ctypes
 import contextlib
 import os
 import re
@@ -149,7 +150,11 @@ class Place:
             patch.setattr(native, "_folder", lambda: self.root / "cache" / "native")
             (self.root / "cache" / "native").mkdir(exist_ok=True)
             library = native.library.__wrapped__(self.root / "answer.cpp")
-        return library and library.answer()
+        if library is None:
+            return None
+        answer = library.answer()
+        _ctypes.dlclose(library._handle)  # or the next one would be this one, from memory
+        return answer
 
 
 # path of a file below the place -> how a file of this kind is used; None: nothing reads it but people
