@@ -137,8 +137,10 @@ def taken_out(protection: Protection) -> str:
             [*command, f"tests/{protection.test}", "-k", protection.words], cwd=folder, capture_output=True, text=True,
             env={**os.environ, "PYTHONPATH": folder, "OMP_NUM_THREADS": "1"}, check=False,
         )  # fmt: skip
+    if done.returncode < 0 or (done.returncode == 1 and "FAILED" in done.stdout):  # died, or told
+        return "red"
     last = (done.stdout.strip().splitlines() or [done.stderr.strip()[-200:]])[-1]
-    return "red" if done.returncode == 1 and "FAILED" in done.stdout else f"exit {done.returncode}: {last}"
+    return f"exit {done.returncode}: {last}"
 
 
 def main(asked: Sequence[str]) -> int:
