@@ -145,7 +145,7 @@ RECORDED += ["speed", "rtp", "haba", "dd"]  # their students' steps
 @pytest.mark.parametrize("flip", ["none", "fyi", "random", "rotate"])
 @pytest.mark.parametrize("method", RECORDED)
 def test_a_recorded_run_makes_the_same_images(tapes, method, flip, monkeypatch):
-    monkeypatch.setattr(trajectory, "CPU_PART_SECOND", 16)  # a student's steps are recorded, not kept
+    monkeypatch.setattr(trajectory, "CPU_PART_SECOND", 4)  # a student's steps are recorded, not kept
     iterations = WARM_UP + 4
 
     def work():

@@ -32,7 +32,7 @@ def refused(name: str, root=None, **options) -> str:
 
 def test_unknown_name():
     with pytest.raises(UnknownNameError, match="Did you mean 'cifar10'"):
-        load_dataset("cifar-10")
+        load_dataset("cifar11")
 
 
 def test_neither_here_nor_downloadable(tmp_path):

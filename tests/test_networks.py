@@ -293,8 +293,8 @@ def test_plain_convnet_has_the_published_depth_for_a_size():
     ("name", "error", "text"),
     [
         ("convnett", UnknownNameError, "Did you mean 'convnet'"),
-        ("ConvNet3", UnknownNameError, "Did you mean 'convnet3'"),
-        ("resnet-18", UnknownNameError, "Did you mean 'resnet18'"),
+        ("convnett3", UnknownNameError, "Did you mean 'convnet3'"),
+        ("resnet17", UnknownNameError, "Did you mean 'resnet18'"),
         ("convnet-leakyrely", UnknownNameError, "Unknown part of a ConvNet name 'leakyrely'. Did you mean 'leakyrelu'"),
         ("convnet3-d4", UsageError, "sets the depth to 4, but it is already 3"),
         ("convnet-w0", UnknownNameError, "'w0'"),

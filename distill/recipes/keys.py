@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -80,11 +81,17 @@ def _text(value: Any) -> str:
     return value.strip()
 
 
+_SPELLED = re.compile(r"(convnet|freponet)[a-z0-9]*(-[a-z0-9]+)*|[a-z]+[0-9]*")  # no capital, no other separator
+
+
 def _architecture(value: Any) -> str:
     """Its name as it is known, given in any case."""
+    name = _text(value)
+    if _SPELLED.fullmatch(name):
+        return name  # as all recipes write it: these are read without torch
     from search_space.architectures import spelled
 
-    return spelled(_text(value))
+    return spelled(name)
 
 
 def _truth(value: Any) -> bool:

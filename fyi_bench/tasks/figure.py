@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -114,16 +114,21 @@ def _request(session: Session, options: FigureOptions) -> Request:
 
 def _refuse_ignored(session: Session, options: FigureOptions, shown: PaperFigure, request: Request) -> None:
     """Raise UsageError for an option that would change nothing."""
-    heeded, computes = {*shown.takes(request)}, bool(shown.runs(request))
+    given = session.settings.given | {name for name in ("weights", "annotations") if getattr(options, name)}
+    heeded = {*shown.takes(request)}
+    _refuse(options, given & {*_WHAT} - {"seeds", "precision"} - heeded, session)  # before its runs are planned
+    computes = bool(shown.runs(request))
     if shown.needs(request.protocol) and (options.run or session.dry_run):
         heeded, computes = heeded | {"seeds", "precision"}, True
     if computes:
         heeded |= {*_HOW}
-    given = session.settings.given | {name for name in ("weights", "annotations") if getattr(options, name)}
-    known = options_of(type(session.settings)) | options_of(FigureOptions)
-    for name in (*_WHAT, *_HOW):
-        if name in given and name not in heeded:
-            flag = known[name][1].flag or f"--{name}"
-            raise UsageError(f"Figure {options.name} does not use {flag}.\nLeave it out.")
+    _refuse(options, given & {*_WHAT, *_HOW} - heeded, session)
     if "overrides" in given:
         session.check_overrides([])
+
+
+def _refuse(options: FigureOptions, names: Iterable[str], session: Session) -> None:
+    known = options_of(type(session.settings)) | options_of(FigureOptions)
+    for name in sorted(names):
+        flag = known[name][1].flag or f"--{name}"
+        raise UsageError(f"Figure {options.name} does not use {flag}.\nLeave it out.")
