@@ -124,7 +124,7 @@ class ImageSet:
         return png_of(self.picture())
 
     def _repr_html_(self) -> str:
-        """What it is, its picture, and whose the rows are."""
+        """HTML for a notebook: the set's repr, its picture, and the class of each row."""
         names = (self.class_names[c] if self.class_names else f"class {c}" for c in self.classes[:10])
         return html_of(repr(self), self._repr_png_(), f"Rows: {', '.join(names)}")
 

@@ -44,7 +44,7 @@ class Studies:
 
     @staticmethod
     def all(ask: Patient) -> list[Studies]:
-        """Those of each queue of a storage, in the order of their making."""
+        """The studies of every queue in a storage, queue by queue, oldest queue first."""
         found: dict[str, Studies] = {}
         for study in ask("get_all_studies"):
             if (mark := study.user_attrs.get(MARK)) is not None:

@@ -27,7 +27,7 @@ class ByteFloors:
 
     @classmethod
     def of(cls, session: Session, protocol: Protocol, names: Sequence[str], size: int) -> ByteFloors:
-        """Those of a set of so many bytes, as many draws and networks as the floor of equal number has."""
+        """Plan the floors of a set of `size` bytes: as many draws and networks as the floor of equal number has."""
         data, [often] = session.data, repeated(session, protocol, [Arm(FLOOR, "none")], protocol.sets).values()
         draws = {(form, seed): floor_run(data, form, size, seed) for form in IN_BYTES for seed in often.seeds}
         tests = {

@@ -43,7 +43,7 @@ class ProbeRun(RunType):
         run.finish({"value": value, "last_loss": probe.loss, "steps": probe.steps})
 
     def needs(self, spec: RunSpec) -> list[Need]:
-        """Both features."""
+        """The features that the probe is fitted to, and those it is tested on."""
         return [("features", spec.inputs["train"]), ("features", spec.inputs["test"])]
 
     def passes(self, spec: RunSpec, data: RealDataset) -> list[Passes]:

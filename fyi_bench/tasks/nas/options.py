@@ -41,7 +41,7 @@ class NasOptions(SetFacts, Comparison):  # in this order `method` is the first o
 
     @property
     def arms(self) -> list[Arm]:
-        """Those of every comparison, and beside the floor the coreset by herding."""
+        """Arms of the search: those of every comparison, and herding beside the floor."""
         found = super().arms
         return found if self.only or HERDING in found else [*found, HERDING]
 

@@ -61,7 +61,7 @@ class Passes:
     tested: float = 0.0
 
     def plus(self, other: Passes, times: float = 1.0) -> Passes:
-        """Both together, the other so many times."""
+        """The sum of these passes and `times` the other ones."""
         return Passes(self.trained + times * other.trained, self.tested + times * other.tested)
 
 
