@@ -101,11 +101,11 @@ def teacher_passes(spec: RunSpec, data: RealDataset, images: float) -> list[Pass
     ]
 
 
-def weights_into(network: nn.Module, path: Path, head: bool, remedy: str) -> nn.Module:
+def weights_into(network: nn.Module, path: Path, head: bool, remedy: str, called: str = "") -> nn.Module:
     """The network with the weights of a file: ours, or what torchvision publishes for it. DataError for any other.
 
     head: the classifier's too; without, it stays as it is, and the file's may be of other classes. remedy: what to do
-    where they do not fit.
+    where they do not fit. called: what the network is, for the message.
     """
     from distill.tensor_file import load_tensors
     from fyi_bench.formats.opening import load_torch
@@ -126,10 +126,11 @@ def weights_into(network: nn.Module, path: Path, head: bool, remedy: str) -> nn.
         if not head:
             named |= {name: tensor for name, tensor in own.items() if name.startswith("classifier.")}
         network.load_state_dict(named)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror}).\n{remedy}") from error
     except (AttributeError, KeyError, RuntimeError, ValueError) as error:
-        raise DataError(
-            f"{path} does not hold the weights of this network ({type(network).__name__}).\n{remedy}"
-        ) from error
+        called = called or f"this network ({type(network).__name__})"
+        raise DataError(f"{path} does not hold the weights of {called}.\n{remedy}") from error
     return network
 
 

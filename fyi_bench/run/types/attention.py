@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from fyi_bench.errors import DataError
 from fyi_bench.run.numerics import using
 from fyi_bench.run.run_type import RUN_TYPES, SECONDS, Passes, RunType, Worker, measured_space, source_note
+from fyi_bench.run.teachers import weights_into
 from fyi_bench.run.types.accuracy import TRAINING, protocol_of, training_passes
 from fyi_bench.store.run_dir import RunDir
 from fyi_bench.store.spec import RunSpec
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 PRETRAINED, IMAGENET_CLASSES = "torchvision:resnet18", 1000
 COUNTS_FILE = "counts.safetensors"
-_SPARE_BYTES = 2**20  # that a file of weights may have beside them
 
 
 def attention_run(
@@ -71,22 +71,10 @@ def pretrained(path: Path, size: int) -> nn.Module:
     """ResNet-18 for ImageNet, for images of this side, with the weights of a file. DataError for any other file."""
     import search_space
     from fyi_bench import rng
-    from fyi_bench.formats.opening import load_torch
 
     network = search_space.build(PRETRAINED, 3, size, IMAGENET_CLASSES, rng.stream(0, "weights"))
-    own = network.state_dict()
-    wanted = {name.removeprefix("body.").replace("classifier.", "fc."): name for name in own}
-    try:
-        found = load_torch(path, sum(tensor.nbytes for tensor in own.values()) + _SPARE_BYTES)
-        network.load_state_dict({wanted[name]: tensor for name, tensor in found.items()})
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}).\nName the file with --weights.") from error
-    except (AttributeError, KeyError, RuntimeError) as error:
-        raise DataError(
-            f"{path} does not hold the weights of ResNet-18 for ImageNet's 1,000 classes.\n"
-            "Give the file that torchvision publishes for ResNet18_Weights.IMAGENET1K_V1."
-        ) from error
-    return network
+    remedy = "Give --weights the file that torchvision publishes for ResNet18_Weights.IMAGENET1K_V1."
+    return weights_into(network, path, True, remedy, "ResNet-18 for ImageNet's 1,000 classes")
 
 
 @RUN_TYPES.register("attention")
