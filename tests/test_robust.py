@@ -144,6 +144,7 @@ def test_a_whole_run_on_built_in_data(tmp_path, small_rules, soft):
     assert "label-robust score" in text
     assert "20 % of the train" not in text
     assert "10 % of the train images" in text
+    assert "bit a class: images" in text
     # the cells of random images do not depend on the set: another set of as many images finds them done
     if not soft:
         before = {p.parent.name for p in (tmp_path / "runs" / "robust").glob("*/done")}

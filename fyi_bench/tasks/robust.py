@@ -26,6 +26,7 @@ from fyi_bench.store.spec import RunSpec
 from fyi_bench.tasks.base import TASKS, Record, Task
 from fyi_bench.tasks.common import digest_of_runs, summary
 from fyi_bench.tasks.given import GivenSet, given_set
+from fyi_bench.tasks.words import size_lines
 
 if TYPE_CHECKING:
     from downstream.robust_scores import Rules, Scores, Treatment
@@ -129,6 +130,7 @@ class Robust(Task[Any]):
             f"step sizes tried for every arm: {_rules_words(record)}, which no network was trained on",
             f"real side: {record['reference']}; random images: as many of each class as the set has",
             f"cost: {_cost_words(arm)}",
+            *size_lines([arm]),
         ])  # fmt: skip
 
     def section(self, record: Mapping[str, Any], section: Any, store: Any) -> None:
