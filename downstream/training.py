@@ -36,7 +36,7 @@ from fyi_bench.errors import DivergenceError, UsageError
 __all__ = ["LOSSES", "SCHEDULES"]  # and what is defined here
 
 NUMERICS = 1
-KEEP_AS_FLOAT_BYTES = 512 * 2**20  # sets up to this size are converted to the working space once
+KEEP_AS_FLOAT_BYTES = 128 * 2**20  # sets up to this size as float32 are converted to the working space once
 STEPS_AHEAD = 64  # whose order and draws are made at once, in whole epochs
 EVAL_BATCH = 128  # images a forward pass: fits a CPU's cache
 

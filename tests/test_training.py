@@ -239,3 +239,12 @@ def test_many_images_change_space_in_parts_to_the_same_bits(source, monkeypatch)
     monkeypatch.setattr("distill.spaces._AT_ONCE", 7)
     assert len(images) > 7
     assert torch.equal(images.to_space(target).images, whole)
+
+
+def test_a_set_too_large_to_keep_in_its_space_trains_to_the_same_bits(monkeypatch):
+    real = tiny.real_set()
+    there = Conditions(space=tiny.SPACE)
+    kept = train(new_network(tiny.MODEL, real, 0), real, settings(), 0, there)
+    monkeypatch.setattr("downstream.training.KEEP_AS_FLOAT_BYTES", 0)
+    by_batch = train(new_network(tiny.MODEL, real, 0), real, settings(), 0, there)
+    assert torch.equal(weights(by_batch), weights(kept))
