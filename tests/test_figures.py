@@ -22,6 +22,12 @@ def test_continual_figure_writes_png_and_svg(tmp_path):
     assert any("95 % interval [+2.1, +3.6]" in text for text in shown)
 
 
+def test_what_ran_on_the_first_order_alone_is_named_under_the_curves(tmp_path):
+    arms = [*continual_record()["arms"], continual_arm("joint", "none", [[0.6], [0.5], [0.45], [0.4], [0.38]])]
+    _, svg = continual_figure(continual_record(arms), tmp_path)
+    assert any("3 class orders (the first alone: joint)" in text for text in texts(svg.read_text()))
+
+
 def test_the_same_record_gives_the_same_bytes():
     first, second = continual_drawing(continual_record()), continual_drawing(continual_record())
     assert first.svg == second.svg

@@ -102,10 +102,12 @@ def cost_drawing(record: Record, name: str = "bytes", size: tuple[float, float] 
         bottom, top = frame(figure) if bare else frame(figure, "Bytes of the memory and accuracy", _setting(record))
         right = 1 - (label_inches(map(arm_label, record["arms"])) + 0.2) / size[0]
         axes = figure.add_axes((0.55 / size[0], bottom, right - 0.55 / size[0], top - bottom))
-        for arm, line in zip(record["arms"], lines_of(record["arms"]), strict=True):
+        for number, (arm, line) in enumerate(zip(record["arms"], lines_of(record["arms"]), strict=True)):
             held, mean = arm["accuracy"][-1].get("bytes"), 100 * arm["average"]["mean"]
             if held and arm["method"] != "joint":
-                axes.plot([held / 2**20], [mean], **{**line.keywords(), "linestyle": "none"}, label=arm_label(arm))
+                # smaller and smaller, so that one behind another is seen
+                drawn = {**line.keywords(), "linestyle": "none", "markersize": max(4.0, 10.0 - 2.5 * number)}
+                axes.plot([held / 2**20], [mean], **drawn, label=arm_label(arm))
             else:
                 axes.axhline(mean, color=line.color, linewidth=1, linestyle="--", label=arm_label(arm))
         logarithmic(axes.xaxis)
@@ -191,9 +193,12 @@ def _methods(record: Record) -> str:
 
 
 def _setting(record: Record) -> str:
-    runs = count_words(len(record["class_orders"]), "class order")
+    orders = len(record["class_orders"])
+    runs = count_words(orders, "class order")
     networks = count_words(record.get("networks", 1), "network")
     ipc = record["arms"][0]["ipc"]
+    alone = [arm_label(arm) for arm in record["arms"] if len(arm["accuracy"][-1]["values"]) < orders]
+    runs += f" (the first alone: {', '.join(alone)})" if alone else ""
     return (
         f"{record['dataset']} · {count_words(ipc, 'image')} per class · {runs} × {networks} · protocol"
         f" {protocol_words(record['protocol'])} · {record['device']}"
