@@ -4,8 +4,9 @@ An attempt is one command in an empty store, during which one call of one operat
 ENOSPC or EACCES, in whichever of its processes. It may end in words (exit 5, two lines with the cause) or go on; then
 the same command, undisturbed, must leave what it leaves where nothing ever failed, and `store verify` must be content.
 
-Commands and operations have their turns in an order drawn by the seed, so that some attempts tell of all. Those that
-ended stand in `build/faults/rows.jsonl`: the same command goes on from them, `--budget 5m` stops in time.
+Every Nth call of every operation is tried with one error, then with the second and the third; commands and operations
+have their turns in an order drawn by the seed, so that some attempts tell of all. Those that ended stand in
+`build/faults/rows.jsonl`: the same command goes on from them, `--budget 5m` stops in time.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from typing import Any
 from fyi_bench.duration import parse_duration
 from fyi_bench.store.jsonl import append_line, read_lines
 from fyi_bench.store.verify import verify
-from tests.kill import COMMANDS, COMPLAINED, NEVER, SAID, Round, Uncut, make_ready, same
+from tests.kill import COMMANDS, COMPLAINED, NEVER, SAID, Round, Uncut, make_ready, same, working_folder
 
 FOLDER = Path(__file__).resolve().parent.parent / "build" / "faults"
 ERRORS = ("EIO", "ENOSPC", "EACCES")
@@ -126,15 +127,17 @@ def _place(first: Any) -> str:
 
 
 def attempts(counted: dict[str, Sequence[int]], seed: int) -> list[tuple[str, str, int, str]]:
-    """(command, operation, number, error) of every attempt there is, commands and operations in turn."""
-    groups = []
+    """(command, operation, number, error) of every attempt there is: each call with one error, then with the others.
+
+    Commands and operations have their turns.
+    """
+    draw, calls = random.Random(seed), []
     for command, numbers in counted.items():
         for operation, most in zip(OPERATIONS, numbers, strict=False):
-            group = [(command, operation, number, error) for number in range(1, most + 1) for error in ERRORS]
-            random.Random(f"{seed} {command} {operation}").shuffle(group)
-            groups.append(group)
-    random.Random(seed).shuffle(groups)
-    return [one for turn in itertools.zip_longest(*groups) for one in turn if one is not None]
+            calls.append([(command, operation, number) for number in draw.sample(range(1, most + 1), most)])
+    draw.shuffle(calls)
+    order = [one for row in itertools.zip_longest(*calls) for one in row if one is not None]
+    return [(*one, ERRORS[(one[-1] + turn) % len(ERRORS)]) for turn in range(len(ERRORS)) for one in order]
 
 
 def tried(one: Round, fault: Fault, uncut: Uncut) -> str:
@@ -175,24 +178,25 @@ def inject(
     """Attempts until there were so many or the time is up: rows, of earlier calls too, and how many all would be."""
     began, rows = time.monotonic(), [row for row in read_lines(folder / "rows.jsonl") if row["seed"] == seed]
     known = {tuple(row["fault"]) for row in rows}
-    made, uncut, counted = make_ready(folder), {}, {}
-    place = folder / "place"
-    for name in commands:
-        one = Round(name, place, made)
-        uncut[name] = one.undisturbed()
-        one.prepare()
-        counted[name] = one.attempt(Fault("", math.inf, "", folder))[1]
-    every = attempts(counted, seed)
-    for command, operation, number, error in every:
-        if len(rows) >= count or time.monotonic() - began > budget_s:
-            break
-        if (command, operation, number, error) in known:
-            continue
-        ended = tried(Round(command, place, made), Fault(operation, number, error, folder), uncut[command])
-        rows.append({"seed": seed, "fault": [command, operation, number, error], "ended": ended})
-        append_line(folder / "rows.jsonl", rows[-1])
-        if ended not in FINE:
-            print(command, operation, number, error, ended, file=sys.stderr, flush=True)
+    with working_folder() as work:
+        made, place, uncut, counted = make_ready(work), work / "place", {}, {}
+        for name in commands:
+            one = Round(name, place, made)
+            uncut[name] = one.undisturbed()
+            one.prepare()
+            counted[name] = one.attempt(Fault("", math.inf, "", work))[1]
+        every = attempts(counted, seed)
+        for command, operation, number, error in every:
+            if len(rows) >= count or time.monotonic() - began > budget_s:
+                break
+            if (command, operation, number, error) in known:
+                continue
+            fault = Fault(operation, number, error, work)
+            ended = tried(Round(command, place, made), fault, uncut[command])
+            rows.append({"seed": seed, "fault": [command, operation, number, error], "ended": ended})
+            append_line(folder / "rows.jsonl", rows[-1])
+            if ended not in FINE:
+                print(command, operation, number, error, ended, file=sys.stderr, flush=True)
     return rows, len(every)
 
 

@@ -6,13 +6,15 @@ or at a moment of its time. After each, every run that was finished must be ther
 be content. Which kills a round holds follows from the seed and its number.
 
 Rounds that ended stand in `build/kill/rounds.jsonl`: the same command goes on from them, `--budget 5m` stops in time.
-Commands are forked from one process that has imported all, workers too, and checkpoints are written at every iteration.
+Commands are forked from one process that has run them all, workers too, and work in a folder in memory, where there is
+one. Checkpoints are written at every iteration; pictures are written and not drawn.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import io
 import math
 import mmap
@@ -23,10 +25,11 @@ import shutil
 import signal
 import struct
 import sys
+import tempfile
 import time
 import traceback
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -39,7 +42,10 @@ from fyi_bench.cli import main
 from fyi_bench.data.entry import DATASETS, DataFiles, DatasetEntry, Decoded, Split
 from fyi_bench.duration import parse_duration
 from fyi_bench.files import read_table, sha256_file
+from fyi_bench.present.figures.style import Drawing
 from fyi_bench.rng import stream
+from fyi_bench.run.storage import open_storage, sqlite_url
+from fyi_bench.run.types import unequalness
 from fyi_bench.store.jsonl import append_line, read_lines
 from fyi_bench.store.record import SEAL, same_result
 from fyi_bench.store.run_dir import DONE, RECORD
@@ -50,14 +56,14 @@ from fyi_bench.terminal import told
 FOLDER = Path(__file__).resolve().parent.parent / "build" / "kill"
 SHORT = "--dataset dots --protocol quick --threads 1 --yes --quiet --only --ipc 1"
 ALONE = "--protocol quick --workers 1 --threads 1 --yes --quiet --store {place}/store"
-TINY = "--set epochs=1 --set min_steps=0 --set eval_model=convnet-w8 --set nets=1"
+TINY = "--set epochs=1 --set min_steps=0 --set eval_model=convnet-w8 --set nets=1 --set draws=1"
 # the commands; {place} is the folder of a round, {made} holds what others made before, {set} is a set among it
 COMMANDS = {
     "distill": f"distill --method dm --arch convnet-w8 {SHORT} {TINY} --set model=convnet-w8 --set iterations=3"
     " --set batch_real=4 --workers 1 --store {place}/store",
     "continual": f"continual --steps 3 --method random {SHORT} {TINY} --seeds 1 --workers 1 --store {{place}}/store",
-    "nas": f"nas --space 3 --method random {SHORT} --set epochs=1 --set min_steps=0 --reference-images 6"
-    " --reference-epochs 1 --workers 2 --store {place}/store",
+    "nas": f"nas --space 3 --method random {SHORT} --set epochs=1 --set min_steps=0 --set draws=1 --seeds 1"
+    " --reference-images 6 --reference-epochs 1 --workers 2 --store {place}/store",
     "merge": "store merge {made}/distill/store --store {place}/store",
     "import": "import {made}/theirs.pt --dataset dots --space pixel --out {place}/ours.safetensors",
     "report": "report --store {place}/store",
@@ -75,6 +81,7 @@ SAID, COMPLAINED = "said.txt", "complained.txt"  # what a command printed on std
 LONGEST_S, MOST_KILLS = 600.0, 16
 _OPERATIONS = ("open", "write", "fsync", "replace", "unlink")
 _STOPPED = (-signal.SIGKILL, -signal.SIGPROF)
+_PICTURE = b"<svg xmlns='http://www.w3.org/2000/svg'></svg>"
 
 
 class Dots(DataFiles):
@@ -224,13 +231,13 @@ class Round:
         while True:
             killing = self.kills.total() < min(most, MOST_KILLS)
             strike = _drawn(self.name, uncut, draw) if killing else NEVER
-            code, *_ = self.attempt(strike)
+            code, counts, _ = self.attempt(strike)
             if code in _STOPPED and killing:
                 self.kills[strike.kind] += 1
             elif code != 0:
                 self.finds.append(f"exit {code}: {self.said()}")
                 return
-            elif strike.alone and "A worker died" in (self.place / COMPLAINED).read_text():
+            elif strike.alone and counts[0] < 0:
                 self.kills[strike.kind] += 1
             finished = self.check(finished)
             if code == 0:
@@ -290,14 +297,27 @@ def _ended(child: int) -> tuple[int, float]:
         time.sleep(0.005)
 
 
+@contextlib.contextmanager
+def working_folder() -> Iterator[Path]:
+    """An empty folder for the attempts, in memory where there is one: a kill takes nothing from a disk either."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if os.access("/dev/shm", os.W_OK) else None) as folder:
+        yield Path(folder)
+
+
 def make_ready(folder: Path) -> Path:
-    """Import and cache all that commands share, and make what some of them begin from; its folder."""
+    """Import and cache all that commands share, and make what some of them begin from; its folder.
+
+    Each command is run here once, so that those that are forked import, compile and look up nothing.
+    """
     from alembic.script import ScriptDirectory
 
     torch.set_num_threads(1)
     distill.engine.CHECKPOINT_SECONDS = 0.0
     DATASETS.register("dots", DatasetEntry("dots", fixed=Dots()))
-    # only to save time: workers need not import torch, nor every command read the history of the queue's tables
+    # only to save time: few networks for a number, pictures that nobody looks at, workers that need not import torch,
+    # and the history of the queue's tables read once
+    unequalness.NETWORKS = 2
+    Drawing._bytes = lambda self, kind, nothing: _PICTURE  # type: ignore[method-assign]
     spawned, read = multiprocessing.get_context, ScriptDirectory.from_config
     multiprocessing.get_context = lambda method=None: spawned("fork")  # type: ignore[assignment]
     histories: list[Any] = []
@@ -308,35 +328,44 @@ def make_ready(folder: Path) -> Path:
 
     ScriptDirectory.from_config = once  # type: ignore[method-assign]
     made = folder / "made"
-    shutil.rmtree(made, ignore_errors=True)
-    made.mkdir(parents=True)
+    made.mkdir()
     torch.save([torch.rand((3, 3, 32, 32), generator=stream(5, "theirs")), torch.arange(3)], made / "theirs.pt")
-    for name in ("distill", "continual", "nas"):
-        words = Round(name, made / name, made).words
+    for name in COMMANDS:
+        one = Round(name, made / name, made)
+        one.prepare()
+        words = one.words
+        alone = ["1" if before == "--workers" else word for before, word in zip(["", *words], words)]
         with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(out):
-            if code := main(["1" if before == "--workers" else word for before, word in zip(["", *words], words)]):
+            if code := main(alone):
                 raise SystemExit(f"{name} ends with {code} before any kill: {out.getvalue()}")
+    open_storage(sqlite_url(made / "queue.sqlite3")).engine.dispose()
+    gc.collect()
+    gc.freeze()  # what is never looked at again stays shared with the children
     return made
 
 
 def kill(count: int, seed: int = 0, folder: Path = FOLDER, budget_s: float = math.inf) -> list[dict[str, Any]]:
-    """Rounds until there were so many kills or the time is up, those of earlier calls included; a row for each."""
+    """Rounds until there were so many kills or the time is up, those of earlier calls included; a row for each.
+
+    The command of a round is the one that had the fewest kills so far.
+    """
     began, rows = time.monotonic(), [row for row in read_lines(folder / "rounds.jsonl") if row["seed"] == seed]
-    left = count - _kills(rows).total()
-    if left <= 0:
+    kills = _kills(rows)
+    if kills.total() >= count:
         return rows
-    made, uncut = make_ready(folder), {}
-    while left > 0 and time.monotonic() - began < budget_s:
-        number = len(rows)
-        name = KILLED[number % len(KILLED)]
-        if name not in uncut:
-            uncut[name] = Round(name, folder / "place", made).undisturbed()
-        one = Round(name, folder / "place", made)
-        one.play(uncut[name], random.Random(f"{seed} {number}"), left)
-        rows.append({"seed": seed, "command": name, "kills": dict(one.kills), "finds": one.finds})
-        append_line(folder / "rounds.jsonl", rows[-1])
-        left -= one.kills.total()
-        print(f"{name}: {one.kills.total()} kills, {left} to go", *one.finds, sep="\n  ", file=sys.stderr, flush=True)
+    with working_folder() as place:
+        made, uncut = make_ready(place), {}
+        while kills.total() < count and time.monotonic() - began < budget_s:
+            name = min(KILLED, key=lambda each: kills[each])
+            one = Round(name, place / "place", made)
+            if name not in uncut:
+                uncut[name] = one.undisturbed()
+            one.play(uncut[name], random.Random(f"{seed} {len(rows)}"), count - kills.total())
+            rows.append({"seed": seed, "command": name, "kills": dict(one.kills), "finds": one.finds})
+            append_line(folder / "rounds.jsonl", rows[-1])
+            kills = _kills(rows)
+            print(f"{name}: {one.kills.total()} kills, {count - kills.total()} to go", *one.finds, sep="\n  ",
+                  file=sys.stderr, flush=True)  # fmt: skip
     return rows
 
 
