@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -25,7 +25,52 @@ class Checkpointer(Protocol):
 
     def save(self, step: int, tensors: Tensors, meta: dict[str, Any]) -> None: ...
 
-    def load(self) -> tuple[int, Tensors, dict[str, Any]] | None: ...
+    def load(self, take: Callable[[int, Tensors], None]) -> tuple[int, Tensors, dict[str, Any]] | None:
+        """The newest checkpoint that is whole and that `take(step, tensors)` takes: else it raises ValueError."""
+
+
+class Resumable(Protocol):
+    """A computation that can go on from a checkpoint of its own."""
+
+    def tensors(self) -> Tensors:
+        """What it would save now."""
+
+    def take(self, step: int, tensors: Tensors) -> None:
+        """Go on from what was saved after `step`; what it raises for other tensors is no matter."""
+
+
+R = TypeVar("R", bound=Resumable)
+
+
+def resumed(begin: Callable[[], R], keeper: Checkpointer | None) -> R:
+    """A computation at its newest checkpoint, or as `begin()` makes it where there is none.
+
+    A checkpoint is refused like a damaged one where its tensors cannot be taken, or are not by name, type and shape
+    those that the computation would then save.
+    """
+    found = [begin()]
+
+    def take(step: int, tensors: Tensors) -> None:
+        run = found.pop() if found else begin()  # one that failed to take may have taken a part
+        try:
+            run.take(step, tensors)
+            check_alike(tensors, run.tensors())
+        except torch.OutOfMemoryError:
+            raise
+        except (LookupError, TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"its tensors are not those of the run ({str(error).partition(chr(10))[0]})") from error
+        found.append(run)
+
+    if keeper is not None:
+        keeper.load(take)
+    return found.pop() if found else begin()
+
+
+def check_alike(found: Tensors, wanted: Tensors) -> None:
+    """Raise ValueError with the names of which one has no tensor, or one of another type or shape."""
+    layouts = [{name: (each.dtype, each.shape) for name, each in tensors.items()} for tensors in (found, wanted)]
+    if other := sorted({name for name, _ in layouts[0].items() ^ layouts[1].items()}):
+        raise ValueError(", ".join(other[:3]))
 
 
 class Deadline(Protocol):

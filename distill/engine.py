@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from distill.captured import recordings
-from distill.contracts import MOST_LOSS_GROWTH, Checkpointer, Context, Deadline, Stored
+from distill.contracts import MOST_LOSS_GROWTH, Checkpointer, Context, Deadline, Stored, Tensors, check_alike, resumed
 from distill.fyi import FLIPS, Flip
 from distill.image_set import LABEL_KINDS, ImageSet
 from distill.method import Method, MethodConfig
@@ -53,8 +53,11 @@ def distill(
     whatever `stop.check()` raises when asked to stop: then a checkpoint has been saved and the same call goes on from
     it.
     """
-    run = _Run(problem, METHODS.get(method)(config, problem), FLIPS.get(flip), provenance or {}, checkpointer)
-    run.restore()
+
+    def begin() -> _Run:
+        return _Run(problem, METHODS.get(method)(config, problem), FLIPS.get(flip), provenance or {}, checkpointer)
+
+    run = resumed(begin, checkpointer)
     saved_at, pause, on_cpu = time.monotonic(), CHECKPOINT_SECONDS, problem.device.type == "cpu"
     while run.done < config.iterations:
         if stop is not None and stop.requested():
@@ -152,38 +155,51 @@ class _Run:
         """Checkpoint after the iterations done so far; returns its bytes."""
         if self.keeper is None:
             return 0
-        tensors = {"images": self.ctx.images, "losses": self.losses[: self.done]}
-        tensors |= {f"extra.{name}": value for name, value in self.ctx.extras.items()}
-        tensors |= {f"state.{name}": value for name, value in self.method.state().items()}
-        for position, group in enumerate(self.optimiser.param_groups):
-            for key, value in self.optimiser.state.get(group["params"][0], {}).items():
-                if value is not None:
-                    tensors[f"optimiser.{position}.{key}"] = torch.as_tensor(value)
+        tensors = self.tensors()
         self.keeper.save(self.done, {k: v.detach().cpu() for k, v in tensors.items()}, {})
         return sum(tensor.nbytes for tensor in tensors.values())
 
-    def restore(self) -> None:
-        """Go on from the newest checkpoint, if there is one."""
-        found = self.keeper.load() if self.keeper is not None else None
-        if found is None:
-            return
-        self.done, tensors, _ = found
+    def tensors(self) -> Tensors:
+        """What a checkpoint holds now."""
+        tensors = {"images": self.ctx.images, "losses": self.losses[: self.done]}
+        tensors |= {f"extra.{name}": value for name, value in self.ctx.extras.items()}
+        tensors |= {f"state.{name}": value for name, value in self.method.state().items()}
+        return tensors | _state_of(self.optimiser)
+
+    def take(self, step: int, tensors: Tensors) -> None:
+        """Go on from a checkpoint after `step` iterations. Raises ValueError, KeyError … for tensors of another run."""
+        if not 0 <= step <= len(self.losses):
+            raise ValueError(f"there is no iteration {step}")
+        self.done = step
         device = self.problem.device
         with torch.no_grad():
             self.ctx.images.copy_(tensors["images"])
             for name, value in self.ctx.extras.items():
                 value.copy_(tensors[f"extra.{name}"])
-        self.losses[: self.done] = tensors["losses"].to(device)
-        for name, value in tensors.items():
-            if name.startswith("momentum."):  # a checkpoint of an earlier version
-                name = f"optimiser.{name.removeprefix('momentum.')}.momentum_buffer"
-            if name.startswith("optimiser."):
-                _, position, key = name.split(".", 2)
-                leaf = self.optimiser.param_groups[int(position)]["params"][0]
-                # what is one number (the count of Adam's steps) is the host's
-                self.optimiser.state[leaf][key] = value.to(device) if value.ndim else value
+        self.losses[:step] = tensors["losses"].to(device)
+        for name in [name for name in tensors if name.startswith("momentum.")]:  # a checkpoint of an earlier version
+            tensors[f"optimiser.{name.removeprefix('momentum.')}.momentum_buffer"] = tensors.pop(name)
+        self._take_optimiser({name: value for name, value in tensors.items() if name.startswith("optimiser.")})
         self.method.load_state({k[6:]: v.to(device) for k, v in tensors.items() if k.startswith("state.")})
         self.good = self._stored()
+
+    def _take_optimiser(self, tensors: Tensors) -> None:
+        """Take its state back: of each leaf nothing, or all that an optimiser holds that has made a step of nothing."""
+        groups = [{**group, "params": [leaf.detach().clone() for leaf in group["params"]]}
+                  for group in self.optimiser.param_groups]  # fmt: skip
+        for group in groups:
+            for leaf in group["params"]:
+                leaf.grad = torch.zeros_like(leaf)
+        twin = self.method.outer_optimiser(groups)
+        twin.step()
+        there = {name.split(".")[1] for name in tensors}
+        known = {name: value for name, value in _state_of(twin).items() if name.split(".")[1] in there}
+        check_alike(tensors, known)
+        for name, value in tensors.items():
+            _, position, key = name.split(".", 2)
+            leaf = self.optimiser.param_groups[int(position)]["params"][0]
+            # what is one number (the count of Adam's steps) is the host's
+            self.optimiser.state[leaf][key] = value.to(self.problem.device) if value.ndim else value
 
     def image_set(self) -> ImageSet:
         """The finished set."""
@@ -249,6 +265,16 @@ class _Run:
             "loss_every": stride,
             "loss_curve": [_finite(v) for v in curve[::stride]],
         }
+
+
+def _state_of(optimiser: torch.optim.Optimizer) -> Tensors:
+    """What an optimiser holds of the one leaf of each of its groups: `optimiser.<group>.<name>`."""
+    return {
+        f"optimiser.{position}.{key}": torch.as_tensor(value)
+        for position, group in enumerate(optimiser.param_groups)
+        for key, value in optimiser.state.get(group["params"][0], {}).items()
+        if value is not None
+    }
 
 
 def _on_host(tensor: torch.Tensor) -> torch.Tensor:

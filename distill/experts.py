@@ -20,7 +20,7 @@ import torch
 import search_space
 from distill.augment import Augmentation, Draw
 from distill.captured import Captured, recordings, upload
-from distill.contracts import MOST_LOSS_GROWTH, Checkpointer, Deadline
+from distill.contracts import MOST_LOSS_GROWTH, Checkpointer, Deadline, Tensors, resumed
 from distill.expert_file import Trajectory
 from distill.gsam import GSAM
 from distill.problem import Problem
@@ -93,8 +93,7 @@ def train_expert(
     `stop.check()` raises when asked to stop: then a checkpoint has been saved, and the same call goes on from it, in
     the middle of an epoch if need be.
     """
-    run = _Training(problem, config, checkpointer)
-    run.restore()
+    run = resumed(lambda: _Training(problem, config, checkpointer), checkpointer)
     saved_at = time.monotonic()
     while run.done < run.steps:
         if stop is not None and stop.requested():
@@ -157,23 +156,22 @@ class _Training:
 
     def save(self) -> None:
         """Checkpoint after the steps done so far."""
-        if self.keeper is None:
-            return
-        kept = self.snapshots[: self.done // self.per_epoch + 1]
-        tensors = {"snapshots": kept, "weights": self.weights, "momentum": self.momentum, "losses": self.losses}
-        self.keeper.save(self.done, {k: v.cpu() for k, v in tensors.items()}, {})
+        if self.keeper is not None:
+            self.keeper.save(self.done, {k: v.cpu() for k, v in self.tensors().items()}, {})
 
-    def restore(self) -> None:
-        """Go on from the newest checkpoint, if there is one."""
-        found = self.keeper.load() if self.keeper is not None else None
-        if found is None:
-            return
-        self.done, tensors, _ = found
+    def tensors(self) -> Tensors:
+        """What a checkpoint holds now."""
+        kept = self.snapshots[: self.done // self.per_epoch + 1]
+        return {"snapshots": kept, "weights": self.weights, "momentum": self.momentum, "losses": self.losses}
+
+    def take(self, step: int, tensors: Tensors) -> None:
+        """Go on from a checkpoint after `step` steps. Raises ValueError, KeyError … for tensors of another training."""
+        if not 0 <= step <= self.steps:
+            raise ValueError(f"there is no step {step}")
+        self.done = step
         self.snapshots[: len(tensors["snapshots"])] = tensors["snapshots"]
-        device = self.problem.device
-        self.weights.copy_(tensors["weights"])
-        self.momentum.copy_(tensors["momentum"])
-        self.losses = tensors["losses"].to(device)
+        for name in ("weights", "momentum", "losses"):
+            getattr(self, name).copy_(tensors[name])
 
     def _drawn(self, epoch: int) -> _Epoch:
         """An epoch's order and draws, in one go: step by step they would take the host longer than a GPU the step."""

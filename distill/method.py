@@ -122,7 +122,7 @@ class Method:
         return {}
 
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
-        """Take back what `state` gave."""
+        """Take back what `state` gave; any error says that it is another run's (copy it into tensors of your own)."""
 
     def stored(self, images: torch.Tensor, extras: Tensors) -> Stored:
         """What ends in the set: the learned images (or rows), unless the method keeps better."""

@@ -79,7 +79,8 @@ def tried(path: Path, name: str) -> str:
         READERS[name](path)
         ended = "read"
     except FyiBenchError as error:
-        ended = "refused" if len(str(error).splitlines()) <= 3 else f"uncaught long words: {str(error)[:60]}"
+        words = printable(error)  # as a terminal gets them
+        ended = "refused" if len(words.splitlines()) <= 3 else f"uncaught long words: {words[:60]}"
     except Exception as error:
         first = str(error).splitlines()[0][:80] if str(error) else ""
         ended = printable(f"uncaught {type(error).__name__}: {first}")

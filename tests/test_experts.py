@@ -135,7 +135,9 @@ class Keeper:
     def save(self, step, tensors, meta):
         self.kept = (step, {k: v.clone() for k, v in tensors.items()}, meta)
 
-    def load(self):
+    def load(self, take):
+        if self.kept is not None:
+            take(self.kept[0], self.kept[1])
         return self.kept
 
 

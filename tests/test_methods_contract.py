@@ -31,7 +31,10 @@ class MemoryKeeper:
     def save(self, step, tensors, meta):
         self.kept = (step, {k: v.clone() for k, v in tensors.items()}, meta)
 
-    def load(self):
+    def load(self, take):
+        if self.kept is not None:
+            step, tensors, _ = self.kept
+            take(step, {k: v.clone() for k, v in tensors.items()})
         return self.kept
 
 
@@ -91,6 +94,59 @@ def test_resumed_run_repeats_the_bytes_of_an_uncut_one(method, flip, cut):
     resumed = run(method, flip, checkpointer=keeper)
     assert resumed.digest == whole.digest
     assert resumed.provenance["loss_curve"] == whole.provenance["loss_curve"]
+
+
+class Offering:
+    """Gives one checkpoint; notes whether it was refused, and at which step the run then stopped."""
+
+    def __init__(self, step, tensors):
+        self.step, self.tensors, self.refused, self.at = step, tensors, "", None
+
+    def save(self, step, tensors, meta):
+        self.at = step
+
+    def load(self, take):
+        try:
+            take(self.step, dict(self.tensors))
+        except ValueError as error:
+            self.refused = str(error)
+            return None
+        return self.step, self.tensors, {}
+
+
+def of_another_run(step, tensors):
+    """Checkpoints that hold something else than the run's own state, by what is wrong with them."""
+    for name, value in tensors.items():
+        rest = {key: other for key, other in tensors.items() if key != name}
+        yield f"{name} has another name", step, {**rest, f"{name}.x": value}
+        yield f"{name} has another shape", step, {**rest, name: value.new_zeros((*value.shape, 2))}
+        yield f"{name} is broader than it is", step, {**rest, name: value.new_zeros((2, *value.shape))}
+        yield f"{name} has other numbers", step, {**rest, name: value.to(torch.int16)}
+    for name in ("images", "losses", *(key for key in tensors if key.startswith("extra."))):
+        yield f"{name} is missing", step, {key: value for key, value in tensors.items() if key != name}
+    for name in ("state.more", "extra.more", "optimiser.0.more", "optimiser.99.momentum_buffer", "optimiser", "more"):
+        yield f"{name} is too much", step, {**tensors, name: torch.zeros(1)}
+    yield "a step before the first", -1, tensors
+    yield "a step after the last", 10**6, {**tensors, "losses": torch.zeros(10**6, dtype=torch.float64)}
+    yield "nothing", step, {}
+
+
+@pytest.mark.parametrize("method", ALL)
+def test_a_checkpoint_of_another_run_is_refused_whatever_is_in_it(method):
+    keeper = MemoryKeeper()
+    try:
+        run(method, "fyi", checkpointer=keeper, stop=StopAfter(2))
+    except BudgetExhausted:
+        pass
+    else:
+        pytest.skip("a coreset has no iteration to be cut in")
+    step, tensors, _ = keeper.kept
+    for what, other_step, other in [("nothing is wrong", step, tensors), *of_another_run(step, tensors)]:
+        offering = Offering(other_step, other)
+        with pytest.raises(BudgetExhausted):
+            run(method, "fyi", checkpointer=offering, stop=StopAfter(0))
+        right = what == "nothing is wrong"
+        assert (offering.refused == "", offering.at) == ((True, step) if right else (False, 0)), what
 
 
 @pytest.mark.parametrize("method", ALL)

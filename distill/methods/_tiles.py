@@ -75,7 +75,10 @@ class TilesMethod(RecordedMethod):
         return {} if self.momentum is None else {"momentum": self.momentum}
 
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
-        self.momentum = state.get("momentum")
+        if "momentum" in state:
+            p = self.problem
+            shape = p.num_classes * p.ipc, *p.shape
+            self.momentum = torch.empty(shape, dtype=p.dtype, device=p.device).copy_(state["momentum"])
 
     # one iteration ---------------------------------------------------------------------------------------------
 

@@ -101,7 +101,7 @@ class FRePo(RecordedMethod):
 
     def load_state(self, state: Tensors) -> None:
         self.pool.load_state(state)
-        self.updates = state["updates"].cpu()
+        self.updates.copy_(state["updates"])
 
     # the pool --------------------------------------------------------------------------------------------------
 

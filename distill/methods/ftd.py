@@ -62,7 +62,7 @@ class FTD(MTT):
         return {"average": self.average}
 
     def load_state(self, state: dict[str, torch.Tensor]) -> None:
-        self.average = state["average"]
+        self.average.copy_(state["average"])
 
     def stored(self, images: torch.Tensor, extras: Tensors) -> Stored:
         return super().stored(self.average, extras)

@@ -107,8 +107,9 @@ class HaBa(MTT):
         for k, parameter in enumerate(self._extractor.parameters()):
             with torch.no_grad():
                 parameter.copy_(state[f"weights.{k}"])
-            if f"momentum.{k}" in state:
-                self._learner.state[parameter]["momentum_buffer"] = state[f"momentum.{k}"]
+            if "momentum.0" in state:
+                buffer = torch.empty_like(parameter, requires_grad=False).copy_(state[f"momentum.{k}"])
+                self._learner.state[parameter]["momentum_buffer"] = buffer
 
     # one iteration ---------------------------------------------------------------------------------------------
 

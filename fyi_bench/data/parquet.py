@@ -6,9 +6,10 @@ Images are the column `img` or `image`, encoded bytes or a struct with a field `
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -101,19 +102,15 @@ def read_shard(path: Path) -> tuple[list[bytes], list[int | str], tuple[str, ...
     """(encoded images, labels, class names) of one file; DataError naming the file and what is wrong with it."""
     try:
         import pyarrow.parquet as parquet
-        from pyarrow import ArrowException
     except ImportError as error:
         raise DataError(f"Reading {path} needs the package pyarrow.\nInstall it: pip install pyarrow.") from error
 
-    try:
+    with _readable(path):
         whole = read_arrow(path) if path.suffix == ".arrow" else None
         schema = parquet.read_schema(path) if whole is None else whole.schema
         image, label = (_column(path, schema.names, what) for what in ("image", "label"))
         table = parquet.read_table(path, columns=[image, label]) if whole is None else whole
-    except (ArrowException, OSError) as error:
-        cause = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
-        raise DataError(f"{path} is not a readable parquet file ({cause}).\n{_AGAIN}") from error
-    values, labels = table[image].to_pylist(), table[label].to_pylist()
+        values, labels = table[image].to_pylist(), table[label].to_pylist()
     blobs: list[Any] = [value.get("bytes") if isinstance(value, dict) else value for value in values]
     for i, (blob, number) in enumerate(zip(blobs, labels, strict=True)):
         if not isinstance(blob, bytes):
@@ -146,24 +143,30 @@ def channels_of(path: Path) -> int:
 def rows_of(path: Path) -> int:
     """How many rows one file has; DataError for a file that cannot be read."""
     import pyarrow.parquet as parquet
-    from pyarrow import ArrowException
 
-    try:
+    with _readable(path):
         return parquet.read_metadata(path).num_rows
-    except (ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a readable parquet file.\n{_AGAIN}") from error
 
 
 def stated_names(path: Path) -> tuple[str, ...]:
     """The class names that one file states; no image is read. DataError for a file that cannot be read."""
     import pyarrow.parquet as parquet
+
+    with _readable(path):
+        schema = parquet.read_schema(path)
+        return _class_names(schema.metadata or {}, _column(path, schema.names, "label"))
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Inside, what damaged bytes lead pyarrow to, names that are no text too, is a DataError about the file."""
     from pyarrow import ArrowException
 
     try:
-        schema = parquet.read_schema(path)
-    except (ArrowException, OSError) as error:
-        raise DataError(f"{path} is not a readable parquet file.\n{_AGAIN}") from error
-    return _class_names(schema.metadata or {}, _column(path, schema.names, "label"))
+        yield
+    except (ArrowException, OSError, ValueError) as error:
+        cause = (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
+        raise DataError(f"{path} is not a readable parquet file ({cause}).\n{_AGAIN}") from error
 
 
 def _column(path: Path, there: list[str], what: str) -> str:

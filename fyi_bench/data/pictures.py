@@ -28,6 +28,7 @@ _DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # pictures of 16 bits a pixel
 _DEEPEST = 65535
 _CHUNK = 256
 MOST_PIXELS = 80_000_000  # of a picture before it is resized; the largest of ImageNet has 61 million
+FEW_PIXELS, MOST_A_BYTE = 4_000_000, 2000  # a large one is packed that far at most: deflate ends at a thousandth
 Resize = int | tuple[int, int]  # side of the middle square that is kept, or (height, width) the whole is squashed to
 _SAME_SIZE = "Bring all to one square size first, or ask for imagefolder:PATH@64 to have them resized and cropped."
 
@@ -204,9 +205,10 @@ def _decode(blob: bytes | Path, name: str, channels: int, resize: Resize | None)
         if isinstance(blob, Path) and blob.exists() and not blob.is_file():
             raise ValueError("it is no regular file")
         with Image.open(blob if isinstance(blob, Path) else io.BytesIO(blob)) as picture:
-            if picture.width * picture.height > MOST_PIXELS:
-                raise ValueError(f"it has {picture.width}x{picture.height} pixels: more than any camera's")
-            image = (_of_16_bits(picture) if picture.mode in _DEEP else picture).convert(_MODES[channels])
+            _check_pixels(picture, blob)
+            picture.load()
+            image = _of_16_bits(picture) if picture.mode in _DEEP else picture
+            image = image if image.mode == _MODES[channels] else image.convert(_MODES[channels])  # which would copy
         if isinstance(resize, tuple):
             image = image.resize(resize[::-1], Image.Resampling.BILINEAR)
         elif resize is not None:
@@ -219,6 +221,16 @@ def _decode(blob: bytes | Path, name: str, channels: int, resize: Resize | None)
     except Exception as error:  # Pillow's decoders raise whatever the damaged bytes led them to
         cause = "not in a known format" if isinstance(error, UnidentifiedImageError) else error
         raise DataError(f"{name} is not an image that can be decoded ({cause}).\nReplace or remove it.") from error
+
+
+def _check_pixels(picture: Any, blob: bytes | Path) -> None:
+    """Raise ValueError for a picture of more pixels than a camera makes, or than its bytes can be unpacked to."""
+    size, count = f"{picture.width}x{picture.height}", picture.width * picture.height
+    held = blob.stat().st_size if isinstance(blob, Path) else len(blob)
+    if count > MOST_PIXELS:
+        raise ValueError(f"it has {size} pixels: more than any camera's")
+    if count > FEW_PIXELS and count > MOST_A_BYTE * held:
+        raise ValueError(f"it claims {size} pixels in {held:,} bytes")
 
 
 def _of_16_bits(picture: Any) -> Any:

@@ -20,6 +20,9 @@ from fyi_bench.files import legal_json, remove
 if TYPE_CHECKING:
     import torch
 
+    Tensors = dict[str, torch.Tensor]
+    Take = Callable[[int, Tensors], None]
+
 KEPT = 2
 _NAME = re.compile(r"ckpt-(\d+)\.safetensors")
 _NO_ROOM = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
@@ -39,7 +42,7 @@ class Checkpoints:
         """Steps of the files that are there, oldest first."""
         return checkpoint_steps(self.folder)
 
-    def save(self, step: int, tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> Path:
+    def save(self, step: int, tensors: Tensors, meta: dict[str, Any]) -> Path:
         """Write one checkpoint whole or not at all, then remove all but it and the newest good one before it.
 
         Raises StoreError with the bytes needed where the disk is full; the older checkpoints are then still there.
@@ -55,12 +58,17 @@ class Checkpoints:
         self._prune(step)
         return path
 
-    def load(self) -> tuple[int, dict[str, torch.Tensor], dict[str, Any]] | None:
-        """(step, tensors on the CPU, meta) of the newest checkpoint that is whole, or None."""
+    def load(self, take: Take = lambda step, tensors: None) -> tuple[int, Tensors, dict[str, Any]] | None:
+        """(step, tensors on the CPU, meta) of the newest checkpoint that is whole, or None.
+
+        take(step, tensors): told each, and raises ValueError where it is no state of the run; then an older one counts.
+        """
         steps = self.steps()
         for step in reversed(steps):
             try:
-                return step, *self.read(step)
+                tensors, meta = self.read(step)
+                self._give(step, tensors, take)
+                return step, tensors, meta
             except DataError as error:
                 self._damaged.add(step)
                 older = [s for s in steps if s < step]
@@ -68,7 +76,13 @@ class Checkpoints:
                 self._say(f"{str(error).splitlines()[0]} A checkpoint was lost: {rest}.")
         return None
 
-    def read(self, step: int) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    def _give(self, step: int, tensors: Tensors, take: Take) -> None:
+        try:
+            take(step, tensors)
+        except ValueError as error:
+            raise DataError(f"{self.path(step)} is damaged: {error}.\n{_REMEDY}") from error
+
+    def read(self, step: int) -> tuple[Tensors, dict[str, Any]]:
         """(tensors, meta) of one checkpoint. Raises DataError where any byte of it is not what was written.
 
         meta: `user`, what the run keeps beside its tensors, and `wall_s`, seconds of work so far.
@@ -103,7 +117,7 @@ class Checkpoints:
             if step not in kept:
                 remove(self.path(step))
 
-    def _without_room(self, error: StoreError, tensors: dict[str, torch.Tensor]) -> StoreError:
+    def _without_room(self, error: StoreError, tensors: Tensors) -> StoreError:
         cause = error.__cause__
         if not isinstance(cause, OSError) or cause.errno not in _NO_ROOM:
             return error

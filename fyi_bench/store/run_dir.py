@@ -104,9 +104,14 @@ class RunDir:
         if self._stop is not None:
             self._stop.note_save(time.monotonic() - began)
 
-    def load_checkpoint(self) -> tuple[int, dict[str, torch.Tensor], dict[str, Any]] | None:
-        """(step, tensors on the CPU, meta) of the newest whole checkpoint, or None; a damaged one is reported."""
-        found = self._checkpoints.load()
+    def load_checkpoint(
+        self, take: Callable[[int, dict[str, torch.Tensor]], None] = lambda step, tensors: None
+    ) -> tuple[int, dict[str, torch.Tensor], dict[str, Any]] | None:
+        """(step, tensors on the CPU, meta) of the newest whole checkpoint, or None; a damaged one is reported.
+
+        take(step, tensors): raises ValueError where they are no state of the run; then they count as damaged.
+        """
+        found = self._checkpoints.load(take)
         if found is None:
             return None
         step, tensors, meta = found

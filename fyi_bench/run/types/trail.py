@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from fyi_bench.errors import DivergenceError
+from fyi_bench.errors import DivergenceError, StoreError
 from fyi_bench.run.run_type import RUN_TYPES, Worker
 from fyi_bench.run.types.distill import Distill, problem_of
 from fyi_bench.store.run_dir import RunDir
@@ -42,25 +42,45 @@ class _Reached(Exception):
     """No error: the iteration asked for is done, and its checkpoint is on the disk."""
 
 
+class _Keeper:
+    """The run's checkpoints, and which one the engine saved or went on from last: its step and its tensors."""
+
+    def __init__(self, run: RunDir):
+        self.run, self.step, self.tensors = run, 0, dict[str, Any]()
+
+    def save(self, step: int, tensors: dict[str, Any], meta: dict[str, Any]) -> None:
+        self.run.save(step, tensors, meta)
+        self.step, self.tensors = step, tensors
+
+    def load(self, take: Callable[[int, dict[str, Any]], None]) -> tuple[int, dict[str, Any], dict[str, Any]] | None:
+        found = self.run.load(take)
+        self.step, self.tensors = found[:2] if found else (0, {})
+        return found
+
+
 class _Until:
     """Stops the engine when so many iterations are done, or when the worker is to stop."""
 
-    def __init__(self, iteration: int, done: int, outer: Any):
-        self.iteration, self.done, self.outer = iteration, done, outer
+    def __init__(self, iteration: int, keeper: _Keeper, outer: Any):
+        self.iteration, self.keeper, self.done, self.outer = iteration, keeper, 0, outer
+
+    @property
+    def reached(self) -> bool:
+        return max(self.done, self.keeper.step) >= self.iteration
 
     def requested(self) -> bool:
-        return self.done >= self.iteration or (self.outer is not None and self.outer.requested())
+        return self.reached or (self.outer is not None and self.outer.requested())
 
     def check(self) -> None:
-        if self.done >= self.iteration:
+        if self.reached:
             raise _Reached
         self.outer.check()
 
 
-def _advance(engine: Callable, run: RunDir, worker: Worker, spec: RunSpec, iteration: int, whole: int) -> None:
+def _advance(engine: Callable, keeper: _Keeper, worker: Worker, iteration: int, whole: int) -> None:
     """Take the run to this iteration and leave its checkpoint there."""
-    held = run.load()
-    until = _Until(iteration, held[0] if held else 0, worker.stop)
+    keeper.step, spec = 0, keeper.run.spec
+    until = _Until(iteration, keeper, worker.stop)
 
     def follow(done: int, loss: float) -> None:
         until.done = done
@@ -71,7 +91,7 @@ def _advance(engine: Callable, run: RunDir, worker: Worker, spec: RunSpec, itera
     except _Reached:
         return
     except DivergenceError as error:
-        run.mark_diverged({"message": str(error), "step": error.step})
+        keeper.run.mark_diverged({"message": str(error), "step": error.step})
         raise
 
 
@@ -101,13 +121,13 @@ class Trail(Distill):
 
         spec = run.spec
         inputs, problem = spec.inputs, problem_of(spec, worker)
-        whole = inputs["config"]["iterations"]
+        whole, keeper = inputs["config"]["iterations"], _Keeper(run)
 
         def engine(iterations: int, stop: Any = None, report: Callable[[int, float], None] | None = None) -> ImageSet:
             config = config_of(inputs["method"], {**inputs["config"], "iterations": iterations})
             facts = {"dataset": inputs["dataset"], "recipe": inputs["config"], "numerics": inputs["numerics"]}
             return distill(
-                problem, inputs["method"], config, inputs["flip"], checkpointer=run, stop=stop, report=report,
+                problem, inputs["method"], config, inputs["flip"], checkpointer=keeper, stop=stop, report=report,
                 watch=worker.watch(spec.digest, inputs["at"][-1]), provenance={**facts, "cell": spec.digest},
             )  # fmt: skip
 
@@ -115,12 +135,12 @@ class Trail(Distill):
             names = [set_name(iteration), *([raw_name(iteration)] if inputs["raw"] else [])]
             if all(run.path(name).exists() for name in names):
                 continue
-            _advance(engine, run, worker, spec, iteration, max(whole, iteration + 1))
+            _advance(engine, keeper, worker, iteration, max(whole, iteration + 1))
             found = engine(iteration)
+            if keeper.step != iteration:  # `_advance` left it there
+                raise StoreError(f"The checkpoint {iteration} in {run.folder} was damaged.\nRun the same command again.")
             found.save(run.path(set_name(iteration)), preview=False)
             if inputs["raw"]:
-                held = run.load()
-                assert held is not None  # `_advance` left a checkpoint
-                replace(found, images=held[1]["images"]).save(run.path(raw_name(iteration)), preview=False)
+                replace(found, images=keeper.tensors["images"]).save(run.path(raw_name(iteration)), preview=False)
         facts = found_facts(run, inputs["at"])
         run.finish(facts)
