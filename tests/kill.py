@@ -42,7 +42,7 @@ from fyi_bench.cli import main
 from fyi_bench.data.entry import DATASETS, DataFiles, DatasetEntry, Decoded, Split
 from fyi_bench.duration import parse_duration
 from fyi_bench.files import read_table, sha256_file
-from fyi_bench.present.figures.style import Drawing
+from fyi_bench.present.figures import style
 from fyi_bench.rng import stream
 from fyi_bench.run.storage import open_storage, sqlite_url
 from fyi_bench.run.types import unequalness
@@ -317,7 +317,8 @@ def make_ready(folder: Path) -> Path:
     # only to save time: few networks for a number, pictures that nobody looks at, workers that need not import torch,
     # and the history of the queue's tables read once
     unequalness.NETWORKS = 2
-    Drawing._bytes = lambda self, kind, nothing: _PICTURE  # type: ignore[method-assign]
+    style.draw = lambda name, size, paint: style.Drawing(name, None)  # type: ignore[arg-type]
+    style.Drawing._bytes = lambda self, kind, nothing: _PICTURE  # type: ignore[method-assign]
     spawned, read = multiprocessing.get_context, ScriptDirectory.from_config
     multiprocessing.get_context = lambda method=None: spawned("fork")  # type: ignore[assignment]
     histories: list[Any] = []
