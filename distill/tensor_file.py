@@ -28,13 +28,18 @@ def save_tensors(path: str | Path, tensors: dict[str, torch.Tensor], metadata: d
 
     Raises StoreError when the file cannot be written, RuntimeError for tensors that share memory.
     """
+    return write_bytes(path, packed(tensors, metadata))
+
+
+def packed(tensors: dict[str, torch.Tensor], metadata: dict[str, Any]) -> bytes:
+    """The bytes of such a file, seals included. Raises RuntimeError for tensors that share memory."""
     flat = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     digests = {name: sha256_of(tensor) for name, tensor in flat.items()}
     whole = {**metadata, "sha256": digests, _LAYOUT: _layout(flat)}
     whole = json.loads(json.dumps(whole, allow_nan=False))  # as it will be read: the digest is over that
     # one entry: the library orders several by a hash that differs between processes
     text = json.dumps({**whole, _SEAL: digest_of(whole)}, sort_keys=True)
-    return write_bytes(path, save(flat, {METADATA_KEY: text}))
+    return save(flat, {METADATA_KEY: text})
 
 
 def load_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
+import math
 import random
 import shutil
 import struct
@@ -17,11 +19,18 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from safetensors.torch import load
 
+import tests.tiny as tiny
+from distill.engine import distill
 from distill.expert_file import Trajectory
+from distill.experts import ExpertConfig, train_expert
 from distill.image_set import ImageSet
+from distill.methods import METHODS
 from distill.spaces import NormalizedSpace, PixelSpace
+from distill.tensor_file import packed
 from fyi_bench.data.pictures import decode_images
+from fyi_bench.errors import DataError, Interrupted
 from fyi_bench.files import digest_of, sha256_file
 from fyi_bench.formats import export_set, load_set
 from fyi_bench.formats.fkd import FKDLabels
@@ -35,10 +44,60 @@ from fyi_bench.store.run_dir import absent_names, final_record, read_config
 from search_space import ranking
 
 Read = Callable[[Path], Any]
+KEY = "0123456789abcdef"
 
 
 def _checkpoint(path: Path) -> Any:
-    return Checkpoints(path.parent, "0123456789abcdef").read(int(path.name.split("-")[1].split(".")[0]))
+    return Checkpoints(path.parent, KEY).read(int(path.name.split("-")[1].split(".")[0]))
+
+
+class _At:
+    """Two iterations of a computation: stopped there, its checkpoint is kept; from a file of it, it is gone on with."""
+
+    def __init__(self, compute: Callable[..., Any], path: Path, begun: bool):
+        self.path, self.begun, self.left = path, begun, 2 - begun * 2
+        with contextlib.suppress(Interrupted):
+            compute(checkpointer=self, stop=self)
+
+    def save(self, step: int, tensors: dict[str, torch.Tensor], meta: dict[str, Any]) -> None:
+        if not self.begun:
+            Checkpoints(self.path.parent, KEY).save(step, tensors, {"wall_s": 1.0, "user": meta})
+
+    def load(self, take: Callable[[int, dict[str, torch.Tensor]], None]) -> Any:
+        if not self.begun:
+            return None
+        tensors, meta = _checkpoint(self.path)
+        try:
+            take(2, tensors)
+        except ValueError as error:
+            raise DataError(str(error)) from error
+        return 2, tensors, meta
+
+    def requested(self) -> bool:
+        self.left -= 1
+        return self.left < 0
+
+    def check(self) -> None:
+        raise Interrupted("stopped")
+
+
+def _method(name: str) -> Callable[..., Any]:
+    problem = tiny.problem(space=tiny.SPACES.get(METHODS.get(name).space_kind, tiny.SPACE))
+    return lambda **how: distill(problem, name, tiny.config(name), "fyi", **how)
+
+
+def _expert(**how: Any) -> Any:
+    config = ExpertConfig(model=tiny.MODEL, epochs=3, lr=0.05, momentum=0.9, wd=0.0, batch=36, augment="none",
+                          dispatcher="dsa", storage="fp32")  # fmt: skip
+    return train_expert(tiny.problem(), config, **how)
+
+
+# folder of a checkpoint -> what goes on from it
+RESUMED = {"of-rtp": _method("rtp"), "of-frepo": _method("frepo"), "of-idc": _method("idc"), "of-expert": _expert}
+
+
+def _gone_on(path: Path) -> Any:
+    return _At(RESUMED[path.parent.name], path, True)
 
 
 def _inspected(path: Path) -> str:
@@ -63,6 +122,7 @@ HEAVY: dict[str, Read] = {
     "pack.tar": load_set,
     "epoch_0/batch_0.tar": lambda path: FKDLabels.open(path.parent.parent).batch(epoch=0, number=0),
 }  # fmt: skip
+HEAVY |= {f"{name}/ckpt-2.safetensors": _gone_on for name in RESUMED}
 READERS = LIGHT | HEAVY
 
 
@@ -74,7 +134,7 @@ def seeds(folder: Path) -> dict[str, bytes]:
     own.save(folder / "set.safetensors", preview=False)
     ImageSet(images, labels, NormalizedSpace((0.5,) * 3, (0.2,) * 3), 3).save(folder / "normal.safetensors", False)
     _without_seals(folder / "unsealed.safetensors", images, labels)
-    Checkpoints(folder, "0123456789abcdef").save(7, {"x": images}, {"wall_s": 1.0, "user": {}})
+    Checkpoints(folder, KEY).save(7, {"x": images}, {"wall_s": 1.0, "user": {}})
     Trajectory(torch.rand((3, 5), generator=draw)).save(folder / "trajectory.safetensors")
     _of_a_store(folder)
     picture = Image.fromarray((images[0].permute(1, 2, 0).numpy() * 255).astype("uint8"))
@@ -100,6 +160,9 @@ def seeds(folder: Path) -> dict[str, bytes]:
         tar.add(folder / "data.npz", "sets/data.npz")
     boxes = torch.tensor([[0.1, 0.1, 0.5, 0.5]] * 2)
     batch = [boxes, torch.tensor([True, False]), torch.tensor([1, 0]), 0.5, (1, 1, 3, 3), torch.rand(2, 3)]
+    for name, compute in RESUMED.items():
+        (folder / name).mkdir()
+        _At(compute, folder / name / "ckpt-2.safetensors", False)
     (folder / "epoch_0").mkdir()
     torch.save([*batch, torch.tensor([0, 1])], folder / "epoch_0" / "batch_0.tar")
     return {name: (folder / name).read_bytes() for name in READERS}
@@ -211,6 +274,30 @@ def _safetensors(content: bytes, draw: random.Random, mutate: Callable[..., byte
     return struct.pack("<Q", len(text)) + text + data
 
 
+def _tensors(content: bytes, draw: random.Random, mutate: Callable[..., bytes]) -> bytes:
+    """One tensor with another name, shape, type or value, or none, or one too much; or another header."""
+    if draw.random() < 0.3:
+        return _safetensors(content, draw, mutate)
+    tensors = load(content)
+    facts = json.loads(json.loads(content[8 : 8 + struct.unpack("<Q", content[:8])[0]])["__metadata__"]["fyi_bench"])
+    chosen = draw.choice(list(tensors))
+    value = tensors.pop(chosen) if draw.random() < 0.9 else tensors[chosen].clone()
+    match draw.randrange(6):
+        case 0:
+            tensors[draw.choice((chosen + ".0", chosen[:-1], "x", "optimiser.7.step", "\x1b"))] = value
+        case 1:
+            tensors[chosen] = value.reshape(-1)[: draw.randrange(value.numel() + 1)]
+        case 2:
+            tensors[chosen] = value.unsqueeze(draw.randrange(value.ndim + 1)).repeat_interleave(2, 0)
+        case 3:
+            kinds = (torch.int64, torch.int8, torch.uint8, torch.bool, torch.float16, torch.float64, torch.bfloat16)
+            tensors[chosen] = value.to(draw.choice(kinds))
+        case 4:
+            odd = (0.0, -1.0, math.nan, math.inf, 1e38) if value.is_floating_point() else (0, 1)
+            tensors[chosen] = torch.full_like(value, draw.choice(odd))
+    return packed(tensors, {key: facts[key] for key in ("cell", "step", "meta")})
+
+
 def _zip(content: bytes, draw: random.Random, mutate: Callable[..., bytes]) -> bytes:
     """One member changed, with the checksum it then has."""
     with zipfile.ZipFile(io.BytesIO(content)) as old:
@@ -241,8 +328,8 @@ def _png(content: bytes, draw: random.Random, mutate: Callable[..., bytes]) -> b
 
 # ending of a name -> how such a file is changed below its checksums
 DEEP: dict[str, Callable[[bytes, random.Random, Callable[..., bytes]], bytes]] = {
-    ".json": _json, ".safetensors": _safetensors, ".pt": _zip, ".npz": _zip, ".zip": _zip, ".png": _png, "lock": _json,
-    "batch_0.tar": _zip,
+    ".json": _json, "ckpt-2.safetensors": _tensors, ".safetensors": _safetensors, ".pt": _zip, ".npz": _zip,
+    ".zip": _zip, ".png": _png, "lock": _json, "batch_0.tar": _zip,
 }  # fmt: skip
 
 

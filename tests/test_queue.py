@@ -14,7 +14,7 @@ from sqlalchemy import event
 from toy_runs import computed, toy
 
 from fyi_bench.errors import BudgetExhausted, DataError, StoreError, UsageError
-from fyi_bench.run import holder
+from fyi_bench.run import drain, holder
 from fyi_bench.run import queue as queue_module
 from fyi_bench.run.deadline import Deadline
 from fyi_bench.run.drain import Drain, Habits
@@ -318,6 +318,22 @@ def test_another_version_of_the_numbers_is_refused():
     check_numerics({**numerics(), "of a plug-in": 3})
     with pytest.raises(DataError, match=r"version 999 of the component 'trainer'.*\nInstall the same"):
         check_numerics({**numerics(), "trainer": 999})
+
+
+def test_a_worker_of_another_version_computes_nothing(url, store):
+    sweep = opened(url)
+    sweep.enqueue([toy(1, numerics={"trainer": 999})], store)
+    with pytest.raises(DataError, match="version 999 of the component 'trainer'"):
+        work(sweep, store)
+    assert computed(store) == []
+
+
+def test_threads_are_those_of_the_plan_whoever_works(url, store, monkeypatch):
+    sweep, used = opened(url), []
+    monkeypatch.setattr(drain, "set_threads", used.append)
+    sweep.enqueue([toy(1), toy(2)], store, threads=lambda spec: 3)
+    work(sweep, store)
+    assert used == [3, 3]
 
 
 # storages that cannot be used ------------------------------------------------------------------------------------

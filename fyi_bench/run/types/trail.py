@@ -138,7 +138,9 @@ class Trail(Distill):
             _advance(engine, keeper, worker, iteration, max(whole, iteration + 1))
             found = engine(iteration)
             if keeper.step != iteration:  # `_advance` left it there
-                raise StoreError(f"The checkpoint {iteration} in {run.folder} was damaged.\nRun the same command again.")
+                raise StoreError(
+                    f"The checkpoint {iteration} in {run.folder} was damaged.\nRun the same command again."
+                )
             found.save(run.path(set_name(iteration)), preview=False)
             if inputs["raw"]:
                 replace(found, images=keeper.tensors["images"]).save(run.path(raw_name(iteration)), preview=False)
