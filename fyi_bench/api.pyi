@@ -322,7 +322,7 @@ def distill(
     """
 
 def evaluate(
-    path: str | PathLike[str],
+    path: Sequence[str | PathLike[str]] | str | PathLike[str],
     *,
     format: str | None = None,
     factor: int | None = None,
@@ -385,7 +385,7 @@ def evaluate(
         method: Method that made it, where not told.
         space: pixel, normalized or zca, where the guess is wrong.
         ipc: Images per class, where not told.
-        path: A condensed set: ours, any public format, hf:OWNER/NAME.
+        path: A condensed set: ours, any public format, hf:OWNER/NAME. Several: sets of one method.
         architectures: Architectures to train on it; default: the protocol's.
         robust: Scores that labels and augmentation cannot inflate.
         floor: Random real images beside: as many, and as many bytes (uint8, JPEG).

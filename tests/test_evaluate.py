@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 import fyi_bench
 from commands import tell
@@ -193,6 +195,52 @@ def test_an_audit_tells_images_from_labels(audited):
     text = tell(record)
     assert "labels teacher:" in text
     assert "random real JPEGs, as many bytes" in text
+
+
+@pytest.fixture(scope="module")
+def seeds(tmp_path_factory):
+    """Three sets of one kind, other images each."""
+    shapes, folder = load_dataset("shapes10"), tmp_path_factory.mktemp("seeds")
+    rows = [[int(shapes.train.indices_of(c)[2 * k + j]) for c in range(10) for j in range(2)] for k in range(3)]
+    sets = [shapes.train.select(own).to_space(shapes.space) for own in rows]
+    return [one.save(folder / f"seed{k}" / "set.safetensors") for k, one in enumerate(sets)]
+
+
+def test_several_sets_of_a_method_are_the_pairs(tmp_path, seeds):
+    """Each set has networks and draws of its own; what sets and what networks differ by are told apart."""
+    common = {"dataset": "shapes10", "store": tmp_path / "runs", "workers": 1, "threads": 1}
+    asked = {"labels": ["hard", "teacher"], **common, "overrides": {**TINY, "draws": "2", "epochs": "1"}}
+    record = fyi_bench.evaluate(seeds, **asked)
+    assert record["seeds"] == [0, 1, 1000, 1001, 2000, 2001]
+    arms = {(arm.get("form", "set"), arm["labels"]): arm for arm in record["arms"]}
+    assert arms["set", "hard"]["sets"] == [str(path.resolve()) for path in seeds]
+    values = {key: np.array(arm["architectures"][0]["values"]).reshape(3, 2) for key, arm in arms.items()}
+    own = arms["set", "hard"]["architectures"][0]["spread"]
+    assert own["sets"] == 3
+    assert own["between_networks"] == pytest.approx(values["set", "hard"].var(1, ddof=1).mean() ** 0.5)
+    # plainly: the mean difference of each set is a pair
+    each = (values["set", "teacher"] - values["images", "teacher"]).mean(1)
+    half = stats.t.ppf(0.975, 2) * each.std(ddof=1) / 3**0.5
+    found = record["audit"]["convnet-w8"]["image"]["images"]["teacher"]
+    assert (found["mean"], found["pairs"]) == (pytest.approx(each.mean()), 3)
+    assert (found["low"], found["high"]) == (pytest.approx(each.mean() - half), pytest.approx(each.mean() + half))
+    assert record["audit"]["convnet-w8"]["label"]["teacher"]["images"]["pairs"] == 6
+    text = tell(record)
+    assert "set, labels teacher, convnet-w8: 3 sets differ by" in text
+    assert "the 3 sets" in text
+    # the first of them alone has the numbers that it has among the others
+    alone = fyi_bench.evaluate(seeds[0], **asked)["arms"][0]["architectures"][0]["values"]
+    assert alone == values["set", "hard"][0].tolist()
+
+
+def test_sets_that_are_no_repetitions_are_refused(tmp_path, small, seeds):
+    other = small.select(torch.arange(10)).save(tmp_path / "set.safetensors")
+    with pytest.raises(UsageError, match=r"differ in images, bytes: they are no repetitions.*\n.*each of them"):
+        evaluated([seeds[0], other], tmp_path / "runs")
+    with pytest.raises(UsageError, match=r"named twice"):
+        evaluated([seeds[0], seeds[0]], tmp_path / "runs")
+    with pytest.raises(UsageError, match=r"--robust is of one set, not of 3"):
+        fyi_bench.evaluate(seeds, robust=True, store=tmp_path / "runs")
 
 
 def test_a_floor_of_as_many_bytes_is_no_larger_than_the_set(audited):

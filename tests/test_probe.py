@@ -191,7 +191,7 @@ def test_the_network_is_trained_here_where_no_weights_are_given(path, common):
 
 def planned(path, common, **options):
     session = Session(Settings(store=common["store"], dataset="shapes10", overrides=common["overrides"]))
-    return Accuracy().plan(session, Accuracy.Options(path=path, **options), {})
+    return Accuracy().plan(session, Accuracy.Options(path=(path,), **options), {})
 
 
 @pytest.fixture(scope="module")

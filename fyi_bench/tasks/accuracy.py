@@ -20,7 +20,7 @@ from fyi_bench.tasks.audit import KINDS, Sides, arms_of, audit_lines, audit_tabl
 from fyi_bench.tasks.base import TASKS, Record, Task
 from fyi_bench.tasks.common import ARCHITECTURES, SET_HELP, digest_of_runs
 from fyi_bench.tasks.distill import accuracy_section
-from fyi_bench.tasks.given import given_set, session_of_sets
+from fyi_bench.tasks.given import repeated_sets, session_of_sets
 from fyi_bench.tasks.probe import Probe
 from fyi_bench.tasks.robust import Robust
 
@@ -31,9 +31,9 @@ _OTHERS: dict[str, Task[Any]] = {"robust": Robust(), "probe": Probe()}
 
 @dataclass(frozen=True)
 class AccuracyOptions(OneSetFacts):
-    """Which set, on which architectures; none: the protocol's own."""
+    """Which set, or several of one method, on which architectures; none: the protocol's own."""
 
-    path: Path = option(MISSING, SET_HELP, argument="SET")
+    path: tuple[Path, ...] = option(MISSING, f"{SET_HELP} Several: sets of one method.", argument="SET")
     architectures: tuple[str, ...] = ARCHITECTURES((), help="Architectures to train on it; default: the protocol's.")
     robust: bool = option(False, "Scores that labels and augmentation cannot inflate.")
     # of the set as it is read, and of what is compared
@@ -49,6 +49,11 @@ class AccuracyOptions(OneSetFacts):
     weights: Path | None = option(None, "Of the probe's network: FILE, or 'random'; default: trained here.")
 
     def __post_init__(self) -> None:
+        alone = [name for name in ("robust", "probe", "soft_labels") if getattr(self, name)]
+        if len(self.path) > 1 and alone:
+            raise UsageError(
+                f"--{alone[0].replace('_', '-')} is of one set, not of {len(self.path)}.\nName one of them."
+            )
         for word in self.labels:
             if word not in (*KINDS, *_READ):
                 raise UnknownNameError("kind of labels", word, (*KINDS, *_READ))
@@ -73,7 +78,7 @@ class AccuracyOptions(OneSetFacts):
         """What was stated about the set, as `load_set` takes it."""
         stated = stated_facts(self, OneSetFacts)
         del stated["labels"]
-        ours = self.path.suffix == ".safetensors" or any(self.path.glob("*.safetensors"))
+        ours = all(path.suffix == ".safetensors" or any(path.glob("*.safetensors")) for path in self.path)
         read = [word for word in self.labels if word in _READ]
         read += ["hard"] if self.labels == ("hard",) and not ours else []
         return {**stated, **({"labels": read[0]} if read else {})}
@@ -86,16 +91,16 @@ class Accuracy(Task[AccuracyOptions]):
     command = "evaluate"
     summary = "Accuracy of networks trained on a condensed set."
     Options = AccuracyOptions
-    unused: ClassVar[Mapping[str, str]] = {"seeds": "A set in a file is one; for more networks: --set nets=N"}
+    unused: ClassVar[Mapping[str, str]] = {"seeds": "Name a file for each set; for more networks: --set nets=N"}
     heading = "Accuracy of a set"
     examples: ClassVar[Sequence[str]] = (
         "fyi-bench evaluate res_DM_CIFAR10_ConvNet_10ipc.pt --robust",
-        "fyi-bench evaluate set.safetensors --labels hard own teacher --floor",
+        "fyi-bench evaluate seed0/ seed1/ seed2/ --labels hard own teacher --floor",
         "fyi-bench evaluate sre2l_ipc10/ --probe torchvision:resnet18 --weights resnet18-f37072fd.pth",
     )
 
     def about(self, session: Session, options: AccuracyOptions) -> Session:
-        return session_of_sets(session, [options.path], options.facts)
+        return session_of_sets(session, options.path, options.facts)
 
     def ignored(self, options: AccuracyOptions, given: Collection[str]) -> Mapping[str, str]:
         if options.robust:
@@ -110,15 +115,16 @@ class Accuracy(Task[AccuracyOptions]):
     def plan(self, session: Session, options: AccuracyOptions, found: Records) -> Plan:
         if other := _other(options):
             return other.plan(session, options, found)
-        given = given_set(session, options.path, options.facts)
-        of = given.image_set
+        givens = repeated_sets(session, options.path, options.facts)
+        given, of = givens[0], givens[0].image_set
         protocol = session.protocol("accuracy", given.method, size=of.shape[1], classes=of.num_classes, ipc=of.ipc)
         if options.soft_labels is not None and not options.kinds:
             protocol = replace(protocol, labels="teacher")
         names = list(options.architectures) or [protocol.eval_model]
-        sides = sides_of(session, options, given, protocol, names)
-        said = [*given.said, *_lacking(protocol, given.path)]
-        what = f"{self.command or self.name} {given.path.name} · {session.data.name}"
+        sides = sides_of(session, options, givens, protocol, names)
+        said = [*dict.fromkeys(line for one in givens for line in one.said), *_lacking(protocol, given.path)]
+        sets = given.path.name if len(givens) == 1 else f"{len(givens)} sets of {given.name or given.method}"
+        what = f"{self.command or self.name} {sets} · {session.data.name}"
         return Plan("\n".join([*said, what]), protocol.name, sides.runs, details=sides)
 
     def answer(self, session: Session, options: AccuracyOptions, plan: Plan, found: Records) -> Record:
@@ -129,7 +135,7 @@ class Accuracy(Task[AccuracyOptions]):
         return build_record(
             self.name,
             **session.facts(sides.protocol),
-            seeds=[session.settings.seed + k for k in range(len(next(iter(sides.tests.values()))))],
+            seeds=sides.seeds,
             digest=digest_of_runs(self.name, tests),
             arms=arms_of(sides, found),
             **facts_of(sides, found),

@@ -1,7 +1,8 @@
 """`fyi-bench evaluate --labels`, `--floor`: how much of an accuracy is the images' and how much the labels'.
 
 The set and random real images (a draw for each network) are trained on under each kind of label: the classes alone, the
-labels the set comes with, and a teacher's for everything a step shows. Networks of equal seed are pairs.
+labels the set comes with, and a teacher's for everything a step shows. Networks of equal seed are pairs. Several sets
+of one method are repetitions of one another: each has networks and draws of its own, and the sets are the pairs.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from fyi_bench.run.types.floor import FORMS, floor_run, likely_images
 from fyi_bench.run.types.teacher import teachers_for
 from fyi_bench.session import Session
 from fyi_bench.store.spec import RunSpec
-from fyi_bench.tasks.common import bits_per_class, summary
+from fyi_bench.tasks.common import NETWORKS_OF_A_SET, bits_per_class, summary, summary_of_sets
 from fyi_bench.tasks.given import GivenSet
 
 KINDS = {
@@ -36,15 +37,27 @@ Side = tuple[str, str, str]  # subject, kind of labels, architecture
 class Sides:
     """What is compared: subjects under kinds of labels, and the networks of each.
 
-    floors: runs that draw random images, by form, kind of labels and network.
+    givens: the set, or several of one method. owners: the set behind each network of a subject, by its number. floors:
+    runs that draw random images, by form, kind of labels and network.
     """
 
     session: Session
-    given: GivenSet
+    givens: Sequence[GivenSet]
+    owners: Sequence[int]
     protocols: Mapping[str, Protocol]
     teachers: Teachers | None
     tests: Mapping[Side, Sequence[RunSpec]]
     floors: Mapping[tuple[str, str], Sequence[RunSpec]]
+
+    @property
+    def groups(self) -> Sequence[int] | None:
+        """The set of each pair, where there are several; networks on one set are pairs themselves."""
+        return self.owners if len(self.givens) > 1 else None
+
+    @property
+    def seeds(self) -> list[int]:
+        """The seed of each network of a subject."""
+        return [run.inputs["seed"] for run in next(iter(self.tests.values()))]
 
     @property
     def runs(self) -> tuple[RunSpec, ...]:
@@ -74,41 +87,52 @@ def kinds_of(asked: Sequence[str], protocol: Protocol, soft: bool) -> dict[str, 
     return found
 
 
-def sides_of(session: Session, options: Any, given: GivenSet, protocol: Protocol, names: Sequence[str]) -> Sides:
+def sides_of(
+    session: Session, options: Any, givens: Sequence[GivenSet], protocol: Protocol, names: Sequence[str]
+) -> Sides:
     """All runs of a question. Raises UsageError where a teacher is not what the protocol needs."""
-    kinds = kinds_of(options.kinds, protocol, given.image_set.labels.ndim == 2)
+    first = givens[0]
+    soft = first.image_set.labels.ndim == 2
+    kinds = kinds_of(options.kinds, protocol, soft)
     forms = [*(["images"] if options.kinds or options.floor else []), *(["uint8", "jpeg"] if options.floor else [])]
-    soft = given.image_set.labels.ndim == 2
     labelled = "teacher" in kinds or (soft and "own" in kinds and forms)
     if options.teacher and not labelled:
         raise UsageError("--teacher changes nothing here: no labels of a teacher are asked for.\nAdd --labels teacher.")
-    teachers = _teachers(session, options, protocol, forms, given) if labelled else None
-    seeds = [session.settings.seed + k for k in range(protocol.draws if forms else protocol.nets)]
+    teachers = _teachers(session, options, protocol, forms, first) if labelled else None
+    # (set, seed) of each network
+    each = [
+        (k, session.settings.seed + NETWORKS_OF_A_SET * k + net)
+        for k in range(len(givens))
+        for net in range(protocol.draws if forms else protocol.nets)
+    ]
     floors = {
         (form, kind): [
-            floor_run(session.data, form, _size(given, form), seed, teachers if kind == "own" and soft else None)
-            for seed in seeds
+            floor_run(session.data, form, _size(givens[k], form), seed, teachers if kind == "own" and soft else None)
+            for k, seed in each
         ]
         for form in forms
         for kind in kinds
     }  # fmt: skip
     tests: dict[Side, Sequence[RunSpec]] = {}
     for kind, rules in kinds.items():
-        subjects = {SET: [given.reference] * len(seeds)}
+        subjects = {SET: [givens[k].reference for k, _ in each]}
         subjects |= {form: [{"cell": run.digest, "kind": "floor"} for run in floors[form, kind]] for form in forms}
         for subject, references in subjects.items():
-            images = len(given.image_set)
-            if subject != SET:
-                images = likely_images(session.data, subject, _size(given, subject))
             for name in names:
                 tests[subject, kind, name] = [
                     accuracy_run(
-                        session.data, reference, images, rules, seed, name, session.settings.precision,
-                        teachers=teachers,
+                        session.data, reference, _images(session, givens[k], subject), rules, seed, name,
+                        session.settings.precision, teachers=teachers,
                     )
-                    for reference, seed in zip(references, seeds, strict=True)
+                    for reference, (k, seed) in zip(references, each, strict=True)
                 ]  # fmt: skip
-    return Sides(session, given, kinds, teachers, tests, floors)
+    return Sides(session, givens, [k for k, _ in each], kinds, teachers, tests, floors)
+
+
+def _images(session: Session, given: GivenSet, subject: str) -> int:
+    """How many images a subject has, of draws about."""
+    of = given.image_set
+    return len(of) if subject == SET else likely_images(session.data, subject, _size(given, subject))
 
 
 def _size(given: GivenSet, form: str) -> list[int] | int:
@@ -143,35 +167,43 @@ def arms_of(sides: Sides, found: Records) -> list[dict[str, Any]]:
     for subject in subjects:
         for kind in sides.protocols:
             made = {name: runs for (s, k, name), runs in sides.tests.items() if (s, k) == (subject, kind)}
-            entries = [entry_of(name, [found[run.digest] for run in runs]) for name, runs in made.items()]
+            owners = sides.groups if subject == SET else None
+            entries = [entry_of(name, [found[run.digest] for run in runs], owners) for name, runs in made.items()]
             arms.append({**_about(sides, subject, kind, found), "labels": kind, "architectures": entries})
     return arms
 
 
-def entry_of(name: str, records: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Accuracies of one architecture, and what a network cost: seconds of training and testing, MiB at most."""
+def entry_of(name: str, records: Sequence[Mapping[str, Any]], owners: Sequence[int] | None = None) -> dict[str, Any]:
+    """Accuracies of one architecture, and what a network cost: seconds of training and testing, MiB at most.
+
+    owners: the set of each record, where there are several.
+    """
+    values = [record["value"] for record in records]
     return {
         "name": name,
-        **summary([record["value"] for record in records]),
+        **(summary(values) if owners is None else summary_of_sets(values, owners)),
         "seconds": [record["wall_s"] for record in records],
         "peak_memory_mib": max(record["peak_memory_mib"] for record in records),
     }
 
 
 def _about(sides: Sides, subject: str, kind: str, found: Records) -> dict[str, Any]:
-    classes = sides.given.image_set.num_classes
+    first = sides.givens[0]
+    classes = first.image_set.num_classes
     labels = _label_bytes(sides, found) if kind == "teacher" else 0
     if subject == SET:
-        parts = sides.given.image_set.parts
-        if kind == "hard" and sides.given.image_set.labels.ndim == 2:
-            parts = {**parts, "labels": 8 * len(sides.given.image_set)}
-        entry = {**sides.given.entry, "set_bytes": sum(parts.values())}
+        parts = first.image_set.parts
+        if kind == "hard" and first.image_set.labels.ndim == 2:
+            parts = {**parts, "labels": 8 * len(first.image_set)}
+        entry = {**first.entry, "set_bytes": sum(parts.values())}
+        if len(sides.givens) > 1:
+            entry["sets"] = [str(given.path) for given in sides.givens]
     else:
-        first = found[sides.floors[subject, kind][0].digest]
-        images, size = first["images"], first["set_bytes"]
+        drawn = found[sides.floors[subject, kind][0].digest]
+        images, size = drawn["images"], drawn["set_bytes"]
         entry = {"method": "random", "flip": "none", "ipc": images // classes if images % classes == 0 else None}
         entry |= {"form": subject, "images": images, "set_bytes": size}
-        each = first["label_bytes"]
+        each = drawn["label_bytes"]
         parts = {"stored": size - each, "labels": each, "decoder": 0}
     return {**entry, "bits_per_class": bits_per_class({**parts, "labels": parts["labels"] + labels}, classes)}
 
@@ -209,22 +241,26 @@ def _shares(sides: Sides, name: str, found: Records) -> dict[str, Any]:
         if n == name
     }
     first, *others = sides.protocols
-    forms = list(dict.fromkeys(form for form, _ in sides.floors))
+    forms, of = list(dict.fromkeys(form for form, _ in sides.floors)), sides.groups
     image = {
-        form: {kind: paired_difference(values[SET, kind], values[form, kind]) for kind in sides.protocols}
+        form: {kind: paired_difference(values[SET, kind], values[form, kind], groups=of) for kind in sides.protocols}
         for form in forms
-    }
+    }  # fmt: skip
     label, whole, both = {}, {}, {}
     for kind in others:
-        label[kind] = {s: paired_difference(values[s, kind], values[s, first]) for s in (SET, "images")}
-        whole[kind] = paired_difference(values[SET, kind], values["images", first])
+        # each draw is its own, so there the networks are the pairs
+        label[kind] = {
+            subject: paired_difference(values[subject, kind], values[subject, first], groups=groups)
+            for subject, groups in ((SET, of), ("images", None))
+        }  # fmt: skip
+        whole[kind] = paired_difference(values[SET, kind], values["images", first], groups=of)
         alone = [
             a - b - (c - d)
             for a, b, c, d in zip(
                 values[SET, kind], values[SET, first], values["images", kind], values["images", first], strict=True
             )
         ]
-        both[kind] = paired_difference(alone, [0.0] * len(alone))
+        both[kind] = paired_difference(alone, [0.0] * len(alone), groups=of)
     return {"first": first, "image": image, "label": label, "whole": whole, "both": both}
 
 
@@ -262,7 +298,8 @@ def audit_table(record: Mapping[str, Any], name: str) -> tuple[list[str], list[l
     for arm in record["arms"]:
         entry = next(each for each in arm["architectures"] if each["name"] == name)
         form = arm.get("form")
-        title = FORMS[form] if form else "the set"
+        sets = len(arm.get("sets", ()))
+        title = FORMS[form] if form else f"the {sets} sets" if sets else "the set"
         less = margin(image[form][arm["labels"]]) if form else ""
         rows.append([title, arm["labels"], bits_words(arm["bits_per_class"]["total"]), mean_and_std(entry), less])
     return header, rows

@@ -93,7 +93,7 @@ def _of_file(session: Session, options: CrossArchOptions) -> AccuracyOptions | N
         facts.pop("ipc", None)
     if "labels" in facts:
         facts["labels"] = (facts["labels"],)
-    return AccuracyOptions(path=options.file, architectures=options.architectures, floor=options.floor, **facts)
+    return AccuracyOptions(path=(options.file,), architectures=options.architectures, floor=options.floor, **facts)
 
 
 def _of_method(options: CrossArchOptions) -> CrossArchOptions:

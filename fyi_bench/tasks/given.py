@@ -116,6 +116,37 @@ def given_set(session: Session, path: Path, facts: Mapping[str, Any] | None = No
     return GivenSet(place.resolve(), ordered, said, str(name))
 
 
+def repeated_sets(session: Session, paths: Sequence[Path], facts: Mapping[str, Any] | None = None) -> list[GivenSet]:
+    """Sets that are repetitions of one another: of one method, and alike but for their seed.
+
+    Raises what `given_set` does, and UsageError for sets that are no repetitions.
+    """
+    givens = [given_set(session, path, facts) for path in paths]
+    first, *others = [(path, _alike(given)) for path, given in zip(paths, givens, strict=True)]
+    for path, own in others:
+        if differs := [what for what, value in own.items() if value != first[1][what]]:
+            raise UsageError(
+                f"{first[0]} and {path} differ in {', '.join(differs)}: they are no repetitions of one another.\n"
+                "Ask about each of them; `nas` and `continual` compare several."
+            )
+    if len({given.image_set.digest for given in givens}) < len(givens):
+        raise UsageError("One of the sets is named twice.\nName each once.")
+    return givens
+
+
+def _alike(given: GivenSet) -> dict[str, Any]:
+    s = given.image_set
+    made = {name: s.provenance.get(name) for name in ("recipe", "iterations")}
+    return {
+        "method": given.method,
+        "flip": given.flip,
+        "images": len(s),
+        "kind of labels": s.label_kind if s.labels.ndim == 2 else "hard",
+        "bytes": s.nbytes,
+        **made,
+    }
+
+
 def kept_set(session: Session, image_set: ImageSet) -> Path:
     """The set as a file in the store, where workers find it."""
     from fyi_bench.formats.export import export_set

@@ -25,7 +25,7 @@ from fyi_bench.tasks import words
 from fyi_bench.tasks.audit import SET, entry_of, margin
 from fyi_bench.tasks.base import TASKS, Record, Task
 from fyi_bench.tasks.common import bits_per_class, digest_of_runs
-from fyi_bench.tasks.given import GivenSet, given_set
+from fyi_bench.tasks.given import GivenSet, repeated_sets
 
 if TYPE_CHECKING:
     from downstream.protocol import Protocol
@@ -171,7 +171,7 @@ def _arm(session: Session, asked: Probes, subject: str, kind: str, found: Record
 
 def _probes(session: Session, options: Any) -> Probes:
     """All runs of the question. Raises what reading the set and naming the network raise."""
-    given = given_set(session, options.path, options.facts)
+    [given] = repeated_sets(session, options.path, options.facts)
     of, data = given.image_set, session.data
     facts = {"size": of.shape[1], "classes": of.num_classes, "ipc": of.ipc}
     protocol = session.protocol("accuracy", given.method, **facts)

@@ -25,7 +25,7 @@ from fyi_bench.store.record import build_record
 from fyi_bench.store.spec import RunSpec
 from fyi_bench.tasks.base import TASKS, Record, Task
 from fyi_bench.tasks.common import digest_of_runs, summary
-from fyi_bench.tasks.given import GivenSet, given_set
+from fyi_bench.tasks.given import GivenSet, repeated_sets
 from fyi_bench.tasks.words import size_lines
 
 if TYPE_CHECKING:
@@ -164,7 +164,7 @@ class _Question:
 
         if len(options.architectures) > 1:
             raise UsageError("Robust scores are of one architecture at a time.\nGive one --arch.")
-        given = given_set(session, options.path, options.facts)
+        [given] = repeated_sets(session, options.path, options.facts)
         protocol, real = session.protocol("robust"), session.protocol("robust-real")
         if options.architectures:
             protocol, real = (replace(p, eval_model=options.architectures[0]) for p in (protocol, real))

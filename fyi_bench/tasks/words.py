@@ -35,8 +35,9 @@ def lines_of(record: Record, what: str, header: Sequence[str], rows: Sequence[Se
 
 def spread_lines(record: Record) -> list[str]:
     """What sets and what networks differ by, apart, of every arm with several sets."""
+    kinds = {arm["labels"] for arm in record["arms"] if "labels" in arm}
     return [
-        f"{arm_title(arm)}, {what}: {told}"
+        f"{arm_title(arm)}{', labels ' + arm['labels'] if len(kinds) > 1 else ''}, {what}: {told}"
         for arm in record["arms"]
         for what, entry in _measured(arm)
         if (told := spread_words(entry.get("spread", {})))

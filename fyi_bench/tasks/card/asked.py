@@ -129,7 +129,7 @@ class Asked:
         return found
 
     def _evaluate(self, path: Path, names: list[str]) -> Part:
-        asked = Accuracy.Options(path=path, architectures=tuple(names))
+        asked = Accuracy.Options(path=(path,), architectures=tuple(names))
         return Part(Accuracy(), self.session, asked, self._line("evaluate", str(path), "--arch", *names))
 
     def _floor(self, method: str, names: list[str]) -> Part:
