@@ -133,7 +133,7 @@ def test_soft_labels_are_judged_with_hard_ones_and_a_wrong_label_is_seen(tmp_pat
     session = Session(Settings(dataset="shapes10", store=tmp_path / "runs", protocol="quick", device="cpu"))
     asked = Asked.of(session, CardOptions(path=wrong))
     assert list(asked.questions) == ["set", "hard", "random", "herding", "full", "continual", "nas"]
-    assert ImageSet.load(asked.questions["hard"].options.path).labels.tolist() == logits.argmax(1).tolist() * 4
+    assert ImageSet.load(asked.questions["hard"].options.path[0]).labels.tolist() == logits.argmax(1).tolist() * 4
     record = card(wrong, tmp_path / "runs", only=["labels", "duplicates"])
     part, answers = record["parts"], {one["question"]: one["answer"] for one in record["answers"]}
     assert part["labels"]["kind"] == "soft (logits)"

@@ -351,14 +351,15 @@ def test_bytes_of_a_memory(real, sets):
     values = made.images.numel()
     assert image_bytes(made) == 4 * values
     assert image_bytes(sets[0]) == sets[0].images.numel()  # real images: a byte a value
-    back, size = kept_as(made, "uint8")
-    assert size == values
+    back, parts = kept_as(made, "uint8")
+    assert parts == {"stored": values, "labels": 0, "decoder": 0}
     assert torch.equal(back.labels, made.labels)
     assert (back.pixels() - made.pixels().clamp(0, 1)).abs().max() <= 0.5 / 255 + 1e-5
     ramp = torch.linspace(0.1, 0.9, 16).expand(2, 3, 16, 16).contiguous()
     smooth = ImageSet(ramp, torch.tensor([0, 1]), PixelSpace(), 2)
-    pressed, size = kept_as(smooth, "jpeg")
-    assert 0 < size < 4 * ramp.numel()
+    pressed, parts = kept_as(dataclasses.replace(smooth, labels=torch.eye(2)), "jpeg")
+    assert 0 < parts["stored"] < 4 * ramp.numel()
+    assert parts["labels"] == 2 * 2 * 4
     assert (pressed.pixels() - ramp).abs().max() < 0.05
     with pytest.raises(UnknownNameError, match="storage of a memory"):
         kept_as(made, "jpg2")

@@ -19,6 +19,7 @@ from fyi_bench.run.types.accuracy import Accuracy
 from fyi_bench.store.store import Store
 
 TINY = {"eval_model": "convnet-w8", "epochs": "2", "min_steps": "0", "nets": "2"}
+AUDIT = {**TINY, "nets": "1", "draws": "2", "epochs": "1"}
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +123,40 @@ def test_cost_stands_beside_accuracy(tmp_path, small):
     assert "240.2 KiB, 196.7 kbit a class: images 196.6, labels 0.1" in text
 
 
+SIZED = {
+    "evaluate": {"labels": ["hard"], "floor": True},
+    "cross-arch": {"architectures": ("convnet-w8",)},
+    "probe": {"probe": "mlp", "weights": "random", "floor": True},
+    "continual": {"steps": 2, "orders": 1, "against": ("random", "uint8")},
+}
+
+
+@pytest.mark.parametrize("task", SIZED)
+def test_every_arm_says_its_bits_a_class_by_part(tmp_path, small, task):
+    logits = dataclasses.replace(small, labels=torch.nn.functional.one_hot(small.labels, 10).float())
+    path = logits.save(tmp_path / "set.safetensors")
+    asked, more = {"store": tmp_path / "runs", "workers": 1, "threads": 1}, dict(SIZED[task])
+    if task == "continual":
+        seeds = {
+            "seeds": more.pop("orders"),
+            "overrides": {"epochs": "1", "min_steps": "0", "eval_model": "convnet-w8"},
+        }
+        record = fyi_bench.continual(sets=[path], **more, **seeds, **asked)
+    else:
+        word = fyi_bench.cross_arch if task == "cross-arch" else fyi_bench.evaluate
+        record = word(path, **more, **asked, overrides={**AUDIT, "draws": "1"})
+    for arm in record["arms"]:
+        bits = arm["bits_per_class"]
+        assert set(bits) == {"stored", "labels", "decoder", "total"}, arm["method"]
+        assert bits["total"] == pytest.approx(sum(bits[part] for part in ("stored", "labels", "decoder")))
+        assert bits["total"] * 10 == pytest.approx(8 * arm["set_bytes"])
+    first = record["arms"][0]["bits_per_class"]["labels"]
+    assert first == (8 * 2 * 8 if task == "evaluate" else 8 * 2 * 10 * 4)  # hard labels of 8 bytes, or logits
+    assert set(record.to_pandas()["bits_per_class"].dropna()) == {
+        arm["bits_per_class"]["total"] for arm in record["arms"]
+    }
+
+
 def test_classes_of_unequal_size_are_evaluated_and_said(tmp_path, small):
     path = small.select(torch.arange(19)).save(tmp_path / "set.safetensors")
     record = evaluated(path, tmp_path / "runs")
@@ -161,9 +196,6 @@ def test_a_set_is_tested_on_the_data_it_states(tmp_path, small):
 def test_inspection_says_that_previews_show_stored_tiles(small):
     text = format_report(inspect_set(dataclasses.replace(small, factor=2)))
     assert "80 images at use; previews and the values above are of the tiles as stored" in text
-
-
-AUDIT = {**TINY, "nets": "1", "draws": "2", "epochs": "1"}
 
 
 @pytest.fixture(scope="module")

@@ -283,7 +283,7 @@ def test_the_papers_tables_are_there_where_the_store_has_numbers_for_them(tmp_pa
 def test_robust_scores_are_in_percent_with_what_they_are_made_of():
     text = Page(report_html([robust_record()], "t")).text
     pieces = ("label-robust score 25.5 ± 0.5", "random images, not augmented", "Step sizes tried for every arm: 0.01")
-    for piece in (*pieces, "1.2 MiB of images and hard labels"):
+    for piece in (*pieces, "1.2 MiB with labels (hard labels)"):
         assert piece in text
 
 

@@ -62,15 +62,23 @@ def images_worth(image_set: ImageSet) -> int:
 
 
 def image_bytes(image_set: ImageSet) -> int:
-    """Bytes of a memory beside its hard labels, which follow from the order of its images; soft ones count.
+    """Bytes of a memory beside its hard labels, by `memory_parts`."""
+    return sum(memory_parts(image_set).values())
+
+
+def memory_parts(image_set: ImageSet) -> dict[str, int]:
+    """`ImageSet.parts` of a memory: hard labels follow from the order of its images and cost nothing, soft ones count.
 
     Images whose pixels are whole levels, as real ones are, cost a byte a value whatever they are held as.
     """
-    labels = image_set.labels.nbytes
-    rows = image_set.nbytes - labels
+    parts = image_set.parts
     if image_set.decoder is None and image_set.images.element_size() > 1 and _whole_levels(image_set):
-        rows = image_set.images.numel()
-    return rows + (labels if image_set.labels.ndim == 2 else 0)
+        parts["stored"] = image_set.images.numel()
+    return {**parts, "labels": _label_bytes(image_set)}
+
+
+def _label_bytes(image_set: ImageSet) -> int:
+    return image_set.labels.nbytes if image_set.labels.ndim == 2 else 0
 
 
 def _whole_levels(image_set: ImageSet) -> bool:
@@ -78,15 +86,15 @@ def _whole_levels(image_set: ImageSet) -> bool:
     return bool(((levels - levels.round()).abs() < 1e-2).all()) and bool((levels > -0.5).all() & (levels < 255.5).all())
 
 
-# how a memory is kept -> the set as it comes back, and its bytes; float32 as made is no entry
+# how a memory is kept -> the set as it comes back, and its bytes by part; float32 as made is no entry
 
-Stored = tuple[ImageSet, int]
+Stored = tuple[ImageSet, dict[str, int]]
 
 
 def _as_uint8(image_set: ImageSet) -> Stored:
     """Pixels rounded to whole levels, one byte each."""
     kept = replace(image_set.decoded(), images=_levels(image_set), space=PixelSpace())
-    return kept.to_space(image_set.space), image_bytes(kept)
+    return kept.to_space(image_set.space), memory_parts(kept)
 
 
 def _as_jpeg(image_set: ImageSet) -> Stored:
@@ -101,8 +109,8 @@ def _as_jpeg(image_set: ImageSet) -> Stored:
         back = np.array(Image.open(file))
         shown.append(torch.from_numpy(back.reshape(one.shape)).permute(2, 0, 1))
     kept = replace(image_set.decoded(), images=torch.stack(shown), space=PixelSpace())
-    soft = image_set.labels.nbytes if image_set.labels.ndim == 2 else 0
-    return kept.to_space(image_set.space), size + soft
+    parts = {"stored": size, "labels": _label_bytes(image_set), "decoder": 0}
+    return kept.to_space(image_set.space), parts
 
 
 def _levels(image_set: ImageSet) -> torch.Tensor:
@@ -113,12 +121,12 @@ STORAGE: Mapping[str, Callable[[ImageSet], Stored]] = {"uint8": _as_uint8, "jpeg
 
 
 def kept_as(image_set: ImageSet, storage: str = "") -> Stored:
-    """The set as it comes back from a storage of `STORAGE`, and its bytes; as it is where none is named.
+    """The set as it comes back from a storage of `STORAGE`, and its bytes by part; as it is where none is named.
 
     Raises UnknownNameError for another name.
     """
     if not storage:
-        return image_set, image_bytes(image_set)
+        return image_set, memory_parts(image_set)
     if storage not in STORAGE:
         raise UnknownNameError("storage of a memory", storage, STORAGE)
     return STORAGE[storage](image_set)

@@ -20,6 +20,7 @@ from fyi_bench.present.words import (
     HOLE,
     MINUS,
     arm_title,
+    bits_words,
     bounds,
     is_number,
     mean_and_std,
@@ -40,13 +41,13 @@ Row = dict[str, Any]
 COLUMNS = (
     "task", "dataset", "name", "method", "flip", "ipc", "architecture", "classes_seen", "measure", "value",
     "std", "low", "high", "values", "pairs", "protocol", "version", "device", "precision", "seeds", "date", "wall_s",
-    "digest", "set", "command",
+    "digest", "set", "bits_per_class", "command",
 )  # fmt: skip
 _OF_THE_ARM = ("task", "dataset", "name", "method", "flip", "ipc", "protocol", "version", "device", "precision",
                "seeds", "date", "wall_s", "digest", "set", "command")  # fmt: skip
 # entries of an arm -> what their numbers are called; others are called as the record does
 _MEASURES = {"architectures": "accuracy", "average": "average accuracy"}
-_UNMEASURED = ("misjudged", "spread")
+_UNMEASURED = ("misjudged", "spread", "bits_per_class")
 DIFFERENCE = " difference"  # behind what a paired difference is of
 _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "!=": operator.ne, "<=": operator.le, ">=": operator.ge, "=": operator.eq, "<": operator.lt, ">": operator.gt,
@@ -90,6 +91,7 @@ def rows_of_record(record: Mapping[str, Any]) -> list[Row]:
     rows = []
     for arm in record["arms"]:
         own = {key: arm.get(key) for key in ("name", "method", "flip", "ipc", "set")}
+        own["bits_per_class"] = (arm.get("bits_per_class") or {}).get("total")
         rows += [_row({**common, **own, **found}) for found in _measured(arm)]
     flipped = [arm for arm in record["arms"] if arm["flip"] not in ("none", "unknown")]
     for arm in flipped[:1] if isinstance(record.get("difference"), Mapping) else []:
@@ -238,6 +240,8 @@ def _across(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
         if measure not in ("accuracy", what):
             what += f", {measure}"
         lines.setdefault(what, {}).setdefault(arm_of(row), value_words(row))
+    if bits := {arm_of(row): bits_words(row["bits_per_class"]) for row in rows if row["bits_per_class"]}:
+        lines["bits a class"] = bits
     return ["", *arms], [[what, *(own.get(arm, "") for arm in arms)] for what, own in lines.items()]
 
 
@@ -293,13 +297,20 @@ def _grid(rows: Sequence[Row]) -> tuple[str, list[str], list[list[str]]]:
     shared += ["accuracies in %"] if any("accuracy" in row["measure"] for row in rows) else []
     columns = list(dict.fromkeys(tuple(place[c] for c in varying) for place in places))
     lines: dict[str, dict[tuple[str, ...], str]] = {}
+    bits: dict[str, str] = {}
     for row, place in zip(rows, places):
         column, title = tuple(place[c] for c in varying), arm_of(row)
         if column in lines.get(title, {}):
             title = f"{title} ({str(row['digest'])[:8]})"
         lines.setdefault(title, {})[column] = value_words(row)
+        if row["bits_per_class"]:
+            bits[title] = bits_words(row["bits_per_class"])
     header = ["", *(", ".join(text for text in column if text != HOLE) for column in columns)]
-    return "; ".join(shared), header, [[t, *(found.get(c, HOLE) for c in columns)] for t, found in lines.items()]
+    told = [[title, *(found.get(c, HOLE) for c in columns)] for title, found in lines.items()]
+    if bits:
+        header.append("bits a class")
+        told = [[*line, bits.get(line[0], HOLE)] for line in told]
+    return "; ".join(shared), header, told
 
 
 def _latex(rows: Sequence[Row]) -> str:

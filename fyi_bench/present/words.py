@@ -164,6 +164,24 @@ def bits_words(bits: float) -> str:
     return f"{bits / 1e6:,.1f} Mbit" if bits >= 1e6 else f"{bits / 1e3:,.1f} kbit"
 
 
+def size_words(entry: Mapping[str, Any], parts: bool = True) -> str:
+    """Bytes and bits a class of an arm's set, as far as they are known: '240.2 KiB, 196.7 kbit a class: images 196.6,
+    labels 0.1', without `parts` '240.2 KiB with labels, 196.7 kbit a class'.
+    """
+    size, bits = bytes_words(entry["set_bytes"]), entry.get("bits_per_class")
+    if not bits:
+        return f"{size} with labels"
+    each = bits_in_parts(bits) if parts else ""
+    total = f"{bits_words(bits['total'])} a class"
+    return f"{size}, {total}: {each}" if each else f"{size} with labels, {total}"
+
+
+def bits_in_parts(bits: Mapping[str, float]) -> str:
+    """'images 196.6, labels 0.1', in kbit: those parts of `bits_per_class` that are known and not 0."""
+    shown = {"stored": "images", "labels": "labels", "decoder": "decoder"}
+    return ", ".join(f"{name} {bits[part] / 1e3:,.1f}" for part, name in shown.items() if bits.get(part))
+
+
 def protocol_words(protocol: Mapping[str, Any] | str) -> str:
     """'quick, version 1'; a protocol given as a bare name stays one."""
     return protocol if isinstance(protocol, str) else f"{protocol['name']}, version {protocol['version']}"

@@ -21,7 +21,7 @@ from fyi_bench.run.types.floor import FORMS, floor_run, likely_images
 from fyi_bench.run.types.teacher import teachers_for
 from fyi_bench.session import Session
 from fyi_bench.store.spec import RunSpec
-from fyi_bench.tasks.common import NETWORKS_OF_A_SET, bits_per_class, summary, summary_of_sets
+from fyi_bench.tasks.common import NETWORKS_OF_A_SET, size_of_draw, size_of_parts, summary, summary_of_sets
 from fyi_bench.tasks.given import GivenSet
 
 KINDS = {
@@ -195,17 +195,23 @@ def _about(sides: Sides, subject: str, kind: str, found: Records) -> dict[str, A
         parts = first.image_set.parts
         if kind == "hard" and first.image_set.labels.ndim == 2:
             parts = {**parts, "labels": 8 * len(first.image_set)}
-        entry = {**first.entry, "set_bytes": sum(parts.values())}
+        entry = {**first.entry, **size_of_parts(parts, classes)}
         if len(sides.givens) > 1:
             entry["sets"] = [str(given.path) for given in sides.givens]
     else:
         drawn = found[sides.floors[subject, kind][0].digest]
-        images, size = drawn["images"], drawn["set_bytes"]
-        entry = {"method": "random", "flip": "none", "ipc": images // classes if images % classes == 0 else None}
-        entry |= {"form": subject, "images": images, "set_bytes": size}
-        each = drawn["label_bytes"]
-        parts = {"stored": size - each, "labels": each, "decoder": 0}
-    return {**entry, "bits_per_class": bits_per_class({**parts, "labels": parts["labels"] + labels}, classes)}
+        entry = drawn_entry(subject, drawn, classes)
+    bits = entry["bits_per_class"]
+    more = {part: bits[part] + 8 * labels / classes for part in ("labels", "total")}
+    return {**entry, "bits_per_class": {**bits, **more}}
+
+
+def drawn_entry(form: str, drawn: Mapping[str, Any], classes: int) -> dict[str, Any]:
+    """What the arm of a record says of random real images of a form, by the record of the run that drew them."""
+    images = drawn["images"]
+    ipc = images // classes if images % classes == 0 else None
+    of = {"method": "random", "flip": "none", "ipc": ipc, "form": form, "images": images}
+    return {**of, **size_of_draw(drawn, classes)}
 
 
 def _label_bytes(sides: Sides, found: Records) -> int:

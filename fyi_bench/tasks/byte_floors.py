@@ -12,7 +12,7 @@ from fyi_bench.run.types.accuracy import accuracy_run
 from fyi_bench.run.types.floor import FORMS, floor_run, likely_images
 from fyi_bench.session import Session
 from fyi_bench.store.spec import RunSpec
-from fyi_bench.tasks.common import NETWORKS_OF_A_SET, Arm, bits_per_class, repeated, summary_of_sets
+from fyi_bench.tasks.common import NETWORKS_OF_A_SET, Arm, repeated, size_of_draw, summary_of_sets
 
 IN_BYTES = [form for form in FORMS if form != "images"]
 
@@ -60,12 +60,9 @@ class ByteFloors:
             if of == form:
                 values.setdefault(name, []).extend(found[run.digest]["value"] for run in runs)
                 owners.setdefault(name, []).extend([seed] * len(runs))
-        first = drawn[0]
-        parts = {"stored": first["set_bytes"] - first["label_bytes"], "labels": first["label_bytes"], "decoder": 0}
         return {
             "form": form,
             "images": [one["images"] for one in drawn],
-            "set_bytes": first["set_bytes"],
-            "bits_per_class": bits_per_class(parts, self.classes),
+            **size_of_draw(drawn[0], self.classes),
             "architectures": [{"name": name, **summary_of_sets(values[name], owners[name])} for name in values],
         }

@@ -175,20 +175,26 @@ def flip_difference(
     return None
 
 
-def bits_per_class(parts: Mapping[str, int], classes: int) -> dict[str, float]:
-    """Bits a class of a set's `stored` images or rows, its `labels` and its `decoder`, and their `total`.
+def size_of_parts(parts: Mapping[str, int], classes: int) -> dict[str, Any]:
+    """What every record says of the size of a set: `set_bytes`, and `bits_per_class` by part with their `total`.
 
-    parts: bytes of each, as `ImageSet.parts` has them.
+    parts: bytes of the `stored` images or rows, the `labels` and the `decoder`, as `ImageSet.parts` has them.
     """
-    found = {name: 8 * size / classes for name, size in parts.items()}
-    return {**found, "total": sum(found.values())}
+    bits = {name: 8 * size / classes for name, size in parts.items()}
+    return {"set_bytes": sum(parts.values()), "bits_per_class": {**bits, "total": sum(bits.values())}}
 
 
 def size_of(made: Mapping[str, Any], classes: int) -> dict[str, Any]:
-    """`set_bytes` and `bits_per_class` of the set that a run's record is about; earlier runs say the total alone."""
-    parts = made.get("set_parts")
-    bits = bits_per_class(parts, classes) if parts else {"total": 8 * made["set_bytes"] / classes}
-    return {"set_bytes": made["set_bytes"], "bits_per_class": bits}
+    """`size_of_parts` of the set that a run's record is about; earlier runs say the total alone."""
+    if parts := made.get("set_parts"):
+        return size_of_parts(parts, classes)
+    return {"set_bytes": made["set_bytes"], "bits_per_class": {"total": 8 * made["set_bytes"] / classes}}
+
+
+def size_of_draw(made: Mapping[str, Any], classes: int) -> dict[str, Any]:
+    """`size_of_parts` of random real images, by the record of the run that drew them."""
+    parts = {"stored": made["set_bytes"] - made["label_bytes"], "labels": made["label_bytes"], "decoder": 0}
+    return size_of_parts(parts, classes)
 
 
 def digest_of_runs(task: str, runs: Iterable[RunSpec]) -> str:

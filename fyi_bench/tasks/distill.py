@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from fyi_bench.config import option
-from fyi_bench.present.words import arm_title, count_words
+from fyi_bench.present.words import HOLE, arm_title, bits_words, count_words
 from fyi_bench.run.plan import Plan, Records
 from fyi_bench.run.types.floor import FORMS, LABEL_BYTES
 from fyi_bench.session import Session
@@ -141,10 +141,13 @@ def accuracy_section(record: Mapping[str, Any], section: Any, store: Any) -> Non
         for row, arm in zip(rows, arms, strict=True):
             *quality, seconds = words.set_columns(arm)
             row += [*quality, str(arm["iterations"]), seconds]
-    rows += [
-        [title, *words.accuracies(one, names), *[""] * (len(header) - len(names) - 1)]
-        for title, one in _floor_rows(record)
-    ]
+    floors = _floor_rows(record)
+    rows += [[title, *words.accuracies(one, names), *[""] * (len(header) - len(names) - 1)] for title, one in floors]
+    sized = [*arms, *(one for _, one in floors)]
+    if any("bits_per_class" in one for one in sized):
+        header.append("bits a class")
+        for row, one in zip(rows, sized, strict=True):
+            row.append(bits_words(one["bits_per_class"]["total"]) if "bits_per_class" in one else HOLE)
     section.table("Mean ± standard deviation over networks and sets.", header, rows)
     section.notes += words.spread_lines(record)
     if any("seconds" in entry for arm in arms for entry in arm.get("architectures", [])):

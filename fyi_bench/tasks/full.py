@@ -14,7 +14,7 @@ from fyi_bench.session import Session
 from fyi_bench.store.record import build_record
 from fyi_bench.tasks import words
 from fyi_bench.tasks.base import TASKS, Record, Task
-from fyi_bench.tasks.common import digest_of_runs, summary
+from fyi_bench.tasks.common import digest_of_runs, size_of_parts, summary
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class Full(Task[FullOptions]):
             "peak_memory_mib": max(record["peak_memory_mib"] for record in records),
         }
         arm = {"method": "full", "flip": "none", "ipc": None, "name": "all real images", "images": images}
+        arm |= size_of_parts(session.data.train.parts, session.data.num_classes)
         return build_record(
             "full",
             **session.facts(plan.details),

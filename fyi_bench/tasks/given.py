@@ -11,7 +11,7 @@ from fyi_bench.errors import UsageError
 from fyi_bench.run.run_type import SET_FILE
 from fyi_bench.session import Session
 from fyi_bench.store.store import IMPORTED
-from fyi_bench.tasks.common import bits_per_class
+from fyi_bench.tasks.common import size_of_parts
 
 UNKNOWN = "unknown"
 
@@ -57,8 +57,7 @@ class GivenSet:
             "ipc": self.image_set.ipc,
             "set": str(self.path),
             "set_digest": self.image_set.digest,
-            "set_bytes": self.image_set.nbytes,
-            "bits_per_class": bits_per_class(self.image_set.parts, self.image_set.num_classes),
+            **size_of_parts(self.image_set.parts, self.image_set.num_classes),
         }
 
 

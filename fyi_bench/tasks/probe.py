@@ -22,9 +22,9 @@ from fyi_bench.run.types.teacher import teachers_for
 from fyi_bench.session import Session
 from fyi_bench.store.record import build_record
 from fyi_bench.tasks import words
-from fyi_bench.tasks.audit import SET, entry_of, margin
+from fyi_bench.tasks.audit import SET, drawn_entry, entry_of, margin
 from fyi_bench.tasks.base import TASKS, Record, Task
-from fyi_bench.tasks.common import bits_per_class, digest_of_runs
+from fyi_bench.tasks.common import digest_of_runs, size_of_parts
 from fyi_bench.tasks.given import GivenSet, repeated_sets
 
 if TYPE_CHECKING:
@@ -148,21 +148,14 @@ def _arm(session: Session, asked: Probes, subject: str, kind: str, found: Record
     given, classes = asked.given.image_set, session.data.num_classes
     if subject == SET:
         entry = {**asked.given.entry, "images": len(given), "labels": kind}
-        parts = given.parts
     elif subject == REAL:
         train = session.data.train
         entry = {"method": "full", "flip": "none", "ipc": None, "name": "all real images", "images": len(train)}
-        parts = train.parts
+        entry |= size_of_parts(train.parts, classes)
     else:
-        first = found[asked.draws[subject][0].digest]
-        images, parts = first["images"], {"stored": first["set_bytes"] - first["label_bytes"], "decoder": 0}
-        parts["labels"] = first["label_bytes"]
-        entry = {"method": "random", "flip": "none", "ipc": images // classes if images % classes == 0 else None}
-        entry |= {"form": subject, "images": images}
+        entry = drawn_entry(subject, found[asked.draws[subject][0].digest], classes)
     return {
         **entry,
-        "set_bytes": sum(parts.values()),
-        "bits_per_class": bits_per_class(parts, classes),
         "architectures": [
             entry_of(asked.backbone.model, [found[run.digest] for run in asked.probes[subject, kind]])
         ],

@@ -10,12 +10,12 @@ from downstream.protocol import Protocol
 from fyi_bench.errors import UsageError
 from fyi_bench.present.words import (
     HOLE,
-    bytes_words,
     is_number,
     mean_and_std,
     percent,
     protocol_words,
     seconds_words,
+    size_words,
     text_table,
 )
 from fyi_bench.run.plan import Plan, Records
@@ -26,7 +26,6 @@ from fyi_bench.store.spec import RunSpec
 from fyi_bench.tasks.base import TASKS, Record, Task
 from fyi_bench.tasks.common import digest_of_runs, summary
 from fyi_bench.tasks.given import GivenSet, repeated_sets
-from fyi_bench.tasks.words import size_lines
 
 if TYPE_CHECKING:
     from downstream.robust_scores import Rules, Scores, Treatment
@@ -130,7 +129,6 @@ class Robust(Task[Any]):
             f"step sizes tried for every arm: {_rules_words(record)}, which no network was trained on",
             f"real side: {record['reference']}; random images: as many of each class as the set has",
             f"cost: {_cost_words(arm)}",
-            *size_lines([arm]),
         ])  # fmt: skip
 
     def section(self, record: Mapping[str, Any], section: Any, store: Any) -> None:
@@ -261,10 +259,8 @@ def _rules_words(record: Mapping[str, Any]) -> str:
 
 
 def _cost_words(arm: Mapping[str, Any]) -> str:
-    return (
-        f"{bytes_words(arm['set_bytes'])} of images and {arm['labels']} labels,"
-        f" {arm['peak_memory_mib']:.0f} MiB at most while training"
-    )
+    memory = f"{arm['peak_memory_mib']:.0f} MiB at most while training"
+    return f"{size_words(arm)} ({arm['labels']} labels), {memory}"
 
 
 def _interval(entry: Mapping[str, Any]) -> str:

@@ -8,14 +8,13 @@ from typing import Any
 from fyi_bench.present.words import (
     CHOSEN_ON_TEST,
     arm_title,
-    bits_words,
-    bytes_words,
     count_words,
     difference_of_record,
     mean_and_std,
     protocol_words,
     seconds_words,
     short,
+    size_words,
     spread_words,
     text_table,
     unequalness_of,
@@ -94,18 +93,7 @@ def size_lines(arms: Sequence[Arm]) -> list[str]:
     """Bytes, and bits a class, of the sets of these arms, where they are known; the parts of the bits of one alone."""
     known = [arm for arm in arms if arm.get("set_bytes")]
     width = max((len(arm_title(arm)) for arm in known), default=0)
-    return [f"size     {arm_title(arm).ljust(width)}   {_size_words(arm, len(known) == 1)}" for arm in known]
-
-
-def _size_words(arm: Arm, parts: bool) -> str:
-    """'240.2 KiB, 196.7 kbit a class: images 196.6, labels 0.1', or '240.2 KiB with labels, 196.7 kbit a class'."""
-    size, bits = bytes_words(arm["set_bytes"]), arm.get("bits_per_class")
-    if not bits:
-        return f"{size} with labels"
-    shown = {"stored": "images", "labels": "labels", "decoder": "decoder"} if parts else {}
-    each = [f"{name} {bits[part] / 1e3:,.1f}" for part, name in shown.items() if bits.get(part)]
-    total = f"{bits_words(bits['total'])} a class"
-    return f"{size}, {total}: {', '.join(each)}" if each else f"{size} with labels, {total}"
+    return [f"size     {arm_title(arm).ljust(width)}   {size_words(arm, len(known) == 1)}" for arm in known]
 
 
 def _difference_lines(record: Record) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fyi_bench.present.words import arm_title, bytes_words, protocol_words, seconds_words, short
+from fyi_bench.present.words import arm_title, protocol_words, seconds_words, short, size_words
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def _arm(arm: Mapping[str, Any]) -> dict[str, Any]:
         "iterations": arm.get("iterations"),
         "file": arm.get("set"),
         "digest of the set": arm.get("set_digest"),
-        "size of the set": bytes_words(arm["set_bytes"]) if "set_bytes" in arm else None,
+        "size of the set": size_words(arm) if arm.get("set_bytes") else None,
         "cells": _listed(arm.get("cells", [])),
         "time of distilling": seconds_words(sum(taken) if isinstance(taken, list) else taken) if taken else None,
         "networks behind the unequalness": score.get("networks") if isinstance(score, Mapping) else None,

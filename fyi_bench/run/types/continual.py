@@ -129,8 +129,8 @@ def given_space(image_set: ImageSet, data: RealDataset) -> Space:
     return image_set.space if image_set.space.kind == "zca" else data.space
 
 
-def kept(sets: Sequence[ImageSet], inputs: Mapping[str, Any]) -> tuple[list[ImageSet], int]:
-    """The sets as the memory holds them, and their bytes."""
+def kept(sets: Sequence[ImageSet], inputs: Mapping[str, Any]) -> tuple[list[ImageSet], dict[str, int]]:
+    """The sets as the memory holds them, and their bytes by part."""
     import torch
 
     from downstream.continual.memory import kept_as
@@ -140,7 +140,12 @@ def kept(sets: Sequence[ImageSet], inputs: Mapping[str, Any]) -> tuple[list[Imag
         index = [torch.cat([one.indices_of(c)[: cut * one.variants] for c in one.classes]) for one in sets]
         sets = [one.select(rows) for one, rows in zip(sets, index, strict=True)]
     back = [kept_as(one, inputs.get("storage", "")) for one in sets]
-    return [one for one, _ in back], sum(size for _, size in back)
+    return [one for one, _ in back], added([parts for _, parts in back])
+
+
+def added(parts: Sequence[Mapping[str, int]]) -> dict[str, int]:
+    """The bytes of several sets by part, as `ImageSet.parts` names them."""
+    return {name: sum(one[name] for one in parts) for name in ("stored", "labels", "decoder")}
 
 
 @RUN_TYPES.register("continual")
@@ -158,7 +163,7 @@ class Continual(RunType):
         inputs = spec.inputs
         data = worker.real(spec)
         steps = steps_of(inputs, data.num_classes)
-        sets, size = kept(memory_sets(spec, worker, steps, data), inputs)
+        sets, parts = kept(memory_sets(spec, worker, steps, data), inputs)
         space = data.space if inputs.get("source") == REAL else sets[0].space
         test = worker.keep(
             ("float test", inputs["test_data"], str(space.describe())), lambda: data.test.to_space(space)
@@ -178,7 +183,8 @@ class Continual(RunType):
         ).after_step(inputs["step"], inputs["seed"])
         found = asdict(result)
         images = sum(one.items for one in sets)
-        run.finish({"value": found.pop("accuracy"), **found, "images": images, "bytes": size})
+        size = {"bytes": sum(parts.values()), "set_parts": parts}
+        run.finish({"value": found.pop("accuracy"), **found, "images": images, **size})
 
     def side(self, spec: RunSpec) -> str:
         """'real' for real images; of sets, what made them."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fyi_bench.run.numerics import using
 from fyi_bench.run.run_type import RUN_TYPES, Need, Passes, RunType, Worker, source_note
 from fyi_bench.run.types.accuracy import protocol_of
-from fyi_bench.run.types.continual import Memory, Order, kept, memory_sets, steps_of
+from fyi_bench.run.types.continual import Memory, Order, added, kept, memory_sets, steps_of
 from fyi_bench.store.run_dir import RunDir
 from fyi_bench.store.spec import RunSpec
 
@@ -72,12 +72,13 @@ class StreamRun(RunType):
             conditions=Conditions(worker.device, inputs["precision"], space, stop=worker.stop),
             report=lambda done: worker.progress(spec.digest, done, len(steps), float("nan")),
         ).run(inputs["seed"])
-        rows = []
+        rows, held = [], []
         for number, one in enumerate(scores):
             found = asdict(one)
-            images, size = _held(inputs, steps.seen(number), sets[: number + 1], data, steps.outputs)
-            rows.append({"value": found.pop("accuracy"), **found, "images": images, "bytes": size})
-        run.finish({"value": sum(row["value"] for row in rows) / len(rows), "rows": rows})
+            images, parts = _held(inputs, steps.seen(number), sets[: number + 1], data, steps.outputs)
+            rows.append({"value": found.pop("accuracy"), **found, "images": images, "bytes": sum(parts.values())})
+            held.append(parts)
+        run.finish({"value": sum(row["value"] for row in rows) / len(rows), "rows": rows, "set_parts": held})
 
     def side(self, spec: RunSpec) -> str:
         """The strategy."""
@@ -96,14 +97,14 @@ class StreamRun(RunType):
         return [Passes(protocol.eval_model, data.train.shape, data.num_classes, forward=round(tested), first=trained)]
 
 
-def _held(inputs: dict, seen: list[int], sets: list, data: RealDataset, outputs: int) -> tuple[int, int]:
-    """Images in memory after a step, and their bytes: a byte a value of real ones, and the answers DER++ keeps."""
+def _held(inputs: dict, seen: list[int], sets: list, data: RealDataset, outputs: int) -> tuple[int, dict[str, int]]:
+    """Images in memory after a step, and their bytes by part: a byte a value of real ones, the answers DER++ keeps."""
     import math
 
     from downstream.continual.memory import kept_as
 
     if sets:
-        return sum(one.items for one in sets), sum(kept_as(one, inputs.get("storage", ""))[1] for one in sets)
+        return sum(one.items for one in sets), added([kept_as(one, inputs.get("storage", ""))[1] for one in sets])
     images = inputs["memory"] * len(seen)
     answers = 4 * outputs if inputs["strategy"] == "der++" else 0
-    return images, images * (math.prod(data.train.shape) + answers)
+    return images, {"stored": images * math.prod(data.train.shape), "labels": images * answers, "decoder": 0}

@@ -136,7 +136,7 @@ def _cost(asked: Asked, answers: Answers) -> Entry:
     return {
         "images": len(s),
         "set_bytes": s.nbytes,
-        "bits_per_class": 8 * s.nbytes / len(s.classes),
+        "bits_per_class": asked.given.entry["bits_per_class"]["total"],
         "share_of_real_bytes": s.nbytes / real.nbytes,
         **distilled,
         "measuring_s": {word: answer["wall_s"] for word, answer in answers.items()},

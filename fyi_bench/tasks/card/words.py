@@ -10,6 +10,8 @@ from fyi_bench.present.page import TableView
 from fyi_bench.present.words import (
     HOLE,
     arm_title,
+    bits_in_parts,
+    bits_words,
     bytes_words,
     count_words,
     is_number,
@@ -50,7 +52,7 @@ def tables_of(record: Record) -> list[TableView]:
         "continual": _continual_table,
         "nas": _nas_table,
         "symmetry": _symmetry_table,
-        "cost": _cost_table,
+        "cost": lambda part: _cost_table(part, record["arms"][0]),
     }
     return [_answers_table(record), *(made[name](parts[name]) for name in made if name in parts)]
 
@@ -240,12 +242,13 @@ def _symmetry_table(part: Record) -> TableView:
     return TableView("Unequalness of a set and its mirror image (0: symmetric).", ["", "unequalness"], rows)
 
 
-def _cost_table(part: Record) -> TableView:
+def _cost_table(part: Record, arm: Record) -> TableView:
     spent = sum(part["measuring_s"].values())
     rows = [
         ["images", f"{part['images']:,}"],
         ["stored", f"{bytes_words(part['set_bytes'])}, {percent(part['share_of_real_bytes'], 2)} % of the real data"],
-        ["bits per class", f"{part['bits_per_class']:,.0f}"],
+        ["bits a class", bits_words(part["bits_per_class"])],
+        *([["of these, in kbit", each]] if (each := bits_in_parts(arm.get("bits_per_class", {}))) else []),
         ["condensing", seconds_words(part.get("distill_s"))],
         ["measuring, runs added up", seconds_words(spent)],
     ]

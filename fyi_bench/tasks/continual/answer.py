@@ -20,7 +20,7 @@ from fyi_bench.present.words import (
     signed_points,
 )
 from fyi_bench.run.plan import Records
-from fyi_bench.tasks.common import Arm, flip_difference, summary_of_sets
+from fyi_bench.tasks.common import Arm, flip_difference, size_of, summary_of_sets
 from fyi_bench.tasks.continual.sides import Owner, Runs, Side
 
 Rows = Sequence[Mapping[str, Any]]
@@ -51,7 +51,8 @@ def arm_entry(side: Side, runs: Runs, found: Records) -> dict[str, Any]:
     }  # fmt: skip
     last = entry["accuracy"][-1]
     if "bytes" in last:  # with soft labels; hard ones follow from the order of the images
-        entry["bits_per_class"] = {"total": 8 * last["bytes"] / last["classes_seen"]}
+        made = {"set_bytes": last["bytes"], "set_parts": rows[keys[0]][-1].get("set_parts")}
+        entry |= size_of(made, last["classes_seen"])
     if side.files:
         entry["set"] = str(side.files[0].path)
     # results of before these were counted have none

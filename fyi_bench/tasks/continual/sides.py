@@ -82,7 +82,10 @@ class Runs:
     def rows(self, key: tuple[Owner, int], found: Records) -> list[Mapping[str, Any]]:
         """What a network knew after each step."""
         records = [found[run.digest] for run in self.tests[key]]
-        return records[0].get("rows", records)
+        if "rows" not in records[0]:
+            return records
+        parts = records[0].get("set_parts", [None] * len(records[0]["rows"]))
+        return [{**row, "set_parts": own} for row, own in zip(records[0]["rows"], parts, strict=True)]
 
 
 def files_of(session: Session, options: ContinualOptions) -> list[list[GivenSet]]:
