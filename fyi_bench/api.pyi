@@ -344,7 +344,7 @@ def evaluate(
     floor: bool = False,
     teacher: Sequence[str | PathLike[str]] | str | PathLike[str] = ...,
     soft_labels: str | PathLike[str] | None = None,
-    probe: str | None = None,
+    probe: str | Any | None = None,
     weights: str | PathLike[str] | None = None,
     dataset: str = "cifar10",
     data_root: str | PathLike[str] | None = None,
@@ -391,7 +391,8 @@ def evaluate(
         floor: Random real images beside: as many, and as many bytes (uint8, JPEG).
         teacher: Weights of the teacher(s), as torchvision publishes them.
         soft_labels: Folder of a teacher's stored labels (FKD).
-        probe: Linear probe: features of this network, frozen; NAME or NAME@SIZE.
+        probe: Linear probe: features of this frozen network; NAME, NAME@SIZE, or FILE.py:FUNCTION, which is
+            run.
         weights: Of the probe's network: FILE, or 'random'; default: trained here.
 
     Common options, as fyi_bench.config.Settings has them: dataset, data_root, store, protocol, seed, overrides,

@@ -14,8 +14,10 @@ import fyi_bench
 import search_space
 import tiny
 from commands import run, tell
+from distill.image_set import ImageSet
 from distill.spaces import NormalizedSpace, space_from
 from downstream.probe import features_of, fit, shares_of
+from downstream.probe_module import module_of_file
 from downstream.training import Conditions
 from fyi_bench import rng
 from fyi_bench.config import Settings
@@ -270,3 +272,161 @@ def test_real_images_seen_by_a_network_trained_here(tmp_path):
     assert full > random + 0.03
     assert full > record["probe"]["accuracy"] - 0.05
     assert own > 0.4
+
+
+# a user's own network ------------------------------------------------------------------------------------------------
+
+OWN = """
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from sizes import WIDTH
+
+
+@dataclass
+class Facts:
+    stride: "int" = 4
+
+
+class Mine(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = nn.Conv2d(3, WIDTH, 3, stride=Facts().stride)
+
+    def forward(self, images):
+        assert float(images.min()) >= 0 and float(images.max()) <= 1
+        return self.conv(images).relu().flatten(1)
+
+
+class Maps(Mine):
+    def forward(self, images):
+        return self.conv(images)
+
+
+def make():
+    torch.randn(3)
+    return Mine()
+
+
+def maps():
+    return Maps()
+
+
+def raises():
+    raise ValueError("no weights here")
+
+
+def number():
+    return 3
+
+
+class Picky(Mine):
+    def forward(self, images):
+        raise RuntimeError("mat1 and mat2 shapes cannot be multiplied")
+"""
+
+
+@pytest.fixture
+def own(tmp_path):
+    """A Python file with several networks, and one beside it that it imports."""
+    (tmp_path / "sizes.py").write_text("WIDTH = 6\n")
+    (tmp_path / "mine.py").write_text(OWN)
+    return tmp_path / "mine.py"
+
+
+def test_a_function_of_a_users_file_gives_the_network(path, common, own):
+    record = fyi_bench.evaluate(path, probe=f"{own}:make@16", **common)
+    told = record["probe"]
+    assert (told["network"], told["weights"], told["features"], told["size"]) == (
+        "mine.py:make", "a module of the user's", 6 * 4 * 4, 16
+    )  # fmt: skip
+    assert "mine.py:make, a module of the user's, 96 features of 16 px images" in tell(record)
+    # by hand: pixels in [0, 1], the weights that the function draws
+    module = module_of_file(own, "make").module
+    data = load_dataset("shapes10")
+
+    def seen(images):
+        pixels = F.interpolate(images.pixels(), (16, 16), mode="bilinear", align_corners=False, antialias=True)
+        with torch.no_grad():
+            return module(pixels)
+
+    small = ImageSet.load(path)
+    probe = fit(seen(small), shares_of(small.labels, small.label_kind), 10)
+    right = probe.logits(seen(data.test)).argmax(1) == data.test.labels
+    assert record["arms"][0]["architectures"][0]["values"] == [pytest.approx(float(right.double().mean()), abs=0.002)]
+    # a changed file is another network
+    before = [run.digest for run in planned(path, common, probe=f"{own}:make").runs]
+    assert [run.digest for run in planned(path, common, probe=f"{own}:make").runs] == before
+    own.write_text(OWN.replace(".relu()", ""))
+    assert not set(before) & {
+        run.digest for run in planned(path, common, probe=f"{own}:make").runs if run.kind != "floor"
+    }
+
+
+def test_a_module_is_given_in_python(path, common):
+    class Means(torch.nn.Module):
+        def __init__(self, scale: float = 1.0):
+            super().__init__()
+            self.scale = scale
+
+        def embed(self, images):
+            return self.scale * images.mean((2, 3))
+
+    record = fyi_bench.evaluate(path, probe=Means(), **common)
+    assert (record["probe"]["network"], record["probe"]["features"]) == ("Means", 3)
+    spec = next(run for run in planned(path, common, probe=Means()).runs if run.kind == "features")
+    other = next(run for run in planned(path, common, probe=Means(2.0)).runs if run.kind == "features")
+    assert spec.digest != other.digest
+    # in another process nobody knows it
+    monkey = {key: spec.inputs["network"][key] for key in ("state", "code")} | {"seed": 99}
+    with pytest.raises(DataError, match=r"known to its own process alone.*\n.*workers=1"):
+        frozen_network(monkey, "", load_dataset("shapes10").test, Worker(Store(common["store"])))
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("nothing", UsageError, r"mine.py has no 'nothing'.\nIt has Facts, Mine, Maps, make, maps"),
+        ("raises", UsageError, r"raises ValueError \(no weights here\) when it is called without arguments"),
+        ("number", UsageError, r"mine.py:number is a int, not a torch.nn.Module"),
+        ("WIDTH", UsageError, r"mine.py:WIDTH is a int, not a torch.nn.Module"),
+        ("maps", UsageError, r"returns \[2, 6, 8, 8\] for images \[2, 3, 32, 32\], not features \[2, d\].\n.*flatten"),
+        ("Picky", UsageError, r"mine.py:Picky raises RuntimeError \(mat1 and mat2.*, given images \[2, 3, 32, 32\]"),
+    ],
+)
+def test_what_is_no_network_of_a_users_is_told_in_two_lines(path, common, own, name, error, message):
+    with pytest.raises(error, match=message) as caught:
+        planned(path, common, probe=f"{own}:{name}")
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_files_that_give_no_network_are_told(path, common, own, tmp_path):
+    with pytest.raises(DataError, match=r"There is no file .*absent.py.\n.*--probe FILE.py:NAME"):
+        planned(path, common, probe=f"{tmp_path}/absent.py:make")
+    (tmp_path / "broken.py").write_text("import nowhere_to_be_found\n")
+    with pytest.raises(UsageError, match=r"broken.py raises ModuleNotFoundError .* when it is run"):
+        planned(path, common, probe=f"{tmp_path}/broken.py:make")
+    with pytest.raises(UsageError, match="has its weights already"):
+        planned(path, common, probe=f"{own}:make", weights=Path("random"))
+    (tmp_path / "drawn.py").write_text(OWN.replace("Mine()\n\n\ndef maps", "_odd()\n\n\ndef maps") + ODD)
+    backbone = next(
+        run for run in planned(path, common, probe=f"{tmp_path}/drawn.py:make").runs if run.kind == "features"
+    )
+    with pytest.raises(DataError, match=r"drawn.py:make gives another network than it was planned with.\n"):
+        frozen_network(
+            backbone.inputs["network"], backbone.notes["weights"], load_dataset("shapes10").test,
+            Worker(Store(common["store"])),
+        )  # fmt: skip
+
+
+ODD = """
+
+def _odd():
+    import os
+
+    made = Mine()
+    made.conv.bias.data[0] = int.from_bytes(os.urandom(3), "big")
+    return made
+"""

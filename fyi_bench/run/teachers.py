@@ -139,8 +139,9 @@ def frozen_network(
 ) -> nn.Module:
     """A network whose weights stay as they are, for images and classes like those of a set, on the worker's device.
 
-    reference: {'cell': a run `teacher`}, {'weights': sha256 of the file, 'model': its architecture}, or
-    {'seed': of random weights, 'model': …}. size: side of the images it sees, where another. head: see `weights_into`.
+    reference: {'cell': a run `teacher`}, {'weights': sha256 of the file, 'model': its architecture},
+    {'seed': of random weights, 'model': …}, or {'state': …, 'code': …} of a user's own module (`probe_module.key_of`).
+    size: side of the images it sees, where another. head: see `weights_into`.
     """
     key = ("network", like.shape, like.num_classes, size, *sorted(reference.items()))
     return worker.keep(key, lambda: _network(reference, file, like, worker, size, head))
@@ -152,6 +153,8 @@ def _network(
     import search_space
     from fyi_bench import rng
 
+    if "state" in reference:
+        return _brought(reference, file).to(worker.device)
     remedy = "State its architecture with --set teacher_model=NAME." if head else "Name the network with --probe NAME."
     path, model = Path(file), reference.get("model", "")
     if "cell" in reference:
@@ -165,3 +168,28 @@ def _network(
     generator = rng.stream(reference.get("seed", 0), "teacher")
     network = search_space.build(model, like.shape[0], size or like.shape[1], like.num_classes, generator)
     return (network if "seed" in reference else weights_into(network, path, head, remedy)).to(worker.device)
+
+
+BROUGHT: dict[str, nn.Module] = {}  # modules given in Python, by the digest of their reference: of this process alone
+
+
+def _brought(reference: Mapping[str, Any], file: str) -> nn.Module:
+    """A user's own module: that of a file, made again and compared, or one that was given in this process."""
+    from downstream.probe_module import file_and_name, key_of, module_of_file
+
+    if named := file_and_name(file):
+        path, name = named
+        module = module_of_file(path, name, reference["seed"])
+        if key_of(module, path) != {key: reference[key] for key in ("state", "code")}:
+            raise DataError(
+                f"{file} gives another network than it was planned with.\n"
+                "Have it load its weights, or draw them with PyTorch's default generator alone; then run again."
+            )
+        return module
+    found = BROUGHT.get(digest_of(dict(reference)))
+    if found is None:
+        raise DataError(
+            "A module given in Python is known to its own process alone.\n"
+            "Give workers=1, or write its function into a file: probe='FILE.py:NAME'."
+        )
+    return found

@@ -45,7 +45,9 @@ class AccuracyOptions(OneSetFacts):
     floor: bool = option(False, "Random real images beside: as many, and as many bytes (uint8, JPEG).")
     teacher: tuple[Path, ...] = option((), "Weights of the teacher(s), as torchvision publishes them.")
     soft_labels: Path | None = option(None, "Folder of a teacher's stored labels (FKD).")
-    probe: str | None = option(None, "Linear probe: features of this network, frozen; NAME or NAME@SIZE.")
+    probe: str | Any = option(
+        None, "Linear probe: features of this frozen network; NAME, NAME@SIZE, or FILE.py:FUNCTION, which is run."
+    )  # fmt: skip
     weights: Path | None = option(None, "Of the probe's network: FILE, or 'random'; default: trained here.")
 
     def __post_init__(self) -> None:
@@ -62,6 +64,8 @@ class AccuracyOptions(OneSetFacts):
         if self.weights is not None and self.probe is None:
             raise UsageError("--weights is of the network of a linear probe.\nName it with --probe NAME.")
         trains = [*self.architectures, *self.teacher, *filter(None, [self.soft_labels])]
+        if self.weights is not None and not isinstance(self.probe, str):
+            raise UsageError("A module has its weights already.\nLeave weights out.")
         if self.probe is not None and (self.robust or trains or "teacher" in self.labels):
             raise UsageError(
                 "--probe trains no network: --arch, --teacher, --soft-labels, --robust and labels of a teacher are of"
@@ -170,7 +174,7 @@ class Accuracy(Task[AccuracyOptions]):
 
 
 def _other(options: AccuracyOptions) -> Task[Any] | None:
-    return next((task for name, task in _OTHERS.items() if getattr(options, name)), None)
+    return next((task for name, task in _OTHERS.items() if getattr(options, name) not in (None, False)), None)
 
 
 def _lacking(protocol: Protocol, path: Path) -> list[str]:

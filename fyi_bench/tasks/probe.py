@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fyi_bench.errors import DataError, UsageError
-from fyi_bench.files import sha256_file
+from fyi_bench.files import digest_of, sha256_file
 from fyi_bench.present.words import bits_words, mean_and_std, percent, protocol_words, text_table
 from fyi_bench.run.plan import Plan, Records
+from fyi_bench.run.teachers import BROUGHT
 from fyi_bench.run.types.features import TEST, TRAIN, Backbone, features_run
 from fyi_bench.run.types.floor import FORMS, floor_run, likely_images
 from fyi_bench.run.types.probe import probe_run
@@ -28,12 +29,19 @@ from fyi_bench.tasks.common import digest_of_runs, size_of_parts
 from fyi_bench.tasks.given import GivenSet, repeated_sets
 
 if TYPE_CHECKING:
+    from downstream.probe_module import BroughtModule
     from downstream.protocol import Protocol
     from fyi_bench.store.spec import RunSpec
 
 RANDOM = "random"  # in the place of a file of weights
 REAL = "real"  # the subject that is all real images
-_WEIGHTS = {"cell": "trained here on all real images", "weights": "weights of a file", "seed": "random weights"}
+_WEIGHTS = {
+    "cell": "trained here on all real images",
+    "weights": "weights of a file",
+    "state": "a module of the user's",
+    "seed": "random weights",
+}
+_LIKE = "resnet18"  # the time that a user's own network is taken to need
 Subject = tuple[str, str]  # the set, a form of the floor, or all real images; kind of labels
 
 
@@ -194,12 +202,19 @@ def _backbone(session: Session, options: Any) -> tuple[Backbone, Sequence[RunSpe
     Raises UsageError or UnknownNameError for a name, DataError for a file that cannot be read.
     """
     from distill.spaces import NormalizedSpace
+    from downstream.probe_module import brought, file_and_name, module_of_file
     from fyi_bench.data.sets.imagenet import IMAGENET_STATISTICS
     from search_space.architectures import find, spelled
 
     data, seed = session.data, session.settings.seed
+    if not isinstance(options.probe, str):
+        return _brought(session, brought(options.probe), None, data.size), ()
     model, at, side = options.probe.rpartition("@")
     model, size = (model, int(side)) if at and side.isdigit() else (options.probe, data.size)
+    if named := file_and_name(model):
+        if options.weights is not None:
+            raise UsageError(f"{model} has its weights already.\nLeave --weights out, and load them there.")
+        return _brought(session, module_of_file(*named, seed), named, size), ()
     model = spelled(model)
     find(model)
     if options.weights is None:
@@ -221,3 +236,22 @@ def _backbone(session: Session, options: Any) -> tuple[Backbone, Sequence[RunSpe
     if model.startswith("torchvision:") and path.suffix != ".safetensors":
         space = NormalizedSpace(*IMAGENET_STATISTICS)  # what its published weights were trained with
     return Backbone(reference, model, space.describe(), size, str(path.resolve())), ()
+
+
+def _brought(session: Session, module: BroughtModule, named: tuple[Path, str] | None, size: int) -> Backbone:
+    """A user's own network, asked for the features of two black images before anything is planned with it."""
+    import torch
+
+    from distill.spaces import PixelSpace
+    from downstream.probe_module import key_of
+
+    with torch.no_grad():
+        module.embed(torch.zeros(2, session.data.channels, size, size))
+    file, name = named or (None, "")
+    reference = {**key_of(module, file), "seed": session.settings.seed}
+    if file is None:
+        BROUGHT[digest_of(reference)] = module
+    text = f"{file.resolve()}:{name}" if file else ""
+    return Backbone(
+        reference, f"{file.name}:{name}" if file else module.named, PixelSpace().describe(), size, text, _LIKE
+    )

@@ -25,7 +25,8 @@ TRAIN, TEST = "train", "test"  # real images, in the place of a set
 class Backbone:
     """A frozen network. reference: as `run.teachers.frozen_network` takes it; model: its architecture.
 
-    space: what it sees images in, described. size: side of these images. file: of its weights, where they are one.
+    space: what it sees images in, described. size: side of these images. file: of its weights, or of its code with the
+    name in it, where there is one. like: an architecture that takes about as long.
     """
 
     reference: Mapping[str, Any]
@@ -33,6 +34,7 @@ class Backbone:
     space: Mapping[str, Any]
     size: int
     file: str = ""
+    like: str = ""
 
 
 def features_run(data: RealDataset, images: Mapping[str, str] | str, count: int, backbone: Backbone) -> RunSpec:
@@ -54,7 +56,11 @@ def features_run(data: RealDataset, images: Mapping[str, str] | str, count: int,
         "size": backbone.size,
         "numerics": using("probe", "decode", "network", settings=[backbone.model]),
     }
-    return RunSpec("features", inputs, {**notes, "weights": backbone.file, "model": backbone.model, "images": count})
+    return RunSpec(
+        "features",
+        inputs,
+        {**notes, "weights": backbone.file, "model": backbone.like or backbone.model, "images": count},
+    )
 
 
 @RUN_TYPES.register("features")
