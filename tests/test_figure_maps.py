@@ -443,6 +443,9 @@ def test_figure_c_is_read_once_and_drawn_with_its_symmetry(tmp_path):
         (("5", "--weights", "x.pth"), "--weights"),
         (("2", "--annotations", "x.json", "--dataset", "cifar10"), "--annotations"),
         (("6", "--precision", "bf16"), "--precision"),
+        (("6", "--seed", "1"), "--seed"),
+        (("E", "--seed", "1"), "--seed"),
+        (("7", "--seed", "1"), "--seed"),
     ],
 )
 def test_an_option_that_a_figure_does_not_use_is_refused(tmp_path, words, option):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 _DISTANCES, _SCORES = ("dm", "own"), ("5", "A")
 # options that say what is drawn or measured, not how or where: a figure that does not heed one refuses it
-_WHAT = ("dataset", "overrides", "seeds", "precision", "weights", "annotations")
+_WHAT = ("dataset", "overrides", "seed", "seeds", "precision", "weights", "annotations")
 # of figures that runs are computed for
 _HOW = ("workers", "threads", "devices", "storage", "artefacts", "enqueue", "log")
 
@@ -116,10 +116,10 @@ def _refuse_ignored(session: Session, options: FigureOptions, shown: PaperFigure
     """Raise UsageError for an option that would change nothing."""
     given = session.settings.given | {name for name in ("weights", "annotations") if getattr(options, name)}
     heeded = {*shown.takes(request)}
-    _refuse(options, given & {*_WHAT} - {"seeds", "precision"} - heeded, session)  # before its runs are planned
+    _refuse(options, given & {*_WHAT} - {"seed", "seeds", "precision"} - heeded, session)  # before its runs are planned
     computes = bool(shown.runs(request))
     if shown.needs(request.protocol) and (options.run or session.dry_run):
-        heeded, computes = heeded | {"seeds", "precision"}, True
+        heeded, computes = heeded | {"seed", "seeds", "precision"}, True
     if computes:
         heeded |= {*_HOW}
     _refuse(options, given & {*_WHAT, *_HOW} - heeded, session)

@@ -16,7 +16,7 @@ from fyi_bench.errors import FyiBenchError
 from fyi_bench.files import digest_of
 from fyi_bench.present.figures import style
 from fyi_bench.present.figures.grids import MIRRORED_DIGITS
-from fyi_bench.present.figures.request import FIGURES, PaperFigure, Request, lacking
+from fyi_bench.present.figures.request import FIGURES, PaperFigure, Request, by_seed, lacking, nothing
 from fyi_bench.present.figures.sets import SetRun, by_iterations, paired_sets
 from fyi_bench.present.figures.style import Drawing, draw, label_inches
 from fyi_bench.present.missing import Missing
@@ -290,7 +290,12 @@ def _register(name: str, title: str, quantity: _Quantity, settings: Sequence[Set
     def needs(protocol: str) -> list[Missing]:
         return [one for setting in settings for one in quantity.needs(setting, protocol)]
 
-    FIGURES.register(name, PaperFigure(title, partial(_drawing, name, quantity, settings), needs))
+    FIGURES.register(
+        name,
+        PaperFigure(
+            title, partial(_drawing, name, quantity, settings), needs, takes=nothing if quantity is LOSS else by_seed
+        ),
+    )
 
 
 _register("5", "Unequalness while condensing", SCORE, MAIN)

@@ -141,7 +141,7 @@ def _attention_caption(request: Request, networks: int, maps: Sequence[PlaceMap]
 
 
 def _attention_takes(request: Request) -> Sequence[str]:
-    return ("dataset", "weights") if request.weights else ("dataset", "overrides", "precision")
+    return ("dataset", "weights") if request.weights else ("dataset", "seed", "overrides", "precision")
 
 
 # figure C ----------------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from fyi_bench import rng
 from fyi_bench.errors import UnknownNameError
 from fyi_bench.files import digest_of
 from fyi_bench.present.figures import style
-from fyi_bench.present.figures.request import EFFORTS, FIGURES, PaperFigure, Request
+from fyi_bench.present.figures.request import EFFORTS, FIGURES, PaperFigure, Request, by_seed
 from fyi_bench.stats import mean_std
 from fyi_bench.store.record import read_record, write_sealed
 
@@ -213,4 +213,4 @@ for _title, _figure in {
          for how in ("as they are", "mirrored at random") for name, distance in _TWO.items()],
     ),
 }.items():  # fmt: skip
-    FIGURES.register(_figure.name, PaperFigure(_title, _figure.make))
+    FIGURES.register(_figure.name, PaperFigure(_title, _figure.make, takes=by_seed))

@@ -78,8 +78,13 @@ class Request:
             self.stop.check()
 
 
-def _none(asked: Any) -> Sequence[Any]:
+def nothing(asked: Any) -> Sequence[Any]:
     return ()
+
+
+def by_seed(request: Request) -> Sequence[str]:
+    """Of a figure that draws by a seed, and heeds no other option."""
+    return ("seed",)
 
 
 @dataclass(frozen=True)
@@ -89,14 +94,14 @@ class PaperFigure:
     make(request): the drawing. Raises DataError where what it needs is not there.
     needs(protocol): commands whose results it is drawn from; none for a figure that measures real data itself.
     runs(request): runs that are computed for it and nothing else, before it is drawn.
-    takes(request): which it heeds of the options `dataset`, `overrides`, `precision`, `weights` and `annotations`.
+    takes(request): which it heeds of the options `dataset`, `seed`, `overrides`, `precision`, `weights`, `annotations`.
     """
 
     title: str
     make: Callable[[Request], Drawing]
-    needs: Callable[[str], Sequence[Missing]] = _none
-    runs: Callable[[Request], Sequence[RunSpec]] = _none
-    takes: Callable[[Request], Sequence[str]] = _none
+    needs: Callable[[str], Sequence[Missing]] = nothing
+    runs: Callable[[Request], Sequence[RunSpec]] = nothing
+    takes: Callable[[Request], Sequence[str]] = nothing
 
 
 # name of a figure ('3', 'E') -> what it is
