@@ -15,6 +15,7 @@ import search_space
 import tiny
 from commands import ask, tell
 from downstream import nas as search
+from downstream.nas import effort
 from downstream.zero_cost import gradient_norm, synflow
 from fyi_bench import rng
 from fyi_bench.data.real import RealDataset
@@ -22,7 +23,7 @@ from fyi_bench.errors import BudgetExhausted, DataError, UnknownNameError, Usage
 from fyi_bench.run.deadline import Deadline
 from fyi_bench.run.types.architecture import real_source, train_run
 from fyi_bench.stats.halving import FACTOR, successive_halving
-from fyi_bench.tasks.nas.points import HALF_AN_HOUR, Passes, listed_space, part_of
+from fyi_bench.tasks.nas.points import Passes, listed_space, part_of
 from fyi_bench.tasks.nas.reference import RealSide, fitting_ranking
 from search_space import ranking, space720
 from search_space.architectures import candidate, cost, work
@@ -123,20 +124,44 @@ def test_a_file_of_names(tmp_path):
 
 
 def test_a_part_is_sized_by_what_is_asked_and_not_by_the_machine(data):
-    few, many = (part_of("auto", data, HALF_AN_HOUR, Passes(images)) for images in (2_000, 40_000))
-    assert len(few.points) > len(many.points) >= 24
+    few, many = (part_of("auto", data, False, Passes(images)) for images in (2_000, 40_000))
+    assert len(few.points) > len(many.points) + many.costly >= 24
     assert {point.name for point in many.points} < {point.name for point in few.points}
-    assert few.sized
+    assert few.seconds == many.seconds == 1800
     assert any("--space 720" in line for line in few.words)
-    whole = part_of("auto", data, None, Passes(1e9))
+    whole = part_of("auto", data, True, Passes(1e9))
     assert (len(whole.points), whole.words) == (720, [])
-    assert len(part_of("36", data, HALF_AN_HOUR, Passes(1e9)).points) == 36
+    assert len(part_of("36", data, False, Passes(1e9)).points) == 36
     known = {point.name for point in space720.subset(30)}
-    ranked = part_of("auto", data, HALF_AN_HOUR, Passes(10), dict.fromkeys(known, 0.5))
+    ranked = part_of("auto", data, False, Passes(10), dict.fromkeys(known, 0.5))
     assert {point.name for point in ranked.points} == known
     with pytest.raises(UnknownNameError, match="Unknown search space 'nasbench202'"):
-        part_of("nasbench202", data, None, Passes())
-    assert len(part_of("nasbench201:25", data, None, Passes()).points) == 25
+        part_of("nasbench202", data, True, Passes())
+    assert len(part_of("nasbench201:25", data, True, Passes()).points) == 25
+
+
+def test_a_time_is_a_part_on_every_machine(data):
+    short, long = (part_of(text, data, True, Passes(4_000)) for text in ("auto:5m", "auto:1h"))
+    assert (short.seconds, long.seconds) == (300, 3600)
+    assert 20 <= len(short.points) < len(long.points) < 720
+    with pytest.raises(UsageError, match="no length of time"):
+        part_of("auto:soon", data, False, Passes())
+
+
+def test_the_costliest_networks_are_left_out_of_a_part_and_counted(data):
+    """Of the first 24 one takes half the time; never more than a sixth of a part is left out."""
+    first = space720.subset(24)
+    cost = {point.name: effort(point, 3, 32, 10) for point in first}
+    assert max(cost.values()) > 0.4 * sum(cost.values())
+    for images, costly in ((30_000, range(1, 4)), (1e9, range(4, 5))):
+        part = part_of("auto", data, False, Passes(images))
+        names = [point.name for point in part.points]
+        kept = [name for name in cost if name in names]
+        left = sorted(set(cost) - set(kept), key=lambda name: -cost[name])
+        assert part.costly >= len(left)
+        assert len(left) in costly
+        assert left == sorted(cost, key=lambda name: -cost[name])[: len(left)]
+        assert f"{part.costly} costly one" in part.words[0]
 
 
 class Rings(SearchSpace):

@@ -17,7 +17,7 @@ from fyi_bench.tasks.common import SET_HELP
 from fyi_bench.tasks.given import session_of_sets
 from fyi_bench.tasks.nas import Nas
 from fyi_bench.tasks.nas.options import NasOptions
-from fyi_bench.tasks.nas.search import MINUTES, search_of
+from fyi_bench.tasks.nas.search import search_of
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class RankOptions(SetFacts):
     """Which set, on which architectures, against which ranking."""
 
     path: Path = option(MISSING, SET_HELP, argument="SET")
-    space: str = option("auto", "auto, 720, a number, NAME:N of another space, or a file of names.")
+    space: str = option("auto:5m", "As of `nas`; auto:5m is what fits five minutes of two cores.")
     reference: str = option("auto", "auto: a stored ranking that fits; or one: name or CSV.")
 
     @property
@@ -53,7 +53,7 @@ class Rank(Task[RankOptions]):
         return session_of_sets(session, [options.path], stated_facts(options, SetFacts))
 
     def plan(self, session: Session, options: RankOptions, found: Records) -> Plan:
-        search = search_of(session, options.search, MINUTES)
+        search = search_of(session, options.search)
         if search.stored is None:
             label = search.reference.label
             raise DataError(

@@ -147,12 +147,14 @@ class Asked:
     def _nas(self) -> Part:
         count, limits, path = self.options.ranked or self.limits["space"], self.limits, self.given.path
         sizes = {key: limits[key] for key in ("reference_images", "test_images") if key in limits}
-        called = (self.given.name,) if self.given.name else ()
+        called, session = (self.given.name,) if self.given.name else (), self.session
+        if "precision" not in session.settings.given:  # as `nas` itself, so that it meets stored rankings
+            session = session.about(precision=replace(session.settings, **Nas.defaults).resolved().precision)
         asked = Nas.Options(set_files=(path,), names=called, only=True, space=str(count), **sizes)
         words = [word for key, value in sizes.items() for word in (f"--{key.replace('_', '-')}", str(value))]
         line = self._line("nas", "--set-file", str(path), "--space", str(count), *words, "--only",
-                          "--precision", self.session.settings.precision)  # fmt: skip
-        return Part(Nas(), self.session, asked, line)
+                          "--precision", session.settings.precision)  # fmt: skip
+        return Part(Nas(), session, asked, line)
 
     def _line(self, *words: str) -> str:
         """A command as a user would type it, with the session's own settings where they matter for its numbers."""

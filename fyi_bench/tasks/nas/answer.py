@@ -48,7 +48,7 @@ def answer_of(search: Search, found: Records, partial: bool = False) -> dict[str
         ],
         scores=_scores(search, real, found, halving),
         space=len(points),
-        part={"space": search.part.space, "of": search.part.of, "sized": search.part.sized},
+        part={"space": search.part.space, "of": search.part.of, "sized": search.part.seconds is not None},
         architectures=_architectures(search, real, search.again.scores(points, found), held),
         reference=_reference(search, real, found),
         # the real ranking against itself with another seed, on the architectures that have both

@@ -21,7 +21,7 @@ class NasOptions(SetFacts, Comparison):  # in this order `method` is the first o
 
     method: str | None = METHOD(None, help=f"Distillation method of the proxy set; default: {DEFAULT_METHOD}.")
     ipc: int = IPC(50)
-    space: str = option("auto", "auto, 720, a number, NAME:N of another space, or a file of names.")
+    space: str = option("auto", "auto, auto:TIME, 720, a number, NAME:N of another space, or a file of names.")
     set_files: tuple[Path, ...] = option((), "A set as the proxy.", flag="--set-file")
     names: tuple[str, ...] = option((), "What to call each --set-file.", flag="--name")
     reference: str = option("auto", "auto: a stored ranking that fits; train; or one: name or CSV.")

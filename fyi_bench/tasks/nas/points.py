@@ -1,4 +1,4 @@
-"""Which architectures a search is about: a whole space, a part of it, a list in a file, or as many as fit half an hour.
+"""Which architectures a search is about: a whole space, a part of it, a list in a file, or as many as fit a time.
 
 The part that fits is the same on every machine: it follows from what is asked, for two cores of a stated speed.
 """
@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fyi_bench.duration import format_duration, parse_duration
 from fyi_bench.errors import DataError, UnknownNameError, UsageError
+from fyi_bench.present.words import count_words
 
 if TYPE_CHECKING:
     from downstream.nas import Architecture
@@ -24,7 +26,9 @@ SPACE_SEED = 0  # one sequence of sub-spaces, so that results of all seeds and m
 FEWEST = 3  # architectures below which nothing can be ranked
 # a part that is sized by itself: so many at least, as a verdict needs about as many; in such steps; so many at most
 _LEAST, _STEP, _MOST = 24, 12, 720
-HALF_AN_HOUR = 30.0
+HALF_AN_HOUR = 1800.0  # seconds
+# a network is costly that alone takes such a share of the time; so large a share of a part may be left out for that
+_COSTLY, _MOST_COSTLY = 0.1, 1 / 6
 # two cores, what of their time networks get, and the seconds one takes for an image's effort, forward and backward
 # (docs/nas.md has the measurement); a test pass takes a part of it
 _CORES, _NETWORKS_SHARE, _SECONDS_AN_EFFORT, _TEST_PASS = 2, 0.85, 7e-12, 0.35
@@ -32,24 +36,27 @@ _CORES, _NETWORKS_SHARE, _SECONDS_AN_EFFORT, _TEST_PASS = 2, 0.85, 7e-12, 0.35
 
 @dataclass(frozen=True)
 class Part:
-    """The architectures of a search. of: how many its space has. sized: whether it was cut to fit half an hour."""
+    """The architectures of a search. of: how many its space has.
+
+    seconds: of two cores that it was cut to fit, None where it was not. costly: how many were left out for that.
+    """
 
     space: str
     points: Sequence[Architecture]
     of: int
-    sized: bool = False
+    seconds: float | None = None
+    costly: int = 0
 
     @property
     def words(self) -> list[str]:
         """What was left out and how to ask for all, where the part was cut."""
-        if not self.sized or len(self.points) == self.of:
+        if self.seconds is None or len(self.points) == self.of:
             return []
-        all_of_it = self.of if self.space == CONVNETS else f"{self.space}:{self.of}"
+        here, how = (self.of, "stratified") if self.space == CONVNETS else (f"{self.space}:{self.of}", "drawn by lot")
+        costly = f", {count_words(self.costly, 'costly one')} left out" if self.costly else ""
         return [
-            f"a stratified part: {len(self.points)} of {self.of} architectures, sized for minutes on 2 cores;"
-            if self.space == CONVNETS
-            else f"a part drawn by lot: {len(self.points)} of {self.of:,} architectures, for minutes on 2 cores;",
-            f"all of them: --space {all_of_it}; another part: --space N, and runs that are done are kept",
+            f"{len(self.points)} of {self.of:,} architectures fit {format_duration(self.seconds)} of 2 cores{costly};",
+            f"they are {how}; all: --space {here}; others: --space N, runs that are done are kept",
         ]
 
 
@@ -65,29 +72,31 @@ class Passes:
         return Passes(self.trained + times * other.trained, self.tested + times * other.tested)
 
 
-def part_of(text: str, data: RealDataset, minutes: float | None, passes: Passes, known: Known = None) -> Part:
+def part_of(text: str, data: RealDataset, whole: bool, passes: Passes, known: Known = None) -> Part:
     """The architectures that `--space` asks for.
 
-    minutes: of two cores that `auto` is to fit in; None: it is everything. passes: of each network. known: names that a
-    stored ranking has, or None. Raises UsageError or UnknownNameError for what is no space, DataError where a stored
-    ranking has too few of it.
+    whole: whether a space without a number or time is all of it, and not what fits half an hour of two cores. passes:
+    of each network. known: names that a stored ranking has, or None. Raises UsageError or UnknownNameError for what is
+    no space, DataError where a stored ranking has too few of it.
     """
-    space, count = _asked(text)
+    space, asked = _asked(text)
     total = len(space.names)
-    if count is None and minutes is None and total <= _MOST:
-        count = total
-    if count is not None:
-        points = ranked_in(space.subset(count, SPACE_SEED), known)
+    if asked is None:
+        asked = total if whole and total <= _MOST else HALF_AN_HOUR
+    if isinstance(asked, int):
+        points = ranked_in(space.subset(asked, SPACE_SEED), known)
         return Part(space.name, points, total)
-    fits = _fitting(space, data, minutes or HALF_AN_HOUR, passes, known)
-    return Part(space.name, ranked_in(fits, known), total, sized=True)
+    fits, costly = _fitting(space, data, asked, passes, known)
+    return Part(space.name, ranked_in(fits, known), total, asked, costly)
 
 
-def _asked(text: str) -> tuple[SearchSpace, int | None]:
-    """The space, and how many of it; None for as many as fit."""
+def _asked(text: str) -> tuple[SearchSpace, int | float | None]:
+    """The space, and how many of it or (a float) seconds of two cores that it is to fit; None where neither is said."""
     from search_space.spaces import SPACES, space
 
     name, colon, count = text.rpartition(":")
+    if colon and name == AUTO:
+        return space(CONVNETS), parse_duration(count)
     if text == AUTO or text in SPACES:
         return space(CONVNETS if text == AUTO else text), None
     if text.lstrip("-").isdigit():
@@ -97,7 +106,9 @@ def _asked(text: str) -> tuple[SearchSpace, int | None]:
     if Path(text).is_file():
         listed = listed_space(Path(text))
         return listed, len(listed.names)
-    raise UnknownNameError("search space", text, [AUTO, *SPACES.names(), "a number", "a file with a name on each line"])
+    raise UnknownNameError(
+        "search space", text, [AUTO, f"{AUTO}:10m", *SPACES.names(), "a number", "a file with a name on each line"]
+    )
 
 
 def listed_space(path: Path) -> SearchSpace:
@@ -142,22 +153,25 @@ def listed_space(path: Path) -> SearchSpace:
 
 
 def _fitting(
-    space: SearchSpace, data: RealDataset, minutes: float, passes: Passes, known: Known
-) -> Sequence[Architecture]:
-    """The largest part whose networks fit, of those that the ranking has where there is one."""
+    space: SearchSpace, data: RealDataset, seconds: float, passes: Passes, known: Known
+) -> tuple[Sequence[Architecture], int]:
+    """The largest part whose networks fit, of those that the ranking has if there is one; how many were too costly."""
     from downstream.nas import effort
 
     sizes = *data.train.shape[:2], data.num_classes
     images = passes.trained + _TEST_PASS * passes.tested
-    most = min(len(space.names), _MOST)
+    most, time = min(len(space.names), _MOST), _NETWORKS_SHARE * seconds * _CORES
     chosen: Sequence[Architecture] = ()
+    costly = 0
     for count in range(min(_LEAST, most), most + 1, _STEP):
         points = [point for point in space.subset(count, SPACE_SEED) if known is None or in_ranking(point, known)]
-        seconds = _SECONDS_AN_EFFORT * images * sum(effort(point, *sizes) for point in points)
-        if len(chosen) >= _LEAST and seconds > _NETWORKS_SHARE * 60 * minutes * _CORES:
+        took = {point: _SECONDS_AN_EFFORT * images * effort(point, *sizes) for point in points}
+        out = {point for point in points if took[point] > _COSTLY * time}
+        out = set(sorted(out, key=lambda point: -took[point])[: int(_MOST_COSTLY * len(points))])
+        if chosen and sum(took[point] for point in points if point not in out) > time:
             break
-        chosen = points
-    return chosen
+        chosen, costly = [point for point in points if point not in out], len(out)
+    return chosen, costly
 
 
 def in_ranking(point: Architecture, known: Mapping[str, Any]) -> bool:

@@ -19,7 +19,7 @@ from fyi_bench.store.spec import RunSpec
 from fyi_bench.store.store import Store
 from fyi_bench.tasks.common import NETWORKS_OF_A_SET, Arm, digest_of_runs, titles
 from fyi_bench.tasks.nas.options import NasOptions
-from fyi_bench.tasks.nas.points import AUTO, HALF_AN_HOUR, Part, Passes, in_ranking, part_of, ranked_name
+from fyi_bench.tasks.nas.points import AUTO, Part, Passes, in_ranking, part_of, ranked_name
 from fyi_bench.tasks.nas.reference import TRAIN, RealSide, repeated, stored_ranking
 from fyi_bench.tasks.nas.sets import Sets, condensed, from_files, rankings_of
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from search_space.ranking import Ranking
 
 EARLY_ARM = Arm(EARLY_STOPPING, "none")
-MINUTES = 5.0  # of two cores, for a look at one set
 FEWEST_STORED = 24  # architectures of a ranking that is used without being asked for
 
 
@@ -173,11 +172,8 @@ class Search:
         return replace(self, points=points)
 
 
-def search_of(session: Session, options: NasOptions, minutes: float = HALF_AN_HOUR) -> Search:
-    """The search that is asked for. Raises UsageError, UnknownNameError or DataError where there can be none.
-
-    minutes: of two cores, that a part of the space is cut to which is to fit.
-    """
+def search_of(session: Session, options: NasOptions) -> Search:
+    """The search that is asked for. Raises UsageError, UnknownNameError or DataError where there can be none."""
     from downstream.nas import cheap_first
 
     made = from_files(session, options) if options.set_files else condensed(session, options)
@@ -189,7 +185,7 @@ def search_of(session: Session, options: NasOptions, minutes: float = HALF_AN_HO
         # the same draw of test images on both sides
         reference = replace(reference, limits=replace(reference.limits, test_images=stored[1].label.test_images))
     arms = _arms(made, protocol, reference, options)
-    part, stored = _part(options, reference, arms, stored, minutes)
+    part, stored = _part(options, reference, arms, stored)
     points = cheap_first(part.points, *data.train.shape[:2], data.num_classes)
     proxies = {arm: _side(arm.title, points, reference, *how) for arm, how in arms.items()}
     proxies = {arm: replace(one, parts=rankings_of(arm, made)) for arm, one in proxies.items()}
@@ -234,16 +230,14 @@ def _arms(made: Sets, protocol: Protocol, reference: RealSide, options: NasOptio
     return found
 
 
-def _part(
-    options: NasOptions, reference: RealSide, arms: Mapping[Arm, Trained], stored: Stored, minutes: float
-) -> tuple[Part, Stored]:
+def _part(options: NasOptions, reference: RealSide, arms: Mapping[Arm, Trained], stored: Stored) -> tuple[Part, Stored]:
     """The architectures, and the stored ranking where it has all of them or was asked for by its name."""
     session, text, passes = reference.session, str(options.space), Passes()
     all_of_it = session.settings.device != "cpu" or session.settings.protocol != "quick"
     for rules, networks in arms.values():
         for source, _ in networks:
             passes = passes.plus(Passes(source.images * rules.epochs_for(source.images), reference.tested))
-    here = partial(part_of, text, session.data, None if all_of_it else minutes)
+    here = partial(part_of, text, session.data, all_of_it)
     known = None if stored is None else stored[1].scores(stored[1].seeds[0])
     if stored is None:
         return here(passes.plus(reference.passes)), None
@@ -251,7 +245,7 @@ def _part(
         whole = here(passes.plus(reference.passes))
         ranked = [point for point in whole.points if in_ranking(point, known or {})]
         # one with some of what was asked for is passed over, but where the part is ours to choose
-        if len(ranked) < len(whole.points) and (not whole.sized or len(ranked) < FEWEST_STORED):
+        if len(ranked) < len(whole.points) and (whole.seconds is None or len(ranked) < FEWEST_STORED):
             return whole, None
     return here(passes, known), stored
 
