@@ -703,7 +703,7 @@ def nas(
         lr: Learned step size that belongs to the set.
         classes: File that lists its classes, in the order of its numbers.
         max_bytes: Bytes that a file may unpack to.
-        space: auto, 720, a number, NAME:N of another space, or a file of names.
+        space: auto, auto:TIME, 720, a number, NAME:N of another space, or a file of names.
         set_files: A set as the proxy.
         names: What to call each --set-file.
         reference: auto: a stored ranking that fits; train; or one: name or CSV.
@@ -748,7 +748,7 @@ def rank(
     lr: float | None = None,
     classes: str | PathLike[str] | None = None,
     max_bytes: int = 8589934592,
-    space: str = "auto",
+    space: str = "auto:5m",
     reference: str = "auto",
     dataset: str = "cifar10",
     data_root: str | PathLike[str] | None = None,
@@ -785,7 +785,7 @@ def rank(
         classes: File that lists its classes, in the order of its numbers.
         max_bytes: Bytes that a file may unpack to.
         path: A condensed set: ours, any public format, hf:OWNER/NAME.
-        space: auto, 720, a number, NAME:N of another space, or a file of names.
+        space: As of `nas`; auto:5m is what fits five minutes of two cores.
         reference: auto: a stored ranking that fits; or one: name or CSV.
 
     Common options, as fyi_bench.config.Settings has them: dataset, data_root, store, protocol, seed, overrides,

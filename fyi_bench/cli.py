@@ -144,6 +144,8 @@ class Command(TyperCommand):
         if self.examples:
             with formatter.section("Examples"):
                 formatter.write("".join(f"  {example}\n" for example in self.examples))
+                if any("  # " in example for example in self.examples):
+                    formatter.write("  Times are those of two CPU cores under quick; --dry-run tells any.\n")
 
 
 class Commands(TyperGroup):

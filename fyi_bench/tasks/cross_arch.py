@@ -48,8 +48,8 @@ class CrossArch(Distill):
     Options: ClassVar[type] = CrossArchOptions
     heading = "Other architectures"
     examples: ClassVar[Sequence[str]] = (
-        "fyi-bench cross-arch --method dm --fyi --ipc 50",
-        "fyi-bench cross-arch --method dsa --fyi --arch convnet3 vgg11 resnet18 --seeds 3",
+        "fyi-bench cross-arch --method dm --fyi --ipc 50  # 1.5 h",
+        "fyi-bench cross-arch --method dsa --fyi --arch convnet3 vgg11 resnet18 --seeds 3  # 4 h",
         "fyi-bench cross-arch set.safetensors",
     )
 

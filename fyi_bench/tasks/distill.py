@@ -44,7 +44,7 @@ class Distill(Task[DistillOptions]):
     Options: ClassVar[type] = DistillOptions
     heading = "Condensed sets"
     examples: ClassVar[Sequence[str]] = (
-        "fyi-bench distill --method dm --ipc 10 --fyi",
+        "fyi-bench distill --method dm --ipc 10 --fyi  # 2 min",
         "fyi-bench distill --method dsa --dataset cifar100 --set iterations=500 --dry-run",
         "fyi-bench distill --method mtt --fyi --only --arch none --budget 2h",
     )

@@ -55,7 +55,7 @@ class FigureTask(Task[FigureOptions]):
     summary = "A figure of the paper, from our data and results."
     Options = FigureOptions
     examples: ClassVar[Sequence[str]] = (
-        "fyi-bench figure 2 --dataset cifar10",
+        "fyi-bench figure 2 --dataset cifar10  # 2 min",
         "fyi-bench figure E --run --protocol quick --budget 4h",
         "fyi-bench figure 5 --distance own",
     )

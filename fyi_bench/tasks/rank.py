@@ -45,7 +45,7 @@ class Rank(Task[RankOptions]):
     unused: ClassVar[Mapping[str, str]] = {"seeds": "A set in a file is one; for more networks: --set nets=N"}
     heading = "Rank transfer"
     examples: ClassVar[Sequence[str]] = (
-        "fyi-bench rank mine.safetensors",
+        "fyi-bench rank mine.safetensors  # 5 min",
         "fyi-bench rank res_DM_CIFAR10_ConvNet_10ipc.pt --space 120",
     )
 

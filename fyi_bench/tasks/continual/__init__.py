@@ -53,8 +53,8 @@ class Continual(Task[ContinualOptions]):
     defaults: ClassVar[Mapping[str, Any]] = {"dataset": "cifar100"}
     heading = "Continual learning"
     examples: ClassVar[Sequence[str]] = (
-        "fyi-bench continual --steps 10 --method dsa --fyi",
-        "fyi-bench continual --base 50 --steps 10 --order icarl --method dm --fyi",
+        "fyi-bench continual --steps 10 --method dsa --fyi  # 9 min",
+        "fyi-bench continual --base 50 --steps 10 --order icarl --method dm --fyi  # 11 min",
         "fyi-bench continual --set-file cl_DM_CIFAR100_ConvNet_20ipc_5steps_seed0.pt --against random er joint",
     )
 
