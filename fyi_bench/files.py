@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import io
 import json
 import math
 import os
 import secrets
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,33 +34,52 @@ def digest_of(value: Any) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:16]
 
 
-def sha256_file(path: str | Path) -> str:
-    """sha256 of a file's bytes, hex."""
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
-def read_small(path: str | Path) -> bytes:
-    """Bytes of a small regular file. OSError for anything that could hang or never end: a pipe, a device, 64 MiB."""
+@contextlib.contextmanager
+def open_regular(path: str | Path) -> Iterator[io.BufferedReader]:
+    """A regular file, open for reading. OSError for what could hang or never end: a pipe, a device."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        facts = os.fstat(descriptor)
-        if not stat.S_ISREG(facts.st_mode):
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise OSError(errno.EINVAL, "it is no regular file", str(path))
-        if facts.st_size > MOST_SMALL:
-            raise OSError(errno.EFBIG, f"it is larger than {MOST_SMALL // 2**20} MiB", str(path))
         with open(descriptor, "rb", closefd=False) as handle:
-            return handle.read()
+            yield handle
     finally:
         os.close(descriptor)
 
 
-def read_table(path: str | Path) -> dict[str, Any]:
-    """The JSON object in a small file. OSError where it cannot be read, ValueError where it holds no such thing."""
+def sha256_file(path: str | Path) -> str:
+    """sha256 of a regular file's bytes, hex."""
+    with open_regular(path) as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def read_small(path: str | Path, most: int = MOST_SMALL) -> bytes:
+    """Bytes of a small regular file. OSError for one of more than `most` bytes, and for what is none."""
+    with open_regular(path) as handle:
+        if os.fstat(handle.fileno()).st_size > most:
+            raise OSError(errno.EFBIG, f"it is larger than {most // 2**20} MiB", str(path))
+        return handle.read()
+
+
+def read_text(path: str | Path, most: int = MOST_SMALL) -> str:
+    """Text (UTF-8, with a byte order mark or without) of a small file. OSError as `read_small`, ValueError for none."""
     try:
-        found = json.loads(read_small(path).decode())
+        return read_small(path, most).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start} is no text in UTF-8") from None
+
+
+def json_of(text: str | bytes) -> Any:
+    """The value of a JSON text. ValueError where it is none, or nested too deeply."""
+    try:
+        return json.loads(text)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def read_table(path: str | Path, most: int = MOST_SMALL) -> dict[str, Any]:
+    """The JSON object in a small file. OSError as `read_small`, ValueError where it holds no such thing."""
+    found = json_of(read_small(path, most).decode())
     if not isinstance(found, dict):
         raise ValueError("it holds no table")
     return found

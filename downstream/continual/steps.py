@@ -14,6 +14,7 @@ import torch
 
 from distill.image_set import ImageSet
 from fyi_bench.errors import DataError, UnknownNameError, UsageError
+from fyi_bench.files import read_text
 
 PAPER = "paper"  # the order of a seed, as in the published code
 SUPERCLASS = "superclass"
@@ -53,7 +54,11 @@ def _published() -> Mapping[str, Mapping[str, list[list[int]]]]:
 
 def _blocks(path: Path) -> list[list[str]]:
     """Entries of each block of a file; a line that begins with # is a comment."""
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    try:
+        lines = [line.strip() for line in read_text(path).splitlines()]
+    except (OSError, ValueError) as error:
+        cause = getattr(error, "strerror", None) or error
+        raise DataError(f"{path} cannot be read ({cause}).\nGive a text file with a class on each line.") from error
     text = "\n".join(line for line in lines if not line.startswith("#"))
     blocks = [block.replace("\n", ",").replace("[", "").replace("]", "").split(",") for block in text.split("\n\n")]
     found = [[entry.strip().strip("\"'") for entry in block if entry.strip()] for block in blocks]

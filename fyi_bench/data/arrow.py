@@ -6,12 +6,12 @@ and offsets that point outside of them.
 
 from __future__ import annotations
 
-import json
 import struct
 from pathlib import Path
 from typing import Any
 
 from fyi_bench.errors import DataError
+from fyi_bench.files import read_table
 
 _MAGIC = b"ARROW1\0\0"  # of a file that holds the stream and an index behind it
 _AGAIN = "It is truncated or another format: copy it again."
@@ -88,10 +88,7 @@ def arrow_files(folder: Path) -> list[Path]:
 
 def _notes(path: Path) -> dict[str, Any]:
     """A small JSON object; {} where it is absent or none."""
-    if not path.is_file() or path.stat().st_size > _LARGEST_NOTE:
-        return {}
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return read_table(path, _LARGEST_NOTE)
     except (OSError, ValueError):  # notes that are not JSON say nothing
         return {}
-    return value if isinstance(value, dict) else {}

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 from fyi_bench.data.entry import DatasetEntry, find_entry
 from fyi_bench.data.load import find_files, load_dataset, search_roots
 from fyi_bench.data.parquet import ParquetFiles
 from fyi_bench.data.pictures import PictureFolder
 from fyi_bench.errors import DataError
+from fyi_bench.files import json_of, read_text
 
 _WNID = re.compile(r"(n\d{8})(?!\d)")
 _LARGEST_LIST = 2**20
@@ -113,11 +112,10 @@ def read_class_file(path: Path) -> ClassTable:
     object of numbers and names, either way round. Raises DataError for anything else.
     """
     try:
-        if path.stat().st_size > _LARGEST_LIST:
-            raise DataError(f"{path} is too large for a list of classes.\nName a file with a class a line.")
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} is not a list of classes ({error}).\nName a file with a class a line.") from error
+        text = read_text(path, _LARGEST_LIST)
+    except (OSError, ValueError) as error:
+        cause = getattr(error, "strerror", None) or error
+        raise DataError(f"{path} is not a list of classes ({cause}).\nName a file with a class a line.") from error
     found = _of_json(text) if text.lstrip()[:1] in ("[", "{") else _of_lines(text)
     numbers = [number for number, _ in found]
     if not found or sorted(numbers) != list(range(len(numbers))):
@@ -133,7 +131,7 @@ def _of_lines(text: str) -> list[tuple[int, tuple[str, ...]]]:
 
 def _of_json(text: str) -> list[tuple[int, tuple[str, ...]]]:
     try:
-        value: Any = json.loads(text)
+        value = json_of(text)
     except ValueError:
         return []
     pairs = list(enumerate(value)) if isinstance(value, list) else list(value.items())

@@ -6,7 +6,6 @@ are decoded here: into the grid at once, without making full-size masks, and by 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,9 @@ from typing import Any
 import numpy as np
 
 from fyi_bench.errors import DataError, UnknownNameError
+from fyi_bench.files import json_of, read_text
+
+_LARGEST = 2**30  # bytes; the largest file of COCO's own has 450 MB
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def _read(path: Path) -> tuple[dict[Any, tuple[int, int]], dict[str, Any], _Mask
     """(height, width) of each image, the number of each category, the masks."""
     masks: _Masks = {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json_of(read_text(path, _LARGEST))
         sizes = {each["id"]: (each["height"], each["width"]) for each in content["images"]}
         named = {each["name"]: each["id"] for each in content["categories"]}
         for each in content["annotations"]:
@@ -72,7 +74,7 @@ def _read(path: Path) -> tuple[dict[Any, tuple[int, int]], dict[str, Any], _Mask
             masks.setdefault(key, []).append((each["id"], each["segmentation"]))
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}).\nName the file with --annotations.") from error
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         what = f"it has no {error}" if isinstance(error, KeyError) else error
         raise DataError(
             f"{path} is no file of COCO's object masks ({what}).\nGive one such as instances_val2017.json."

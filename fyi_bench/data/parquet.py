@@ -7,7 +7,6 @@ Images are the column `img` or `image`, encoded bytes or a struct with a field `
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from fyi_bench.data.arrow import read_arrow
 from fyi_bench.data.entry import DataFiles, Decoded, Split
 from fyi_bench.data.pictures import decode_images
 from fyi_bench.errors import DataError
+from fyi_bench.files import json_of
 
 IMAGE_COLUMNS = ("img", "image", "images", "picture")
 LABEL_COLUMNS = ("label", "fine_label", "labels", "class_id", "class", "target", "targets")
@@ -182,7 +182,7 @@ def _column(path: Path, there: list[str], what: str) -> str:
 
 def _class_names(metadata: dict[bytes, bytes], label: str) -> tuple[str, ...]:
     try:
-        features = json.loads(metadata[b"huggingface"])["info"]["features"]
+        features = json_of(metadata[b"huggingface"])["info"]["features"]
         return tuple(str(name) for name in features[label]["names"])
     except (KeyError, TypeError, ValueError):  # files written by other tools carry no names; the entry may know them
         return ()

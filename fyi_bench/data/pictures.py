@@ -20,6 +20,7 @@ import torch
 
 from fyi_bench.data.entry import DataFiles, Decoded, Split
 from fyi_bench.errors import DataError
+from fyi_bench.files import read_text
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
 TEST_NAMES = ("test", "val", "valid", "validation")
@@ -125,7 +126,11 @@ class PictureFolder(DataFiles):
         """Rows of `val_annotations.txt`: picture, class folder, and a box that is not used."""
         path, labels = self.folder / self.annotations, {name: label for label, name in enumerate(classes)}
         listing = []
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            lines = read_text(path).splitlines()
+        except (OSError, ValueError) as error:
+            raise DataError(f"{path} cannot be read ({error}).\nCopy that file again.") from error
+        for number, line in enumerate(lines, start=1):
             parts = line.split("\t")
             if len(parts) < 2 or parts[1] not in labels:
                 raise DataError(f"Line {number} of {path} names no class of train/.\nCopy that file again.")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 import tempfile
 import zipfile
@@ -14,7 +13,7 @@ from typing import Any, TypeVar
 from fyi_bench.data.hub import Address, fetch, is_address
 from fyi_bench.data.pictures import SUFFIXES
 from fyi_bench.errors import DataError
-from fyi_bench.files import sha256_file
+from fyi_bench.files import read_table, sha256_file
 from fyi_bench.formats.opening import DAMAGED, LEGACY_MAGIC, check_size, first_line, load_npy, load_npz, load_torch
 from fyi_bench.formats.unpacking import unpack
 
@@ -161,14 +160,10 @@ class InputFiles:
 
     def json_beside(self, name: str) -> dict[str, Any]:
         """A small JSON file of the folder as a dictionary; empty where it is absent or no such thing."""
-        path = self.folder / name
-        if not path.is_file() or path.stat().st_size > _LARGEST_NOTE:
-            return {}
         try:
-            value = json.loads(path.read_text(encoding="utf-8"))
+            return read_table(self.folder / name, _LARGEST_NOTE)
         except (OSError, ValueError):  # notes that are not JSON are not ours to judge
             return {}
-        return value if isinstance(value, dict) else {}
 
 
 def _kind(path: Path) -> str:

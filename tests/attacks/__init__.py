@@ -29,6 +29,12 @@ from fyi_bench.store.record import write_sealed
 INSPECT, VERIFY, REPORT = ("inspect", "{}"), ("store", "verify", "--store", "{}"), ("report", "--store", "{}")
 RANK = ("ranking", "--dataset", "shapes10", "--protocol", "quick", "--space", "2", "--out", "{}", "--yes", "--quiet",
         "--dry-run")  # fmt: skip
+NAMED, ORDERED, SEARCHED, TAUGHT = (
+    ("inspect", "{}/data.pt", "--classes", "{}/list"),
+    ("continual", "--dataset", "shapes10", "--steps", "2", "--order", "{}", "--dry-run"),
+    ("nas", "--dataset", "shapes10", "--method", "random", "--space", "{}", "--dry-run"),
+    ("evaluate", "{}/data.pt", "--dataset", "shapes10", "--teacher", "{}/list", "--labels", "teacher", "--dry-run"),
+)
 MARK = "ran.txt"  # what the code in a file would write, in the current folder
 
 Maker = Callable[[Path], Path]
@@ -255,6 +261,62 @@ def archive_of_a_hundred_thousand_files(folder: Path) -> Path:
 def _gzipped(content: bytes) -> bytes:
     packer = zlib.compressobj(9, zlib.DEFLATED, 31)
     return packer.compress(content) + packer.flush()
+
+
+# texts that users name ------------------------------------------------------------------------------------------------
+
+
+def _of_ten(folder: Path) -> Path:
+    torch.save([torch.rand(10, 3, 32, 32), torch.arange(10)], folder / "data.pt")
+    return folder
+
+
+@attack(NAMED)
+def list_of_classes_nested_sixty_thousand_deep(folder: Path) -> Path:
+    (_of_ten(folder) / "list").write_text("[" * 60_000)
+    return folder
+
+
+@attack(NAMED)
+def list_of_classes_that_is_a_pipe(folder: Path) -> Path:
+    os.mkfifo(_of_ten(folder) / "list")
+    return folder
+
+
+@attack(NAMED)
+def list_of_classes_without_end(folder: Path) -> Path:
+    (_of_ten(folder) / "list").symlink_to("/dev/zero")
+    return folder
+
+
+@attack(TAUGHT)
+def weights_of_a_teacher_that_are_a_pipe(folder: Path) -> Path:
+    os.mkfifo(_of_ten(folder) / "list")
+    return folder
+
+
+@attack(ORDERED)
+def order_of_classes_that_is_no_text(folder: Path) -> Path:
+    return _put(folder / "order.txt", b"\xff\xfe0\x00,\x001\x00")
+
+
+@attack(ORDERED)
+def order_of_a_gigabyte_of_nothing(folder: Path) -> Path:
+    with open(folder / "order.txt", "wb") as file:
+        file.truncate(2**30)
+    return folder / "order.txt"
+
+
+@attack(SEARCHED)
+def search_space_that_is_no_text(folder: Path) -> Path:
+    return _put(folder / "space.txt", b"\x80\x81\x82")
+
+
+@attack(SEARCHED)
+def search_space_of_a_gigabyte_of_nothing(folder: Path) -> Path:
+    with open(folder / "space.txt", "wb") as file:
+        file.truncate(2**30)
+    return folder / "space.txt"
 
 
 # what never ends ------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from fyi_bench.duration import format_duration, parse_duration
 from fyi_bench.errors import DataError, UnknownNameError, UsageError
+from fyi_bench.files import read_text
 from fyi_bench.present.words import count_words
 
 if TYPE_CHECKING:
@@ -122,8 +123,8 @@ def listed_space(path: Path) -> SearchSpace:
 
     found: dict[str, Architecture] = {}
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(path).splitlines()
+    except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read: {error}.\nGive a text file with one name on each line.") from error
     for number, line in enumerate(lines, start=1):
         word = line.partition("#")[0].strip()
