@@ -10,6 +10,7 @@ import random
 import shutil
 import struct
 import tarfile
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -21,6 +22,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load
 
+import search_space
 import tests.tiny as tiny
 from distill.engine import distill
 from distill.expert_file import Trajectory
@@ -28,19 +30,25 @@ from distill.experts import ExpertConfig, train_expert
 from distill.image_set import ImageSet
 from distill.methods import METHODS
 from distill.spaces import NormalizedSpace, PixelSpace
-from distill.tensor_file import packed
+from distill.tensor_file import packed, save_tensors
+from downstream.continual.steps import named_orders
+from fyi_bench.data.classes import read_class_file
+from fyi_bench.data.coco import object_places
 from fyi_bench.data.pictures import decode_images
 from fyi_bench.errors import DataError, Interrupted
 from fyi_bench.files import digest_of, sha256_file
 from fyi_bench.formats import export_set, load_set
 from fyi_bench.formats.fkd import FKDLabels
 from fyi_bench.formats.inspection import format_report, inspect_set
+from fyi_bench.run.artefacts import unpack
+from fyi_bench.run.teachers import weights_into
 from fyi_bench.store.checkpoint import Checkpoints
 from fyi_bench.store.commands import read_command
 from fyi_bench.store.jsonl import read_lines
 from fyi_bench.store.lock import FolderLock
 from fyi_bench.store.record import SEAL, read_record, write_sealed
 from fyi_bench.store.run_dir import absent_names, final_record, read_config
+from fyi_bench.tasks.nas.points import listed_space
 from search_space import ranking
 
 Read = Callable[[Path], Any]
@@ -104,6 +112,16 @@ def _inspected(path: Path) -> str:
     return format_report(inspect_set(path, duplicates=False))
 
 
+def _unpacked(path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        unpack(path, Path(folder) / "run")
+
+
+def _weighted(path: Path) -> Any:
+    network = search_space.build(tiny.MODEL, 3, 8, 3, torch.Generator().manual_seed(0))
+    return weights_into(network, path, True, "Name another file.")
+
+
 # name of a file -> its reader; the small ones come first and more often
 LIGHT: dict[str, Read] = {
     "set.safetensors": ImageSet.load, "unsealed.safetensors": ImageSet.load, "ckpt-7.safetensors": _checkpoint,
@@ -111,6 +129,8 @@ LIGHT: dict[str, Read] = {
     "command.json": read_command, "config.json": lambda path: read_config(path.parent), "rows.jsonl": read_lines,
     "absent.json": lambda path: absent_names(path.parent), "done": lambda path: final_record(path.parent),
     "lock": lambda path: FolderLock(path.parent).owner(), "ranking.csv": ranking.load,
+    "order.txt": lambda path: named_orders(str(path), "dots", [0], "abc"), "space.txt": listed_space,
+    "classes.txt": read_class_file, "classes.json": read_class_file,
 }  # fmt: skip
 HEAVY: dict[str, Read] = {
     "normal.safetensors": _inspected, "a.png": lambda path: decode_images([path], str),
@@ -121,6 +141,10 @@ HEAVY: dict[str, Read] = {
     "data.npy": lambda path: load_set(path, ipc=2), "data.parquet": load_set, "pack.zip": load_set,
     "pack.tar": load_set,
     "epoch_0/batch_0.tar": lambda path: FKDLabels.open(path.parent.parent).batch(epoch=0, number=0),
+}  # fmt: skip
+HEAVY |= {
+    "teacher.pt": _weighted, "teacher.safetensors": _weighted, "run.zip": _unpacked,
+    "annotations.json": lambda path: object_places(path, ["cat"], 8),
 }  # fmt: skip
 HEAVY |= {f"{name}/ckpt-2.safetensors": _gone_on for name in RESUMED}
 READERS = LIGHT | HEAVY
@@ -160,6 +184,13 @@ def seeds(folder: Path) -> dict[str, bytes]:
         tar.add(folder / "data.npz", "sets/data.npz")
     boxes = torch.tensor([[0.1, 0.1, 0.5, 0.5]] * 2)
     batch = [boxes, torch.tensor([True, False]), torch.tensor([1, 0]), 0.5, (1, 1, 3, 3), torch.rand(2, 3)]
+    _texts(folder)
+    network = search_space.build(tiny.MODEL, 3, 8, 3, draw)
+    torch.save({"state_dict": network.state_dict()}, folder / "teacher.pt")
+    save_tensors(folder / "teacher.safetensors", network.state_dict(), {})
+    with zipfile.ZipFile(folder / "run.zip", "w", zipfile.ZIP_DEFLATED) as pack:
+        for name in ("record.json", "config.json", "done"):
+            pack.write(folder / name, name)
     for name, compute in RESUMED.items():
         (folder / name).mkdir()
         _At(compute, folder / name / "ckpt-2.safetensors", False)
@@ -203,6 +234,19 @@ def _of_a_store(folder: Path) -> None:
     (folder / "lock").write_text('{"pid": 17, "host": "here"}\n')
     shipped = Path(ranking.__file__).with_name(ranking.FOLDER) / f"{ranking.names()[0]}.csv"
     (folder / "ranking.csv").write_text("".join(shipped.read_text().splitlines(keepends=True)[:3]))
+
+
+def _texts(folder: Path) -> None:
+    (folder / "order.txt").write_text("0, 1, 2\n\n# another\nb\nc\na\n")
+    (folder / "space.txt").write_text("w128-d1-layer-sigmoid-avg  # a remark\nw128-d1-nonorm-relu-avg\nmlp\n")
+    (folder / "classes.txt").write_text("0\tcat\tn02123045\n1\tdog\n")
+    (folder / "classes.json").write_text('{"cat": 0, "dog": 1}')
+    masks = [
+        {"id": 1, "image_id": 7, "category_id": 3, "segmentation": [[1, 1, 6, 1, 6, 6]]},
+        {"id": 2, "image_id": 7, "category_id": 3, "segmentation": {"size": [8, 8], "counts": [20, 10, 34]}},
+    ]
+    facts = {"images": [{"id": 7, "height": 8, "width": 8}], "categories": [{"id": 3, "name": "cat"}]}
+    (folder / "annotations.json").write_text(json.dumps({**facts, "annotations": masks}))
 
 
 def _hallucinator(draw: torch.Generator) -> dict[str, torch.Tensor]:

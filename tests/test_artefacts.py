@@ -82,12 +82,17 @@ def test_a_run_that_was_not_brought_is_asked_for_by_name(tmp_path, finished):
 def test_a_packed_run_is_the_same_bytes_whoever_packs_it(tmp_path, finished):
     folder = finished.folder(NEEDED)
     packed = pack(folder)
-    unpack(packed, tmp_path / "copy")
+    (tmp_path / "packed.zip").write_bytes(packed)
+    unpack(tmp_path / "packed.zip", tmp_path / "copy")
     assert pack(tmp_path / "copy") == packed
     assert not (tmp_path / "copy" / "lock").exists()
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b.replace(b"done", b"../x")])
+@pytest.mark.parametrize(
+    "damage",
+    [lambda b: b[: len(b) // 2], lambda b: b"", lambda b: b.replace(b"done", b"../x"),
+     *(lambda b, at=at: b[:at] + bytes([b[at] ^ 255]) + b[at + 1 :] for at in (45, 50, 60, 80))],
+)  # fmt: skip
 def test_damaged_cargo_is_refused(tmp_path, finished, damage):
     place = tmp_path / "bucket"
     cargo = Artefacts.open(str(place))

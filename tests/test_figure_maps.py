@@ -397,6 +397,7 @@ def test_any_polygon_is_filled_by_the_even_odd_rule(tmp_path):
         {"size": [80, 100]}, {"size": [80, 100], "counts": [5]}, {"size": [80, 100], "counts": [8001, -1]},
         {"size": [80, 100], "counts": "\x00"}, {"size": [80, 100], "counts": "o"}, {"size": [0, 0], "counts": []},
         {"size": [80, 100], "counts": "é"}, {"size": "ab", "counts": [1]}, {"size": [80, 100], "counts": [1e300]},
+        {"size": [80, 100], "counts": "P" * 50_000 + "0"},
     ],
 )  # fmt: skip
 def test_a_broken_mask_is_named(tmp_path, mask):
@@ -407,8 +408,11 @@ def test_a_broken_mask_is_named(tmp_path, mask):
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", "{}", '{"images": 3}', "[" * 100_000, '{"images": [], "annotations": []}']
-)
+    "content",
+    ["", "[]", "{}", '{"images": 3}', "[" * 100_000, '{"images": [], "annotations": []}',
+     *(f'{{"images": [], "annotations": [], "categories": [{{"name": {name}, "id": {number}}}]}}'
+       for name, number in ((3, 1), ('"chair"', "{}")))],
+)  # fmt: skip
 def test_a_file_of_something_else_is_refused(tmp_path, content):
     path = tmp_path / "b.json"
     path.write_text(content)

@@ -16,6 +16,7 @@ import numpy as np
 from fyi_bench.errors import DataError, UnknownNameError
 from fyi_bench.files import json_of, read_text
 
+_LONGEST = 60  # bits of a run length in COCO's text
 _LARGEST = 2**30  # bytes; the largest file of COCO's own has 450 MB
 
 
@@ -69,6 +70,8 @@ def _read(path: Path) -> tuple[dict[Any, tuple[int, int]], dict[str, Any], _Mask
         content = json_of(read_text(path, _LARGEST))
         sizes = {each["id"]: (each["height"], each["width"]) for each in content["images"]}
         named = {each["name"]: each["id"] for each in content["categories"]}
+        if not (all(isinstance(one, str) for one in named) and all(isinstance(one, int) for one in named.values())):
+            raise TypeError("a category is no name with a number")
         for each in content["annotations"]:
             key = each["image_id"], each["category_id"]
             masks.setdefault(key, []).append((each["id"], each["segmentation"]))
@@ -130,6 +133,8 @@ def _lengths(text: str) -> list[int]:
             raise ValueError(f"{letter!r} is no letter of a run length")
         value |= (bits & 31) << shift
         shift += 5
+        if shift > _LONGEST:
+            raise ValueError("a run length has too many letters")
         if bits & 32:
             continue
         if bits & 16:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fyi_bench.errors import StoreError, UnknownNameError, UsageError
+from fyi_bench.errors import DataError, StoreError, UnknownNameError, UsageError
 from fyi_bench.files import write_bytes
 from fyi_bench.store.merge import merge
 from fyi_bench.store.run_dir import DONE, LOCK
@@ -76,18 +77,23 @@ class Artefacts:
         done = store.root / kind / digest / DONE
         if done.exists():
             return True
-        try:
-            with self._backend.open_reader(self._name(kind, digest)) as reader:
-                packed = reader.read()
-        except ArtifactNotFound:
-            if optional:
-                return False
-            raise StoreError(
-                f"{self.place} has no {kind} run {digest}.\nIt is put there by the command that enqueues: run it again."
-            ) from None
+        name = self._name(kind, digest)
         with tempfile.TemporaryDirectory(prefix="fyi-bench-") as folder:
-            unpack(packed, Path(folder) / kind / digest)
-            report = merge(store, folder)
+            packed, place = Path(folder) / "packed.zip", Path(folder) / "store"
+            try:
+                with self._backend.open_reader(name) as reader, open(packed, "wb") as writer:
+                    shutil.copyfileobj(reader, writer)
+            except ArtifactNotFound:
+                if optional:
+                    return False
+                raise StoreError(
+                    f"{self.place} has no {kind} run {digest}.\n"
+                    "It is put there by the command that enqueues: run it again."
+                ) from None
+            except Exception as error:  # each kind of place has errors of its own
+                raise StoreError(f"{self.place} did not give {name}: {error}.\nCan it be reached and read?") from error
+            unpack(packed, place / kind / digest)
+            report = merge(store, place)
         if not done.exists():
             raise StoreError(
                 f"The {kind} run {digest} in {self.place} is not whole: {'; '.join(report.lines())}.\nRemove it there."
@@ -118,17 +124,17 @@ def pack(folder: Path) -> bytes:
     return buffer.getvalue()
 
 
-def unpack(packed: bytes, folder: Path) -> None:
-    """Write the files of a packed run into a new folder. Raises StoreError for what is no packed run."""
+def unpack(packed: Path, folder: Path) -> None:
+    """Write the files of a packed run into a new folder. Raises StoreError for what is none, or more than there is room
+    for."""
+    from fyi_bench.formats.unpacking import unpack as unpack_archive
+
     try:
-        with zipfile.ZipFile(io.BytesIO(packed)) as archive:
-            names = archive.namelist()
-            outside = [name for name in names if name.startswith("/") or ".." in Path(name).parts or "\\" in name]
-            if outside:
-                raise zipfile.BadZipFile(f"{outside[0]} lies outside of the run")
-            archive.extractall(folder)
-    except (zipfile.BadZipFile, OSError, EOFError) as error:
-        raise StoreError(f"A run that was brought is damaged: {error}.\nRemove it there and run again.") from error
+        folder.mkdir(parents=True)
+        unpack_archive(packed, folder, shutil.disk_usage(folder).free)
+    except (DataError, OSError) as error:
+        cause = str(error).splitlines()[0].rstrip(".")
+        raise StoreError(f"A run that was brought is damaged: {cause}.\nRemove it there and run again.") from error
 
 
 def _folder(place: str) -> Artefacts:

@@ -128,7 +128,7 @@ def weights_into(network: nn.Module, path: Path, head: bool, remedy: str, called
         network.load_state_dict(named)
     except OSError as error:
         raise DataError(f"{path} cannot be read ({error.strerror}).\n{remedy}") from error
-    except (AttributeError, KeyError, RuntimeError, ValueError) as error:
+    except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
         called = called or f"this network ({type(network).__name__})"
         raise DataError(f"{path} does not hold the weights of {called}.\n{remedy}") from error
     return network
