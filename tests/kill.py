@@ -2,8 +2,9 @@
 
 A round is one command in an empty store, killed again and again until it ends; then its results must be those of an
 uncut run. A kill strikes at a file operation (of any process of the command, and all of them die, or one worker alone)
-or at a moment of its time. After each, every run that was finished must be there byte for byte and `store verify` must
-be content. Which kills a round holds follows from the seed and its number.
+or at a moment of its time; some are signals that ask it to stop (SIGTERM, SIGINT, SIGHUP). After each, every run that
+was finished must be there byte for byte and `store verify` must be content. Which kills a round holds follows from the
+seed and its number.
 
 Rounds that ended stand in `build/kill/rounds.jsonl`: the same command goes on from them, `--budget 5m` stops in time.
 Commands are forked from one process that has run them all, workers too, and work in a folder in memory, where there is
@@ -41,6 +42,7 @@ from distill.image_set import ImageSet
 from fyi_bench.cli import main
 from fyi_bench.data.entry import DATASETS, DataFiles, DatasetEntry, Decoded, Split
 from fyi_bench.duration import parse_duration
+from fyi_bench.errors import EXIT_INTERRUPTED
 from fyi_bench.files import read_table, sha256_file
 from fyi_bench.present.figures import style
 from fyi_bench.rng import stream
@@ -80,7 +82,8 @@ ON_A_STORE = ("report", "runs", "gc", "verify")  # begin from a store that other
 SAID, COMPLAINED = "said.txt", "complained.txt"  # what a command printed on stdout and on stderr
 LONGEST_S, MOST_KILLS = 600.0, 16
 _OPERATIONS = ("open", "write", "fsync", "replace", "unlink")
-_STOPPED = (-signal.SIGKILL, -signal.SIGPROF)
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_STOPPED = (-signal.SIGKILL, -signal.SIGPROF, EXIT_INTERRUPTED, *(-number for number in SIGNALS))
 _PICTURE = b"<svg xmlns='http://www.w3.org/2000/svg'></svg>"
 
 
@@ -96,11 +99,12 @@ class Dots(DataFiles):
 class Strike:
     """When a command is killed: at the `at`-th file operation, or after `at` seconds of its processor time.
 
-    alone: a worker dies by itself and the command goes on.
+    alone: a worker dies by itself and the command goes on. asks: the signal it gets where it is only asked to stop.
     """
 
     kind: str
     at: float
+    asks: int = 0
 
     @property
     def alone(self) -> bool:
@@ -114,7 +118,7 @@ class Strike:
             def call(*rest: object, **named: object) -> object:
                 number = struct.unpack_from("q", counts)[0] + 1
                 struct.pack_into("q", counts, 0, number)
-                if number >= self.at and self.kind != "moment" and not (self.alone and os.getpid() == root):
+                if number >= self.at and not (self.alone and os.getpid() == root):
                     if self.alone:
                         struct.pack_into("q", counts, 0, -(10**9))  # one death is enough
                         os.kill(os.getpid(), signal.SIGKILL)
@@ -123,9 +127,14 @@ class Strike:
 
             return call
 
-        for name in _OPERATIONS:
-            setattr(os, name, counted(getattr(os, name)))
-        if self.kind == "moment":
+        if self.kind in ("operation", "worker"):
+            for name in _OPERATIONS:
+                setattr(os, name, counted(getattr(os, name)))
+        if self.kind == "signal":
+            signal.signal(signal.SIGPROF, lambda number, frame: os.kill(root, self.asks))
+            for number in SIGNALS:  # the shell that started the attack may have had them ignored
+                signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+        if self.kind in ("moment", "signal"):
             signal.setitimer(signal.ITIMER_PROF, max(self.at, 1e-4))  # nobody handles SIGPROF: it kills at once
 
 
@@ -262,10 +271,10 @@ def _without_cost(value: Any) -> Any:
 
 def _drawn(name: str, uncut: Uncut, draw: random.Random) -> Strike:
     """A strike early in the work: what was done stays done, so later parts have their turn."""
-    kinds = ("operation", "worker") if name == "nas" else ("operation", "moment")
-    kind = draw.choice(kinds)
-    most = uncut.seconds if kind == "moment" else uncut.operations
-    return Strike(kind, draw.uniform(0, most * 0.4) if kind == "moment" else draw.randint(1, int(most * 0.4) + 1))
+    kind = draw.choice(("operation", "worker", "signal") if name == "nas" else ("operation", "moment", "signal"))
+    if kind in ("moment", "signal"):
+        return Strike(kind, draw.uniform(0, uncut.seconds * 0.4), draw.choice(SIGNALS))
+    return Strike(kind, draw.randint(1, int(uncut.operations * 0.4) + 1))
 
 
 def _live(words: list[str], blow: Blow, counts: mmap.mmap, place: Path) -> None:
@@ -387,7 +396,7 @@ def lines(rows: list[dict[str, Any]]) -> list[str]:
     return [
         *(f"{number:>6,}  {name}" for name, number in by_command.items()),
         f"{by_command.total():,} kills in {len(rows):,} commands ({kinds['operation']:,} at a file operation,"
-        f" {kinds['moment']:,} at a moment, {kinds['worker']:,} of one worker)",
+        f" {kinds['moment']:,} at a moment, {kinds['worker']:,} of one worker, {kinds['signal']:,} by a signal)",
         f"{len(finds)} finds: lost, uncaught or different",
         *finds,
     ]
