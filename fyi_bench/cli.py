@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -286,9 +287,10 @@ def _tell(task: Task, session: Session, record: dict[str, Any]) -> None:
 
     lines = [fitted(task.words(record)) if task.keeps else task.words(record)]
     if task.keeps:
-        place = record_path(session.store, record)
-        with writing(session.store):
-            plots = task.plots(record, place.with_suffix(""))
+        place, plots = record_path(session.store, record), []
+        if os.access(place.parent, os.W_OK):  # a store that may only be read tells its answers too
+            with writing(session.store):
+                plots = task.plots(record, place.with_suffix(""))
         lines = ["", *lines, f"record   {place}", f"repeat   {record['command']}", *(f"plot     {p}" for p in plots)]
     echo("\n".join(lines))
 

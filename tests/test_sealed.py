@@ -97,6 +97,21 @@ def test_a_finished_command_repeated_leaves_its_record_alone(tmp_path):
     assert verify(Store(tmp_path / "store")) == []
 
 
+def test_a_store_that_may_only_be_read_tells_its_answers(tmp_path, monkeypatch):
+    words = arguments("distill", "--method", "dm", "--only", "--ipc", "1", "--arch", "none", store=tmp_path / "store")
+    first = run(*words).stdout
+
+    def read_only(lock):
+        raise StoreError("Could not write there.")
+
+    monkeypatch.setattr(FolderLock, "try_acquire", read_only)
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    again = run(*words).stdout
+    assert [line for line in again.splitlines() if line.startswith("record")] == [
+        line for line in first.splitlines() if line.startswith("record")
+    ]
+
+
 def test_what_a_killed_writer_left_beside_the_records_is_swept(store, kept):
     left = [kept.with_name(".distill-1.json.abc.tmp"), kept.with_suffix("") / ".plot.png.abc.tmp"]
     for path in left:
