@@ -22,7 +22,7 @@ from fyi_bench.data.entry import DataFiles, Decoded, Split
 from fyi_bench.errors import DataError
 from fyi_bench.files import read_text
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".ppm", ".pgm", ".tif", ".tiff")
 TEST_NAMES = ("test", "val", "valid", "validation")
 _MODES = {1: "L", 3: "RGB"}
 _DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")  # pictures of 16 bits a pixel

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from fyi_bench.errors import DataError
@@ -18,6 +19,8 @@ _WORDS = {
     IMAGES: {"images", "image", "imgs", "img", "x", "xs", "data", "pictures"},
 }
 _OTHER_RATES = {"img", "image", "images", "teacher", "net", "init", "scheduler", "label", "labels", "y"}
+_UNREAD = (".txt", ".csv", ".tsv", ".json", ".pkl", ".pickle", ".mat", ".xml")  # in which labels are kept, too
+_TAG = re.compile(r"(?<![a-z0-9])(best|last|latest|init|\d+)(?![a-z0-9])")  # what tells saves of one run apart
 _EMPTY = {"syn", "synthetic", "learned", "distilled", "final"}  # what names say without telling files apart
 _NAMED = 4
 
@@ -63,6 +66,8 @@ def _partner(files: InputFiles, images: str, wanted: str) -> tuple[str, list[str
         if alike:
             return (alike[0] if len(alike) == 1 else ""), alike
     only = len(there) == 1 and len(_of_role(files.names, IMAGES)) < 2
+    tags = [set(_TAG.findall(Path(name).stem.lower())) for name in (images, *there)]
+    only = only and not (tags[0] and tags[1] and tags[0].isdisjoint(tags[1]))  # of another moment
     return (next(iter(there)) if only else ""), list(there)
 
 
@@ -73,6 +78,7 @@ def labels_beside(files: InputFiles, images: str) -> tuple[Any, list[str]]:
     """
     name, possible = _partner(files, images, LABELS)
     if not possible:
+        _none_unread(files, images)
         return None, []
     if not name:
         raise DataError(
@@ -83,6 +89,19 @@ def labels_beside(files: InputFiles, images: str) -> tuple[Any, list[str]]:
     if isinstance(content, Mapping):
         content = next((value for key, value in content.items() if role(str(key))[0] == LABELS), content)
     return content, [f"labels: of the file {name} beside it"]
+
+
+def _none_unread(files: InputFiles, images: str) -> None:
+    """DataError where the labels seem to be beside the images in a file or folder that is not read."""
+    try:
+        there = sorted(entry.name for entry in files.folder.iterdir() if entry.is_dir() or entry.suffix in _UNREAD)
+    except OSError:
+        there = []
+    if unread := [name for name in there if role(name)[0] == LABELS]:
+        raise DataError(
+            f"{images} has no labels, and they may be in {_listed(unread)}, which is not read.\n"
+            "Save them as a tensor beside it, torch.save(labels, 'labels.pt'), or move that away."
+        )
 
 
 def step_size_beside(files: InputFiles, images: str) -> tuple[float | None, list[str]]:

@@ -70,10 +70,14 @@ def read_labels(raw: Raw, options: Options, count: int, per_class: int | None) -
 
 
 def class_major(count: int, per_class: int | None, classes: int | None) -> Labels:
-    """Labels 0…0, 1…1, … where the file has none; one of images per class and number of classes must be known."""
+    """Labels 0…0, 1…1, … where the file has none; one of images per class and number of classes must be known.
+
+    Raises DataError where they contradict each other: nothing then says which classes the images are of.
+    """
     number = per_class or (count // classes if classes else None)
-    if not number or count % number or (classes and count // number > classes):
-        known = f"{count} images do not divide into {classes} classes." if classes else "The file has no labels."
+    if not number or count % number or (classes and count // number != classes):
+        split = f"{count} images, {number} a class, are not" if number else f"{count} images do not divide into"
+        known = f"{split} {classes} classes, and the file has no labels." if classes else "The file has no labels."
         raise DataError(f"{known}\nState the images per class (ipc=…) or the data set (dataset=…).")
     found = count // number
     note = f"the file has no labels: taken class by class, {number} of each of {found} classes"

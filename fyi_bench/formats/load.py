@@ -13,6 +13,7 @@ import torch
 
 from distill.image_set import ImageSet
 from distill.spaces import PixelSpace
+from fyi_bench.data.classes import read_class_file
 from fyi_bench.data.entry import find_entry
 from fyi_bench.errors import DataError, UnknownNameError, UsageError
 from fyi_bench.formats.base import Format, Imported, Options, Raw, formats_that, named_format
@@ -25,6 +26,10 @@ from fyi_bench.formats.origin import Origin, channels_of, guessed, names_of, sam
 from fyi_bench.formats.pixels import Pixels, as_grey, prepare
 from fyi_bench.formats.space import Case
 from fyi_bench.formats.tiles import tiles_of
+
+_CLASS_LIST = re.compile(
+    r"(classes|class[-_ ]?names?|class[-_ ]?to[-_ ]?idx|class[-_ ]?index|label[-_ ]?names)\.(txt|json)"
+)
 
 
 def load_set(path: str | Path, *, format: str | None = None, **facts: Any) -> Imported:
@@ -137,7 +142,7 @@ def _assemble(files: InputFiles, chosen: Format, raw: Raw, options: Options) -> 
     origin = _origin(files, raw, options, pixels, _class_count(raw, labels, count, per_class))
     if labels is None:
         labels = class_major(count, per_class, origin.num_classes)
-    order = class_order(raw, options, origin)
+    order = class_order(raw, _with_classes_beside(files, raw, options, origin), origin)
     labels = relabelled(labels, order)
     num_classes = order.count or raw.num_classes or origin.num_classes or labels.classes
     names = order.names if len(order.names) == num_classes else ()
@@ -165,6 +170,26 @@ def _assemble(files: InputFiles, chosen: Format, raw: Raw, options: Options) -> 
         finished = replace(finished, images=raw.rows, labels=own, decoder=raw.decoder, factor=1, variants=1)
     of = origin.entry.name if origin.entry else ""
     return Imported(finished.validate(), chosen.name, guesses, warnings, of, origin.contradiction)
+
+
+def _with_classes_beside(files: InputFiles, raw: Raw, options: Options, origin: Origin) -> Options:
+    """The options, with the list of classes that lies beside the set where nothing else names its classes."""
+    stated = raw.class_names and numbers_in(raw.class_names) is None
+    if options.classes is not None or stated:
+        return options
+    for name in files.names:
+        if _CLASS_LIST.fullmatch(name.lower()):
+            try:
+                count = len(read_class_file(files.folder / name).rows)
+            except DataError:
+                raw.warnings.append(f"{name} beside it is no list of classes that is known here: not read")
+                continue
+            if origin.num_classes in (None, count):
+                return replace(options, classes=files.folder / name)
+            raw.warnings.append(
+                f"{name} beside it lists {count} classes, {origin.name} has {origin.num_classes}: not read"
+            )
+    return options
 
 
 def _called(options: Options) -> dict[str, str]:

@@ -23,6 +23,7 @@ from fyi_bench.formats.origin import method_in
 _SPLITS = {"train", "test", "val", "valid", "validation"}
 _OF_A_MAC = "__MACOSX"
 _PICTURE = re.compile(r"class(\d{1,6})_id\d+\.")  # as SRe2L and RDED name them
+_OTHER_PICTURES = (".gif", ".avif", ".heic", ".jp2", ".tga", ".exr", ".svg", ".pt", ".npy")
 _UNSAFE = re.compile(r"[^\w.,' ()-]")
 
 
@@ -49,6 +50,13 @@ def _of_one_class(folder: Path, pictures: Sequence[Path]) -> None:
             f"{folder} holds folders of pictures itself ({', '.join(inner[:3])}{' …' * (len(inner) > 3)}), so it is no"
             " class.\nName the folder that has one folder a class."
         )
+
+
+def _unread(folders: Sequence[Path]) -> list[str]:
+    """What is said of files beside the pictures that may be some, too, of a kind that is not read."""
+    every = (path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file())
+    odd = [path for path in every if path.suffix.lower() in _OTHER_PICTURES and not path.name.startswith(".")]
+    return [f"{len(odd)} pictures of kinds that are not read were left out ({odd[0].name} …)"] if odd else []
 
 
 def _folder_names(s: ImageSet) -> Sequence[str]:
@@ -83,6 +91,8 @@ class ImageFolder(Format):
             raise DataError(f"{files.path} holds whole data sets ({', '.join(folders)}).\nName {files.folder / split}.")
         listing = [(path, label) for label, pictures in enumerate(folders.values()) for path in pictures]
         bare = [name for name in every if name not in folders]
+        told = [f"folders without a picture are no classes: {', '.join(bare)}"] if bare else []
+        told += _unread([files.folder / name for name in folders])
         paths = [files.used(path) for path, _ in listing]
         channels = check_pictures(paths, paths, options.max_bytes)
         hint = "All pictures must be squares of one size."
@@ -93,7 +103,7 @@ class ImageFolder(Format):
             space_reason="pictures",
             class_names=tuple(folders),
             method=method_in(*files.named[:2]),
-            guesses=[f"folders without a picture are no classes: {', '.join(bare)}"] if bare else [],
+            guesses=told,
         )
 
     def write(self, image_set: ImageSet, path: Path) -> list[Path]:

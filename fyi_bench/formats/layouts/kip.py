@@ -5,6 +5,7 @@ Both whiten in a way of their own, KIP so that there is no way back to pixels, w
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from distill.zca import ImageZCASpace, RelativeZCASpace
@@ -41,8 +42,8 @@ class KIP(Format):
         method = method_in(files.name)
         raw = Raw(content["images"], content["labels"], TARGETS, whitening=_KIP_WHITENING, method=method)
         raw.zca = ImageZCASpace
-        if "zca" in files.name.lower():
-            raw.space, raw.space_reason = "zca", "'zca' in the name"
+        if said := re.search(r"(?<![a-z])(no[-_]?)?zca(?![a-z])", files.name.lower()):
+            raw.space, raw.space_reason = "normalized" if said[1] else "zca", f"'{said[0]}' in the name"
         return raw
 
 

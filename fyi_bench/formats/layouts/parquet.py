@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from fyi_bench.formats.opening import DAMAGED, check_pictures, check_size, first
 from fyi_bench.formats.origin import method_in
 
 _BATCH = 64
+_SHARD = re.compile(r"[-_.]\d+-of-\d+([-.]\w+)?$")
+_NUMBERED = re.compile(r"(|.*[-_.])(\d+)")
 _OF = re.compile(r"-of-(\d+)[-.]")
 
 
@@ -29,6 +32,11 @@ def _shards(files: InputFiles) -> list[Path]:
     if files.kind == FOLDER:
         found = [files.folder / name for name in files.names if name.endswith(".parquet")] or _inner(files.folder)
         found = [path for path in found if path.name.startswith("train")] or found
+        if len(sets := _sets_of([path.name for path in found])) > 1:
+            listed = ", ".join(sorted(sets)[:4])
+            raise DataError(
+                f"{files.folder} holds several sets ({listed}).\nName the file of one, or move the others away."
+            )
         total = max((int(match[1]) for path in found if (match := _OF.search(path.name))), default=0)
         if 0 < len(found) < total:
             raise DataError(
@@ -36,6 +44,18 @@ def _shards(files: InputFiles) -> list[Path]:
             )
         return found
     return [files.place] if files.kind == "parquet" else []
+
+
+def _sets_of(names: Sequence[str]) -> set[str]:
+    """What the names of files say of their sets: 'train' of train-00000-of-00002-86921e166bc0c887.parquet, 'part' of
+    part-0.parquet, part-1.parquet …; the whole of a name that is in no such row."""
+    stems = [name.removesuffix(".parquet") for name in names]
+    whole = [_SHARD.sub("", stem) for stem in stems]
+    found = [_NUMBERED.fullmatch(stem) for stem in whole]
+    numbers = sorted(int(match[2]) for match in found if match)
+    if len(numbers) == len(names) and numbers in (list(range(len(names))), list(range(1, len(names) + 1))):
+        whole = [match[1] for match in found if match]
+    return set(whole)
 
 
 def _inner(folder: Path) -> list[Path]:
