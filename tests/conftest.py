@@ -1,4 +1,4 @@
-"""Shared by all tests: one thread each, no network, places of real data, and a private cache."""
+"""Shared by all tests: one thread each, no waiting for the disk, and the place of real data."""
 
 from __future__ import annotations
 
@@ -26,6 +26,14 @@ def _few_networks():
     from commands import few_networks
 
     few_networks()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_waiting_for_the_disk():
+    """What a kill leaves is tested in processes of their own, which this does not reach."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda descriptor: None)
+        yield
 
 
 @pytest.fixture

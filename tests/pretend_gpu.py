@@ -37,17 +37,24 @@ PINNED = "is_pinned_"
 
 
 Change = Callable[[Any], Any]
+_HOLDERS = {tuple, list, dict}
 
 
 def mapped(kinds: type | tuple[type, ...], change: Change, value: Any) -> Any:
     """The value with everything of these kinds in its lists, tuples and dicts changed: PyTorch's trees, but quick."""
-    if isinstance(value, kinds):
-        return change(value)
-    if type(value) in (tuple, list):
-        return type(value)([mapped(kinds, change, each) for each in value])
-    if type(value) is dict:
-        return {key: mapped(kinds, change, each) for key, each in value.items()}
-    return value
+    holder = type(value)
+    if holder is tuple or holder is list:
+        return holder(
+            [
+                change(each) if isinstance(each, kinds)
+                else mapped(kinds, change, each) if type(each) in _HOLDERS
+                else each
+                for each in value
+            ]
+        )  # fmt: skip
+    if holder is dict:
+        return {key: mapped(kinds, change, each) for key, each in value.items()} if value else value
+    return change(value) if isinstance(value, kinds) else value
 
 
 def tensors_in(*values: Any) -> list[torch.Tensor]:
@@ -91,7 +98,15 @@ class OnGpu(torch.Tensor):
         raise AssertionError(f"{operation} after the pretended GPU was gone")
 
 
-class PretendedGpu(TorchDispatchMode):
+class Mode(TorchDispatchMode):
+    """A mode that does without torch._dynamo: nothing is compiled here, and to load it takes seconds."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+
+class PretendedGpu(Mode):
     """While it is on, device "cuda" exists. `waits`: for what the host would have waited, and how often.
 
     recorded, replayed: steps, as by `distill.captured.CudaGraphs`, for which it stands in.

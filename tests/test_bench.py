@@ -227,6 +227,7 @@ def test_processes_of_a_side_share_its_units():
     assert (found["peak_mib"], found["before_mib"]) == (220.0, 200.0)
 
 
+@pytest.mark.long
 def test_a_run_measures_every_side_and_is_not_repeated(tmp_path, monkeypatch):
     monkeypatch.setattr(measure, "SAMPLE_SECONDS", 0.05)  # what it measures is not looked at here
     monkeypatch.setattr(run, "cases", lambda device, quick=False: [TINY])

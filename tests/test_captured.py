@@ -13,8 +13,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map_only
+from pretend_gpu import Mode, mapped, tensors_in
 
 import tiny
 from distill import augment, captured, trajectory
@@ -31,15 +30,11 @@ from search_space import fused, patches, winograd
 FROM_OR_TO_HOST = ("_local_scalar_dense", "lift_fresh", "nonzero", "masked_select", "equal", "unique")
 
 
-def tensors(tree) -> list[torch.Tensor]:
-    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, torch.Tensor)]
-
-
 def place(tensor: torch.Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-class Tape(TorchDispatchMode):
+class Tape(Mode):
     """Every operation with the memory it read and wrote; nothing is freed, so memory is told apart by its address."""
 
     def __init__(self, inputs):
@@ -51,15 +46,15 @@ class Tape(TorchDispatchMode):
         name = operation._schema.name.split("::")[1]
         if name.startswith(FROM_OR_TO_HOST):
             raise RuntimeError(f"{name} while recording")
-        given = tensors((args, kwargs))
+        given = tensors_in(args, kwargs)
         # aliases: an operation in place may change a tensor's shape later
-        kept_args, kept_kwargs = tree_map_only(torch.Tensor, torch.Tensor.detach, (args, kwargs))
+        kept_args, kept_kwargs = mapped(torch.Tensor, torch.Tensor.detach, (args, kwargs))
         for tensor in given if operation._schema.is_mutable else ():
             if place(tensor) not in self.own and place(tensor) not in self.before:
                 self.before[place(tensor)] = (tensor, tensor.detach().clone())
         output = operation(*args, **kwargs)
         there = {place(g) for g in given}
-        made = [None if place(t) in there else t.detach() for t in tensors(output)]
+        made = [None if place(t) in there else t.detach() for t in tensors_in(output)]
         self.own |= {place(t) for t in made if t is not None}
         self.operations.append((operation, kept_args, kept_kwargs, made))
         return output
@@ -72,7 +67,7 @@ class Tape(TorchDispatchMode):
     def play(self):
         with torch.no_grad():
             for operation, args, kwargs, made in self.operations:
-                again = tensors(operation(*args, **kwargs))
+                again = tensors_in(operation(*args, **kwargs))
                 for old, new in zip(made, again, strict=True):
                     if old is not None:
                         old.copy_(new)
@@ -146,7 +141,7 @@ RECORDED += ["speed", "rtp", "haba", "dd"]  # their students' steps
 @pytest.mark.parametrize("method", RECORDED)
 def test_a_recorded_run_makes_the_same_images(tapes, method, flip, monkeypatch):
     monkeypatch.setattr(trajectory, "CPU_PART_SECOND", 4)  # a student's steps are recorded, not kept
-    iterations = WARM_UP + 4
+    iterations = WARM_UP + 2
 
     def work():
         space = METHODS.get(method).space_kind
@@ -239,12 +234,15 @@ def test_recording_can_be_switched_off(tapes, monkeypatch):
     assert standing_in.recorded == 0
 
 
-@pytest.fixture
-def no_collector():
-    """Python's own search for circles of references, switched off."""
-    # libraries that PyTorch loads when it first needs them keep the frames of that moment
+@pytest.fixture(scope="module")
+def all_is_loaded():
+    """Libraries that PyTorch loads when it first needs them keep the frames of that moment."""
     distill(tiny.problem(), "dm", tiny.config("dm", 1), "fyi")
-    gc.collect()
+
+
+@pytest.fixture
+def no_collector(all_is_loaded):
+    """Python's own search for circles of references, switched off."""
     gc.disable()
     yield
     gc.enable()

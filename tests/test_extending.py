@@ -64,6 +64,7 @@ def told(installed: Path, folder: Path, *commands: Sequence[str] | str) -> list[
     return json.loads(done.stdout)
 
 
+@pytest.mark.long
 def test_the_five_plugins_of_the_page_from_pip_to_the_report(installed, tmp_path):
     (tmp_path / "data" / "stripes").mkdir(parents=True)
     (tmp_path / "data" / "stripes" / "stripes.txt").write_text("20")

@@ -3,29 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import subprocess
-import sys
 import time
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pytest
 from plugins import distribution
 from postgres import ABSENT, Server, binaries
 
+from commands import Started, start
 from fyi_bench.store.record import CIRCUMSTANCES, same_result
 from fyi_bench.store.store import Store
 
-ROOT = Path(__file__).resolve().parent.parent
 TABLE = """
 from distill.method import Method
 from fyi_bench.present.tables import Column, Layout, Row
-from fyi_bench.run.types import unequalness
-
-unequalness.NETWORKS = 2  # a set: wide ones, whose number is not the point here
 
 
 class Mean(Method):
@@ -53,21 +47,14 @@ RUN = ("table", "small", "--run", "--protocol", "quick", "--set", "epochs=2", "m
 
 
 @pytest.fixture
-def environment(tmp_path) -> dict[str, str]:
+def site(tmp_path) -> Path:
+    """The folder of a plug-in that brings the table and its method."""
     points = {"fyi_bench.tables": {"small": "small_table:layout"}, "fyi_bench.methods": {"mean": "small_table:Mean"}}
-    site = distribution(tmp_path / "site", "small-table", points, small_table=TABLE)
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
+    return distribution(tmp_path / "site", "small-table", points, small_table=TABLE)
 
 
-def start(environment, *commands: Sequence[str]) -> subprocess.Popen:
-    """A process that runs these commands one after another."""
-    code = "import json, sys; from fyi_bench.cli import main; sys.exit(any(map(main, json.loads(sys.argv[1]))))"
-    command = [sys.executable, "-c", code, json.dumps(commands)]
-    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def finished(process: subprocess.Popen) -> str:
-    out, err = process.communicate(timeout=240)
+def finished(process: Started) -> str:
+    out, err = process.communicate()
     assert process.returncode == 0, f"{out}\n{err}"
     return out
 
@@ -86,15 +73,16 @@ def values(store: Store) -> dict[str, str]:
     }
 
 
+@pytest.mark.long
 @pytest.mark.skipif(binaries() is None, reason=ABSENT)
-def test_a_table_over_four_workers_one_killed_is_that_of_one_process(environment, tmp_path):
+def test_a_table_over_four_workers_one_killed_is_that_of_one_process(site, tmp_path):
+    begin = partial(start, plugged=[site])
     alone, shared = Store(tmp_path / "alone"), Store(tmp_path / "shared")
     with Server() as server:
         here = ("--storage", server.url, "--store", str(shared.root))
-        in_one = (*RUN, "--store", str(alone.root), "--workers", "1")
-        expected = finished(start(environment, (*RUN, *here, "--enqueue"), in_one))
-        assert "waits for workers: fyi-bench worker --storage" in expected
-        workers = [start(environment, ("worker", *here, "--workers", "1", "--quiet")) for _ in range(4)]
+        assert "waits for workers: fyi-bench worker --storage" in finished(begin(*RUN, *here, "--enqueue"))
+        expected = finished(begin(*RUN, "--store", str(alone.root), "--workers", "1"))
+        workers = [begin("worker", *here, "--workers", "1", "--quiet") for _ in range(4)]
         end = time.monotonic() + 120
         while not any(run.state == "running" for run in shared.ls()):
             assert time.monotonic() < end, "no worker began"
@@ -102,7 +90,7 @@ def test_a_table_over_four_workers_one_killed_is_that_of_one_process(environment
         workers[0].send_signal(signal.SIGKILL)
         told = [finished(worker) for worker in workers[1:]]
         assert all("run(s) finished here" in text or "0 run(s) open" in text for text in told)
-        text = finished(start(environment, (*RUN, *here, "--workers", "1")))
+        text = finished(begin(*RUN, *here, "--workers", "1"))
     assert numbers(text) == numbers(expected)
     assert values(shared) == values(alone)
     assert len(values(alone)) > 20

@@ -88,15 +88,20 @@ def test_the_first_error_ends_the_whole_and_is_raised_here(store, trouble, kind,
 def test_a_plain_script_may_ask_for_several_workers(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(
-        "import fyi_bench\n"
+        "from pathlib import Path\n"
+        "from fyi_bench.config import Settings\n"
+        "from fyi_bench.run.executor import compute\n"
+        "from fyi_bench.run.plan import Plan\n"
+        "from fyi_bench.session import Session\n"
+        "from toy_runs import toy\n"
         "print('asked')\n"
-        "record = fyi_bench.distill('random', dataset='shapes10', ipc=1, workers=2, architectures='convnet-w8',\n"
-        "                           protocol='quick', overrides='epochs=1,min_steps=0,nets=2,draws=1')\n"
-        "print(len(record['arms'][0]['architectures'][0]['values']))\n"
+        "session = Session(Settings(store=Path('store'), protocol='quick', device='cpu', workers=2, threads=1))\n"
+        "print(len(compute(session, 'toys', Plan('', 'quick', (toy(1), toy(2))))))\n"
     )
     done = subprocess.run(
-        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False
-    )
+        [sys.executable, str(script)], cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
     assert (done.stdout, done.returncode) == ("asked\n2\n", 0), done.stderr
 
 
