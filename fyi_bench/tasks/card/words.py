@@ -69,12 +69,11 @@ def headline_of(record: Record) -> str:
 
 
 def notes_of(record: Record) -> list[str]:
-    """What a ranking tells, what was left out, and the rule of the verdict."""
+    """What was left out, and why."""
     reasons: dict[str, list[str]] = {}
     for name, reason in record["left_out"].items():
         reasons.setdefault(reason, []).append(name)
-    left = [f"Not measured: {', '.join(names)} ({reason})." for reason, names in reasons.items()]
-    return [*record["parts"].get("nas", {}).get("words", []), *left]
+    return [f"Not measured: {', '.join(names)} ({reason})." for reason, names in reasons.items()]
 
 
 def card_words(record: Record) -> str:
@@ -233,7 +232,7 @@ def _nas_table(part: Record) -> TableView:
         f"{part['evaluated']} architectures ranked by the set against {count_words(real['epochs'], 'epoch')} on"
         f" {real['images']:,} real images, 95 % intervals."
     )
-    return TableView(caption, ["", "agreement"], rows)
+    return TableView(" ".join([caption, *part["words"]]), ["", "agreement"], rows)
 
 
 def _symmetry_table(part: Record) -> TableView:
