@@ -53,11 +53,13 @@ class Part:
         """What was left out and how to ask for all, where the part was cut."""
         if self.seconds is None or len(self.points) == self.of:
             return []
-        here, how = (self.of, "stratified") if self.space == CONVNETS else (f"{self.space}:{self.of}", "drawn by lot")
+        here, how = (
+            (self.of, "a stratified choice") if self.space == CONVNETS else (f"{self.space}:{self.of}", "drawn by lot")
+        )
         costly = f", {count_words(self.costly, 'costly one')} left out" if self.costly else ""
         return [
             f"{len(self.points)} of {self.of:,} architectures fit {format_duration(self.seconds)} of 2 cores{costly};",
-            f"they are {how}; all: --space {here}; others: --space N, runs that are done are kept",
+            f"{how}; all: --space {here}; others: --space N, runs that are done are kept",
         ]
 
 
