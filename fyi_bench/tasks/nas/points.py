@@ -59,7 +59,7 @@ class Part:
         costly = f", {count_words(self.costly, 'costly one')} left out" if self.costly else ""
         return [
             f"{len(self.points)} of {self.of:,} architectures fit {format_duration(self.seconds)} of 2 cores{costly};",
-            f"{how}; all: --space {here}; others: --space N, runs that are done are kept",
+            f"{how}; all: --space {here}; others: --space N (finished runs count)",
         ]
 
 
