@@ -22,6 +22,7 @@ PREFIX = "hf:"
 WANTED = (
     "*.parquet", "*.arrow", "*.safetensors", "*.pt", "*.pth", "*.npz", "*.npy", "*.zip", "*.tar", "*.tar.gz", "*.tgz",
     "*.png", "*.jpg", "*.jpeg", "*.webp", "args.txt", "dataset_info.json", "dataset_dict.json", "state.json",
+    "README.md",
 )  # fmt: skip
 _ADDRESS = re.compile(r"hf:/{0,2}(?P<repo>[\w.-]+/[\w.-]+)(?:/(?P<file>[^@]+))?(?:@(?P<revision>[\w./-]+))?")
 _KINDS = ("dataset", "model")  # of repositories; some sets lie beside networks
@@ -85,8 +86,14 @@ def fetch(address: Address, budget: int) -> Path:
     for kind in _KINDS:
         try:
             found = _fetch(hub, address, kind, budget)
+        except hub.errors.GatedRepoError as error:
+            place = f"{hub.constants.ENDPOINT}/{'datasets/' if kind == 'dataset' else ''}{address.repo}"
+            raise DataError(
+                f"{address.repo} is gated: its owner asks for terms to be accepted.\n"
+                f"Accept them at {place}, then log in with `hf auth login`, or set HF_TOKEN."
+            ) from error
         except hub.errors.RepositoryNotFoundError as error:  # of the other kind, perhaps; or private
-            problem = error
+            problem = problem or error
         except hub.errors.RevisionNotFoundError as error:
             raise DataError(
                 f"{address.repo} has no revision '{address.revision}'.\nName a branch or a commit."
@@ -116,7 +123,12 @@ def fetch(address: Address, budget: int) -> Path:
 
 
 def _unreachable(address: Address, error: Exception | None, offline: bool) -> str:
-    cause = (str(error) or type(error).__name__).splitlines()[0].rstrip(".:")[:120]
+    inner: BaseException | None = error
+    while inner is not None and not hasattr(inner, "response") and inner.__cause__ is not None:
+        inner = inner.__cause__
+    answer = getattr(inner, "response", None)
+    told = f"it answers {answer.status_code} {answer.reason_phrase}" if answer is not None else str(inner)
+    cause = (told or type(inner).__name__).splitlines()[0].rstrip(".:")[:120]
     cause = "a dry run fetches nothing" if _CACHE_ONLY.get() else "HF_HUB_OFFLINE is set" if offline else cause
     return (
         f"{address} cannot be reached, and it is not whole in the cache of the Hub ({cause}).\n"

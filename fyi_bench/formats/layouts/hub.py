@@ -30,7 +30,7 @@ class Hub(Format):
     rank, tiles, soft, whole = 0, True, True, True
 
     def looks(self, files: InputFiles) -> str:
-        ours = files.kind == FOLDER and files.has(CARD, OWN_FILE) and any(files.path.glob("data/train-*.parquet"))
+        ours = files.kind == FOLDER and files.has(CARD, OWN_FILE) and any(files.folder.glob("data/train-*.parquet"))
         return f"a repository with {OWN_FILE}" if ours else ""
 
     def read(self, files: InputFiles, options: Options) -> Raw:
