@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import io
 import json
 import multiprocessing
@@ -96,12 +97,19 @@ def _checked(done: Done, check: int | None) -> Done:
 
 
 class Started:
-    """`fyi-bench` at work in a process of its own, a copy of one that has torch loaded; used like a `Popen`."""
+    """Work in a process of its own, a copy of one that has torch loaded; used like a `Popen`.
 
-    def __init__(self, words: Sequence[str], plugged: Sequence[Path] = ()):
+    work: what it does, which gives its exit code. plugged: folders of plug-ins.
+    """
+
+    def __init__(self, work: Callable[[], int | None], plugged: Sequence[Path | str] = ()):
         self._printed = tempfile.TemporaryDirectory()
-        self.process = _copied(_command, words, self._printed.name, plugged)
+        self.process = _copied(_printing, work, self._printed.name, plugged)
         self.process.start()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
 
     @property
     def returncode(self) -> int | None:
@@ -128,18 +136,18 @@ def _copied(target: Callable[..., object], *given: object) -> Any:
     return context.Process(target=target, args=given)
 
 
-def _command(words: Sequence[str], folder: str, plugged: Sequence[Path]) -> None:
+def _printing(work: Callable[[], int | None], folder: str, plugged: Sequence[Path | str]) -> None:
     sys.path[:0] = map(str, plugged)
     for number, name in ((1, "out"), (2, "err")):
         os.dup2(os.open(Path(folder, name), os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
     os.chdir(ROOT)
     few_networks()
-    sys.exit(main(list(words)))
+    sys.exit(work())
 
 
 def start(*words: str, plugged: Sequence[Path] = ()) -> Started:
-    """Start `fyi-bench` without waiting for it. plugged: folders of plug-ins."""
-    return Started(words, plugged)
+    """Start `fyi-bench` without waiting for it."""
+    return Started(functools.partial(main, words), plugged)
 
 
 _ASKS = """

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ import toy_runs
 from postgres import ABSENT, Server, binaries
 from toy_runs import computed, toy, toy_path
 
+from commands import Started
 from fyi_bench.config import Settings
 from fyi_bench.run.executor import compute
 from fyi_bench.run.plan import Plan
@@ -25,7 +25,6 @@ from fyi_bench.run.storage import sqlite_url
 from fyi_bench.session import Session
 from fyi_bench.store.store import Store
 
-SCRIPT = Path(__file__).parent / "toy_runs.py"
 BEAT_S, GRACE_S = 0.2, 2.0
 
 
@@ -53,14 +52,11 @@ class Crowd:
 
     def __init__(self, url: str, store: Path, path: str):
         self.url, self.store, self.path = url, store, path
-        self.processes: list[subprocess.Popen] = []
+        self.processes: list[Started] = []
 
     def start(self, count: int, beat_s: float = BEAT_S, clock: float | None = None) -> None:
-        command = [sys.executable, str(SCRIPT), self.url, str(self.store), str(beat_s), str(GRACE_S)]
-        command += [] if clock is None else [str(clock)]
-        environment = {**os.environ, "PYTHONPATH": self.path, "OMP_NUM_THREADS": "1"}
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        self.processes += [subprocess.Popen(command, env=environment, **pipes) for _ in range(count)]
+        work = partial(toy_runs.worker_process, self.url, self.store, beat_s, GRACE_S, clock)
+        self.processes += [Started(work, self.path.split(os.pathsep)) for _ in range(count)]
 
     def wait(self, seconds: float = 90) -> list[int]:
         """How many jobs each worker finished."""
@@ -70,8 +66,8 @@ class Crowd:
 
     def end(self) -> None:
         for process in self.processes:
-            process.kill()
-            process.wait()
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
 
 
 @pytest.fixture

@@ -1,8 +1,6 @@
 """A run type without torch for the tests of the queue, and a worker process to kill.
 
 The type is found like those of third parties, by an entry point: `toy_path(folder)` makes the folder that says so.
-Called as `python toy_runs.py URL STORE SECONDS_A_BEAT GRACE [CLOCK]` it is a worker; its clock of the day then jumps
-to and fro by CLOCK seconds.
 """
 
 from __future__ import annotations
@@ -136,15 +134,11 @@ def jump_clock(seconds: float) -> None:
     time.time = lambda: right() + seconds * next(jumps)
 
 
-def worker_process(url: str, store: Path, beat_s: float, grace_s: float) -> int:
-    """Work until nothing is left."""
+def worker_process(url: str, store: Path, beat_s: float, grace_s: float, clock: float | None) -> None:
+    """Work until nothing is left, and print how many runs were finished; the clock jumps as by `jump_clock`."""
+    if clock is not None:
+        jump_clock(clock)
     stop = Deadline()
     ask = connect(url, stop.check, lambda line: print(line, file=sys.stderr), patience_s=60.0)
     worker = Worker(Store(store), stop=stop, say=lambda line: print(line, file=sys.stderr, flush=True))
-    return Drain(Queue.all(ask), worker, Habits(beat_s=beat_s, grace_s=grace_s)).run()
-
-
-if __name__ == "__main__":
-    for clock in sys.argv[5:]:
-        jump_clock(float(clock))
-    print(worker_process(sys.argv[1], Path(sys.argv[2]), *map(float, sys.argv[3:5])))
+    print(Drain(Queue.all(ask), worker, Habits(beat_s=beat_s, grace_s=grace_s)).run())
