@@ -58,6 +58,7 @@ def card(path, store, json=None, **options):
     return found
 
 
+@pytest.mark.long
 def test_the_record_is_what_the_schema_says(made):
     folder, record = made
     written = json.loads((folder / "card.json").read_text())
@@ -69,6 +70,7 @@ def test_the_record_is_what_the_schema_says(made):
             jsonschema.validate({**written, **wrong}, SCHEMA)
 
 
+@pytest.mark.long
 def test_floors_and_ceiling_stand_beside_the_set(made):
     part = made[1]["parts"]["accuracy"]
     assert (len(part["random"]["values"]), part["random"]["draws"]) == (4, 2)
@@ -80,6 +82,7 @@ def test_floors_and_ceiling_stand_beside_the_set(made):
     assert "hard" not in part
 
 
+@pytest.mark.long
 def test_its_runs_are_those_of_other_commands(made):
     folder, record = made
     before = {run.digest for run in Store(folder / "runs").ls()}
@@ -95,6 +98,7 @@ def test_its_runs_are_those_of_other_commands(made):
     assert floor["arms"][0]["architectures"][0]["values"] == record["parts"]["accuracy"]["random"]["values"]
 
 
+@pytest.mark.long
 def test_terminal_page_and_markdown_say_the_same(made):
     folder, record = made
     text, page = tell(record), (folder / "card.html").read_text()

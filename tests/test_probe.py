@@ -175,6 +175,7 @@ def test_a_probe_with_its_neighbours(path, common, small, monkeypatch):
     assert fyi_bench.evaluate(path, **asked, **common)["arms"] == record["arms"]
 
 
+@pytest.mark.long
 def test_the_network_is_trained_here_where_no_weights_are_given(path, common):
     record = fyi_bench.evaluate(path, probe="convnet-w8", **common)
     kinds = [each.kind for each in Store(common["store"]).ls()]

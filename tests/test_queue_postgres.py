@@ -52,6 +52,7 @@ def test_a_restart_in_the_middle_costs_nothing_but_time(server, tmp_path, mode):
         crowd.end()
 
 
+@pytest.mark.long
 def test_four_workers_with_wrong_clocks_one_killed_and_the_database_restarted(server, tmp_path):
     """All at once what may happen to a sweep on several machines: only the job of the killed one is done twice."""
     crowd = Crowd(server.url, tmp_path / "store", toy_runs.toy_path(tmp_path / "toys"))

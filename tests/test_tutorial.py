@@ -34,18 +34,21 @@ def test_there_is_code_for_every_part():
         assert f"fyi_bench.{call}" in text
 
 
+@pytest.mark.long
 def test_the_record_has_three_arms_and_a_pair(after):
     assert [arm["flip"] for arm in after["record"]["arms"]] == ["none", "fyi", "none"]
     assert after["record"]["difference"]["pairs"] == 2
     assert after["record"]["protocol"]["name"].startswith("quick+")
 
 
+@pytest.mark.long
 def test_the_set_comes_back_as_it_was(after):
     assert after["theirs"].space == after["ours"].space
     assert (after["theirs"].images == after["ours"].images).all()
     assert after["facts"]["format"] == "dc"
 
 
+@pytest.mark.long
 def test_a_set_has_one_accuracy_whichever_file_it_comes_from(after):
     entry, original = after["entry"], after["across"]["arms"][1]
     assert entry["values"] == after["scores"]["arms"][0]["architectures"][0]["values"]
@@ -54,6 +57,7 @@ def test_a_set_has_one_accuracy_whichever_file_it_comes_from(after):
     assert original["set_digest"] == after["record"]["arms"][1]["set_digest"]
 
 
+@pytest.mark.long
 def test_the_page_and_the_table_are_there(after):
     assert Path(after["page"]).read_text(encoding="utf-8").startswith("<!doctype html>")
     assert after["text"].startswith("## Table 3")
