@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow.parquet as parquet
 import pytest
 import torch
-from layouts import NAMES, SHUFFLED, rows
+from layouts import NAMES, SHUFFLED, rows, save_to_disk
+from safetensors.torch import save_file
 
 from fyi_bench.errors import DataError
 from fyi_bench.formats import load_set
@@ -160,6 +161,45 @@ def test_files_of_several_sets_are_not_joined(tmp_path, names):
     text = message(folder)
     assert "holds several sets (" in text
     assert load_set(folder / f"{names[0]}.parquet").image_set.labels.tolist() == SHUFFLED.tolist()
+
+
+@pytest.mark.parametrize("splits", [["ipc1", "ipc10"], ["test", "ipc1"]])
+def test_splits_of_which_none_is_train_are_not_chosen_from(tmp_path, splits):
+    for name, of in zip(splits, (SHUFFLED, OTHER)):
+        save_to_disk(tmp_path / "cifar10" / name, rows(of.tolist(), names=NAMES, images=pictures()))
+    (tmp_path / "cifar10" / "dataset_dict.json").write_text(json.dumps({"splits": splits}))
+    assert f"holds several sets ({', '.join(splits)})" in message(tmp_path / "cifar10")
+    assert load_set(tmp_path / "cifar10" / splits[1], dataset="cifar10").image_set.labels.tolist() == OTHER.tolist()
+    loose = tmp_path / "cifar10-cache"
+    for name in splits:
+        made = save_to_disk(tmp_path / f"made-{name}", rows(SHUFFLED.tolist(), names=NAMES, images=pictures()), 1)
+        loose.mkdir(exist_ok=True)
+        (made / "data-00000-of-00001.arrow").rename(loose / f"{name}.arrow")
+    assert "holds several sets (" in message(loose)
+
+
+def test_soft_labels_that_are_not_read_are_said(tmp_path):
+    folder = tmp_path / "cifar10"
+    for name, content in (("images", normalised()), ("labels", SHUFFLED), ("soft_labels", HOT)):
+        saved(folder / f"{name}.pt", content)
+    found = load_set(folder)
+    assert found.image_set.labels.tolist() == SHUFFLED.tolist()
+    assert [text for text in found.guesses if "not read: soft_labels.pt" in text]
+    table = rows(SHUFFLED.tolist(), names=NAMES, images=pictures()).append_column("soft_label", [HOT.tolist()])
+    parquet.write_table(table, tmp_path / "cifar10.parquet")
+    found = load_set(tmp_path / "cifar10.parquet")
+    assert found.image_set.labels.tolist() == SHUFFLED.tolist()
+    assert [text for text in found.guesses if "not read: the column soft_label" in text]
+
+
+@pytest.mark.parametrize("stated", [
+    {"classes": CALLED}, {"class_to_idx": {name: k for k, name in enumerate(CALLED)}},
+    {"idx_to_class": dict(enumerate(CALLED))},
+])  # fmt: skip
+def test_classes_in_the_metadata_of_safetensors_count(tmp_path, stated):
+    told = {name: json.dumps(value) for name, value in stated.items()} | {"format": "pt", "note": "{not json"}
+    save_file({"images": pictures().contiguous(), "labels": RENUMBERED}, tmp_path / "cifar10.safetensors", told)
+    assert load_set(tmp_path / "cifar10.safetensors").image_set.labels.tolist() == SHUFFLED.tolist()
 
 
 @pytest.mark.parametrize("names", [

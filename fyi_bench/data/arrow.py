@@ -71,10 +71,15 @@ def _packed(message: Any) -> bool:
 def arrow_files(folder: Path) -> list[Path]:
     """The files of a folder of `save_to_disk`, in their order: of its train split where it has several.
 
-    DataError where a file that it lists is absent; [] for a folder that is none.
+    DataError where a file that it lists is absent, or where none of several splits is called train; [] for a folder
+    that is none.
     """
     splits = _notes(folder / "dataset_dict.json").get("splits")
     if isinstance(splits, list) and splits:
+        if "train" not in splits and len(splits) > 1:
+            raise DataError(
+                f"{folder} holds several sets ({', '.join(map(str, splits[:4]))}).\nName the folder of one."
+            )
         chosen = "train" if "train" in splits else str(splits[0])
         folder = folder / Path(chosen).name
     listed = _notes(folder / "state.json").get("_data_files")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from distill.image_set import ImageSet
 from fyi_bench.formats.base import FORMATS, Format, Options, Raw
-from fyi_bench.formats.beside import labels_beside, step_size_beside
+from fyi_bench.formats.beside import LABELS, labels_beside, role, step_size_beside
 from fyi_bench.formats.export import WITH_ZCA, save_parts
 from fyi_bench.formats.input_files import FOLDER, InputFiles
 from fyi_bench.formats.origin import method_in
@@ -28,6 +28,8 @@ class DDRanking(Format):
         """Images, and labels where they are there; hard ones are class-major in this layout."""
         files.need(files.has(_IMAGES), f"a folder with {_IMAGES}")
         labels, told = (files.content(_LABELS), []) if files.has(_LABELS) else labels_beside(files, _IMAGES)
+        others = [name for name in files.names if name != _LABELS and role(name)[0] == LABELS] if not told else []
+        told += [f"labels: the file {_LABELS}; not read: {', '.join(others[:4])}"] if others else []
         lr, more = step_size_beside(files, _IMAGES)
         method = method_in(*files.folders[:2])
         return Raw(files.content(_IMAGES), labels, lr=lr, method=method, guesses=[*told, *more])

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from distill.image_set import ImageSet
 from distill.spaces import PixelSpace
@@ -21,6 +25,15 @@ def _name(files: InputFiles) -> str:
     if files.kind == FOLDER:
         return _RUN_SET if files.has(_RUN_SET) else files.only(rf".*\{_SUFFIX}")
     return files.name if files.kind == "safetensors" else ""
+
+
+def _stated(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What the metadata of another writer, texts all of them, states in JSON: its classes, say."""
+    found = {}
+    for name, text in facts.items():
+        with contextlib.suppress(ValueError, TypeError, RecursionError):
+            found[name] = json.loads(text)
+    return {name: value for name, value in found.items() if isinstance(value, list | dict)}
 
 
 @FORMATS.register("fyi-bench")
@@ -42,7 +55,8 @@ class Own(Format):
         try:
             if ours:
                 return Raw(finished=ImageSet.load(path))
-            return from_mapping(files, load_tensors(path)[0])
+            tensors, facts = load_tensors(path)
+            return from_mapping(files, {**_stated(facts), **tensors})
         except (KeyError, TypeError, ValueError, AttributeError) as error:  # changed bytes in its description
             raise DataError(f"The description in {path} is damaged ({type(error).__name__}).\n{DAMAGED}") from error
 

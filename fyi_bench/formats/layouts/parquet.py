@@ -32,11 +32,7 @@ def _shards(files: InputFiles) -> list[Path]:
     if files.kind == FOLDER:
         found = [files.folder / name for name in files.names if name.endswith(".parquet")] or _inner(files.folder)
         found = [path for path in found if path.name.startswith("train")] or found
-        if len(sets := _sets_of([path.name for path in found])) > 1:
-            listed = ", ".join(sorted(sets)[:4])
-            raise DataError(
-                f"{files.folder} holds several sets ({listed}).\nName the file of one, or move the others away."
-            )
+        found = _of_one_set(files.folder, found)
         total = max((int(match[1]) for path in found if (match := _OF.search(path.name))), default=0)
         if 0 < len(found) < total:
             raise DataError(
@@ -46,16 +42,33 @@ def _shards(files: InputFiles) -> list[Path]:
     return [files.place] if files.kind == "parquet" else []
 
 
+def _of_one_set(folder: Path, found: list[Path]) -> list[Path]:
+    """The files; DataError where their names are of several sets."""
+    if len(sets := _sets_of([path.name for path in found])) > 1:
+        listed = ", ".join(sorted(sets)[:4])
+        raise DataError(f"{folder} holds several sets ({listed}).\nName the file of one, or move the others away.")
+    return found
+
+
 def _sets_of(names: Sequence[str]) -> set[str]:
     """What the names of files say of their sets: 'train' of train-00000-of-00002-86921e166bc0c887.parquet, 'part' of
     part-0.parquet, part-1.parquet …; the whole of a name that is in no such row."""
-    stems = [name.removesuffix(".parquet") for name in names]
+    stems = [Path(name).stem for name in names]
     whole = [_SHARD.sub("", stem) for stem in stems]
     found = [_NUMBERED.fullmatch(stem) for stem in whole]
     numbers = sorted(int(match[2]) for match in found if match)
     if len(numbers) == len(names) and numbers in (list(range(len(names))), list(range(1, len(names) + 1))):
         whole = [match[1] for match in found if match]
     return set(whole)
+
+
+def _unread(path: Path) -> list[str]:
+    """What is said of columns of soft labels, which no reader of these files takes."""
+    import pyarrow.parquet as parquet
+
+    schema = read_arrow(path).schema if path.suffix == ".arrow" else parquet.read_schema(path)
+    soft = [name for name in schema.names if "soft" in name.lower() or "logit" in name.lower()]
+    return [f"not read: the column {', '.join(soft)}"] if soft else []
 
 
 def _inner(folder: Path) -> list[Path]:
@@ -135,6 +148,7 @@ class Parquet(Format):
             class_names=names,
             numbered=True,
             method=method_in(files.name, *files.folders[:2]),
+            guesses=_unread(shards[0]),
         )
 
     def write(self, image_set: ImageSet, path: Path) -> list[Path]:
@@ -170,7 +184,9 @@ class Arrow(Parquet):
     rank, suffix, bytes_only, write = 3, "", False, Format.write
 
     def shards(self, files: InputFiles) -> list[Path]:
-        return arrow_files(files.folder) if files.kind == FOLDER else [files.place] if files.kind == "arrow" else []
+        if files.kind != FOLDER:
+            return [files.place] if files.kind == "arrow" else []
+        return _of_one_set(files.folder, arrow_files(files.folder))
 
     def check(self, path: Path, budget: int) -> None:
         check_size(path, path.stat().st_size, budget)

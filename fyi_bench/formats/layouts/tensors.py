@@ -23,6 +23,7 @@ _KINDS = ("torch", "npz", "npy")
 _MADE = frozenset({"syn", "synthetic", "learned", "distilled", "condensed", "final", "best"})  # of a condensed set
 _CLASSES = ("classes", "classnames", "classtoidx", "idxtoclass", "labelnames")
 _LISTED = 4
+_DIGITS = 7
 
 
 def _keys(content: Mapping[str, Any], wanted: str, ranks: tuple[int, ...]) -> list[str]:
@@ -76,6 +77,7 @@ def _class_names(content: Mapping[str, Any]) -> tuple[str, ...]:
         listed = value.tolist() if isinstance(value, np.ndarray) and value.ndim == 1 else value
         pairs = list(listed.items()) if isinstance(listed, Mapping) else list(enumerate(listed or ()))
         pairs = [(b, a) if isinstance(a, str) and isinstance(b, int) else (a, b) for a, b in pairs]
+        pairs = [(int(a), b) if isinstance(a, str) and a.isdigit() and len(a) < _DIGITS else (a, b) for a, b in pairs]
         numbers = [number for number, _ in pairs]
         if all(type(n) is int and isinstance(name, str) for n, name in pairs) and sorted(numbers) == [
             *range(len(pairs))
