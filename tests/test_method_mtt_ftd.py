@@ -162,7 +162,7 @@ def test_adjoint_holds_one_step_whatever_their_number():
     assert most_held("unroll", 9) > 2.5 * most_held("unroll", 3)
 
 
-@pytest.mark.parametrize("flip", FLIPS)
+@pytest.mark.parametrize("flip", list(FLIPS))
 @pytest.mark.parametrize("method", ["mtt", "ftd"])
 def test_method_takes_the_gradient_of_its_loss(method, flip):
     ctx = context(method, flip, ipc=3)

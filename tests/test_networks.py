@@ -99,7 +99,7 @@ def small(norm: str, act: str, pool: str, depth: int = 2) -> ConvNet:
     return construct(lambda: ConvNet(config), stream(1, "small")).double()
 
 
-@pytest.mark.parametrize(("norm", "act", "pool"), itertools.product(NORMS, ACTS, POOLS))
+@pytest.mark.parametrize(("norm", "act", "pool"), list(itertools.product(NORMS, ACTS, POOLS)))
 def test_second_derivatives(norm, act, pool):
     net = small(norm, act, pool)
     images = draw(3, 2, 4, 4, dtype=torch.float64).requires_grad_()
@@ -116,7 +116,7 @@ def test_second_derivatives(norm, act, pool):
     assert numeric == pytest.approx(float((exact * direction).sum()), rel=1e-5, abs=1e-8)
 
 
-@pytest.mark.parametrize(("norm", "pool"), itertools.product(NORMS, POOLS))
+@pytest.mark.parametrize(("norm", "pool"), list(itertools.product(NORMS, POOLS)))
 @torch.no_grad()
 def test_features_per_block_are_what_hooks_see(norm, pool):
     net = small(norm, "relu", pool).eval()
