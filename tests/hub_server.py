@@ -66,6 +66,21 @@ def serving() -> Iterator[HubServer]:
         server.server_close()
 
 
+def _tree(files: dict[str, bytes], inside: str, deep: bool) -> list[dict[str, object]]:
+    """The entries of a folder of a repository, with all below it where `deep`."""
+    below = inside + "/" if inside else ""
+    paths = [path for path in sorted(files) if path.startswith(below)]
+    folders = sorted({below + rest.split("/")[0] for path in paths if "/" in (rest := path[len(below) :])})
+    found: list[dict[str, object]] = [
+        {"type": "directory", "path": each, "size": 0, "oid": "0" * 40} for each in folders
+    ]
+    shown = [path for path in paths if deep or "/" not in path[len(below) :]]
+    return found + [
+        {"type": "file", "path": path, "size": len(files[path]), "oid": hashlib.sha1(files[path]).hexdigest()}
+        for path in shown
+    ]
+
+
 class _Handler(BaseHTTPRequestHandler):
     hub: HubServer
     protocol_version = "HTTP/1.1"
@@ -113,15 +128,16 @@ class _Handler(BaseHTTPRequestHandler):
         if files is None:
             self._refuse(404, "RevisionNotFound")
         elif rest and rest[0] == "tree":
-            start = int(query.get("cursor", ["0"])[0])
-            entries = [
-                {"type": "file", "path": path, "size": len(content), "oid": hashlib.sha1(content).hexdigest()}
-                for path, content in sorted(files.items())
-            ]
+            start, inside = int(query.get("cursor", ["0"])[0]), "/".join(rest[2:])
+            deep = query.get("recursive", ["false"])[0].lower() in ("true", "1")
+            entries = _tree(files, inside, deep)
+            if inside and not entries:
+                self._refuse(404, "EntryNotFound")
+                return
             more = {}
             if start + PAGE < len(entries):
-                following = f"{self.hub.address}/api/{kind}/{name}/tree/{revision}?recursive=True&cursor={start + PAGE}"
-                more = {"Link": f'<{following}>; rel="next"'}
+                place = "/".join([self.hub.address, "api", kind, name, *rest])
+                more = {"Link": f'<{place}?recursive={deep}&cursor={start + PAGE}>; rel="next"'}
             self._json(entries[start : start + PAGE], more)
         else:
             siblings = [{"rfilename": path, "size": len(content)} for path, content in files.items()]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,8 +64,8 @@ def test_a_repository_is_fetched_once_and_read_without_a_network(server, mtt, tm
     found = load_set(f"hf:{NAME}")
     assert (found.format, found.dataset) == ("mtt", "cifar10")
     assert found.image_set.labels.tolist() == SHUFFLED.tolist()
-    assert [each for each in server.asked if "/tree/" in each] == [
-        f"GET /api/datasets/{NAME}/tree/{Repository({}).commit('main')}"] * 2  # fmt: skip  # page by page
+    tree = f"GET /api/datasets/{NAME}/tree/{server.repositories[NAME].commit('main')}"
+    assert server.asked.count(tree) == 3  # four files and a folder, page by page
     assert not [each for each in server.asked if each.endswith("log.txt")]  # only what a reader knows
     assert len([each for each in server.asked if each.startswith("GET /cdn/")]) == 1  # images; labels are small
     server.asked.clear()
@@ -158,3 +161,13 @@ def test_what_was_exported_is_served_and_evaluated_whole(server, tmp_path):
     assert found.image_set.digest == plain.image_set.digest
     assert fyi_bench.load(f"hf:{NAME}").digest == plain.image_set.digest
     assert torch.equal(found.image_set.labels, SHUFFLED)
+
+
+def test_datasets_reads_what_is_served(server, tmp_path):
+    """The Hub's library for data, in a process of its own, on what was exported here."""
+    pytest.importorskip("datasets")
+    server.repositories[NAME] = Repository({"main": files_of(written("hub", tmp_path / "made"))})
+    code = f"import datasets; rows = datasets.load_dataset('{NAME}', split='train'); print(rows['label'][:])"
+    there = {"HF_ENDPOINT": server.address, "HF_HOME": str(tmp_path / "home"), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **there}, capture_output=True, text=True)
+    assert done.stdout.strip() == str(SHUFFLED.tolist()), done.stderr[-500:]
