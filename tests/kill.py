@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import gc
 import io
 import math
@@ -313,21 +314,18 @@ def working_folder() -> Iterator[Path]:
         yield Path(folder)
 
 
-def make_ready(folder: Path) -> Path:
-    """Import and cache all that commands share, and make what some of them begin from; its folder.
-
-    Each command is run here once, so that those that are forked import, compile and look up nothing.
-    """
+@functools.cache
+def _eased() -> None:
+    """Change, once a process, what only takes time: pictures that nobody looks at, many networks for a number."""
     from alembic.script import ScriptDirectory
 
     torch.set_num_threads(1)
     distill.engine.CHECKPOINT_SECONDS = 0.0
     DATASETS.register("dots", DatasetEntry("dots", fixed=Dots()))
-    # only to save time: few networks for a number, pictures that nobody looks at, workers that need not import torch,
-    # and the history of the queue's tables read once
     unequalness.NETWORKS = 2
     style.draw = lambda name, size, paint: style.Drawing(name, None)  # type: ignore[arg-type]
     style.Drawing._bytes = lambda self, kind, nothing: _PICTURE  # type: ignore[method-assign]
+    # workers need not import torch, nor every command read the history of the queue's tables
     spawned, read = multiprocessing.get_context, ScriptDirectory.from_config
     multiprocessing.get_context = lambda method=None: spawned("fork")  # type: ignore[assignment]
     histories: list[Any] = []
@@ -337,6 +335,14 @@ def make_ready(folder: Path) -> Path:
         return histories[0]
 
     ScriptDirectory.from_config = once  # type: ignore[method-assign]
+
+
+def make_ready(folder: Path) -> Path:
+    """Import and cache all that commands share, and make what some of them begin from; its folder.
+
+    Each command is run here once, so that those that are forked import, compile and look up nothing.
+    """
+    _eased()
     made = folder / "made"
     made.mkdir()
     torch.save([torch.rand((3, 3, 32, 32), generator=stream(5, "theirs")), torch.arange(3)], made / "theirs.pt")

@@ -7,6 +7,7 @@ import os
 import resource
 import signal
 from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 
 import attacks
@@ -15,6 +16,7 @@ import fuzz
 import protections
 import pytest
 
+import tests.kill as kill
 from fyi_bench.cli import main
 
 MOST_BYTES, MOST_S, MOST_WAIT_S = 2**30, 10, 120
@@ -68,6 +70,36 @@ def test_mutated_files_are_read_or_refused():
 @pytest.mark.slow
 def test_many_mutated_files_are_read_or_refused():
     assert set(fuzz.fuzz(range(20_000), seed=4)) <= {"read", "refused"}
+
+
+@dataclass(frozen=True)
+class Deaf:
+    """stdout or stderr, closed or taking nothing."""
+
+    numbers: tuple[int, ...]
+    place: str = ""
+
+    def arm(self, counts: object) -> None:
+        for number in self.numbers:
+            os.close(number)
+            if self.place:
+                assert os.open(self.place, os.O_WRONLY) == number
+
+
+@pytest.mark.slow
+def test_commands_end_in_words_where_nobody_hears_them():
+    with kill.working_folder() as folder:
+        made = kill.make_ready(folder)
+        for name in kill.COMMANDS:
+            one = kill.Round(name, folder / "place", made)
+            whole = one.undisturbed().results
+            for deaf in (Deaf((1,)), Deaf((2,)), Deaf((1, 2)), Deaf((1,), "/dev/full"), Deaf((2,), "/dev/full")):
+                one.prepare()
+                assert one.attempt(deaf)[0] in (0, 5), (name, deaf)
+                assert "Traceback" not in one.said(), (name, deaf)
+                assert one.attempt(kill.NEVER)[0] == 0, (name, deaf)
+                left = one.results()
+                assert all(kill.same(left, whole, key) for key in left.keys() | whole.keys()), (name, deaf)
 
 
 @pytest.mark.slow
