@@ -25,6 +25,7 @@ from fyi_bench.present.page import render
 from fyi_bench.run.executor import default_url
 from fyi_bench.run.storage import open_storage
 from fyi_bench.store.store import Store
+from fyi_bench.terminal import echo
 
 FACTS = {"schema": 1, "space": {"kind": "pixel"}, "num_classes": 3, "class_names": [], "factor": 1,
          "decode_type": "single", "lr": None, "provenance": {}}  # fmt: skip
@@ -86,7 +87,9 @@ def test_a_picture_of_impossible_size_is_not_decoded(tmp_path):
 NAMES = ("\x1b[2J\x1b[31mPWNED\x07", "b\nduplicates   none", "\u202eevil", "\x9bnews", "tab\there")
 
 
-def test_foreign_names_never_steer_a_terminal(tmp_path):
+def test_foreign_names_never_steer_a_terminal(tmp_path, capsys):
+    echo("".join(NAMES))
+    assert not set(capsys.readouterr().out) & set("\x1b\x07\x9b\u202e")
     names = ImageSet(torch.rand(5, 3, 8, 8), torch.arange(5), PixelSpace(), 5, NAMES, provenance={"method": NAMES[0]})
     path = names.save(tmp_path / "a.safetensors", preview=False)
     done = run("inspect", str(path))

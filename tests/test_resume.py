@@ -137,6 +137,15 @@ def test_other_circumstances_are_told_and_recorded(store, said):
     assert 'device: "cpu" -> "cuda"' in said[0]
 
 
+def test_a_finished_run_of_another_config_is_no_answer(store):
+    with store.run(CELL) as run:
+        run.finish({"value": 1})
+    path = store.folder(CELL) / CONFIG
+    path.write_text(path.read_text().replace('"lr_img": 1.0', '"lr_img": 3.0'))
+    with pytest.raises(StoreError, match=r"config\.lr_img: 3\.0 -> 1\.0"):
+        store.record(CELL)
+
+
 def test_a_folder_of_another_config_is_refused_with_the_keys(store):
     with store.run(CELL):
         pass
