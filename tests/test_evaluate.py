@@ -260,6 +260,7 @@ def test_several_sets_of_a_method_are_the_pairs(tmp_path, seeds):
     text = tell(record)
     assert "set, labels teacher, convnet-w8: 3 sets differ by" in text
     assert "the 3 sets" in text
+    assert [line.split()[-1] for line in text.splitlines() if line.startswith("set ")] == arms["set", "hard"]["sets"]
     # the first of them alone has the numbers that it has among the others
     alone = fyi_bench.evaluate(seeds[0], **asked)["arms"][0]["architectures"][0]["values"]
     assert alone == values["set", "hard"][0].tolist()

@@ -83,10 +83,13 @@ def network_cost(record: Record, name: str) -> tuple[str, str]:
 
 
 def set_lines(record: Record) -> list[str]:
-    """Where the first set of each arm is."""
+    """Where the first set of each arm is; of a single arm, where all of them are."""
     arms = [arm for arm in record["arms"] if arm.get("set")]
     width = max((len(arm_title(arm)) for arm in arms), default=0)
-    return [f"set      {arm_title(arm).ljust(width)}   {arm['set']}" for arm in arms]
+    places = [(arm, arm["set"]) for arm in arms] if len(arms) > 1 else [
+        (arm, path) for arm in arms for path in arm.get("sets") or [arm["set"]]
+    ]  # fmt: skip
+    return [f"set      {arm_title(arm).ljust(width)}   {path}" for arm, path in places]
 
 
 def size_lines(arms: Sequence[Arm]) -> list[str]:
