@@ -107,13 +107,28 @@ def legal_json(value: Any) -> Any:
     return value
 
 
+def check_place(path: Path) -> None:
+    """Raise StoreError for a device (`/dev/null`, `/dev/stdout`): a file moved there would take it from everybody."""
+    place = path.absolute()
+    try:
+        mode = place.lstat().st_mode
+    except OSError:  # nothing there, or what writing will tell
+        mode = 0
+    if (
+        stat.S_ISCHR(mode) or stat.S_ISBLK(mode)
+        or place.parent in (Path("/dev"), Path("/dev/fd")) or place.is_relative_to("/proc")
+    ):  # fmt: skip
+        raise StoreError(f"{path} is a device, not a file.\nName a file.")
+
+
 def atomic_write(path: str | Path, write: Callable[[Path], None]) -> Path:
     """Call `write(temporary path)`, fsync, then replace `path`: a reader sees the old file or the new one.
 
     On any failure the old file is untouched and the temporary one removed.
-    Raises StoreError with the place and the cause when the disk is full or the folder not writable.
+    Raises StoreError with the place and the cause when the disk is full or the folder not writable, or for a device.
     """
     path = Path(path)
+    check_place(path)
     temporary = path.with_name(f".{path.name[:80]}.{secrets.token_hex(4)}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

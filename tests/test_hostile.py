@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from distill.image_set import ImageSet
 from distill.spaces import PixelSpace
 from fyi_bench.data.pictures import decode_images
 from fyi_bench.errors import DataError, StoreError, printable
+from fyi_bench.files import check_place
 from fyi_bench.formats import load_set
 from fyi_bench.present.page import render
 from fyi_bench.run.executor import default_url
@@ -102,6 +104,16 @@ def test_foreign_names_never_steer_a_terminal(tmp_path, capsys):
     assert "\x1b" not in run("inspect", str(odd), check=5).stderr
     page = render("report.html.j2", title=NAMES[0], sections=[], notes=list(NAMES), papers=[])
     assert not set(page) & set("\x1b\x07\x9b\u202e")
+
+
+@pytest.mark.parametrize("place", ["/dev/null", "/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+def test_no_file_takes_the_place_of_a_device(tmp_path, monkeypatch, place):
+    monkeypatch.setattr(os, "replace", lambda *_: pytest.fail("moved there"))
+    done = run(*arguments("distill", "--method", "dm", "--only", store=tmp_path / "store"), "--json", place, check=5)
+    assert done.stderr == f"fyi-bench: {place} is a device, not a file.\nName a file.\n"
+    assert not (tmp_path / "store").exists()
+    check_place(tmp_path / "null")
+    check_place(Path("/dev/shm/null"))
 
 
 def test_printable_text_is_left_alone():

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from fyi_bench.errors import BudgetExhausted, Interrupted
-from fyi_bench.files import write_json
+from fyi_bench.files import check_place, write_json
 from fyi_bench.registry import Registry
 from fyi_bench.run.executor import announce, compute, records_of
 from fyi_bench.run.plan import Plan, Records
@@ -142,6 +142,8 @@ def perform(task: Task[O], session: Session, options: O, command: str = "", json
     when asked to stop; everything done is kept.
     """
     found: Records = {}
+    if json_file is not None:
+        check_place(json_file)
     with session.planning():
         session = task.about(session, options)
         plan = task.plan(session, options, found)
