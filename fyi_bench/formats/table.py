@@ -89,7 +89,7 @@ LAYOUTS: dict[str, Facts] = {
     ),
     "hf": Facts(
         "anybody",
-        "test_formats_packed.py::test_sets_of_the_hub_are_read_from_its_cache",
+        "test_hub_download.py::test_a_repository_is_fetched_once_and_read_without_a_network",
         (),
         "hf:OWNER/NAME[/FILE][@REVISION], of any layout",
         "yes",
