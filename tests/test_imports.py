@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ SOURCES = [path for package in ORDER for path in sorted((ROOT / package).rglob("
 HEAVY = ("torch", "numpy", "scipy", "pandas", "optuna", "avalanche", "matplotlib", "torchvision")
 
 
+@functools.cache
 def imported(path: Path) -> list[tuple[str, int]]:
     """(module, line) of every import in a file, wherever it stands."""
     found = []

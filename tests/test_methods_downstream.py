@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import fields, replace
+from dataclasses import fields
 
 import pytest
 import torch
-from test_nas import CHEAP
+from test_nas import search_little, tiny_dataset
 
 import tiny
 from commands import ask, tell
 from distill.methods import METHODS
-from downstream import nas as search
 from fyi_bench.config import Settings
-from fyi_bench.data.real import RealDataset
 from fyi_bench.session import Session
-from search_space import space720
 
 pytestmark = pytest.mark.slow  # a second or two for each method
 
@@ -24,11 +21,7 @@ TRAINER = {"epochs": "1", "min_steps": "2", "draws": "1", "eval_model": "convnet
 
 @pytest.fixture
 def small(monkeypatch):
-    real = tiny.real_set(classes=4, per_class=12, size=32)
-    data = RealDataset("tiny", real, replace(real, images=real.images.flip(3)), (0.5,) * 3, (0.25,) * 3)
-    monkeypatch.setattr("fyi_bench.data.load_dataset", lambda name, root, test=True: data)
-    monkeypatch.setattr(search, "limits_of", lambda name: search.Limits(18, 30, 0.5))
-    monkeypatch.setattr(space720, "subset", lambda n, seed=0: tuple(CHEAP[:n]))
+    search_little(monkeypatch, tiny_dataset(classes=4))
 
 
 def session(method: str, tmp_path) -> Session:

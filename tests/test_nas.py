@@ -41,18 +41,27 @@ SHORT = {"epochs": "1", "min_steps": "1", "draws": "1"}
 SHORT_DM = {**SHORT, "iterations": "2", "batch_real": "4", "model": "convnet-w8-d2"}
 
 
+def tiny_dataset(classes: int = 3) -> RealDataset:
+    """A few images a class, tested on their mirror images."""
+    real = tiny.real_set(classes=classes, per_class=12, size=32)
+    return RealDataset("tiny", real, replace(real, images=real.images.flip(3)), (0.5,) * 3, (0.25,) * 3)
+
+
+def search_little(monkeypatch: pytest.MonkeyPatch, data: RealDataset) -> None:
+    """Search on this data set with few images, among the cheapest points of the space."""
+    monkeypatch.setattr("fyi_bench.data.load_dataset", lambda name, root, test=True: data)
+    monkeypatch.setattr(search, "limits_of", lambda name: search.Limits(18, 30, 0.5))
+    monkeypatch.setattr(space720, "subset", lambda n, seed=0: tuple(CHEAP[:n]))
+
+
 @pytest.fixture
 def data() -> RealDataset:
-    real = tiny.real_set(classes=3, per_class=12, size=32)
-    return RealDataset("tiny", real, replace(real, images=real.images.flip(3)), (0.5,) * 3, (0.25,) * 3)
+    return tiny_dataset()
 
 
 @pytest.fixture
 def small(monkeypatch, data):
-    """The tiny data set, few images, and the cheapest points of the space."""
-    monkeypatch.setattr("fyi_bench.data.load_dataset", lambda name, root, test=True: data)
-    monkeypatch.setattr(search, "limits_of", lambda name: search.Limits(18, 30, 0.5))
-    monkeypatch.setattr(space720, "subset", lambda n, seed=0: tuple(CHEAP[:n]))
+    search_little(monkeypatch, data)
 
 
 def session(tmp_path, overrides=SHORT_DM) -> Session:

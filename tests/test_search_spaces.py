@@ -8,13 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_nas import CHEAP, RANDOM, SHORT, nas, session
+from test_nas import CHEAP, RANDOM, SHORT, nas, search_little, session, tiny_dataset
 from torch import nn
 
 import search_space
-import tiny
 from commands import ask, tell
-from downstream import nas as search
 from downstream.nas import effort
 from downstream.zero_cost import gradient_norm, synflow
 from fyi_bench import rng
@@ -35,15 +33,12 @@ RESNET_LIKE = "nasbench201:|nor_conv_3x3~0|+|nor_conv_3x3~0|avg_pool_3x3~1|+|ski
 
 @pytest.fixture
 def data() -> RealDataset:
-    real = tiny.real_set(classes=3, per_class=12, size=32)
-    return RealDataset("tiny", real, replace(real, images=real.images.flip(3)), (0.5,) * 3, (0.25,) * 3)
+    return tiny_dataset()
 
 
 @pytest.fixture
 def small(monkeypatch, data):
-    monkeypatch.setattr("fyi_bench.data.load_dataset", lambda name, root, test=True: data)
-    monkeypatch.setattr(search, "limits_of", lambda name: search.Limits(18, 30, 0.5))
-    monkeypatch.setattr(space720, "subset", lambda n, seed=0: tuple(CHEAP[:n]))
+    search_little(monkeypatch, data)
 
 
 # NAS-Bench-201 -------------------------------------------------------------------------------------------------------
