@@ -28,7 +28,7 @@ from fyi_bench.run.progress import Progress
 
 RESTARTS = 3
 # what every worker needs, and takes seconds to load: once, in a process without threads, of which workers are copies
-PRELOADED = ["torch", "sqlalchemy.orm", "alembic.context", "fyi_bench.run.executor"]
+PRELOADED = ["torch", "sqlalchemy.orm", "alembic.context", "optuna.storages", "fyi_bench.run.executor"]
 _LISTEN_S, _FAREWELL_S = 0.2, 30.0
 
 
