@@ -127,7 +127,7 @@ def test_an_option_that_nobody_reads_is_refused(question, made):
 
 
 def test_what_is_common_to_others_is_refused_with_a_remedy():
-    assert "evaluate has no use for --seeds.\nA set in a file is one; for more networks: --set nets=N." in run(
+    assert "evaluate has no use for --seeds.\nName a file for each set; for more networks: --set nets=N." in run(
         "evaluate", "SET", "--seeds", "3", check=2
     ).stderr  # fmt: skip
     for words in (["report", "--dataset", "x"], ["ls", "methods", "--store=x"], ["experts", "--seed", "1"]):
