@@ -33,7 +33,7 @@ class Resumable(Protocol):
     """A computation that can go on from a checkpoint of its own."""
 
     def tensors(self) -> Tensors:
-        """What it would save now."""
+        """The tensors that a checkpoint written now would hold."""
 
     def take(self, step: int, tensors: Tensors) -> None:
         """Go on from what was saved after `step`; what it raises for other tensors is no matter."""
