@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import json
 import re
 import shlex
 from pathlib import Path
@@ -73,3 +75,31 @@ def test_examples_of_the_help_can_be_typed():
     assert len(examples) > 40
     for line in examples:
         parse(typed(line))
+
+
+def blocks_of(page: Path) -> list[str]:
+    """The Python of a page, block by block; a notebook's cells are one."""
+    text = page.read_text(encoding="utf-8")
+    if page.suffix == ".md":
+        return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    cells = ["".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+    return ["\n".join(line for cell in cells for line in cell.splitlines() if not line.startswith("%"))]
+
+
+@pytest.mark.parametrize("page", [*PAGES, *(ROOT / "docs").glob("*.ipynb")], ids=lambda page: page.name)
+def test_avalanche_is_taken_from_here_first(page):
+    """`import avalanche` by itself fails beside some builds of torchvision, also after `import fyi_bench`."""
+    for block in blocks_of(page):
+        known = False
+        for line in ast.walk(ast.parse(block)):
+            if isinstance(line, ast.ImportFrom) and line.module == "fyi_bench":
+                known |= any(name.name == "avalanche" for name in line.names)
+            named = [line.module or ""] if isinstance(line, ast.ImportFrom) else []
+            named += [name.name for name in line.names] if isinstance(line, ast.Import) else []
+            assert known or not any(name.partition(".")[0] == "avalanche" for name in named)
+
+
+@pytest.mark.parametrize("page", [*PAGES, *(ROOT / "docs").glob("*.ipynb")], ids=lambda page: page.name)
+def test_nothing_is_installed_by_a_name_that_no_index_knows(page):
+    """Where fyi-bench is there already `pip install 'fyi-bench[hub]'` adds the rest; no index has the bare name."""
+    assert not re.search(r"pip install fyi-bench\b", page.read_text(encoding="utf-8"))
