@@ -32,7 +32,7 @@ from fyi_bench.errors import (
 )
 from fyi_bench.parameters import Parameter, bind, of_dataclass, of_function
 from fyi_bench.reading import PANEL
-from fyi_bench.terminal import echo, end_output, told
+from fyi_bench.terminal import echo, end_output, ready_streams, refused, told
 from fyi_bench.tools import TOOLS, Tool
 from fyi_bench.version import __version__
 
@@ -356,8 +356,14 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run a command line (default: this process's); returns its exit code. Errors become one or two lines."""
     given = list(sys.argv[1:] if words is None else words)
     asked = [word for word in given if word != "--debug"]
+    ready_streams()
     try:
-        code = typer.main.get_command(app).main(asked, "fyi-bench", standalone_mode=False, obj=asked) or 0
+        try:
+            code = typer.main.get_command(app).main(asked, "fyi-bench", standalone_mode=False, obj=asked) or 0
+        except SystemExit as end:  # typer's silent end where nobody reads what it prints
+            if not isinstance(end.__context__, OSError):
+                raise
+            raise refused(end.__context__) from end
         if code == EXIT_INTERRUPTED:  # typer's word for Ctrl-C
             raise KeyboardInterrupt
         end_output()

@@ -27,7 +27,7 @@ from fyi_bench.present.page import render
 from fyi_bench.run.executor import default_url
 from fyi_bench.run.storage import open_storage
 from fyi_bench.store.store import Store
-from fyi_bench.terminal import echo
+from fyi_bench.terminal import echo, told
 
 FACTS = {"schema": 1, "space": {"kind": "pixel"}, "num_classes": 3, "class_names": [], "factor": 1,
          "decode_type": "single", "lr": None, "provenance": {}}  # fmt: skip
@@ -138,6 +138,56 @@ def test_a_damaged_queue_says_that_removing_it_heals(tmp_path):
         (tmp_path / url.rpartition("/")[2]).write_bytes(content)
         with pytest.raises(StoreError, match="Remove it: results are in the store"):
             open_storage(url)
+
+
+def test_a_closed_stdin_agrees_to_what_is_planned(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", None)
+    run(*arguments("distill", "--method", "dm", "--only", store=tmp_path), "--dry-run")
+
+
+def test_no_file_takes_the_number_of_a_closed_stream(tmp_path):
+    code = "import os; from fyi_bench import terminal as t; t.ready_streams(); t.echo('a'); print(os.dup(0), end='')"
+    done = subprocess.run(
+        ["sh", "-c", '"$@" <&- 2>&-', "sh", sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, text=True,
+        timeout=120, check=True,
+    )  # fmt: skip
+    assert done.stdout == "a\n3"
+
+
+@pytest.mark.parametrize("words", [("ls", "methods"), ("ls", "--help")], ids=" ".join)
+def test_a_pipe_that_nobody_reads_is_told(words):
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "fyi_bench", *words], cwd=ROOT, stdout=writing, stderr=subprocess.PIPE, text=True,
+        timeout=120, check=False,
+    )  # fmt: skip
+    os.close(writing)
+    assert done.stderr.splitlines()[0] == "fyi-bench: stdout took no more (Broken pipe)."
+    assert (done.returncode, len(done.stderr.splitlines())) == (5, 2)
+
+
+def test_an_encoding_that_lacks_a_character_is_no_error():
+    code = "from fyi_bench import terminal as t; t.ready_streams(); t.echo('28 \u2013 30 \u00b1 1')"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE, timeout=120, check=True,
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+    )  # fmt: skip
+    assert done.stdout == b"28 ? 30 \xb1 1\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ImportError("libtorch_cpu.so: failed to map segment from shared object"), "not enough memory"),
+        (RuntimeError("Could not determine home directory."), "Set HOME"),
+    ],
+    ids=str,
+)
+def test_what_a_system_lacks_is_named(error, words):
+    said, code = told(error)
+    assert words in said
+    assert (code, len(said.splitlines())) == (5, 2)
 
 
 @pytest.mark.parametrize("device", ["full", "closed"])
