@@ -180,20 +180,23 @@ def store_gc(
 ) -> Iterator[str]:
     """Remove what nothing refers to: runs that no answer and no open queue is made of, pictures without a record."""
     from fyi_bench.run.holdings import Holdings, remove_folder, remove_run
+    from fyi_bench.store.lock import in_use
     from fyi_bench.store.store import Store
 
-    held = Holdings.of(Store(store))
-    runs, reason = held.unreferred()
-    runs = [*runs, *(held.unfinished() if unfinished else [])]
-    folders, word = list(held.leftovers()), "removed" if yes else "would remove"
-    for run in runs:
-        yield f"{word}  {run.kind} {run.digest} ({run.state}), {bytes_words(run.bytes)}"
-        if yes:
-            remove_run(run)
-    for folder in folders:
-        yield f"{word}  {folder}"
-        if yes:
-            remove_folder(folder)
+    opened, word = Store(store), "removed" if yes else "would remove"
+    with in_use(opened.root, alone=True) as alone:
+        held = Holdings.of(opened)
+        runs, reason = held.unreferred() if alone else ([], "a command is at work here: finished runs are kept")
+        runs = [*runs, *(held.unfinished() if unfinished else [])]
+        folders = list(held.leftovers())
+        for run in runs:
+            yield f"{word}  {run.kind} {run.digest} ({run.state}), {bytes_words(run.bytes)}"
+            if yes:
+                remove_run(run)
+        for folder in folders:
+            yield f"{word}  {folder}"
+            if yes:
+                remove_folder(folder)
     if reason:
         yield f"{reason[0].upper()}{reason[1:]}."
     if not runs and not folders:

@@ -78,6 +78,8 @@ class Place:
         write_report(self.store)
         imported = tiny.real_set()
         imported.save(self.store.root / "imported" / imported.digest / "set.safetensors")
+        with self.store.in_use():
+            pass
         self.figure()
         self.queue(work=False)
         write_mnist(self.root / "real" / "mnist")
@@ -173,6 +175,7 @@ USES: dict[str, Callable[[Place, Path], Any] | None] = {
     r"store/imported/[0-9a-f]{16}/preview\.png": None,
     r"store/figures/[a-z-]+-[0-9a-f]{16}\.json": Place.figure,
     r"store/queue-.+\.sqlite3": Place.queue,
+    r"store/in-use": None,
     r"cache/data/.+\.safetensors": Place.decoded,
     r"cache/native/.+\.(so|sha256)": Place.compiled,
     r"cache/native/.+\.lock": None,

@@ -5,15 +5,22 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from types import SimpleNamespace
 
 import pytest
+import toy_runs
 
 import fyi_bench
 from commands import arguments, run
+from fyi_bench.errors import StoreError
 from fyi_bench.present import arms
+from fyi_bench.run.holdings import remove_run
+from fyi_bench.run.queue import Queue, connect
 from fyi_bench.store.commands import save_record
+from fyi_bench.store.spec import RunSpec
 from fyi_bench.store.store import Store
+from fyi_bench.tasks.distill import Distill
 from sample_records import continual_record, distill_record
 from sample_store import add_set
 
@@ -162,6 +169,48 @@ def test_rubbish_goes_and_nothing_else(small):
     run("store", "gc", "--yes", "--store", str(small.root))
     assert {run_.digest for run_ in store.ls()} == before
     assert "nothing to remove" in run("store", "gc", "--yes", "--store", str(small.root)).stdout
+
+
+def test_what_a_command_at_work_uses_is_kept(small, tmp_path, monkeypatch):
+    store = Store(shutil.copytree(small.root, tmp_path / "s"))
+    shutil.rmtree(store.root / "reports")
+    save_record(store, {**distill_record(), "runs": []})
+    before, said, answer = {one.digest for one in store.ls()}, [], Distill.answer
+
+    def late(*given):
+        said.append(run("store", "gc", "--yes", "--store", str(store.root)).stdout)
+        return answer(*given)
+
+    monkeypatch.setattr(Distill, "answer", late)
+    run(*[str(store.root) if word == str(small.root) else word for word in small.words])
+    assert "A command is at work here: finished runs are kept." in said[0]
+    assert {one.digest for one in store.ls()} == before
+
+
+def test_runs_of_a_queue_elsewhere_are_kept(tmp_path, monkeypatch):
+    toy_runs.known(monkeypatch)
+    store, url = Store(tmp_path / "s"), f"sqlite:///{tmp_path}/queue.sqlite3"
+    runs = [toy_runs.toy(n) for n in range(2)]
+    Queue.open(connect(url, lambda: None, lambda line: None), "toys", runs).enqueue(runs, store)
+    with store.run(runs[0]) as one:
+        one.finish({"value": 1.0})
+    save_record(store, {**distill_record(), "runs": []})
+    run("store", "gc", "--yes", "--store", str(store.root), FYI_BENCH_STORAGE=url)
+    assert store.has(runs[0])
+    run("store", "gc", "--yes", "--store", str(store.root))
+    assert not store.has(runs[0])
+
+
+def test_a_run_that_was_finished_meanwhile_is_kept(tmp_path):
+    store, spec = Store(tmp_path), RunSpec("toy", {"seed": 0})
+    with store.run(spec):
+        pass
+    (seen,) = store.ls()
+    with store.run(spec) as one:
+        one.finish({"value": 1.0})
+    with pytest.raises(StoreError, match="finished meanwhile"):
+        remove_run(seen)
+    assert store.has(spec)
 
 
 def test_without_an_answer_finished_runs_are_kept(tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from fyi_bench.store.merge import merge
 from fyi_bench.store.run_dir import CONFIG, DONE, RECORD
 from fyi_bench.store.spec import RunSpec
 from fyi_bench.store.store import Store
-from fyi_bench.store.verify import verify
+from fyi_bench.store.verify import checkpoints_of, verify
 
 CELL = RunSpec("distill", {"seed": 0})
 OTHER = RunSpec("evaluate", {"seed": 0})
@@ -340,3 +341,40 @@ def test_an_excerpt_names_a_given_set_without_its_folder(ours, theirs, place):
     assert verify(ours) == []
     assert ours.record(test)["value"] == theirs.record(test)["value"]
     assert not merge(ours, theirs.root, "paper").copied
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_files_that_go_while_a_store_is_looked_at_are_no_fault(ours, theirs, monkeypatch, seen):
+    """Who works on a run removes checkpoints and temporary files at any moment; `seen`: between two looks."""
+    advance(theirs, 1)
+    finish(theirs, OTHER)
+    found, there, ghosts = Path.rglob, Path.is_file, ("ckpt-7.safetensors", ".a.tmp")
+    monkeypatch.setattr(Path, "rglob", lambda path, pattern: [*found(path, pattern), *(path / one for one in ghosts)])
+    monkeypatch.setattr(Path, "is_file", lambda path: (seen and path.name == ".a.tmp") or there(path))
+    assert verify(theirs) == []
+    assert [info.state for info in theirs.ls()] == ["partial", "done"]
+    assert merge(ours, theirs.root).damaged == []
+
+
+def test_a_fault_counts_when_it_is_there_twice(theirs, monkeypatch):
+    finish(theirs)
+    looks = iter([["gone"], [], ["stays"], ["stays"]])
+    monkeypatch.setattr("fyi_bench.store.verify.faults_of", lambda folder: next(looks))
+    assert (verify(theirs), verify(theirs)) == ([], ["stays"])
+
+
+def test_a_run_that_goes_on_during_a_merge_is_left_out(ours, theirs, monkeypatch):
+    advance(theirs, 1)
+    finish(theirs, OTHER)
+    gone = checkpoints_of(theirs.folder(CELL)).path(1)
+    monkeypatch.setattr("fyi_bench.store.merge.checkpoint_error", lambda folder, step: gone.unlink())
+    report = merge(ours, theirs.root)
+    assert report.damaged == [f"{NAME}: {gone.name} went away: somebody works on it there; merge again later"]
+    assert ours.has(OTHER)
+    assert verify(ours) == []
+
+
+def test_a_run_that_is_removed_while_it_is_listed_is_not_listed(theirs, monkeypatch):
+    finish(theirs)
+    monkeypatch.setattr("fyi_bench.store.store._state", lambda folder: (shutil.rmtree(folder), ("partial", ""))[1])
+    assert theirs.ls() == []

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from fyi_bench.config import Settings, options_of
 from fyi_bench.errors import FyiBenchError, StoreError, UsageError
 from fyi_bench.run.run_type import run_type
 from fyi_bench.store.commands import FOLDER, read_commands
 from fyi_bench.store.lock import FolderLock
 from fyi_bench.store.record import read_record
+from fyi_bench.store.run_dir import DONE as SEALED
 from fyi_bench.store.run_dir import RECORD
 from fyi_bench.store.spec import RunSpec
 from fyi_bench.store.store import RunInfo, Store
@@ -112,14 +115,15 @@ class Holdings:
         return [run for name, run in self.runs.items() if run.state == DONE and name not in kept], ""
 
     def _waiting(self) -> list[str]:
-        """All runs of commands that are not finished, as the queues in the store tell."""
+        """All runs of commands that are not finished, as queues tell: in the store, and in FYI_BENCH_STORAGE."""
         from fyi_bench.run.queue import Queue, connect
         from fyi_bench.run.storage import sqlite_url
 
+        elsewhere = os.environ.get(options_of(Settings)["storage"][1].environment)
         return [
             digest
-            for path in sorted(self.store.root.glob("queue*.sqlite3"))
-            for queue in Queue.all(connect(sqlite_url(path), lambda: None, self.store.say))
+            for url in [*map(sqlite_url, sorted(self.store.root.glob("queue*.sqlite3"))), *filter(None, [elsewhere])]
+            for queue in Queue.all(connect(url, lambda: None, self.store.say))
             if queue.has_open()
             for digest in queue.titles()
         ]
@@ -136,11 +140,13 @@ class Holdings:
 
 
 def remove_run(run: RunInfo) -> None:
-    """Remove a run's folder. Raises StoreError where somebody works on it, or it cannot be removed."""
+    """Remove a run's folder. Raises StoreError where somebody works on it or has finished it since, or it stays."""
     lock = FolderLock(run.folder)
     if not lock.try_acquire():
         raise StoreError(f"{lock.owner()} works on {run.kind} {run.digest}.\nWait for it, or end that process first.")
     try:
+        if run.state != DONE and (run.folder / SEALED).exists():
+            raise StoreError(f"{run.kind} {run.digest} was finished meanwhile, and is kept.\nAsk again to remove it.")
         remove_folder(run.folder)
     finally:
         lock.release()

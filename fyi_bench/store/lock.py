@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -9,7 +10,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from fyi_bench.errors import StoreError
@@ -127,6 +128,29 @@ class FolderLock:
 
     def __exit__(self, *_: object) -> None:
         self.release()
+
+
+@contextlib.contextmanager
+def in_use(folder: Path, alone: bool = False) -> Iterator[bool]:
+    """Hold the folder's `in-use`, with others that do, or alone where nobody does; whether it could be had.
+
+    Not alone, this waits for who is alone. In a folder that may only be read, and on a file system without locks,
+    everybody has it.
+    """
+    try:
+        descriptor = os.open(folder / "in-use", os.O_RDWR | os.O_CREAT | os.O_NONBLOCK, 0o666)
+    except OSError:
+        yield True
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
+        had = True
+    except OSError as error:
+        had = error.errno not in _BUSY
+    try:
+        yield had
+    finally:
+        os.close(descriptor)
 
 
 def _flock(path: Path, descriptor: int, kind: int) -> bool:

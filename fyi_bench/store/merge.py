@@ -15,7 +15,7 @@ from fyi_bench.files import atomic_write, remove, sha256_file, write_json, write
 from fyi_bench.store.checkpoint import checkpoint_steps
 from fyi_bench.store.commands import FOLDER, read_commands, record_path, writing
 from fyi_bench.store.excerpt import left_behind, note_absent, place_in, runs_of_protocol, without_folders
-from fyi_bench.store.lock import FolderLock
+from fyi_bench.store.lock import FolderLock, in_use
 from fyi_bench.store.record import SEAL, same_result, write_sealed
 from fyi_bench.store.run_dir import (
     CONFIG,
@@ -83,22 +83,23 @@ def merge(ours: Store, other: str | Path, excerpt_of: str | None = None) -> Merg
         raise StoreError(f"{theirs.root} is this very store.\nName another one.")
     report = MergeReport()
     chosen = None if excerpt_of is None else runs_of_protocol(theirs, excerpt_of)
-    for info in theirs.ls():
-        if chosen is not None and info.digest not in chosen:
-            continue
-        source, target = info.folder, ours.root / info.kind / info.digest
-        name = f"{info.kind}/{info.digest}"
-        try:
-            _check_regular(source)
-            if info.state == "done":
-                outcome = _merge_finished(source, target, excerpt_of is not None)
-            else:
-                outcome = _merge_unfinished(source, target)
-            getattr(report, outcome).append(name)
-        except _TheirsDamaged as error:
-            report.damaged.append(f"{name}: {error}")
-    if excerpt_of is None:
-        _merge_commands(ours, theirs, report)
+    with in_use(ours.root):
+        for info in theirs.ls():
+            if chosen is not None and info.digest not in chosen:
+                continue
+            source, target = info.folder, ours.root / info.kind / info.digest
+            name = f"{info.kind}/{info.digest}"
+            try:
+                _check_regular(source)
+                if info.state == "done":
+                    outcome = _merge_finished(source, target, excerpt_of is not None)
+                else:
+                    outcome = _merge_unfinished(source, target)
+                getattr(report, outcome).append(name)
+            except _TheirsDamaged as error:
+                report.damaged.append(f"{name}: {error}")
+        if excerpt_of is None:
+            _merge_commands(ours, theirs, report)
     return report
 
 
@@ -109,7 +110,10 @@ class _TheirsDamaged(Exception):
 def _check_regular(source: Path) -> None:
     """Refuse a run folder with anything in it that leads elsewhere or never ends: a link, a pipe, a device."""
     for path in (source.parent, source, *source.rglob("*")):
-        mode = path.lstat().st_mode
+        try:
+            mode = path.lstat().st_mode
+        except FileNotFoundError:  # who works on it there has removed it meanwhile
+            continue
         if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             what = "a link" if stat.S_ISLNK(mode) else "no regular file"
             raise _TheirsDamaged(f"{path.name} is {what}; only regular files are brought")
@@ -250,7 +254,12 @@ def _tensor_digests(path: Path) -> dict[str, str]:
 
 def _copy(source: Path, target: Path, sha256: str | None = None) -> None:
     def write(temporary: Path) -> None:
-        shutil.copyfile(source, temporary)
+        try:
+            shutil.copyfile(source, temporary)
+        except FileNotFoundError:
+            if source.exists():
+                raise
+            raise _TheirsDamaged(f"{source.name} went away: somebody works on it there; merge again later") from None
         if sha256 is not None and sha256_file(temporary) != sha256:
             raise _TheirsDamaged(f"{source.name} does not match its checksum")
 

@@ -6,6 +6,7 @@ with the same run take turns, and the second reads what the first wrote.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -17,7 +18,7 @@ from typing import Any
 
 from fyi_bench.errors import DivergenceError, StoreError
 from fyi_bench.store.checkpoint import checkpoint_steps
-from fyi_bench.store.lock import FolderLock
+from fyi_bench.store.lock import FolderLock, in_use
 from fyi_bench.store.record import read_record
 from fyi_bench.store.run_dir import (
     DIVERGED,
@@ -78,6 +79,13 @@ class Store:
                 f"Could not make {self.root}: {error.strerror or error}.\n"
                 "Make the folder writable and see that the disk has room, or choose another --store."
             ) from error
+
+    @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """While a command is on its way from runs to its answer: no finished run is removed because none names it."""
+        self.make()
+        with in_use(self.root):
+            yield
 
     def folder(self, spec: RunSpec) -> Path:
         """Where a run's files are or would be."""
@@ -168,7 +176,8 @@ class Store:
 
     def ls(self) -> list[RunInfo]:
         """All runs, by kind and digest."""
-        return [_info(folder) for folder in self.run_dirs()]
+        found = [_info(folder) for folder in self.run_dirs()]
+        return [info for info in found if info.folder.exists()]  # it may have been removed meanwhile
 
     def run_dirs(self) -> list[Path]:
         """Folders of all runs, by type and digest."""
@@ -191,8 +200,15 @@ def _info(folder: Path) -> RunInfo:
     except StoreError as error:
         inputs, state, detail = {}, "damaged", str(error).splitlines()[0]
     steps = checkpoint_steps(folder)
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    size = sum(_size_of(path) for path in folder.rglob("*") if path.is_file())
     return RunInfo(folder.parent.name, folder.name, state, folder, inputs, steps[-1] if steps else None, size, detail)
+
+
+def _size_of(path: Path) -> int:
+    """Bytes of a file; 0 where who works on its run has removed it meanwhile."""
+    with contextlib.suppress(FileNotFoundError):
+        return path.stat().st_size
+    return 0
 
 
 def _state(folder: Path) -> tuple[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,7 +47,8 @@ def verify(store: Store) -> list[Fault]:
     What lies beside the runs is checked too: records of commands and measurements of figures against their seals, sets
     that were imported against their digests, the queue by sqlite itself.
     """
-    found = [fault for folder in store.run_dirs() for fault in faults_of(folder)]
+    # looked at twice: who works on a run may have changed it between two files, or removed it
+    found = [fault for folder in store.run_dirs() if faults_of(folder) for fault in faults_of(folder)]
     for error in read_commands(store)[1]:
         what, _, remedy = str(error).partition("\n")
         found.append(Fault(store.root / FOLDER, what, remedy))
@@ -103,7 +105,7 @@ def _strangers(folder: Path) -> list[str]:
     places += [checkpoints_of(folder).path(step) for step in checkpoint_steps(folder)]
     return [
         f"{path.relative_to(folder)} is no regular file" for path in sorted(folder.rglob("*"))
-        if not path.is_file() and (path in places or not path.is_dir())
+        if not path.is_file() and (path in places or not path.is_dir()) and os.path.lexists(path)
     ]  # fmt: skip
 
 

@@ -7,6 +7,7 @@ every task. The command line and the Python API are generated from the task's `O
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,32 +149,33 @@ def perform(task: Task[O], session: Session, options: O, command: str = "", json
         session = task.about(session, options)
         plan = task.plan(session, options, found)
         announce(session, plan)
-    try:
-        found = compute(session, task.name, plan)
-        while plan.open:
-            plan = task.plan(session, options, found)
-            if all(run.digest in found for run in plan.runs):
-                break
-            found = {**found, **compute(session, task.name, plan)}
-    except (BudgetExhausted, Interrupted):
-        found = records_of(session.store, plan.runs)
+    with session.store.in_use() if plan.runs else contextlib.nullcontext():
+        try:
+            found = compute(session, task.name, plan)
+            while plan.open:
+                plan = task.plan(session, options, found)
+                if all(run.digest in found for run in plan.runs):
+                    break
+                found = {**found, **compute(session, task.name, plan)}
+        except (BudgetExhausted, Interrupted):
+            found = records_of(session.store, plan.runs)
+            _save_parts(plan, found)
+            so_far = task.partial(session, options, plan, found)
+            if so_far is not None:
+                session.say(f"\n{task.words(so_far)}")
+                for word, path in task.files(session, plan, found, so_far).items():
+                    session.say(f"{word.ljust(8)} {path}")
+            raise
         _save_parts(plan, found)
-        so_far = task.partial(session, options, plan, found)
-        if so_far is not None:
-            session.say(f"\n{task.words(so_far)}")
-            for word, path in task.files(session, plan, found, so_far).items():
+        record = with_native(task.answer(session, options, plan, found), found)
+        record |= {"command": command} if command else {}
+        if task.keeps:
+            record = save_record(session.store, record | _made_of(plan), json_file)
+            for word, path in task.files(session, plan, found, record).items():
                 session.say(f"{word.ljust(8)} {path}")
-        raise
-    _save_parts(plan, found)
-    record = with_native(task.answer(session, options, plan, found), found)
-    record |= {"command": command} if command else {}
-    if task.keeps:
-        record = save_record(session.store, record | _made_of(plan), json_file)
-        for word, path in task.files(session, plan, found, record).items():
-            session.say(f"{word.ljust(8)} {path}")
-    elif json_file is not None:
-        write_json(json_file, plain(record))
-    return record
+        elif json_file is not None:
+            write_json(json_file, plain(record))
+        return record
 
 
 def _save_parts(plan: Plan, found: Records) -> None:
