@@ -39,6 +39,7 @@ class Protocol:
     min_steps: small sets get more epochs, so that at least this many optimiser steps are made (0: never).
     lr: initial step size; when `lr_from_set` is true a set that carries a learned one is trained with it.
     lr_others: initial step size of networks that are not ConvNets (0: theirs is `lr` too).
+    lr_stable: the initial step size is this times the largest stable one, which each network tells (0: it is `lr`).
     schedule: 'drop-restart' (x `drop` once, after epoch index epochs // 2 + 1, momentum lost), 'milestones'
     (x `drop` at the given fractions of the epochs), 'cosine' (to 0, per step), 'cosine-epochs' (likewise, per epoch),
     'half-cosine' (per epoch, to half), 'warm-cosine' (500 steps up from 0, then to a hundredth) or 'constant'.
@@ -53,6 +54,7 @@ class Protocol:
     warm: 'raw' trains each network on the images themselves before it is trained on their running average (FTD).
     labels: 'own' (those of the set), 'hard' (its classes alone) or 'teacher' (of a network, or stored, for what each
     step shows). loss: of soft labels: 'cross-entropy', 'kl' or 'mse' (of logits), the first two at a `temperature`;
+    of all labels: 'squared' (half its mean, of one-hot less 1 / C where they are no targets already);
     hard_weight: of the cross-entropy of the classes added to a teacher's loss.
     optimiser: 'sgd', 'adam' or 'adamw' (these without `momentum`). decay: 'all' weights, or 'matrices' (not biases
     and norms).
@@ -106,6 +108,7 @@ class Protocol:
     order: str = "shuffled"
     mirror_steps: bool = False
     initial: str = "default"
+    lr_stable: float = 0.0
 
     def repetitions(self, method: str, sets: int, fewest: int = 2) -> tuple[int, int]:
         """How many sets of a method are made beside an arm of so many, and how many networks are trained on each.
@@ -190,8 +193,9 @@ _RARE = {
 }  # fmt: skip
 # what a user or a file may say of these
 CHOICES = {
-    "labels": ("own", "hard", "teacher"), "loss": ("cross-entropy", "kl", "mse"), "optimiser": ("sgd", "adam", "adamw"),
-    "decay": ("all", "matrices"), "order": ("shuffled", "steps"), "initial": ("default", "xavier"),
+    "labels": ("own", "hard", "teacher"), "loss": ("cross-entropy", "kl", "mse", "squared"),
+    "optimiser": ("sgd", "adam", "adamw"), "decay": ("all", "matrices"), "order": ("shuffled", "steps"),
+    "initial": ("default", "xavier"),
 }  # fmt: skip
 
 _TABLES = {"dataset", "method", "when"}  # of a task, beside its values

@@ -20,6 +20,16 @@ def is_kernel(model: str) -> bool:
     return model.partition(":")[0] == KERNEL
 
 
+def targets(train_set: ImageSet) -> torch.Tensor:
+    """float64 [N, C]: what a set's labels say as regression targets; of hard ones, one-hot minus 1 / C."""
+    labels = train_set.labels.double()
+    if labels.ndim == 1:
+        return centred(train_set.labels, train_set.num_classes)
+    if train_set.label_kind == "targets":
+        return labels
+    return (labels.softmax(1) if train_set.label_kind == "logits" else labels) - 1 / train_set.num_classes
+
+
 def regressed(train_set: ImageSet, test_set: ImageSet, model: str, space: Space) -> tuple[float, float]:
     """(test accuracy, mean squared error on the set itself) of kernel regression on a set.
 
@@ -29,13 +39,7 @@ def regressed(train_set: ImageSet, test_set: ImageSet, model: str, space: Space)
     train_set = decoded(train_set)
     made = train_set.provenance.get("recipe", {})
     name = model.partition(":")[2] or str(made.get("ntk", "fc1"))
-    support = train_set.to_space(space).images
-    labels = train_set.labels.double()
-    if train_set.labels.ndim == 1:
-        labels = centred(train_set.labels, train_set.num_classes)
-    elif train_set.label_kind != "targets":
-        shares = labels.softmax(1) if train_set.label_kind == "logits" else labels
-        labels = shares - 1 / train_set.num_classes
+    support, labels = train_set.to_space(space).images, targets(train_set)
     if len(train_set.classes) < 2:
         raise UsageError("Regression on one class tells nothing.\nTest a set of several classes.")
     own, ridge, right = kernel(name, support), float(made.get("ridge", RIDGE)), 0

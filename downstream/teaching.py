@@ -148,6 +148,8 @@ def divergence(answers: Tensor, logits: Tensor, temperature: float) -> Tensor:
 
 def loss_of(protocol: Protocol, kind: str) -> Loss:
     """The loss for labels of a kind; what is not soft, or is a regression target, has its own in every protocol."""
+    if protocol.loss == "squared":  # of targets, which the trainer makes of any labels
+        return lambda answers, labels: F.mse_loss(answers, labels) / 2
     if kind in ("hard", "targets") or (protocol.loss == "cross-entropy" and protocol.temperature == 1):
         return LOSSES[kind]
     temperature = protocol.temperature

@@ -27,7 +27,9 @@ from distill.image_set import ImageSet
 from distill.spaces import Space
 from downstream.ordered import take_steps
 from downstream.protocol import Protocol
+from downstream.regression import targets
 from downstream.schedules import SCHEDULES
+from downstream.stable_step import IMAGES, stable_step
 from downstream.teaching import LOSSES, Teaching, loss_of, stored_step
 from downstream.views import Views, cropped, draw_views, mixed
 from fyi_bench import rng
@@ -97,8 +99,11 @@ def train_together(
     if protocol.order == "steps":
         return _by_steps(networks, train_set, protocol, conditions, report)
     teaching = _teaching(train_set, protocol, conditions)
-    hard = train_set.labels if protocol.labels == "own" else train_set.hard_labels
-    images = _Images(replace(train_set, labels=hard), conditions)
+    if protocol.labels != "own":
+        train_set = replace(train_set, labels=train_set.hard_labels)
+    if protocol.loss == "squared":
+        train_set = replace(train_set, labels=targets(train_set).float(), label_kind="targets")
+    images = _Images(train_set, conditions)
     trainings = [
         _Training(network, images, protocol, seed, teaching) for network, seed in zip(networks, seeds, strict=True)
     ]
@@ -174,6 +179,10 @@ class _Training:
             Augmentation("flip") if stored else Augmentation(protocol.eval_augment, dispatcher=protocol.eval_dispatcher)
         )
         self._lr = lr if protocol.lr_from_set and isinstance(lr, float) else protocol.lr
+        if protocol.lr_stable:
+            spread = torch.linspace(0, self._count - 1, min(IMAGES, self._count)).long()
+            step = stable_step(self.network, images[spread][0], images.source.num_classes)
+            self._lr = protocol.lr_stable * step
         kind = images.source.label_kind if images.labels.ndim == 2 else "hard"
         self._loss = loss_of(protocol, "logits" if teaching is not None else kind)
         # of a network that answers nothing: about 1 where classes are told, the square of what it should answer else

@@ -25,7 +25,8 @@ from search_space import names, space720, zoo
 from search_space.convnet import ConvNet, ConvNetConfig, count_flops, count_parameters
 from search_space.freponet import FRePoNet
 from search_space.init import Move, construct, default_generator_from, initialise
-from search_space.network import padded_size
+from search_space.kipnet import KIPNet
+from search_space.network import Network, padded_size
 from search_space.space720 import Point
 from search_space.spaces import SPACES, Candidate, space
 from search_space.torchvision_models import TorchvisionNet, torchvision_names
@@ -75,7 +76,7 @@ def spelled(name: str) -> str:
     if name in ARCHITECTURES:
         return ARCHITECTURES.spelled(name)
     parts = name.lower().replace("_", "-")
-    return parts if parts.partition("-")[0] in (*_CONVNETS, _FREPO) else name
+    return parts if parts.partition("-")[0] in (*_CONVNETS, *_PUBLISHED) else name
 
 
 def build(name: str, channels: int, size: int, classes: int, generator: torch.Generator) -> nn.Module:
@@ -113,8 +114,8 @@ def find(name: str) -> Architecture:
     base, dash, parts = name.partition("-")
     if dash and base in _CONVNETS and name not in ARCHITECTURES:
         return _convnet(names.read(parts, _CONVNETS[base]))
-    if dash and base == _FREPO and name not in ARCHITECTURES:
-        return _freponet(names.read(parts))
+    if dash and base in _PUBLISHED and name not in ARCHITECTURES:
+        return _published(base, names.read(parts))
     entry = ARCHITECTURES.get(name)
     if isinstance(entry, Architecture):
         return entry
@@ -231,15 +232,16 @@ def _convnet(levels: dict[str, Any]) -> Architecture:
     return Architecture(make, f"ConvNet {names.spell(**_defaults() | levels)}{depth}")
 
 
-def _freponet(levels: dict[str, Any]) -> Architecture:
-    """FRePo's network with some of width, depth and norm."""
-    if "act" in levels or "pool" in levels:
-        raise UsageError("FRePo's network has ReLU and average pooling.\nGive it a width, a depth or a norm.")
+def _published(base: str, levels: dict[str, Any]) -> Architecture:
+    """A method's own ConvNet with some of the factors that can be chosen of it."""
+    network, factors, summary = _PUBLISHED[base]
+    if extra := levels.keys() - factors:
+        raise UsageError(f"No {', '.join(sorted(extra))} can be chosen of {base}.\nGive it {' or '.join(factors)}.")
 
-    def make(channels: int, size: int, classes: int) -> FRePoNet:
-        return FRePoNet(channels, size, classes, **{"depth": default_depth(size), **levels})
+    def make(channels: int, size: int, classes: int) -> Network:
+        return network(channels, size, classes, **{"depth": default_depth(size), **levels})
 
-    return Architecture(make, f"FRePo's ConvNet, norms before convolutions: {names.spell(**levels) or 'no norm'}")
+    return Architecture(make, f"{summary}: {names.spell(**levels) or 'as published'}")
 
 
 def _defaults() -> dict[str, Any]:
@@ -273,8 +275,13 @@ _CONVNETS: dict[str, dict[str, Any]] = {
 for _name, _levels in _CONVNETS.items():
     ARCHITECTURES.register(_name, _convnet(_levels))
 
-_FREPO = "freponet"
-ARCHITECTURES.register(_FREPO, _freponet({}))
+# name -> network, factors that can be chosen, summary
+_PUBLISHED: dict[str, tuple[Callable[..., Network], tuple[str, ...], str]] = {
+    "freponet": (FRePoNet, ("width", "depth", "norm"), "FRePo's ConvNet, norms before convolutions"),
+    "kipnet": (KIPNet, ("width", "depth"), "KIP's ConvNet, one convolution more and no norms"),
+}
+for _name in _PUBLISHED:
+    ARCHITECTURES.register(_name, _published(_name, {}))
 
 _ZOO: dict[str, tuple[Maker, str]] = {
     "mlp": (zoo.MLP, "two hidden layers of 128"),

@@ -84,6 +84,22 @@ def lecun_normal(module: Module, generator: torch.Generator, move: Move = torch.
     return _scaled(module, move, flat, lambda fan_in, fan_out: math.sqrt(1 / fan_in))
 
 
+@torch.no_grad()
+def wide_normal(module: Module, generator: torch.Generator, move: Move = torch.Tensor.to) -> Module:
+    """Weights of convolutions and linear layers normal with variance 2 / fan in, biases with deviation 0.1; returns it.
+
+    The "standard parameterisation" of a network whose kernel is known when it is wide (KIP). The rest stays.
+    """
+    layers = _layers(module)
+    flat = torch.randn(sum(_weight_sizes(module)), generator=generator, dtype=torch.float32)
+    _scaled(module, move, flat, lambda fan_in, fan_out: math.sqrt(2 / fan_in))
+    sizes = [layer.bias.numel() for layer in layers]
+    biases = move(torch.randn(sum(sizes), generator=generator, dtype=torch.float32), layers[0].weight.device)
+    for layer, values in zip(layers, biases.split(sizes), strict=True):
+        layer.bias.copy_(0.1 * values)
+    return module
+
+
 def _layers(module: nn.Module) -> list[Any]:
     return [m for m in module.modules() if isinstance(m, _ConvNd | nn.Linear)]
 

@@ -13,7 +13,8 @@ Recipe: kip.toml (the published notebook's: FC1). Published CIFAR numbers come f
         which needs a cluster: `ntk=convnet3` is refused beyond a stated size, with the reason.
 Published: CIFAR-10 at 1 / 10 / 50 images a class 49.9 / 62.7 / 68.6 % (convolutional kernel, labels learned; a ConvNet
         trained on them, as PAD's Table 1 cites it).
-Ours:   docs/methods.md; by regression with its own kernel: `fyi-bench evaluate SET --protocol legacy-kip`.
+Ours:   docs/methods.md; by regression with its own kernel: `fyi-bench evaluate SET --protocol legacy-kip`, by its
+        finite network: `--protocol legacy-kip-network`.
 Run:    fyi-bench distill --method kip --dataset cifar10 --ipc 10 --fyi
 """
 

@@ -81,7 +81,7 @@ def _text(value: Any) -> str:
     return value.strip()
 
 
-_SPELLED = re.compile(r"(convnet|freponet)[a-z0-9]*(-[a-z0-9]+)*|[a-z]+[0-9]*")  # no capital, no other separator
+_SPELLED = re.compile(r"(convnet|freponet|kipnet)[a-z0-9]*(-[a-z0-9]+)*|[a-z]+[0-9]*")  # no capital, no other separator
 
 
 def _architecture(value: Any) -> str:

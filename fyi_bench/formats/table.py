@@ -62,7 +62,11 @@ LAYOUTS: dict[str, Facts] = {
     "haba": Facts("HaBa", "test_importers.py::test_haba_bases_are_decoded_by_all_hallucinators", ("legacy-haba",)),
     "speed": Facts("SPEED", "test_formats_decoded.py::test_speed_is_read_into_epitomes", ("legacy-speed",)),
     "fred": Facts("FreD", "test_formats_decoded.py::test_fred_keeps_its_coefficients"),
-    "kip": Facts("KIP", "test_formats_decoded.py::test_targets_stay_targets_in_the_space_of_their_makers"),
+    "kip": Facts(
+        "KIP",
+        "test_formats_decoded.py::test_targets_stay_targets_in_the_space_of_their_makers",
+        ("legacy-kip-network",),
+    ),
     "frepo": Facts("FRePo", "test_formats_decoded.py::test_targets_stay_targets_in_the_space_of_their_makers"),
     "dd": Facts("the first DD", "test_formats_decoded.py::test_the_first_dd_has_its_steps"),
     "image-folder": Facts(

@@ -1,0 +1,121 @@
+"""The table of docs/methods.md: every method with and without FYI, beside five draws of random real images.
+
+    fyi-bench runs --store STORE --where measure=accuracy --format csv > docs/methods.csv
+    python -m benchmarks.methods
+
+The file holds every network's accuracy, so that intervals are over sets, which are what is drawn. Rows of several
+stores can stand in one file.
+"""
+
+from __future__ import annotations
+
+import csv
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fyi_bench.files import write_bytes
+from fyi_bench.present.words import HOLE, bounds, percent, signed_points
+from fyi_bench.stats.intervals import mean_std, paired_difference, spread, unpaired_difference
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+BEGIN, END = "<!-- methods: begin -->", "<!-- methods: end -->"
+HEAD = ("method", "without FYI", "with FYI", "fyi − none", "without − random", "with − random", "sets × networks",
+        "sets differ by", "networks on one set by", "kB a class")  # fmt: skip
+FLOOR = "random"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Accuracies of networks, those on one set side by side. values: [sets · networks]; bits: of a class, as stored."""
+
+    values: tuple[float, ...]
+    sets: int
+    bits: float | None
+
+    @property
+    def groups(self) -> list[int]:
+        """The set of each value."""
+        return [place // (len(self.values) // self.sets) for place in range(len(self.values))]
+
+
+Arms = Mapping[tuple[str, str, int], Arm]
+
+
+def read_arms(path: Path) -> dict[tuple[str, str, int], Arm]:
+    """Arms by (method, flip, images a class) of a file of `fyi-bench runs`; of two of one arm that of more sets."""
+    found: dict[tuple[str, str, int], Arm] = {}
+    with path.open(encoding="utf-8", newline="") as lines:
+        for row in csv.DictReader(lines):
+            if row["measure"] != "accuracy" or not row["seeds"] or row["name"]:
+                continue
+            arm = Arm(tuple(map(float, row["values"].split())), int(row["seeds"]), float(row["bits_per_class"] or 0))
+            key = row["method"], row["flip"], int(row["ipc"])
+            if key not in found or found[key].sets <= arm.sets:
+                found[key] = arm
+    return found
+
+
+def table(arms: Arms, ipc: int) -> list[str]:
+    """Lines of Markdown: a row a method, best without FYI first, the floor last."""
+    methods = {method for method, _, number in arms if number == ipc}
+    order = sorted(methods, key=lambda method: (method == FLOOR, -_mean(arms[method, "none", ipc])))
+    return [_row(HEAD), _row(["---", *["---:"] * (len(HEAD) - 1)]), *(_row(_cells(arms, one, ipc)) for one in order)]
+
+
+def _cells(arms: Arms, method: str, ipc: int) -> list[str]:
+    plain, flipped, floor = arms[method, "none", ipc], arms.get((method, "fyi", ipc)), arms[FLOOR, "none", ipc]
+    pair = [arm for arm in (plain, flipped) if arm]
+    gain = paired_difference(flipped.values, plain.values, groups=plain.groups) if flipped else None
+    spreads = [spread(arm.values, arm.groups) for arm in pair]
+    return [
+        f"`{method}`",
+        _accuracy(plain),
+        _accuracy(flipped),
+        f"{signed_points(gain['mean'])}{bounds(gain, signed_points)}" if gain else HOLE,
+        *(HOLE if arm in (None, floor) else _above(arm, floor) for arm in (plain, flipped)),
+        f"{plain.sets} × {len(plain.values) // plain.sets}",
+        *(" / ".join(f"± {percent(one[key])}" for one in spreads) for key in ("between_sets", "between_networks")),
+        f"{plain.bits / 8e3:.1f}" if plain.bits else HOLE,
+    ]
+
+
+def _mean(arm: Arm) -> float:
+    return mean_std(arm.values)[0]
+
+
+def _accuracy(arm: Arm | None) -> str:
+    return HOLE if arm is None else " ± ".join(percent(value) for value in mean_std(arm.values))
+
+
+def _above(arm: Arm, floor: Arm) -> str:
+    found = unpaired_difference(arm.values, floor.values, groups=(arm.groups, floor.groups))
+    return f"{signed_points(found['mean'])}{bounds(found, signed_points)}"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def lines(arms: Arms) -> list[str]:
+    """A table for each number of images a class."""
+    found = []
+    for ipc in sorted({ipc for _, _, ipc in arms}):
+        found += ["", f"**{ipc} image{'s' * (ipc > 1)} a class**", "", *table(arms, ipc)]
+    return [*found, ""]
+
+
+def with_tables(page: str, arms: Arms) -> str:
+    """The page with the tables between its marks. Raises ValueError where it has no marks."""
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"the page has no {BEGIN} … {END}")
+    return "\n".join([before + BEGIN, *lines(arms), END + after])
+
+
+if __name__ == "__main__":
+    source = Path(sys.argv[1]) if len(sys.argv) > 1 else DOCS / "methods.csv"
+    target = DOCS / "methods.md"
+    write_bytes(target, with_tables(target.read_text(encoding="utf-8"), read_arms(source)).encode())
