@@ -125,6 +125,11 @@ def test_parts_can_be_left_out_and_are_said_to_be(tmp_path, small):
         card(path, tmp_path / "runs", without="acuracy")
     with pytest.raises(UsageError, match="contradict"):
         card(path, tmp_path / "runs", only="cost", without="nas")
+    for ignored in ({"without": "nas", "ranked": 3}, {"without": "cross-arch", "architectures": "mlp"}):
+        with pytest.raises(UsageError, match=r"changes nothing here: it is about (nas|cross-arch), which is left out"):
+            card(path, tmp_path / "runs", **ignored)
+    with pytest.raises(UsageError, match="--seeds changes nothing here"):
+        card(path, tmp_path / "runs", only="cost", seeds=2)
     with pytest.raises(UsageError, match="no settings for a card"):
         card(path, tmp_path / "runs", protocol="legacy-mtt")
 

@@ -229,3 +229,13 @@ def test_help_spells_the_signature_out():
     assert {"method", "max_size", "ipc", "sets", "adaptive", "transform"} <= set(parameters)
     assert not any(p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters.values())
     assert all(f"{name}" in (fyi_bench.CondensedBuffer.__doc__ or "") for name in parameters)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [({"method": "dmm"}, "'dmm'"), ({"flip": "fy"}, "'fy'"), ({"protocol": "quik"}, "'quik'"),
+     ({"overrides": {"iteration": "2"}}, "'iteration'")],
+)  # fmt: skip
+def test_a_wrong_name_is_told_before_anything_is_learned(wrong, said):
+    with pytest.raises(UsageError, match=said):
+        fyi_bench.CondensedBuffer(**{"method": "dm", **wrong})

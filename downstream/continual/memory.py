@@ -13,6 +13,7 @@ import torch
 
 from distill.decode import decoded
 from distill.engine import distill
+from distill.fyi import FLIPS
 from distill.image_set import ImageSet, concatenate
 from distill.methods import config_of
 from distill.problem import Problem
@@ -145,6 +146,11 @@ class Condenser:
     protocol: str = "quick"
     seed: int = 0
     overrides: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        # a wrong name or key is told now, not when the first experience has been learned
+        recipe(self.method, self.dataset, 1, self.protocol).with_overrides(dict(self.overrides))
+        FLIPS.get(self.flip)
 
     def __call__(self, real: ImageSet, ipc: int, classes: Sequence[int] = ()) -> ImageSet:
         """The condensed set of these classes (default: all) of the real images, labels kept.

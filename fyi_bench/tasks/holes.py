@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fyi_bench.config import options_of, parse_overrides
+from fyi_bench.duration import format_duration
 from fyi_bench.errors import FyiBenchError
 from fyi_bench.present.missing import Missing
-from fyi_bench.present.words import seconds_words
 from fyi_bench.run.estimate import estimate_seconds, usual_estimate
 from fyi_bench.run.plan import Plan, Records
 from fyi_bench.session import Session
@@ -28,7 +28,7 @@ def plan_of_holes(session: Session, title: str, holes: Sequence[Missing], found:
             lines.append(f"    left out: {left_out}")
             continue
         parts.append(part_of(session, hole))
-        lines[-1] += f"   (about {seconds_words(estimate(hole))})" if session.dry_run else ""
+        lines[-1] += f"   (about {format_duration(estimate(hole))})" if session.dry_run else ""
     return plan_of_parts("\n".join(lines), parts, found)
 
 

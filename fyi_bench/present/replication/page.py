@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from distill.image_set import ImageSet
+from fyi_bench.duration import format_duration
 from fyi_bench.errors import DataError, StoreError
 from fyi_bench.files import write_bytes, write_text
 from fyi_bench.present.images import mosaic, png_of
@@ -18,7 +19,7 @@ from fyi_bench.present.replication.places import FEWEST_SETS, NOT_RUN, TABLES, L
 from fyi_bench.present.replication.procedures import FYI_CODE, FYI_TEXT, flip_differences, measured
 from fyi_bench.present.tables.forms import markdown_table
 from fyi_bench.present.tables.groups import PAPER
-from fyi_bench.present.words import HOLE, has_interval, is_number, percent, seconds_words, short, signed_points
+from fyi_bench.present.words import HOLE, has_interval, is_number, percent, short, signed_points
 from fyi_bench.run.run_type import SET_FILE
 
 if TYPE_CHECKING:
@@ -159,7 +160,7 @@ def _row(place: PaperNumber, found: Ledger) -> list[str]:
     first, words = place.first, place.verdict
     if words == NOT_RUN and first.metric == "accuracy":
         seconds = found.pace.seconds(first, FEWEST_SETS)
-        words += "" if seconds is None else f": about {seconds_words(seconds)}"
+        words += "" if seconds is None else f": about {format_duration(seconds)}"
     return [
         _label(first) + ("" if first.ipc is None else f", {first.ipc} IPC"),
         first.arch if first.unit == "fraction" else f"{first.arch}, {first.metric}",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import groupby
 
+from fyi_bench.duration import format_duration
 from fyi_bench.present.missing import Missing
 from fyi_bench.present.tables.build import Entry, Table
 from fyi_bench.present.tables.layouts import Column
@@ -15,7 +16,6 @@ from fyi_bench.present.words import (
     has_interval,
     is_number,
     percent,
-    seconds_words,
     signed_points,
     spread_words,
     text_table,
@@ -152,7 +152,7 @@ def _headed(table: Table, columns: Sequence[Column]) -> tuple[list[str], list[li
 
 
 def _time(one: Missing) -> str:
-    return one.reason or ("not estimated" if one.seconds is None else f"about {seconds_words(one.seconds)}")
+    return one.reason or ("not estimated" if one.seconds is None else f"about {format_duration(one.seconds)}")
 
 
 def _pair(table: Table, entry: Entry) -> str:

@@ -6,7 +6,7 @@ whose runs it shares, and puts their answers together.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -51,6 +51,14 @@ class Card(Task[CardOptions]):
 
     def about(self, session: Session, options: CardOptions) -> Session:
         return session_of_sets(session, [options.path], options.facts)
+
+    def ignored(self, options: CardOptions, given: Collection[str]) -> Mapping[str, str]:
+        parts = {"ranked": ("nas",), "architectures": ("cross-arch",), "seeds": ("accuracy", "cross-arch", "continual")}
+        return {
+            name: f"it is about {' and '.join(of)}, which {'is' if len(of) == 1 else 'are'} left out"
+            for name, of in parts.items()
+            if not set(of) & set(options.parts)
+        }
 
     def plan(self, session: Session, options: CardOptions, found: Records) -> Plan:
         asked = Asked.of(session, options)
