@@ -165,9 +165,9 @@ def store_rm(
     for run in chosen:
         users = held.users(run.digest)
         used = f", used by {', '.join(users[:3])}{' …' if len(users) > 3 else ''}" if users else ""
-        yield f"{'removed' if yes else 'would remove'}  {run.kind} {run.digest}, {bytes_words(run.bytes)}{used}"
         if yes:
             remove_run(run)
+        yield f"{'removed' if yes else 'would remove'}  {run.kind} {run.digest}, {bytes_words(run.bytes)}{used}"
     if not yes:
         yield "Nothing is removed yet: add --yes."
 
@@ -190,13 +190,13 @@ def store_gc(
         runs = [*runs, *(held.unfinished() if unfinished else [])]
         folders = list(held.leftovers())
         for run in runs:
-            yield f"{word}  {run.kind} {run.digest} ({run.state}), {bytes_words(run.bytes)}"
             if yes:
                 remove_run(run)
+            yield f"{word}  {run.kind} {run.digest} ({run.state}), {bytes_words(run.bytes)}"
         for folder in folders:
-            yield f"{word}  {folder}"
             if yes:
                 remove_folder(folder)
+            yield f"{word}  {folder}"
     if reason:
         yield f"{reason[0].upper()}{reason[1:]}."
     if not runs and not folders:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import socket
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 USER = "postgres"  # the server refuses to run as root
@@ -52,6 +54,21 @@ class Server:
     def stop(self, mode: str = "fast") -> None:
         """Down; connections are cut."""
         self._run("pg_ctl", "-D", self._data, "-w", "-t", "60", "-m", mode, "stop", check=False)
+
+    @contextlib.contextmanager
+    def passwords(self) -> Iterator[None]:
+        """Inside, it asks for passwords, and has none that fits."""
+        rules = self.folder / "data" / "pg_hba.conf"
+        before = rules.read_text()
+        try:
+            rules.write_text("host all all 127.0.0.1/32 scram-sha-256\n")
+            self.stop()
+            self.start()
+            yield
+        finally:
+            rules.write_text(before)
+            self.stop()
+            self.start()
 
     @property
     def _data(self) -> str:

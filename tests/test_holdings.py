@@ -18,6 +18,7 @@ from fyi_bench.present import arms
 from fyi_bench.run.holdings import remove_run
 from fyi_bench.run.queue import Queue, connect
 from fyi_bench.store.commands import save_record
+from fyi_bench.store.lock import FolderLock
 from fyi_bench.store.spec import RunSpec
 from fyi_bench.store.store import Store
 from fyi_bench.tasks.distill import Distill
@@ -199,6 +200,19 @@ def test_runs_of_a_queue_elsewhere_are_kept(tmp_path, monkeypatch):
     assert store.has(runs[0])
     run("store", "gc", "--yes", "--store", str(store.root))
     assert not store.has(runs[0])
+
+
+@pytest.mark.parametrize("words", [("rm", "{}"), ("gc", "--unfinished")], ids=lambda words: words[0])
+def test_nothing_is_called_removed_before_it_is(tmp_path, words):
+    store, spec = Store(tmp_path), RunSpec("toy", {"seed": 0})
+    with store.run(spec):
+        pass
+    lock = FolderLock(store.folder(spec))
+    (seen,) = store.ls()
+    with lock, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Store, "ls", lambda self: [seen])
+        done = run("store", *(word.format(spec.digest) for word in words), "--yes", "--store", str(tmp_path), check=5)
+    assert "removed" not in done.stdout
 
 
 def test_a_run_that_was_finished_meanwhile_is_kept(tmp_path):

@@ -16,7 +16,7 @@ from toy_runs import computed, toy
 
 from fyi_bench.errors import StoreError
 from fyi_bench.run.drain import Drain
-from fyi_bench.run.queue import Counts, Queue
+from fyi_bench.run.queue import Counts, Queue, connect
 from fyi_bench.run.run_type import Worker
 from fyi_bench.run.storage import Patient, open_storage, shown
 from fyi_bench.store.store import Store
@@ -89,6 +89,26 @@ def test_a_worker_that_starts_while_the_server_restarts_waits(server, tmp_path):
         assert queue.counts() == Counts(complete=2)
     finally:
         crowd.end()
+
+
+@pytest.mark.parametrize("user", ["nobody_such", "postgres:wrong"])
+def test_a_refused_user_is_not_waited_for(server, tmp_path, user):
+    with server.passwords():
+        url, said = server.url.replace("postgres@", f"{user}@"), []
+        with pytest.raises(StoreError, match=r"does not exist|password"):
+            connect(url, lambda: None, said.append, patience_s=60)
+        assert said == []
+
+
+def test_who_waits_for_a_server_says_why(server):
+    said = []
+    server.stop()
+    try:
+        with pytest.raises(StoreError, match="refused"):
+            connect(server.url, lambda: None, said.append, patience_s=0.1)
+    finally:
+        server.start()
+    assert "Connection refused" in said[0]
 
 
 def test_a_server_that_stays_away_ends_the_worker_with_its_result_kept(server, tmp_path, monkeypatch):

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from fyi_bench.errors import StoreError
 from fyi_bench.run.holder import is_gone, this_process, worker_words
 from fyi_bench.run.run_type import run_type
-from fyi_bench.run.storage import Patient, open_storage, passing, shown
+from fyi_bench.run.storage import Patient, first_line, open_storage, passing, shown
 from fyi_bench.run.studies import Studies
 from fyi_bench.store.run_dir import DIVERGED
 from fyi_bench.store.spec import RunSpec
@@ -352,7 +352,7 @@ def connect(
             if error.__cause__ is None or not passing(error.__cause__) or time.monotonic() - began > patience_s:
                 raise
             if not told:
-                say(f"Waiting for the storage {shown(url)}.")
+                say(f"Waiting for the storage {shown(url)} ({first_line(error.__cause__)}).")
             told = True
         check()
         time.sleep(_RETRY_S)

@@ -29,6 +29,9 @@ _OPENINGS, _OPENING_PAUSE_S = 10, 0.3  # several processes may create the tables
 _BUSY_S = 60  # how long sqlite waits for another writer
 _CONNECT_S = 10
 _EXAMPLES = "sqlite:///sweep.sqlite3 or postgresql+psycopg://user:password@host/database"
+# what PostgreSQL says of a user or database that waiting does not make right
+_REFUSED = ("password authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry",
+            "not permitted to log in")  # fmt: skip
 # what a URL without a driver means here; psycopg is the driver of the extra `cluster`
 _DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 
@@ -132,7 +135,7 @@ class Patient:
                 if waited > self._patience_s or not passing(error):
                     raise StoreError(self._failure(error, waited)) from error
                 if pause == _FIRST_PAUSE_S:
-                    self._say(f"Waiting for the storage {self.shown_url} ({_first_line(error)}).")
+                    self._say(f"Waiting for the storage {self.shown_url} ({first_line(error)}).")
             self._check()
             time.sleep(pause)
             pause = min(_LONGEST_PAUSE_S, pause * 2)
@@ -148,7 +151,7 @@ class Patient:
 
     def _failure(self, error: Exception, waited: float) -> str:
         after = f" for {format_duration(waited)}" if waited > 1 else ""
-        return f"The storage {self.shown_url} does not answer{after}: {_first_line(error)}.\n{_remedy(error)}"
+        return f"The storage {self.shown_url} does not answer{after}: {first_line(error)}.\n{_remedy(error)}"
 
 
 def in_memory() -> Patient:
@@ -191,7 +194,7 @@ def passing(error: BaseException) -> bool:
         return isinstance(_root(error), exc.TimeoutError)
     if _module(cause) == "sqlite3":
         return "locked" in str(cause) or "busy" in str(cause)
-    if _disk_full(cause):
+    if _disk_full(cause) or any(words in str(cause.orig) for words in _REFUSED):
         return False
     return bool(cause.connection_invalidated) or isinstance(cause, exc.OperationalError | exc.InterfaceError)
 
@@ -297,7 +300,7 @@ def _explained(error: Exception, parsed: sqlalchemy.URL) -> Exception:
             "Use `optuna storage upgrade`, or a new database: results stay in the store."
         )
     if isinstance(error, exc.SQLAlchemyError) or _database_error(error) is not None:
-        return StoreError(f"The storage {url} cannot be used: {_first_line(error)}.\n{_remedy(error)}")
+        return StoreError(f"The storage {url} cannot be used: {first_line(error)}.\n{_remedy(error)}")
     return error
 
 
@@ -341,7 +344,8 @@ def _module(cause: Any) -> str:
     return type(cause.orig).__module__.split(".")[0]
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """What a database says, in one line."""
     cause = _database_error(error)
     text = str(cause.orig if cause is not None else _root(error)).strip()
     return text.splitlines()[0].rstrip(".") if text else type(error).__name__
