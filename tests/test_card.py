@@ -24,6 +24,7 @@ from fyi_bench.stats import unpaired_difference
 from fyi_bench.store.store import Store
 from fyi_bench.tasks.card.asked import Asked, CardOptions
 from fyi_bench.tasks.card.judge import judge
+from fyi_bench.tasks.card.words import _gap
 from search_space import space720
 
 SCHEMA = json.loads((ROOT / "fyi_bench/present/schemas/card.json").read_text())
@@ -216,3 +217,11 @@ def test_an_unpaired_difference_is_welchs():
         "high": pytest.approx(0.1),
     }
     assert unpaired_difference([None], b)["mean"] is None
+
+
+@pytest.mark.parametrize(("own", "said"), [(0.3, "It goes 25 % of the way"), (0.1, ""), (0.7, "")])
+def test_how_far_a_set_goes_is_told_where_it_goes_at_all(own, said):
+    values = {what: {"values": [mean], "mean": mean, "std": 0.0}
+              for what, mean in (("random", 0.2), ("set", own), ("full", 0.6))}  # fmt: skip
+    told = _gap(values)
+    assert (said in told) if said else not told

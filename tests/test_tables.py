@@ -7,6 +7,7 @@ import html
 import io
 import math
 import re
+from types import SimpleNamespace
 
 import pytest
 from plugins import Plugged
@@ -441,6 +442,33 @@ def test_only_passes_that_are_needed_are_measured(monkeypatch):
     share = estimate.seconds_of(one, "cpu", 1, rough=True) / 0.03  # by operations of the small network that is measured
     assert {model for _, model in asked[2:]} == {estimate.REFERENCE}
     assert share == pytest.approx(estimate._flops("vgg11", 3, 32, 10) / estimate._flops(estimate.REFERENCE, 3, 32, 10))
+
+
+@pytest.mark.parametrize("others", [1.0, 4.0], ids=["alone", "busy"])
+def test_what_others_take_is_part_of_an_estimate(monkeypatch, others):
+    """A pass is over before anybody interrupts it; between two the machine is taken away."""
+    import fyi_bench.run.estimate as estimate
+
+    clock = {"wall": 0.0, "cpu": 0.0}
+
+    def forward(network, x, y):
+        clock["cpu"] += 0.01
+        clock["wall"] += 0.01 if forward.calls % 5 else 0.01 + 0.05 * (others - 1)
+        forward.calls += 1
+
+    forward.calls = 1
+    read = {"perf_counter": lambda: clock["wall"], "process_time": lambda: clock["cpu"]}
+    monkeypatch.setattr(estimate, "time", SimpleNamespace(**read))
+    monkeypatch.setitem(estimate.PASSES, "forward", forward)
+    one = estimate.Passes("convnet-w8", (3, 8, 8), 10, forward=32 * 10_000)
+    monkeypatch.setattr(estimate, "run_type", lambda run: SimpleNamespace(passes=lambda run, data: [one]))
+    estimate.measure.cache_clear()
+    estimate.crowding.cache_clear()
+    data = SimpleNamespace(train=SimpleNamespace(shape=(3, 8, 8)))
+    found = estimate.estimate_seconds(["a run"], data, "cpu", 1, 1)
+    estimate.measure.cache_clear()
+    estimate.crowding.cache_clear()
+    assert found == pytest.approx(others * (estimate.START_SECONDS + 100), rel=0.3)
 
 
 def test_csv_holds_every_fact_unrounded(filled):

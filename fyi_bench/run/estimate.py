@@ -1,5 +1,6 @@
 """How long runs will take: the image passes they need, at the speed this machine shows in a second of measuring.
 
+What other programs leave of the processor is measured apart: a pass is so short that it often runs undisturbed.
 A dry run measures nothing: it takes a usual speed. What is left of work under way is told from what that work took.
 
 `python -m benchmarks kernels --only estimate` prints how well a few networks tell the times of a search.
@@ -27,6 +28,7 @@ SHARED_MACHINE = 1.15  # workers side by side share memory bandwidth
 _BATCHES = 8, 32  # images of a first look at a network, and of the measurement where that look was quick
 _QUICK_LOOK = 0.02  # seconds: a network slower than that has the same speed an image at any batch size
 _REPEATS = 3
+_WINDOW_S = 0.5  # long enough that a busy machine takes the processor away many times
 REFERENCE = "convnet-w64"
 # forward operations a second by kind of pass, of a core and of a GPU, where nothing is to be measured
 _USUAL = {
@@ -76,7 +78,8 @@ def estimate_seconds(
     each = [sum(seconds_of(p, device, threads, rough) for p in run_type(run).passes(run, data)) for run in runs]
     used = min(workers, len(runs))
     # the longest one cannot be shared out
-    return START_SECONDS + max(sum(each) / used, *each) * (SHARED_MACHINE if used > 1 else 1.0)
+    alone = START_SECONDS + max(sum(each) / used, *each) * (SHARED_MACHINE if used > 1 else 1.0)
+    return alone * (crowding(data.train.shape, threads) if device == "cpu" else 1.0)
 
 
 def work_of(runs: Iterable[RunSpec], data: RealDataset) -> float:
@@ -102,6 +105,20 @@ def measure(
         if look > _QUICK_LOOK:
             return look / few
         return _median_seconds(kind, network, shape, device, many, _REPEATS) / many
+
+
+@functools.cache
+def crowding(shape: tuple[int, int, int], threads: int) -> float:
+    """How many times as long work takes on this machine as it would alone: what others leave of its processor."""
+    from fyi_bench.run.runtime import prepare
+
+    prepare(threads)
+    network, began = _network(REFERENCE, shape, 10, "cpu"), time.perf_counter()
+    took = computed = 0.0
+    while time.perf_counter() - began < _WINDOW_S:
+        wall, alone = _timed("forward", network, shape, "cpu", _BATCHES[0], 1)[0]
+        took, computed = took + wall, computed + alone
+    return max(1.0, took / computed) if computed else 1.0
 
 
 def _in(precision: str, device: str) -> contextlib.AbstractContextManager:
@@ -161,16 +178,29 @@ PASSES: dict[str, Callable[[nn.Module, torch.Tensor, torch.Tensor], None]] = {
 def _median_seconds(
     kind: str, network: nn.Module, shape: tuple[int, int, int], device: str, images: int, repeats: int
 ) -> float:
-    """Median of `repeats` passes of so many images, after one that is not counted."""
+    """Median of `repeats` passes of so many images, after one that is not counted, without what others take."""
+    times = _timed(kind, network, shape, device, images, repeats + 1)[1:]
+    return sorted(alone for _, alone in times)[repeats // 2]
+
+
+def _timed(
+    kind: str, network: nn.Module, shape: tuple[int, int, int], device: str, images: int, passes: int
+) -> list[tuple[float, float]]:
+    """Of each pass the seconds by the clock, and those it would have taken alone.
+
+    Processor time is what one thread takes alone; several threads take more of it than time passes, so there the clock
+    counts. On a GPU it does too.
+    """
     import torch
 
     x = torch.zeros(images, *shape, device=device, requires_grad=True)
     y = torch.zeros(images, dtype=torch.int64, device=device)
     times = []
-    for _ in range(repeats + 1):
-        began = time.perf_counter()
+    for _ in range(passes):
+        began, before = time.perf_counter(), time.process_time()
         PASSES[kind](network, x, y)
         if device == "cuda":
             torch.cuda.synchronize()
-        times.append(time.perf_counter() - began)
-    return sorted(times[1:])[repeats // 2]
+        wall, computed = time.perf_counter() - began, time.process_time() - before
+        times.append((wall, min(wall, computed) if device == "cpu" else wall))
+    return times

@@ -192,8 +192,8 @@ def _accuracy_table(part: Record) -> TableView:
 def _gap(part: Record) -> str:
     """How far the set goes from random images to all of them."""
     judged = part.get("hard") or part["set"]
-    if "random" not in part or part["full"]["mean"] <= part["random"]["mean"]:
-        return ""
+    if "random" not in part or not part["random"]["mean"] <= judged["mean"] <= part["full"]["mean"]:
+        return ""  # no part of that way
     share = (judged["mean"] - part["random"]["mean"]) / (part["full"]["mean"] - part["random"]["mean"])
     return f" It goes {percent(share, 0)} % of the way from random images to all of them."
 
@@ -251,4 +251,4 @@ def _cost_table(part: Record, arm: Record) -> TableView:
         ["condensing", seconds_words(part.get("distill_s"))],
         ["measuring, runs added up", seconds_words(spent)],
     ]
-    return TableView("What it takes.", ["", "cost"], rows)
+    return TableView("What it takes.", ["", "cost"], rows, prose=True)
