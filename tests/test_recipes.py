@@ -1,6 +1,7 @@
 """Hyper-parameters as data: published values, marks of what is inferred, overrides, files from outside."""
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from distill.method import Method, MethodConfig
 from distill.methods import METHODS
 from distill.recipes import declared, list_recipes, recipe
+from distill.recipes.declared import read_toml
 from fyi_bench.errors import DataError, UnknownNameError, UsageError
 from fyi_bench.registry import Owner
 
@@ -378,18 +380,57 @@ def test_a_recipe_may_lie_beside_the_file_of_the_method(mine, tmp_path, monkeypa
         ({"keys": {"mine": {"type": "number"}}}, "'mine' is described wrongly: Unknown type 'number'"),
         ({"keys": {"mine": {"kind": "int"}}}, "'mine' is described wrongly: .*'kind'"),
         ({"extends": "nobody"}, "extends 'nobody'"),
+        ({"common": {"iterations": "many"}}, "'many' is not a value for iterations"),
+        ({"extends": {}}, "extends has to be a text, not {}"),
+        ({"source": 3}, "source has to be a text"),
+        ({"keys": 3}, "keys has to be a table"),
+        ({"keys": {"mine": {"type": 3}}}, "'mine' is described wrongly: type and meaning are texts"),
+        ({"keys": {"mine": {"type": "str", "least": 0}}}, "'mine' is described wrongly: least is a number"),
+        ({"common": {"sources": 3}}, "sources has to be a table of texts"),
+        ({"common": {"inferred": {"zca": 3}}}, "inferred has to be a table of texts"),
+        ({"common": {"inferred": {"zca": "why"}}}, "'zca' inferred, and no table before it has a value"),
+        ({"common": {"ipc": {"many": {}}}}, "ipc has to be tables by images a class"),
+        ({"common": {"ipc": {"1": 3}}}, "a table of values is wanted, not 3"),
+        ({"common": {"per_ipc": 3}}, "per_ipc has to be a table"),
+        ({"keys": {"word": {"type": "str"}}, "common": {"per_ipc": {"word": "a"}}}, "'word' is no number"),
+        ({"common": {"notes": "said"}}, "notes has to be a list of texts"),
+        ({"common": {"published": ["1"]}}, "published has to be a list of whole numbers"),
+        ({"cifar10": {"like": []}}, "like has to be a text"),
+        ({"common": {"any_dataset": 1}}, "any_dataset has to be true or false"),
+        ({"quick": 3}, "quick has to be a table, not 3"),
         ({"extends": "mine"}, "extends 'mine', which has no recipe or extends itself"),
         ({"extends": "dm", "quick": {"common": {"strength": 3}}}, "'quick' sets 'strength', which the mine recipe"),
     ],
 )
 def test_a_mistake_in_a_recipe_is_named_and_harms_no_other(mine, wrong, says):
     mine(wrong)
-    with pytest.raises(DataError, match=says):
+    with pytest.raises((DataError, UsageError), match=says):
         recipe("mine", "cifar10", 10, "quick")
     assert recipe("dm", "cifar10", 10).values["iterations"] == 20000
     if "quick" not in wrong:
         rows = {row["method"]: row for row in list_recipes(dataset="cifar10")}
         assert (rows["mine"]["status"], rows["dm"]["status"]) == ("broken", "published")
+
+
+@pytest.mark.parametrize(
+    ("write", "says"),
+    [
+        (lambda path: path.write_bytes(b"a = " + b"[" * 60_000), "nested too deeply"),
+        (lambda path: path.write_bytes(b"a = " + b"9" * 100_000), "not TOML: Exceeds the limit"),
+        (lambda path: path.write_bytes(b"\xff\x00"), "no text in UTF-8"),
+        (lambda path: path.write_bytes(b"a = 1\na = 2"), "not TOML: Cannot overwrite"),
+        (os.mkfifo, "no regular file"),
+        (lambda path: path.symlink_to("/dev/zero"), "no regular file"),
+        (lambda path: (path.touch(), os.truncate(path, 2**31)), "larger than"),
+        (lambda path: path.mkdir(), "no regular file|Is a directory"),
+    ],
+    ids=["nested", "digits", "bytes", "twice", "pipe", "zeros", "huge", "folder"],
+)
+def test_a_recipe_file_that_is_none_is_named(tmp_path, write, says):
+    write(tmp_path / "mine.toml")
+    with pytest.raises(DataError, match=says) as caught:
+        read_toml(tmp_path / "mine.toml")
+    assert len(str(caught.value)) < 400
 
 
 def test_methods_without_code_are_data_and_not_offered():

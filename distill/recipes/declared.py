@@ -27,25 +27,51 @@ from __future__ import annotations
 
 import functools
 import inspect
+import reprlib
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from distill.methods import METHODS
-from distill.recipes.keys import Key, keys_of, keys_of_config
+from distill.recipes.keys import NUMBERS, Key, keys_of, keys_of_config
 from fyi_bench.errors import DataError
+from fyi_bench.files import read_text
 
 QUICK = "quick"
 QUICK_SOURCE = "quick protocol (chosen by experiment, see docs)"
 FOLDER = Path(__file__).parent
 _BUILT_IN, _WITHOUT_CODE = FOLDER.parent / "methods", FOLDER / "without_code"
-_HEAD = frozenset(["extends", "source", "published_pick", "keys"])
-_SAID = ("notes", "fyi_notes")
-_WORDS = frozenset(
-    ["source", "sources", "inferred", "per_ipc", "ipc", "published", "unpublished", "like", "any_dataset", *_SAID]
-)  # everything else in a table is a value
+
+
+def _counts(value: Any) -> bool:
+    """Whether these are whole numbers from 1 on."""
+    return isinstance(value, list | tuple) and all(type(one) is int and one > 0 for one in value)
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _all_text(values: Iterable[Any]) -> bool:
+    return all(isinstance(one, str) for one in values)
+
+
+# what a word may hold: a test, and how a message calls it
+_Form = tuple[Callable[[Any], bool], str]
+_TEXT: _Form = (lambda value: isinstance(value, str), "a text")
+_TABLE: _Form = (_is_table, "a table")
+_TEXTS: _Form = (lambda value: _is_table(value) and _all_text(value.values()), "a table of texts")
+_LIST: _Form = (lambda value: isinstance(value, list | tuple) and _all_text(value), "a list of texts")
+_HEAD = {"extends": _TEXT, "source": _TEXT, "published_pick": _TEXT, "keys": _TABLE}
+_WORDS: dict[str, _Form] = {
+    "source": _TEXT, "sources": _TEXTS, "inferred": _TEXTS, "per_ipc": _TABLE,
+    "ipc": (lambda value: _is_table(value) and all(str(n).isdecimal() for n in value), "tables by images a class"),
+    "published": (_counts, "a list of whole numbers from 1 on"), "unpublished": _TEXT, "like": _TEXT,
+    "any_dataset": (lambda value: isinstance(value, bool), "true or false"), "notes": _LIST, "fyi_notes": _LIST,
+}  # fmt: skip
+# everything else in a table is a value
 
 
 @dataclass(frozen=True)
@@ -129,6 +155,7 @@ def _parsed(
     method: str, raw: Mapping[str, Any], where: str, extending: tuple[str, ...], fields: Mapping[str, Key] | None = None
 ) -> Declared:
     """A declaration checked and ordered; `fields`: keys by the fields of the method's config."""
+    _check_forms(where, raw, _HEAD)
     extends = raw.get("extends", "")
     if extends and (extends in (*extending, method) or not (_file(extends) or extends in METHODS)):
         raise DataError(f"The recipe of {method} extends '{extends}', which has no recipe or extends itself.")
@@ -146,7 +173,8 @@ def _parsed(
     )
 
 
-def _laid_over(where: str, protocol: str, raw: Mapping[str, Any], keys: Mapping[str, Key]) -> dict[str, Table]:
+def _laid_over(where: str, protocol: str, raw: Any, keys: Mapping[str, Key]) -> dict[str, Table]:
+    _check_forms(f"{where} [{protocol}]", {protocol: raw}, {protocol: _TABLE})
     source = QUICK_SOURCE if protocol == QUICK else ""
     return {name: _table(f"{where} [{protocol}.{name}]", table, keys, source) for name, table in raw.items()}
 
@@ -168,16 +196,19 @@ def lenders() -> tuple[Mapping[str, str], Mapping[str, tuple[str, str]]]:
 def read_toml(path: Path) -> dict[str, Any]:
     """The content of a TOML file. Raises DataError with the line where it is not one."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_text(path))
     except OSError as error:
         raise DataError(f"The recipe file {path} cannot be read: {error.strerror}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise DataError(f"The recipe file {path} is not TOML: it is nested too deeply.") from None
+    except ValueError as error:
         raise DataError(f"The recipe file {path} is not TOML: {error}.") from error
 
 
 def _table(where: str, raw: Any, keys: Mapping[str, Key], source: str) -> Table:
     if not isinstance(raw, Mapping):
-        raise DataError(f"Recipe {where}: a table of values is wanted, not {raw!r:.40}.")
+        raise DataError(f"Recipe {where}: a table of values is wanted, not {reprlib.repr(raw)}.")
+    _check_forms(where, raw, _WORDS)
     own = {k: v for k, v in raw.items() if k not in _WORDS}
     scaled, source = raw.get("per_ipc", {}), raw.get("source", source)
     _require(where, [*own, *scaled, *raw.get("inferred", {})], keys, "is not a key of recipes; describe it in `keys`")
@@ -186,7 +217,7 @@ def _table(where: str, raw: Any, keys: Mapping[str, Key], source: str) -> Table:
         raise DataError(f"Recipe {where}: values without a source.\nGive the table or the file a source.")
     return Table(
         values={k: keys[k].parse(v) for k, v in own.items()},
-        scaled={k: keys[k].parse(v) for k, v in scaled.items()},
+        scaled={k: _scalable(where, keys[k], v) for k, v in scaled.items()},
         sources={k: raw.get("sources", {}).get(k, source) for k in [*own, *scaled]},
         inferred=dict(raw.get("inferred", {})),
         by_ipc={int(n): _table(f"{where} ipc {n}", table, keys, source) for n, table in raw.get("ipc", {}).items()},
@@ -195,6 +226,20 @@ def _table(where: str, raw: Any, keys: Mapping[str, Key], source: str) -> Table:
         published=tuple(raw.get("published", ())),
         **{word: raw[word] for word in ("unpublished", "like", "any_dataset") if word in raw},
     )
+
+
+def _scalable(where: str, key: Key, value: Any) -> float:
+    """A value of `per_ipc`, which is multiplied."""
+    if key.type not in NUMBERS:
+        raise DataError(f"Recipe {where}: '{key.name}' is no number that could grow with the images a class.")
+    return float(key.parse(value))
+
+
+def _check_forms(where: str, raw: Mapping[str, Any], forms: Mapping[str, _Form]) -> None:
+    """Raise DataError for a word that says something else than it can."""
+    for word, (fits, wanted) in forms.items():
+        if word in raw and not fits(raw[word]):
+            raise DataError(f"Recipe {where}: {word} has to be {wanted}, not {reprlib.repr(raw[word])}.")
 
 
 def _require(where: str, names: Iterable[str], known: Mapping[str, Any], complaint: str) -> None:

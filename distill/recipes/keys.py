@@ -11,6 +11,8 @@ from typing import Any
 from fyi_bench.errors import DataError, UsageError
 from fyi_bench.registry import pick
 
+NUMBERS = ("int", "float")  # types of keys that have a least value, and may grow with the images a class
+
 
 @dataclass(frozen=True)
 class Key:
@@ -20,6 +22,14 @@ class Key:
     type: str
     meaning: str = ""
     least: float | None = None
+
+    def check(self) -> None:
+        """Raise TypeError or UsageError where this describes no key."""
+        if not (isinstance(self.type, str) and isinstance(self.meaning, str)):
+            raise TypeError("type and meaning are texts")
+        pick("type", self.type, _TYPES)
+        if self.least is not None and (type(self.least) not in (int, float) or self.type not in NUMBERS):
+            raise TypeError("least is a number, of a key that is one")
 
     def parse(self, value: Any) -> Any:
         """A value, or its text as typed by a user, in the key's type. Raises UsageError for anything else."""
@@ -40,7 +50,7 @@ def keys_of(described: Mapping[str, Mapping[str, Any]], where: str) -> dict[str,
     for name, about in described.items():
         try:
             found[name] = Key(name, **about)
-            pick("type", found[name].type, _TYPES)
+            found[name].check()
         except (TypeError, UsageError) as error:
             raise DataError(f"{where}: the key '{name}' is described wrongly: {str(error).splitlines()[0]}") from error
     return found

@@ -132,11 +132,16 @@ def list_recipes(
     for name in [method] if method else METHODS.names():
         try:
             chain = declared(name).chain
-        except (DataError, PluginError) as error:
+            rows += [
+                _row(recipe(name, data, ipc, protocol))
+                for data in ([dataset] if dataset else _datasets(chain))
+                for ipc in _published(chain, data) or USUAL_IPC
+            ]
+        except UnknownNameError:  # of the method or the protocol that was asked for
+            raise
+        except (DataError, PluginError, UsageError) as error:
+            # one method's mistake is no reason not to list the others
             rows.append({**dict.fromkeys(_COLUMNS, ""), "method": name, "status": "broken", "source": str(error)})
-            continue
-        for data in [dataset] if dataset else _datasets(chain):
-            rows += [_row(recipe(name, data, ipc, protocol)) for ipc in _published(chain, data) or USUAL_IPC]
     return rows
 
 
@@ -234,5 +239,7 @@ class _Collected:
 
     def _infer(self, key: str, reason: str) -> None:
         if reason:
+            if key not in self.sources:
+                raise DataError(f"A recipe calls '{key}' inferred, and no table before it has a value of it.")
             self.inferred.add(key)
             self.sources[key] += f"{_INFERRED}{reason}]"
