@@ -137,6 +137,7 @@ RECORDED = ["dc", "dsa", "dcc", "dm", "datadam", "cafe", "cafe-dsa", "idc", "dre
 RECORDED += ["speed", "rtp", "haba", "dd"]  # their students' steps
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("flip", ["none", "fyi", "random", "rotate"])
 @pytest.mark.parametrize("method", RECORDED)
 def test_a_recorded_run_makes_the_same_images(tapes, method, flip, monkeypatch):
@@ -248,6 +249,7 @@ def no_collector(all_is_loaded):
     gc.enable()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("on", [False, True], ids=["plain", "recorded"])
 @pytest.mark.parametrize("method", RECORDED)
 def test_nothing_of_a_run_outlives_it(tapes, no_collector, method, on):

@@ -14,6 +14,8 @@ from commands import arguments, run, start
 from fyi_bench.files import sha256_file
 from fyi_bench.run import deadline
 
+pytestmark = pytest.mark.long
+
 
 def sets_of(store):
     return {path.parent.name: sha256_file(path) for path in (store / "distill").glob("*/set.safetensors")}

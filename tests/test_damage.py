@@ -43,6 +43,8 @@ from fyi_bench.tasks.report import write_report
 from sample_records import distill_record
 from search_space import native
 
+pytestmark = pytest.mark.long
+
 UNFINISHED, DIVERGED = RunSpec("distill", {"seed": 1}), RunSpec("distill", {"seed": 2})
 SOURCE = """
 // most of the file is numbers that the answer is made of, so that a changed byte is likely to change it

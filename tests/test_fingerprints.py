@@ -93,7 +93,9 @@ def probe() -> float:
 def method(name: str) -> float:
     space = METHODS.get(name).space_kind
     changes = {"space": tiny.SPACES[space]} if space in tiny.SPACES else {}
-    return weighted(distill(tiny.problem(**changes), name, tiny.config(name, 2), "fyi").images)
+    return weighted(
+        distill(tiny.problem(**changes), name, tiny.config(name, 2, **tiny.UNTIED.get(name, {})), "fyi").images
+    )
 
 
 COMPONENTS = {

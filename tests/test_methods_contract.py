@@ -198,6 +198,7 @@ def test_only_images_of_the_wanted_classes_are_read(method):
     assert sets[0].ipc == len(sets[0]) // 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", [m for m in ALL if m in tiny.LOSS_FALLS])
 @pytest.mark.parametrize("flip", ["none", "fyi"])
 def test_loss_falls(method, flip):

@@ -94,21 +94,18 @@ def problems(method: str, **changes):
     return here, replace(here, device=CUDA)
 
 
-# DREAM's nearest image of a cluster of two is either one, as the last digit has it, and digits differ between devices:
-# clusters large enough to have no such ties, and a start without clusters; its clusters are made once an iteration
-UNTIED = {"dream": {"representatives_per_cluster": 3, "init": "mix", "interval": 3}}
-
-
+@pytest.mark.long
 @pytest.mark.parametrize("flip", ["none", "fyi"])
 @pytest.mark.parametrize("method", ALL)
 def test_a_method_makes_the_same_images_there(gpu, method, flip):
     here, there = problems(method)
-    config = tiny.config(method, WARM_UP + 2, **UNTIED.get(method, {}))
+    config = tiny.config(method, WARM_UP + 2, **tiny.UNTIED.get(method, {}))
     plain, found = (distill(p, method, config, flip) for p in (here, there))
     torch.testing.assert_close(found.images, plain.images, rtol=1e-6, atol=1e-6)
     assert bool(gpu.recorded) == (method not in (*SELECTED, NAME))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", [name for name in ALL if name not in SELECTED])
 def test_only_the_guard_waits_for_the_device(gpu, method, monkeypatch):
     monkeypatch.setattr(engine, "GUARD_EVERY", WARM_UP + 1)  # the second time all that is recorded has been
@@ -117,7 +114,7 @@ def test_only_the_guard_waits_for_the_device(gpu, method, monkeypatch):
     def report(done: int, loss: float) -> None:
         waits.append(gpu.waits.copy())
 
-    config = tiny.config(method, 2 * engine.GUARD_EVERY, **UNTIED.get(method, {}))
+    config = tiny.config(method, 2 * engine.GUARD_EVERY, **tiny.UNTIED.get(method, {}))
     distill(problems(method)[1], method, config, "fyi", report=report)
     between = waits[1] - waits[0]  # is all finite and small, and what is the last loss
     assert (len(waits), between) == (2, {"copy to the host": 1, "read of a value": 1})
@@ -159,6 +156,7 @@ def test_an_epoch_waits_once(gpu):
     assert waits[1] - waits[0] == {"read of a value": 3}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [name for name in CASES if name not in ("retrain-resnet18", "nas")])
 def test_the_benchmark_runs_there(gpu, name):
     case, found = CASES[name], []
@@ -181,6 +179,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("command", COMMANDS)
 def test_a_command_runs_there(gpu, tmp_path, command):
     wanted = {**SMALL, "iterations": str(WARM_UP + 1), "batch_real": "2"}

@@ -99,6 +99,7 @@ def test_samples_are_no_larger_than_a_class(store):
     assert [row["n"] for row in rows] == [1, 2]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "panels"), [("3", 3), ("10", 2), ("D", 4)])
 def test_scores_of_real_images_are_drawn_and_measured_once(store, name, panels):
     said = []
@@ -112,6 +113,7 @@ def test_scores_of_real_images_are_drawn_and_measured_once(store, name, panels):
     assert second[1].read_bytes() == before
 
 
+@pytest.mark.long
 def test_other_seeds_and_efforts_are_measured_anew(store):
     said = []
     for change in ({}, {"seed": 1}, {"effort": replace(TINY, networks=1)}):
@@ -197,6 +199,7 @@ def test_losses_are_drawn_with_their_caveat_and_what_is_missing(store):
     assert "not run: DSA, cifar100, 10 IPC; DM, cifar100, 1 IPC" in text
 
 
+@pytest.mark.long
 def test_unequalness_on_the_way_is_that_of_each_set(store, monkeypatch):
     from distill.fyi import set_unequalness
 

@@ -30,6 +30,8 @@ from fyi_bench.store.run_dir import RunDir
 from fyi_bench.store.spec import RunSpec
 from fyi_bench.store.store import Busy, Store
 
+pytestmark = pytest.mark.long
+
 
 @pytest.fixture(autouse=True)
 def _toys(tmp_path, monkeypatch):

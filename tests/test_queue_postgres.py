@@ -21,7 +21,7 @@ from fyi_bench.run.run_type import Worker
 from fyi_bench.run.storage import Patient, open_storage, shown
 from fyi_bench.store.store import Store
 
-pytestmark = pytest.mark.skipif(binaries() is None, reason=ABSENT)
+pytestmark = [pytest.mark.long, pytest.mark.skipif(binaries() is None, reason=ABSENT)]
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +52,6 @@ def test_a_restart_in_the_middle_costs_nothing_but_time(server, tmp_path, mode):
         crowd.end()
 
 
-@pytest.mark.long
 def test_four_workers_with_wrong_clocks_one_killed_and_the_database_restarted(server, tmp_path):
     """All at once what may happen to a sweep on several machines: only the job of the killed one is done twice."""
     crowd = Crowd(server.url, tmp_path / "store", toy_runs.toy_path(tmp_path / "toys"))

@@ -25,6 +25,8 @@ from fyi_bench.run.storage import sqlite_url
 from fyi_bench.session import Session
 from fyi_bench.store.store import Store
 
+pytestmark = pytest.mark.long
+
 BEAT_S, GRACE_S = 0.2, 2.0
 
 

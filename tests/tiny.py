@@ -125,6 +125,10 @@ def config(method: str, iterations: int = 4, ipc: int = 2, **changes: Any) -> An
 # the space of each kind, for methods that do not work in normalised space
 SPACES = {"pixel": PixelSpace()}
 
+# DREAM's nearest image of a cluster of two is either one, as the last digit has it, and digits differ between devices
+# and processors: clusters large enough to have no such ties, a start without clusters, made once an iteration
+UNTIED = {"dream": {"representatives_per_cluster": 3, "init": "mix", "interval": 3}}
+
 # methods whose logged loss must fall over 30 tiny iterations, with the changes that make it visible
 LOSS_FALLS: dict[str, dict[str, Any]] = {
     "haba": {
