@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from fyi_bench.errors import DataError
-from fyi_bench.files import digest_of, write_bytes
+from fyi_bench.files import digest_of, is_utf8, write_bytes
 
 METADATA_KEY = "fyi_bench"
 _SEAL, _LAYOUT = "header_digest", "layout"  # files of earlier versions have neither
@@ -69,6 +69,8 @@ def load_tensors(path: str | Path) -> tuple[dict[str, torch.Tensor], dict[str, A
 @contextlib.contextmanager
 def open_tensors(path: str | Path) -> Iterator[safe_open]:
     """The file, opened to read single tensors or their metadata. Raises DataError where it is no whole one."""
+    if not is_utf8(Path(path)):
+        raise DataError(f"{path} has a name, or a folder with one, that is not UTF-8.\nRename it.")
     try:
         if Path(path).exists() and not Path(path).is_file():
             what = "a folder" if Path(path).is_dir() else "no regular file"

@@ -352,12 +352,21 @@ def root(
     """Options before the command."""
 
 
+def _check_folder() -> None:
+    """Raise UsageError where the present folder was removed: libraries end the process then, without a word."""
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UsageError(f"The present folder is gone ({error.strerror}).\nGo to another one.") from None
+
+
 def main(words: Sequence[str] | None = None) -> int:
     """Run a command line (default: this process's); returns its exit code. Errors become one or two lines."""
     given = list(sys.argv[1:] if words is None else words)
     asked = [word for word in given if word != "--debug"]
     ready_streams()
     try:
+        _check_folder()
         try:
             code = typer.main.get_command(app).main(asked, "fyi-bench", standalone_mode=False, obj=asked) or 0
         except SystemExit as end:  # typer's silent end where nobody reads what it prints

@@ -107,6 +107,15 @@ def legal_json(value: Any) -> Any:
     return value
 
 
+def is_utf8(path: Path) -> bool:
+    """Whether the whole path is text in UTF-8; the library that reads sets takes no other."""
+    try:
+        path.absolute().as_posix().encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def check_place(path: Path) -> None:
     """Raise StoreError for a device (`/dev/null`, `/dev/stdout`): a file moved there would take it from everybody."""
     place = path.absolute()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -152,6 +153,27 @@ def test_no_file_takes_the_number_of_a_closed_stream(tmp_path):
         timeout=120, check=True,
     )  # fmt: skip
     assert done.stdout == "a\n3"
+
+
+def test_a_folder_that_is_gone_is_told(tmp_path):
+    (tmp_path / "gone").mkdir()
+    code = "import os, sys; from fyi_bench.cli import main; os.rmdir(os.getcwd()); sys.exit(main(['ls', 'methods']))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path / "gone", capture_output=True, text=True, timeout=120, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert done.stderr == "fyi-bench: The present folder is gone (No such file or directory).\nGo to another one.\n"
+    assert done.returncode == 2
+
+
+def test_a_name_that_is_not_utf8_is_told(tmp_path):
+    odd = tmp_path / os.fsdecode(b"bad\xff")
+    odd.mkdir()
+    said = run(*arguments("distill", "--method", "dm", "--only", store=odd / "store"), check=5).stderr
+    assert said.splitlines()[0].endswith("store is not UTF-8.")
+    assert not (odd / "store").exists()
+    shutil.copy(tiny.real_set().save(tmp_path / "a.safetensors", preview=False), odd)
+    assert "is not UTF-8.\nRename it." in run("inspect", str(odd / "a.safetensors"), check=5).stderr
 
 
 @pytest.mark.parametrize("words", [("ls", "methods"), ("ls", "--help")], ids=" ".join)

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fyi_bench.errors import DivergenceError, StoreError
+from fyi_bench.files import is_utf8
 from fyi_bench.store.checkpoint import checkpoint_steps
 from fyi_bench.store.lock import FolderLock, in_use
 from fyi_bench.store.record import read_record
@@ -71,7 +72,9 @@ class Store:
         self.say = say or logging.getLogger("fyi_bench.store.store").warning
 
     def make(self) -> None:
-        """Make the root folder where it is missing. Raises StoreError where it cannot be made."""
+        """Make the root folder where it is missing. Raises StoreError where it cannot be made, or sets not be read."""
+        if not is_utf8(self.root):
+            raise StoreError(f"The name of the folder {self.root} is not UTF-8.\nRename it, or choose another --store.")
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
