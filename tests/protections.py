@@ -113,7 +113,7 @@ PROTECTIONS = (
                "if found.classes > max(FEW_CLASSES, MOST_EMPTY * count):", "if False:",
                "test_hostile.py", "label_far"),
     Protection(6, "what is no regular file not merged", "fyi_bench/store/merge.py",
-               "            _check_regular(source)\n", "", "test_sealed.py", "regular_files and link"),
+               "                _check_regular(source)\n", "", "test_sealed.py", "regular_files and link"),
     Protection(6, "the bytes of a checkpoint's tensors compared", "distill/tensor_file.py",
                "if name in digests and sha256_of(tensor) != digests[name]:", "if False:",
                "test_resume.py", "whatever_byte"),
