@@ -65,8 +65,8 @@ COMMANDS = {
     "distill": f"distill --method dm --arch convnet-w8 {SHORT} {TINY} --set model=convnet-w8 --set iterations=3"
     " --set batch_real=4 --workers 1 --store {place}/store",
     "continual": f"continual --steps 3 --method random {SHORT} {TINY} --seeds 1 --workers 1 --store {{place}}/store",
-    "nas": f"nas --space {{made}}/names.txt --method random {SHORT} --set epochs=1 --set min_steps=0 --set draws=1 --seeds 1"
-    " --reference-images 6 --reference-epochs 1 --workers 2 --store {place}/store",
+    "nas": f"nas --space {{made}}/names.txt --method random {SHORT} --set epochs=1 --set min_steps=0 --set draws=1"
+    " --seeds 1 --reference-images 6 --reference-epochs 1 --workers 2 --store {place}/store",
     "merge": "store merge {made}/distill/store --store {place}/store",
     "import": "import {made}/theirs.pt --dataset dots --space pixel --out {place}/ours.safetensors",
     "report": "report --store {place}/store",
