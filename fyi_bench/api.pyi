@@ -90,6 +90,15 @@ def card(
     overrides, budget, device, devices, precision, workers, threads, storage, artefacts, enqueue, log.
     """
 
+def cards(
+    records: Sequence[str | PathLike[str]] | str | PathLike[str],
+) -> list[list[str]]:
+    """Cards side by side: a row for each answer and number, a column for each card.
+
+    Args:
+        records: Records of cards, as --json of `card` writes them.
+    """
+
 def continual(
     method: str | None = None,
     *,

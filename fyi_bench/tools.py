@@ -14,6 +14,7 @@ from fyi_bench.config import DATASET_NAMES, Option, Settings, option, options_of
 from fyi_bench.errors import UsageError
 from fyi_bench.parameters import Parameter, bind, dress, of_dataclass, of_function
 from fyi_bench.reading import PANEL, OneSetFacts, stated_facts
+from fyi_bench.registry import pick
 
 if TYPE_CHECKING:
     from distill.image_set import ImageSet
@@ -185,17 +186,47 @@ def export(
     return exported.paths
 
 
+def _card_of(path: Path) -> dict[str, Any]:
+    from fyi_bench.store.record import read_record
+
+    record = read_record(path)
+    if record.get("task") != "card":
+        raise UsageError(f"{path} is no record of a card.\nMake one: fyi-bench card SET --json FILE")
+    return record
+
+
 def _results_of(card: Path, image_set: ImageSet) -> str:
     """A card as Markdown. Raises UsageError where it is no card, or one of another set."""
-    from fyi_bench.store.record import read_record
     from fyi_bench.tasks.card.words import markdown_of
 
-    record = read_record(card)
-    if record.get("task") != "card":
-        raise UsageError(f"{card} is no record of a card.\nMake one: fyi-bench card SET --json FILE")
+    record = _card_of(card)
     if record["arms"][0]["set_digest"] != image_set.digest:
         raise UsageError(f"{card} is the card of another set.\nMake one of this set: fyi-bench card SET --json FILE")
     return markdown_of(record)
+
+
+def _cards_lines(rows: list[list[str]], format: Annotated[str, Option("table or markdown.")] = "table") -> list[str]:
+    from fyi_bench.present.tables.forms import markdown_table
+    from fyi_bench.present.words import columns
+
+    forms: dict[str, Callable[[list[str], list[list[str]]], Iterable[str]]] = {
+        "table": lambda header, lines: columns([header, *lines]), "markdown": markdown_table,
+    }  # fmt: skip
+    return list(pick("format", format, forms)(rows[0], rows[1:]))
+
+
+@tool("cards", _cards_lines, examples=("fyi-bench cards dm.json dm-fyi.json",
+                                       "fyi-bench cards dm.json dm-fyi.json --format markdown"))  # fmt: skip
+def cards(
+    records: Annotated[
+        tuple[Path, ...], Option("Records of cards, as --json of `card` writes them.", argument="CARD…")
+    ],
+) -> list[list[str]]:
+    """Cards side by side: a row for each answer and number, a column for each card."""
+    from fyi_bench.tasks.card.words import side_by_side
+
+    header, rows = side_by_side([_card_of(path) for path in records])
+    return [header, *rows]
 
 
 @tool("push", lambda address: [f"pushed   {address}"],

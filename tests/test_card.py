@@ -27,7 +27,8 @@ from fyi_bench.tasks.card.judge import judge
 from fyi_bench.tasks.card.words import _gap
 from search_space import space720
 
-SCHEMA = json.loads((ROOT / "fyi_bench/present/schemas/card.json").read_text())
+SCHEMA_FILE = ROOT / "fyi_bench/present/schemas/card.json"
+SCHEMA = json.loads(SCHEMA_FILE.read_text())
 TINY = {"eval_model": "convnet-w8", "epochs": "1", "min_steps": "4", "nets": "2", "draws": "2", "orders": "2"}
 CHEAP = [p for p in space720.SPACE if (p.width, p.depth, p.pool) == (32, 1, "max")]
 
@@ -122,6 +123,17 @@ def test_parts_can_be_left_out_and_are_said_to_be(tmp_path, small):
     assert {one["answer"] for one in record["answers"]} == {"yes", "not measured"}
     parts = "duplicates, accuracy, cross-arch, continual, nas, symmetry"
     assert f"Not measured: {parts} (left out)." in tell(record).replace("\n", " ").replace("  ", " ")
+    files = [tmp_path / f"{name}.json" for name in "ab"]
+    for file, parts in zip(files, (["labels", "cost"], ["duplicates", "cost"])):
+        card(path, tmp_path / "runs", json=file, only=parts)
+    header, *rows = fyi_bench.cards(files)
+    told = {label: cells for label, *cells in rows}
+    assert len(set(header)) == 3  # both are of one set, and told apart
+    assert told["images are distinct"] == ["not measured", "yes: 0 pairs among 20 images"]
+    assert told["cost: images"] == ["20", "20"]
+    assert told["verdict"] == ["undecided", "undecided"]
+    with pytest.raises(UsageError, match="is no record of a card"):
+        fyi_bench.cards([next((tmp_path / "runs").glob("*/*/record.json"), SCHEMA_FILE)])
     with pytest.raises(UnknownNameError, match="accuracy"):
         card(path, tmp_path / "runs", without="acuracy")
     with pytest.raises(UsageError, match="contradict"):

@@ -16,7 +16,7 @@ import fyi_bench
 from distill.image_set import ImageSet
 from distill.spaces import PixelSpace
 from fyi_bench.errors import UnknownNameError, UsageError
-from fyi_bench.present.arms import COLUMNS
+from fyi_bench.present.arms import COLUMNS, blocks, rows_of_record
 from fyi_bench.present.result import Result
 from fyi_bench.present.words import fitted
 from fyi_bench.tasks.base import TASKS
@@ -202,3 +202,14 @@ def test_condensing_a_set_takes_its_own_space():
         read = read_images(data)
         assert read.space == SPACE
         assert torch.equal(read.images, made.images)
+
+
+def test_tables_that_differ_in_a_seed_alone_are_told_apart():
+    one = rows_of_record({**distill_record(), "digest": "0123456789abcdef", "command": "x"})
+    other = rows_of_record({**distill_record(), "digest": "fedcba9876543210", "command": "x"})
+    titles = [title for title, *_ in blocks([*one, *other])]
+    assert len(set(titles)) == 2
+    assert all(any(digest in title for title in titles) for digest in ("01234567", "fedcba98"))
+    (alone,) = (title for title, *_ in blocks([{**row, "ipc": 1} for row in one]))
+    assert "1 image a class" in alone
+    assert "record" not in alone

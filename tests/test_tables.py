@@ -468,7 +468,7 @@ def test_what_others_take_is_part_of_an_estimate(monkeypatch, others):
     found = estimate.estimate_seconds(["a run"], data, "cpu", 1, 1)
     estimate.measure.cache_clear()
     estimate.crowding.cache_clear()
-    assert found == pytest.approx(others * (estimate.START_SECONDS + 100), rel=0.3)
+    assert found == pytest.approx(others * (estimate.START_SECONDS + estimate.RUN_SECONDS + 100), rel=0.3)
 
 
 def test_csv_holds_every_fact_unrounded(filled):

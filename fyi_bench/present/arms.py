@@ -22,6 +22,7 @@ from fyi_bench.present.words import (
     arm_title,
     bits_words,
     bounds,
+    count_words,
     is_number,
     mean_and_std,
     percent,
@@ -224,10 +225,14 @@ def blocks(rows: Sequence[Row]) -> list[tuple[str, list[str], list[list[str]]]]:
     """(title, header, lines) of a small table for each command and setting: what was measured down, arms across."""
     found: dict[tuple[str, ...], list[Row]] = {}
     for row in rows:
-        images = "" if row["ipc"] is None else f"{row['ipc']} images a class"
+        images = "" if row["ipc"] is None else f"{count_words(row['ipc'], 'image')} a class"
         key = (row["dataset"], row["task"], images, _protocol(row), row["precision"], (row["date"] or "")[:10])
         found.setdefault((*map(str, key), str(row["command"] and row["digest"])), []).append(row)
-    return [(" · ".join(text for text in key[:-1] if text), *_across(own)) for key, own in found.items()]
+    titles = [" · ".join(text for text in key[:-1] if text) for key in found]
+    told = [  # two commands that differ in nothing but a seed, say
+        f"{title} · record {key[-1][:8]}" if titles.count(title) > 1 else title for title, key in zip(titles, found)
+    ]
+    return [(title, *_across(own)) for title, own in zip(told, found.values())]
 
 
 def _across(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fyi_bench.data import RealDataset
 
 START_SECONDS = 4.0  # importing torch and loading data, once a worker
+RUN_SECONDS = 1.0  # of a run beside its passes: networks are drawn, images augmented, a record is written
 SHARED_MACHINE = 1.15  # workers side by side share memory bandwidth
 _BATCHES = 8, 32  # images of a first look at a network, and of the measurement where that look was quick
 _QUICK_LOOK = 0.02  # seconds: a network slower than that has the same speed an image at any batch size
@@ -75,7 +76,10 @@ def estimate_seconds(
     runs = list(runs)
     if not runs:
         return 0.0
-    each = [sum(seconds_of(p, device, threads, rough) for p in run_type(run).passes(run, data)) for run in runs]
+    each = [
+        RUN_SECONDS + sum(seconds_of(p, device, threads, rough) for p in run_type(run).passes(run, data))
+        for run in runs
+    ]
     used = min(workers, len(runs))
     # the longest one cannot be shared out
     alone = START_SECONDS + max(sum(each) / used, *each) * (SHARED_MACHINE if used > 1 else 1.0)

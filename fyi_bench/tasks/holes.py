@@ -28,7 +28,8 @@ def plan_of_holes(session: Session, title: str, holes: Sequence[Missing], found:
             lines.append(f"    left out: {left_out}")
             continue
         parts.append(part_of(session, hole))
-        lines[-1] += f"   (about {format_duration(estimate(hole))})" if session.dry_run else ""
+        seconds = estimate(hole) if session.dry_run else None
+        lines[-1] += "" if seconds is None else f"   (about {format_duration(seconds)})"
     return plan_of_parts("\n".join(lines), parts, found)
 
 

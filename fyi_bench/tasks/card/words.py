@@ -45,6 +45,10 @@ def title_of(record: Record) -> str:
 
 def tables_of(record: Record) -> list[TableView]:
     """Every part that was measured as a table; the answers come first."""
+    return [_answers_table(record), *_tables_of_parts(record).values()]
+
+
+def _tables_of_parts(record: Record) -> dict[str, TableView]:
     parts = record["parts"]
     made = {
         "accuracy": _accuracy_table,
@@ -54,7 +58,31 @@ def tables_of(record: Record) -> list[TableView]:
         "symmetry": _symmetry_table,
         "cost": lambda part: _cost_table(part, record["arms"][0]),
     }
-    return [_answers_table(record), *(made[name](parts[name]) for name in made if name in parts)]
+    return {name: make(parts[name]) for name, make in made.items() if name in parts}
+
+
+def side_by_side(records: Sequence[Record]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of one table of several cards: a row for each answer and number, a column for each card."""
+    columns = [dict(_told(record)) for record in records]
+    labels = dict.fromkeys(label for column in columns for label in column)
+    titles = [title_of(record) for record in records]
+    header = [
+        f"{title} ({record['digest'][:8]})" if titles.count(title) > 1 else title
+        for title, record in zip(titles, records)
+    ]
+    return ["", *header], [[label, *(column.get(label, HOLE) for column in columns)] for label in labels]
+
+
+def _told(record: Record) -> Iterator[tuple[str, str]]:
+    for one in record["answers"]:
+        yield one["question"], ": ".join(filter(None, (one["answer"], one["why"])))
+    for part, table in _tables_of_parts(record).items():
+        several = len(table.header) > 2
+        for first, *values in table.rows:
+            named = [f"{title} {value}".strip() if several else value
+                     for title, value in zip(table.header[1:], values) if value != HOLE]  # fmt: skip
+            yield f"{part}: {first}", "; ".join(named)
+    yield "verdict", record["verdict"]
 
 
 def headline_of(record: Record) -> str:
