@@ -112,6 +112,16 @@ def test_a_budget_holds_for_the_processes(store):
         share(store, [toy(1, 120.0), toy(2, 120.0)], stop=Deadline(2.0))
 
 
+def test_who_stopped_the_command_is_named_and_not_what_its_processes_were_told():
+    stop = Deadline()
+    for by in ("Ctrl-C", "SIGTERM"):  # a terminal tells every process, and then we tell ours
+        stop.interrupt(by)
+    crew = _Crew(lambda number, *told: 0, 0, Events(*3 * [lambda *told: None]), stop, lambda: None)
+    crew.error = Interrupted("Stopped by SIGTERM.")
+    with pytest.raises(Interrupted, match=r"Stopped by Ctrl-C"):
+        crew.run()
+
+
 def test_the_first_process_that_stops_says_why(monkeypatch):
     monkeypatch.setattr(_Crew, "_dismiss", lambda self, number: None)
     crew = _Crew(lambda number, *told: 0, 3, Events(*3 * [lambda *told: None]), Deadline(), lambda: None)

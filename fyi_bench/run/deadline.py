@@ -82,8 +82,8 @@ class Deadline:
         raise BudgetExhausted(f"Stopped after {spent} of the budget of {given}.\n{_GO_ON}")
 
     def interrupt(self, by: str = "request") -> None:
-        """Ask for a stop at the next safe point, from any thread or signal handler."""
-        self._interrupted_by = by
+        """Ask for a stop at the next safe point, from any thread or signal handler; who asks first is named."""
+        self._interrupted_by = self._interrupted_by or by
 
     @property
     def interrupted(self) -> bool:

@@ -78,6 +78,8 @@ class _Crew:
                     self._ask_to_stop()
         finally:
             self._end()
+        if self.stop.interrupted and isinstance(self.error, BudgetExhausted | Interrupted):
+            self.stop.check()  # who asked for it here: a process was asked by us
         if self.error is not None:
             raise self.error
         if self.told:
@@ -134,7 +136,7 @@ class _Crew:
 
     def _replace(self, number: int) -> None:
         died = f"(exit code {self._dismiss(number).exitcode})"
-        if number in self.told:
+        if number in self.told or self.stop.interrupted:
             return
         self.restarts += 1
         if self.restarts > RESTARTS:
