@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from fyi_bench.config import DATASET_NAMES, Option
 from fyi_bench.errors import DataError
-from fyi_bench.present.words import columns
+from fyi_bench.present.words import columns, wrapped
 from fyi_bench.registry import Registry, pick, spelled_as
 from fyi_bench.tools import Root, StoreFolder, tool
 
@@ -133,10 +133,16 @@ def data_list(data_root: Root = None) -> Iterator[str]:
     from fyi_bench.data import list_datasets
 
     rows: list[tuple[object, ...]] = [("name", "classes", "size", "train", "test", "state", "where")]
+    remarks: dict[str, list[str]] = {}
     for row in list_datasets(data_root):
         numbers = ("" if n is None else n for n in (row.classes, row.size, row.train, row.test))
-        rows.append((row.name, *numbers, row.state if row.found else f"not here: {row.state}", row.found))
+        state = row.state.partition(":")[0] if row.found else "not here"
+        if state != row.state:
+            remarks.setdefault(row.state, []).append(row.name)
+        rows.append((row.name, *numbers, state, row.found))
     yield from columns(rows)
+    yield ""
+    yield from wrapped(f"{', '.join(names)}: {remark}" for remark, names in remarks.items())
 
 
 @tool("data classes", examples=("fyi-bench data classes imagewoof", "fyi-bench data classes cifar100"))

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from data_files import NAMES10, isolate, pixels, png, write_cifar10, write_folder, write_idx, write_mnist, write_parquet
-from fyi_bench.data import get, load_dataset
+from fyi_bench.cli import main
+from fyi_bench.data import get, list_datasets, load_dataset
 from fyi_bench.data.archives import read_idx
 from fyi_bench.errors import DataError, UnknownNameError
 
@@ -272,3 +273,13 @@ def test_annotations_that_name_no_class(tmp_path):
     (root / "val/images").mkdir(parents=True)
     (root / "val/val_annotations.txt").write_text("val_0.JPEG\tn999\t0\t0\t1\t1\n")
     assert "Line 1 of" in refused("tinyimagenet", tmp_path)
+
+
+def test_the_list_of_data_sets_says_below_its_table_how_to_get_those_that_are_not_here(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["data", "list", "--data-root", str(tmp_path)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    table, remarks = lines[: lines.index("")], lines[lines.index("") + 1 :]
+    assert all(len(line) <= 80 for line in lines)
+    assert len(table) == 1 + len(list_datasets(tmp_path))  # a line each
+    assert any(line.startswith("imagefish, imagefruit, ") for line in remarks)
