@@ -78,7 +78,7 @@ def test_a_cell_that_kills_every_process_ends_the_command(store):
     [
         ("data", DataError, "no images here"),
         ("diverged", DivergenceError, "no longer finite"),
-        ("defect", RuntimeError, "in a worker process:\nTraceback"),
+        ("defect", RuntimeError, r"^\w+Error.*, in a worker process:\nTraceback"),
     ],
 )
 def test_the_first_error_ends_the_whole_and_is_raised_here(store, trouble, kind, said):

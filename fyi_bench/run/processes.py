@@ -217,7 +217,7 @@ def _rebuilt(name: str, text: str) -> Exception:
     """The error of another process in this one: of the project's own kinds, else a RuntimeError with its traceback."""
     kind = getattr(errors, name, None)
     if kind is None:
-        return RuntimeError(f"in a worker process:\n{text}")
+        return RuntimeError(f"{text.strip().splitlines()[-1]}, in a worker process:\n{text}")
     error = kind.__new__(kind)
     Exception.__init__(error, text)
     return error
