@@ -81,8 +81,9 @@ def estimate_seconds(
         for run in runs
     ]
     used = min(workers, len(runs))
+    start = START_SECONDS + max(run_type(run).loading_s for run in runs)
     # the longest one cannot be shared out
-    alone = START_SECONDS + max(sum(each) / used, *each) * (SHARED_MACHINE if used > 1 else 1.0)
+    alone = start + max(sum(each) / used, *each) * (SHARED_MACHINE if used > 1 else 1.0)
     return alone * (crowding(data.train.shape, threads) if device == "cpu" else 1.0)
 
 

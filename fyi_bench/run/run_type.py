@@ -188,12 +188,14 @@ class RunType:
 
     name: the word in `RunSpec.kind`, and the folder in the store. together: whether runs that differ in nothing but
     their seed may be computed at once (`compute_together`), where the device gains by it. metric: what logs and
-    dashboards plot of it; SECONDS where a run has no number of its own.
+    dashboards plot of it; SECONDS where a run has no number of its own. loading_s: what a worker takes, about, to load
+    a library that these runs alone need.
     """
 
     name: ClassVar[str]
     together: ClassVar[bool] = False
     metric: ClassVar[Metric] = ACCURACY
+    loading_s: ClassVar[float] = 0.0
 
     def compute(self, run: RunDir, worker: Worker) -> None:
         """Compute `run.spec` and end with `run.finish(record)`."""

@@ -153,6 +153,7 @@ class Continual(RunType):
     """Train one network on the memory after a step, test it on the classes seen."""
 
     name = "continual"
+    loading_s = 6.0  # Avalanche
 
     def compute(self, run: RunDir, worker: Worker) -> None:
         """Run one step of the protocol in Avalanche and record what the network knows of all classes seen."""

@@ -47,6 +47,7 @@ class StreamRun(RunType):
     """Train one network on the data of each step in turn, test it after each on the classes seen."""
 
     name = "stream"
+    loading_s = 6.0  # Avalanche
 
     def compute(self, run: RunDir, worker: Worker) -> None:
         """Run the strategy; one that is stopped begins anew."""
