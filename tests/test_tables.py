@@ -460,7 +460,7 @@ def test_what_others_take_is_part_of_an_estimate(monkeypatch, others):
     read = {"perf_counter": lambda: clock["wall"], "process_time": lambda: clock["cpu"]}
     monkeypatch.setattr(estimate, "time", SimpleNamespace(**read))
     monkeypatch.setitem(estimate.PASSES, "forward", forward)
-    one = estimate.Passes("convnet-w8", (3, 8, 8), 10, forward=32 * 10_000)
+    one = estimate.Passes("convnet-w8", (3, 8, 8), 10, forward=32 * 10_000, steps=1000)
     kind = SimpleNamespace(passes=lambda run, data: [one], loading_s=2.0)
     monkeypatch.setattr(estimate, "run_type", lambda run: kind)
     estimate.measure.cache_clear()
@@ -469,7 +469,7 @@ def test_what_others_take_is_part_of_an_estimate(monkeypatch, others):
     found = estimate.estimate_seconds(["a run"], data, "cpu", 1, 1)
     estimate.measure.cache_clear()
     estimate.crowding.cache_clear()
-    assert found == pytest.approx(others * (estimate.START_SECONDS + 2 + estimate.RUN_SECONDS + 100), rel=0.3)
+    assert found == pytest.approx(others * (estimate.START_SECONDS + 2 + estimate.RUN_SECONDS + 12 + 100), rel=0.3)
 
 
 def test_csv_holds_every_fact_unrounded(filled):

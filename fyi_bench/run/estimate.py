@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from fyi_bench.data import RealDataset
 
 START_SECONDS = 4.0  # importing torch and loading data, once a worker
+STEP_SECONDS = 0.012  # of an optimiser's step beside its passes, on a CPU
 RUN_SECONDS = 1.0  # of a run beside its passes: networks are drawn, images augmented, a record is written
 SHARED_MACHINE = 1.15  # workers side by side share memory bandwidth
 _BATCHES = 8, 32  # images of a first look at a network, and of the measurement where that look was quick
@@ -76,9 +77,10 @@ def estimate_seconds(
     runs = list(runs)
     if not runs:
         return 0.0
+    passes = [run_type(run).passes(run, data) for run in runs]
+    step = STEP_SECONDS if device == "cpu" else 0.0
     each = [
-        RUN_SECONDS + sum(seconds_of(p, device, threads, rough) for p in run_type(run).passes(run, data))
-        for run in runs
+        RUN_SECONDS + sum(seconds_of(p, device, threads, rough) + step * p.steps for p in parts) for parts in passes
     ]
     used = min(workers, len(runs))
     start = START_SECONDS + max(run_type(run).loading_s for run in runs)

@@ -45,7 +45,7 @@ def measured_space(data: RealDataset) -> dict[str, Any]:
 class Passes:
     """Images that go through a network: forward only, with first derivatives, with second derivatives.
 
-    precision: of forward passes and first derivatives.
+    precision: of forward passes and first derivatives. steps: of an optimiser, which take time beside their images.
     """
 
     model: str
@@ -55,6 +55,7 @@ class Passes:
     first: float = 0.0
     second: float = 0.0
     precision: str = "fp32"
+    steps: int = 0
 
 
 class Follower:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -93,9 +94,12 @@ def training_passes(spec: RunSpec, data: RealDataset, tested: int) -> Passes:
     protocol = protocol_of(spec)
     if is_kernel(protocol.eval_model):  # no network: less than the least one
         return Passes("mlp", data.train.shape, data.num_classes, forward=tested)
-    trained = spec.notes["images"] * protocol.epochs_for(spec.notes["images"]) * (2 if "warm" in spec.inputs else 1)
-    forward = tested * protocol.tests
-    return Passes(protocol.eval_model, data.train.shape, data.num_classes, forward=forward, first=trained)
+    images = spec.notes["images"]
+    epochs = protocol.epochs_for(images) * (2 if "warm" in spec.inputs else 1)
+    return Passes(
+        protocol.eval_model, data.train.shape, data.num_classes, forward=tested * protocol.tests,
+        first=images * epochs, steps=math.ceil(images / protocol.batch) * epochs,
+    )  # fmt: skip
 
 
 def set_needs(*references: Mapping[str, str] | None) -> list[Need]:
