@@ -41,7 +41,8 @@ def ready_streams() -> None:
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
+            with contextlib.suppress(OSError):  # a file when it was opened, and a pipe in its place since
+                stream.reconfigure(errors="replace")
 
 
 def echo(line: str) -> None:
