@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import csv
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fyi_bench.files import write_bytes
+from fyi_bench.files import between, write_bytes
+from fyi_bench.present.tables.forms import markdown_table
 from fyi_bench.present.words import HOLE, bounds, percent, signed_points
 from fyi_bench.stats.intervals import mean_std, paired_difference, spread, unpaired_difference
 
@@ -61,7 +62,7 @@ def table(arms: Arms, ipc: int) -> list[str]:
     """Lines of Markdown: a row a method, best without FYI first, the floor last."""
     methods = {method for method, _, number in arms if number == ipc}
     order = sorted(methods, key=lambda method: (method == FLOOR, -_mean(arms[method, "none", ipc])))
-    return [_row(HEAD), _row(["---", *["---:"] * (len(HEAD) - 1)]), *(_row(_cells(arms, one, ipc)) for one in order)]
+    return markdown_table(HEAD, [_cells(arms, one, ipc) for one in order])
 
 
 def _cells(arms: Arms, method: str, ipc: int) -> list[str]:
@@ -94,10 +95,6 @@ def _above(arm: Arm, floor: Arm) -> str:
     return f"{signed_points(found['mean'])}{bounds(found, signed_points)}"
 
 
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
 def lines(arms: Arms) -> list[str]:
     """A table for each number of images a class."""
     found = []
@@ -108,11 +105,7 @@ def lines(arms: Arms) -> list[str]:
 
 def with_tables(page: str, arms: Arms) -> str:
     """The page with the tables between its marks. Raises ValueError where it has no marks."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"the page has no {BEGIN} … {END}")
-    return "\n".join([before + BEGIN, *lines(arms), END + after])
+    return between(page, (BEGIN, END), "\n".join(lines(arms)))
 
 
 if __name__ == "__main__":

@@ -165,6 +165,15 @@ def remove(path: Path) -> None:
         raise StoreError(f"Could not remove {path}: {error.strerror or error}.\n{remedy}") from error
 
 
+def between(page: str, marks: tuple[str, str], text: str) -> str:
+    """The page with this text on the lines between its two marks. Raises ValueError where it has not both."""
+    before, begin, rest = page.partition(marks[0])
+    _, end, after = rest.partition(marks[1])
+    if not end:
+        raise ValueError(f"the page has no {marks[0]} … {marks[1]}")
+    return f"{before}{begin}\n{text}\n{end}{after}"
+
+
 def write_text(path: str | Path, text: str) -> Path:
     """Atomic text file (UTF-8)."""
     return atomic_write(path, lambda tmp: _write_bytes(tmp, text.encode()))

@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from fyi_bench.files import write_bytes
+from fyi_bench.files import between, write_bytes
 from fyi_bench.formats.base import FORMATS, formats_that
 
 BEGIN, END = "<!-- layouts: begin -->", "<!-- layouts: end -->"
@@ -141,11 +141,7 @@ def _yes(whether: bool) -> str:
 
 def with_table(page: str) -> str:
     """The page with the table between its marks. Raises ValueError where it has no marks."""
-    before, middle, after = page.partition(BEGIN)
-    _, end, rest = after.partition(END)
-    if not (middle and end):
-        raise ValueError(f"the page has no {BEGIN} … {END}")
-    return "\n".join([before + BEGIN, *lines(), END + rest])
+    return between(page, (BEGIN, END), "\n".join(lines()))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import torch
 from distill.image_set import ImageSet
 from fyi_bench.duration import format_duration
 from fyi_bench.errors import DataError, StoreError
-from fyi_bench.files import write_bytes, write_text
+from fyi_bench.files import between, write_bytes, write_text
 from fyi_bench.present.images import mosaic, png_of
 from fyi_bench.present.published import FULL
 from fyi_bench.present.replication.places import FEWEST_SETS, NOT_RUN, TABLES, Ledger, PaperNumber, ledger
@@ -130,11 +130,11 @@ def renew(store: Store, readme: Path) -> list[Path]:
 
     Raises DataError where the page has no marks.
     """
-    before, begin, rest = readme.read_text(encoding="utf-8").partition(MARKS[0])
-    _, end, after = rest.partition(MARKS[1])
-    if not end:
-        raise DataError(f"{readme} has no lines {MARKS[0]} and {MARKS[1]}.\nPut them where the head belongs.")
-    text = f"{before}{begin}\n{head(store)}\n{end}{after}"
+    try:
+        text = between(readme.read_text(encoding="utf-8"), MARKS, head(store))
+    except ValueError:
+        missing = f"{readme} has no lines {MARKS[0]} and {MARKS[1]}.\nPut them where the head belongs."
+        raise DataError(missing) from None
     return [write_text(readme, text), write_bytes(readme.parent / PICTURE, picture(store))]
 
 
