@@ -100,7 +100,10 @@ class StandIn(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        self._answer({"id": REPO, "sha": "0" * 40, "siblings": []})
+        if self.headers["Authorization"] != f"Bearer {self.TOKEN}":
+            self._answer({"error": "Invalid user token."}, 401)
+        else:
+            self._answer({"id": REPO, "sha": "0" * 40, "siblings": []})
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
@@ -164,5 +167,10 @@ def test_a_refusal_is_two_lines_without_the_token(exported, hub, tmp_path):
     assert len(str(error.value).splitlines()) == 2
     assert wrong not in str(error.value)
     assert not kept
+    assert "Log in" in str(error.value)
+    with pytest.raises(DataError, match=r"did not take.*\nSee that the Hub can be reached.*; then push again\.$"):
+        fyi_bench.push(exported[1], REPO, token=StandIn.TOKEN, endpoint="http://127.0.0.1:9")
+    with pytest.raises(DataError, match=r"did not take.*\nName it OWNER/NAME"):
+        fyi_bench.push(exported[1], "a set/of mine", token=StandIn.TOKEN, endpoint=address)
     with pytest.raises(DataError, match=r"no exported repository.*\n.*--format hub"):
         fyi_bench.push(tmp_path, REPO, token=StandIn.TOKEN, endpoint=address)

@@ -99,6 +99,17 @@ def test_a_refused_user_is_not_waited_for(server, tmp_path, user):
         assert said == []
 
 
+def test_a_role_without_rights_is_told_so(server):
+    import sqlalchemy
+
+    with sqlalchemy.create_engine(server.url).begin() as admin:
+        admin.execute(sqlalchemy.text("CREATE ROLE reader LOGIN"))
+    url, said = server.url.replace("postgres@", "reader@"), []
+    with pytest.raises(StoreError, match=r"permission denied.*\nGive the role the right"):
+        connect(url, lambda: None, said.append, patience_s=60)
+    assert said == []
+
+
 def test_who_waits_for_a_server_says_why(server):
     said = []
     server.stop()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -355,3 +358,40 @@ def test_foreign_folders_in_the_root_are_left_alone(store):
     (store.root / "My Figures").mkdir()
     assert [info.digest for info in store.ls()] == [CELL.digest]
     assert (store.folder(CELL) / DONE).exists()
+
+
+@pytest.mark.parametrize(("locked", "state"), [(".", "damaged"), ("record.json", "done")])
+def test_a_run_that_may_not_be_read_is_listed_beside_the_others(locked, state):
+    with tempfile.TemporaryDirectory() as place:  # a folder of pytest's is closed to other users
+        os.chmod(place, 0o755)
+        listed_beside_the_others(Store(place), locked, state)
+
+
+def listed_beside_the_others(store: Store, locked: str, state: str) -> None:
+    for seed in (1, 2):
+        finish(store, RunSpec("distill", {"seed": seed}))
+    hidden = store.folder(RunSpec("distill", {"seed": 1})) / locked
+    mode = hidden.stat().st_mode
+    try:
+        hidden.chmod(0)
+        with as_a_user():
+            (fault,) = verify(store)
+            states = [info.state for info in store.ls()]
+    finally:
+        hidden.chmod(mode)
+    assert "Permission denied" in fault.what
+    assert sorted(states) == sorted([state, "done"])
+    assert verify(store) == []
+
+
+@contextlib.contextmanager
+def as_a_user() -> Iterator[None]:
+    """Without the rights of root, which may read everything."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)

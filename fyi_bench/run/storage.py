@@ -32,6 +32,7 @@ _EXAMPLES = "sqlite:///sweep.sqlite3 or postgresql+psycopg://user:password@host/
 # what PostgreSQL says of a user or database that waiting does not make right
 _REFUSED = ("password authentication failed", "no password supplied", "does not exist", "no pg_hba.conf entry",
             "not permitted to log in")  # fmt: skip
+_NO_RIGHT = "42501"  # PostgreSQL's code for a role that may not do what was asked
 # what a URL without a driver means here; psycopg is the driver of the extra `cluster`
 _DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg"}
 
@@ -314,6 +315,8 @@ def _remedy(error: BaseException) -> str:
         return (
             "See that the file is a sqlite database on a local disk that can be written, or choose another --storage."
         )
+    if cause is not None and getattr(cause.orig, "sqlstate", None) == _NO_RIGHT:
+        return "Give the role the right to make tables there and to write them (GRANT), or name another role."
     return "Is the server up, and are user and password right? Everything done is kept; run the command again."
 
 

@@ -287,8 +287,15 @@ def sweep(folder: Path) -> None:
 
 
 def bare(folder: Path) -> bool:
-    """Whether nothing of a run is there yet but its lock: every run passes this state, and a kill may leave it."""
-    return all(path.name == LOCK or path.name.endswith(".tmp") for path in folder.rglob("*"))
+    """Whether nothing of a run is there yet but its lock: every run passes this state, and a kill may leave it.
+
+    Raises OSError for a folder that cannot be read: of it nothing is known.
+    """
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return True
+    return all(name == LOCK or name.endswith(".tmp") for name in names)
 
 
 def artefact_names(folder: Path) -> list[str]:

@@ -200,7 +200,7 @@ def _info(folder: Path) -> RunInfo:
     try:
         inputs = {} if bare(folder) else read_config(folder)["inputs"]
         state, detail = _state(folder)
-    except StoreError as error:
+    except (StoreError, OSError) as error:
         inputs, state, detail = {}, "damaged", str(error).splitlines()[0]
     steps = checkpoint_steps(folder)
     size = sum(_size_of(path) for path in folder.rglob("*") if path.is_file())

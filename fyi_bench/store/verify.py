@@ -28,6 +28,8 @@ from fyi_bench.store.run_dir import (
 from fyi_bench.store.spec import run_digest
 from fyi_bench.store.store import IMPORTED, Store
 
+_UNREADABLE = "See that this user may read it and that its disk is well, then verify again."
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -61,11 +63,11 @@ def verify(store: Store) -> list[Fault]:
 
 
 def faults_of(folder: Path) -> list[Fault]:
-    """Everything in one run folder that is not whole."""
-    if bare(folder):
-        return []
+    """Everything in one run folder that is not whole, or cannot be read."""
     anew = f"Remove {folder} and run its command again, or merge a whole copy."
     try:
+        if bare(folder):
+            return []
         found = [*_strangers(folder), *config_faults(folder)]
         record = final_record(folder)
         if record:
@@ -74,6 +76,8 @@ def faults_of(folder: Path) -> list[Fault]:
             read_record(folder / DIVERGED)
     except StoreError as error:
         return [Fault(folder, str(error).splitlines()[0], anew)]
+    except OSError as error:
+        return [Fault(folder, f"{error.filename or folder} cannot be read ({error.strerror})", _UNREADABLE)]
     if record:
         return [Fault(folder, what, anew) for what in found]
     return [Fault(folder, what, anew) for what in found] + [

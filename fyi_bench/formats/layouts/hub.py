@@ -74,6 +74,7 @@ def push_folder(
         )
     try:
         from huggingface_hub import HfApi
+        from huggingface_hub.errors import HFValidationError, LocalTokenNotFoundError
     except ImportError as error:
         raise DataError("push needs the package huggingface_hub.\npip install 'fyi-bench[hub]'") from error
     api = HfApi(endpoint=endpoint, token=token)
@@ -84,10 +85,14 @@ def push_folder(
         )
     except Exception as error:  # its transport's own errors have no common type
         cause = (str(error) or type(error).__name__).splitlines()[0][:160]
-        raise DataError(
-            f"The Hub did not take {repository} ({cause}).\n"
-            "Log in with `hf auth login`, or set HF_TOKEN; then push again."
-        ) from error
+        answer = getattr(getattr(error, "response", None), "status_code", None)
+        if isinstance(error, HFValidationError):
+            remedy = "Name it OWNER/NAME"
+        elif isinstance(error, LocalTokenNotFoundError) or answer in (401, 403):
+            remedy = "Log in with `hf auth login`, or set HF_TOKEN"
+        else:
+            remedy = "See that the Hub can be reached and is well"
+        raise DataError(f"The Hub did not take {repository} ({cause}).\n{remedy}; then push again.") from error
     return str(address)
 
 
