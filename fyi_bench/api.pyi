@@ -248,7 +248,7 @@ def cross_arch(
         fyi: Short for --flip fyi.
         flip: none, fyi, random, vertical, rotate or scale.
         only: Only this arm: no comparison without the flip or random.
-        architectures: Architecture(s) to evaluate; 'none' for none.
+        architectures: Architecture(s) to evaluate.
         floor: Random real images in as many bytes, too (uint8, JPEG).
         path: A condensed set in a file, instead of a method (or its name).
 

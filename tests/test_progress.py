@@ -101,6 +101,19 @@ def test_on_a_terminal_one_live_display_shows_rows_and_messages(clock):
     assert "distil" not in last
 
 
+def test_the_answer_to_a_signal_stays_below_rows_of_one_line(clock, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    out = Terminal()
+    with progress("live", out) as shown:
+        row = shown.add("accuracy seed 1000", total=200)
+        clock(1)
+        row.update(169, loss=0.0001586)
+        shown.answer("Stopping at the next safe point.")
+    rows = out.getvalue()[out.getvalue().rindex("accuracy") :].splitlines()
+    assert rows[1].startswith("Stopping at the next safe point.")
+    assert "0 s left" in rows[0]
+
+
 def test_without_rich_a_terminal_gets_lines(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     out = Terminal()

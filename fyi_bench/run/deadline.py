@@ -25,7 +25,8 @@ _GO_ON = "Everything done is kept; run the same command to go on."
 _SIGNALS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM", signal.SIGHUP: "the end of its terminal (SIGHUP)"}
 
 
-def _to_stderr(text: str) -> None:
+def to_stderr(text: str) -> None:
+    """Print a line at once."""
     with contextlib.suppress(OSError):  # the terminal may be gone
         start = "\n" if os.isatty(2) else ""  # the line of a terminal has begun, with ^C or a display
         os.write(2, (start + text + "\n").encode())  # the one way of printing that is safe inside a signal handler
@@ -95,7 +96,7 @@ class Deadline:
         self.reserve = max(self.reserve, min(2 * seconds, _LARGEST_RESERVE_SHARE * self.seconds))
 
     @contextlib.contextmanager
-    def signals(self, say: Callable[[str], None] = _to_stderr) -> Iterator[Deadline]:
+    def signals(self, say: Callable[[str], None] = to_stderr) -> Iterator[Deadline]:
         """While active, Ctrl-C, SIGTERM and SIGHUP ask for a clean end; a second Ctrl-C raises KeyboardInterrupt.
 
         A SIGHUP that is ignored, as under nohup, stays so.

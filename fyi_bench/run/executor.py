@@ -174,7 +174,7 @@ def compute(session: Session, name: str, plan: Plan) -> Records:
         store.make()
         study = f"{name}-{plan.digest}"
         artefacts = Artefacts.open(s.artefacts) if s.artefacts else None
-        with session.stop.signals(), progress(session.display) as shown:
+        with progress(session.display) as shown, session.stop.signals(shown.answer):
             weights = _weights(session, plan, missing)
             workers = min(_workers(s, weights), len(missing))
             alone = workers == 1 and _brief(weights) and not s.storage and not s.enqueue

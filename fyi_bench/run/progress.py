@@ -19,11 +19,13 @@ from typing import TYPE_CHECKING, TextIO
 
 from fyi_bench.duration import format_duration
 from fyi_bench.errors import UnknownNameError, printable
+from fyi_bench.run.deadline import to_stderr
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.console import Group
 
 LINE_EVERY_S, NOTEBOOK_EVERY_S = 10.0, 0.5
+NARROW = 100  # columns of a terminal up to which bars are short, so that a row stays one line
 _SAMPLE_EVERY_S, _SAMPLES = 0.5, 60  # speed is that of the last half minute
 
 _active: contextvars.ContextVar[Progress | None] = contextvars.ContextVar("active_progress", default=None)
@@ -126,6 +128,10 @@ class Progress:
     def say(self, text: str) -> None:
         """Print a line above the display: the plan, a warning, a wait."""
 
+    def answer(self, text: str) -> None:
+        """Tell at once that a signal was heard, from inside its handler: no lock is taken."""
+        to_stderr(text)
+
     def close(self) -> None:
         """Leave the last state standing."""
 
@@ -161,26 +167,35 @@ class Live(Progress):
         from rich.live import Live as Display
 
         super().__init__(stream)
-        self._display = Display(get_renderable=self._table, console=Console(file=stream), refresh_per_second=4)
+        self._answer, self._console = "", Console(file=stream)
+        self._display = Display(get_renderable=self._shown, console=self._console, refresh_per_second=4)
         self._display.start()
 
     def say(self, text: str) -> None:
-        self._display.console.print(printable(text), markup=False, highlight=False)
+        self._console.print(printable(text), markup=False, highlight=False)
         self._display.refresh()
+
+    def answer(self, text: str) -> None:
+        self._answer = text  # below the rows: what is printed between two drawings would be wiped out
 
     def close(self) -> None:
         self._display.stop()
 
-    def _table(self) -> Table:
+    def _shown(self) -> Group:
+        from rich.console import Group
         from rich.progress_bar import ProgressBar
         from rich.table import Table
         from rich.text import Text
 
+        width = 24 if self._console.width > NARROW else 8
         table = Table.grid(padding=(0, 1))
         for task in self.tasks:
-            bar = ProgressBar(task.total, task.step, width=24, pulse=task.total is None)
-            table.add_row(Text(task.name), bar, Text(task.count_text()), Text(task.facts_text()))
-        return table
+            bar = ProgressBar(task.total, task.step, width=width, pulse=task.total is None)
+            words = [Text(text, no_wrap=True, overflow="ellipsis") for text in (
+                task.name, task.count_text(), task.facts_text()
+            )]  # fmt: skip
+            table.add_row(words[0], bar, *words[1:])
+        return Group(table, *([Text(self._answer)] if self._answer else []))
 
 
 class Notebook(Progress):

@@ -22,9 +22,7 @@ NETWORKS_OF_A_SET = 1000  # network k of set s is drawn with seed 1000·s + k
 # options of several tasks, each with its own default
 METHOD = partial(option, help="Distillation method; `fyi-bench ls methods`.", names=METHOD_NAMES)
 IPC = partial(option, help="Images per class.")
-ARCHITECTURES = partial(
-    option, help="Architecture(s) to evaluate; 'none' for none.", flag="--arch", names=ARCHITECTURE_NAMES
-)
+ARCHITECTURES = partial(option, help="Architecture(s) to evaluate.", flag="--arch", names=ARCHITECTURE_NAMES)
 NOT_MADE = "a set in a file is there already, and none is made"
 SET_HELP = "A condensed set: ours, any public format, hf:OWNER/NAME."
 

@@ -32,7 +32,7 @@ from fyi_bench.tasks.measured import Measured
 class DistillOptions(Comparison):
     """Which sets, and the architectures that they are evaluated on; none: the protocol's own."""
 
-    architectures: tuple[str, ...] = ARCHITECTURES(())
+    architectures: tuple[str, ...] = ARCHITECTURES((), help="Architecture(s) to evaluate; 'none' for none.")
     floor: bool = option(False, "Random real images in as many bytes, too (uint8, JPEG).")
 
 

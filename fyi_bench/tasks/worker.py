@@ -51,7 +51,7 @@ class WorkerTask(Task[WorkerOptions]):
         if not s.storage:
             raise UsageError("No storage is named.\nGive --storage URL, or set FYI_BENCH_STORAGE.")
         check_there(s.storage)
-        with session.store.in_use(), session.stop.signals(), progress(session.display) as rows:
+        with session.store.in_use(), progress(session.display) as rows, session.stop.signals(rows.answer):
             queues = Queue.all(connect(s.storage, session.stop.check, rows.say, PATIENCE_S), options.study)
             waiting = sum(queue.counts().open for queue in queues)
             session.say(f"{shown(s.storage)}: {len(queues)} queue(s), {waiting} run(s) open")
