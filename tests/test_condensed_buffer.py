@@ -185,7 +185,7 @@ def test_given_sets_a_fixed_total_and_other_attributes():
     partial = fyi_bench.CondensedBuffer(sets=first.sets[:1], max_size=12)
     with pytest.raises(DataError, match="no images of class"):
         partial.post_adapt(None, split.train_stream[1])
-    with pytest.raises(UsageError, match="none for each of 6 classes"):
+    with pytest.raises(UsageError, match="none for each class of each experience, 6 in all"):
         buffer(max_size=3).post_adapt(None, split.train_stream[0])
 
     experience = split.train_stream[0]
@@ -239,3 +239,63 @@ def test_help_spells_the_signature_out():
 def test_a_wrong_name_is_told_before_anything_is_learned(wrong, said):
     with pytest.raises(UsageError, match=said):
         fyi_bench.CondensedBuffer(**{"method": "dm", **wrong})
+
+
+def write_pictures(folder, classes, each, size):
+    """`each` pictures of every class, as PNG: their paths below the folder, by class."""
+    draw, found = rng.stream(0, "pictures"), {}
+    for number in classes:
+        found[number] = [f"{number}-{k}.png" for k in range(each)]
+        for name in found[number]:
+            pixels = torch.randint(256, (size, size, 3), dtype=torch.uint8, generator=draw)
+            Image.fromarray(pixels.numpy()).save(folder / name)
+    return found
+
+
+@pytest.mark.parametrize("made", [replay, der], ids=lambda f: f.__name__)
+@pytest.mark.parametrize(
+    "lists", [[(0, 1), (2, 3), (4, 5)], [range(3), range(3)]], ids=["new classes", "new instances"]
+)
+def test_streams_from_lists_of_files_as_core50s(tmp_path, made, lists):
+    """Each batch of CORe50 is a list of files; the same classes may come again, with other pictures."""
+    from avalanche.benchmarks.scenarios.deprecated.generators import filelist_benchmark
+    from torchvision import transforms as T
+
+    names = write_pictures(tmp_path, range(CLASSES), 4 * len(lists), tiny.SIZE)
+    batches = []
+    for number, classes in enumerate(lists):
+        lines = [f"{name} {c}" for c in classes for name in names[c][number * 4 : number * 4 + 4]]
+        batches.append(tmp_path / f"batch{number}.txt")
+        batches[-1].write_text("\n".join(lines))
+    after = T.Compose([T.ToTensor(), T.Normalize(MEAN, STD)])
+    split = filelist_benchmark(
+        tmp_path, batches, [batches[0]], task_labels=[0] * len(lists), complete_test_set_only=True,
+        train_transform=after, eval_transform=after,
+    )  # fmt: skip
+    memory = buffer()
+    run(made(memory), split.train_stream)
+    assert [sorted(one.classes) for one in memory.sets] == [list(classes) for classes in lists]
+    assert len(memory.buffer) == 12
+
+
+def test_tiny_imagenet_as_avalanche_splits_it(tmp_path):
+    from avalanche.benchmarks.classic import SplitTinyImageNet
+
+    root = tmp_path / "tiny-imagenet-200"
+    names = [f"n{number:08}" for number in range(200)]
+    (root / "val" / "images").mkdir(parents=True)
+    (root / "wnids.txt").write_text("\n".join(names))
+    held = write_pictures(root / "val" / "images", range(200), 1, 64)
+    (root / "val" / "val_annotations.txt").write_text("\n".join(f"{held[c][0]}\t{names[c]}\t0" for c in held))
+    for name in names:
+        (root / "train" / name / "images").mkdir(parents=True)
+        write_pictures(root / "train" / name / "images", [0], 2, 64)
+    split = SplitTinyImageNet(n_experiences=100, return_task_id=True, dataset_root=tmp_path)
+    memory = fyi_bench.CondensedBuffer("random", fyi=False, max_size=200, dataset="tiny-imagenet")
+    for number in range(2):
+        memory.post_adapt(None, split.train_stream[number])
+    assert [sorted(one.classes) for one in memory.sets] == [
+        sorted(split.train_stream[number].classes_in_this_experience) for number in range(2)
+    ]
+    assert memory.buffer[3][0].shape == (3, 64, 64)
+    assert memory.buffer[3][2] == 1

@@ -88,8 +88,9 @@ class CondensedBuffer(SetBuffer):
     method, fyi (short for flip='fyi'), flip, seed: how an experience is condensed. dataset, protocol, overrides: whose
     recipe is taken (`fyi-bench ls recipes`), with what other values.
     max_size: images in all, the same number as the plugin's mem_size. ipc: images per class; by default max_size shared
-    equally among the classes of all experiences. adaptive: share max_size among the classes met so far instead; images
-    of earlier steps are then dropped, the last ones of each class first, as their real images are gone.
+    equally among the classes of all experiences; a class met in two of them is condensed in each. adaptive: share
+    max_size among the classes met so far instead; images of earlier steps are then dropped, the last ones of each class
+    first, as their real images are gone.
     sets: finished sets (`fyi_bench.load(path)`) instead of a method; an experience takes the images of its classes.
     num_classes: of the network's head, where the benchmark does not show all classes. space: of the images in eval
     mode, where their transforms do not tell. transform: of replayed images, instead of the experience's own train
@@ -180,7 +181,10 @@ class CondensedBuffer(SetBuffer):
             groups = sum(len(one.classes_in_this_experience) for one in exp.origin_stream)
         share = int(self.max_size) // groups
         if not share:
-            raise UsageError(f"{int(self.max_size)} images are none for each of {groups} classes.\nRaise max_size.")
+            raise UsageError(
+                f"{int(self.max_size)} images are none for each class of each experience, {groups} in all.\n"
+                "Raise max_size."
+            )
         return share
 
     def _cut(self, share: int) -> None:
