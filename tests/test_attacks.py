@@ -43,6 +43,7 @@ def bounded(words: list[str], place: Path) -> tuple[int, str]:
     return os.waitstatus_to_exitcode(status), (place / "said.txt").read_text(errors="replace")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", attacks.ATTACKS)
 def test_a_hostile_file_is_refused_in_words_and_bounds(tmp_path, name):
     place = tmp_path / "place"

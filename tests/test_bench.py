@@ -194,6 +194,7 @@ def test_the_peak_is_that_of_the_fastest_round():
 # a run in processes ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_side_that_fails_says_why():
     specs = side_specs(Case("no-such-job"), HERE, ("fp32",), twins=False)
     with pytest.raises(SideFailed, match="no-such-job"):

@@ -44,6 +44,7 @@ def sides(name: str, dtype=torch.float64):
     return WORKLOADS.get(case.job).prepare(Setup(case, images, SPACE, dtype=dtype, units=UNITS.get(name, 3), seed=1))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CASES)
 def test_twin_gives_the_same_result(name):
     both = sides(name)

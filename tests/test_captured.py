@@ -166,6 +166,7 @@ def test_a_recorded_expert_walks_the_same_way(tapes, gsam):
         torch.testing.assert_close(recorded.trajectory.at(epoch), plain.trajectory.at(epoch), rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("cutmix", [0.0, 0.7])
 @pytest.mark.parametrize("schedule", ["drop-restart", "constant"])
 def test_recorded_networks_learn_the_same(tapes, schedule, cutmix):

@@ -226,6 +226,7 @@ def test_only_leaves_out_the_comparison(tmp_path):
     assert "architectures" not in record["arms"][0]
 
 
+@pytest.mark.long
 def test_continual_record_and_plot(tmp_path):
     asked = ("continual", "--steps", "2", "--method", "dm", "--fyi", "--ipc", "1", "--against", "random")
     words = arguments(*asked, "--seeds", "1", store=tmp_path / "store")
@@ -243,6 +244,7 @@ def test_continual_record_and_plot(tmp_path):
     assert page.endswith(".html")
 
 
+@pytest.mark.long
 def test_workers_do_not_change_results(tmp_path):
     values = []
     for workers in (1, 2):

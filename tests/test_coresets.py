@@ -43,6 +43,7 @@ def plain_k_center(features: torch.Tensor, count: int) -> list[int]:
     return chosen
 
 
+@pytest.mark.long
 @settings(deadline=None)
 @given(n=st.integers(3, 14), seed=st.integers(0, 50))
 def test_herding_and_k_center_are_the_plain_searches(n, seed):

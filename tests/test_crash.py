@@ -39,6 +39,7 @@ def finished(process: subprocess.Popen) -> str:
     return out
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("job", "artefact"),
     [("kill-plain", "out/result.bin"), ("kill-checkpoints", "set.safetensors"), ("kill-merges", "out/result.bin")],

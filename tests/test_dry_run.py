@@ -112,6 +112,7 @@ def test_a_dry_run_fetches_nothing_from_the_hub(idle, tmp_path):
     assert "a dry run fetches nothing" in done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("question", QUESTIONS)
 def test_an_option_that_nobody_reads_is_refused(question, made):
     words = [*asked(question, made), "--store", str(made / "store")]

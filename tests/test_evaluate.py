@@ -131,6 +131,7 @@ SIZED = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("task", SIZED)
 def test_every_arm_says_its_bits_a_class_by_part(tmp_path, small, task):
     logits = dataclasses.replace(small, labels=torch.nn.functional.one_hot(small.labels, 10).float())
@@ -164,6 +165,7 @@ def test_classes_of_unequal_size_are_evaluated_and_said(tmp_path, small):
     assert "images per class differ" in tell(record)
 
 
+@pytest.mark.long
 def test_misfits_are_named(tmp_path, small):
     path = small.save(tmp_path / "set.safetensors")
     with pytest.raises(DataError, match=r"is of shapes10, not shapes100"):
@@ -209,6 +211,7 @@ def audited(tmp_path_factory, small):
     return record, path, common
 
 
+@pytest.mark.long
 def test_an_audit_tells_images_from_labels(audited):
     """Shares add up network by network, and what stands beside the set is counted as it is."""
     record, _, _ = audited
@@ -238,6 +241,7 @@ def seeds(tmp_path_factory):
     return [one.save(folder / f"seed{k}" / "set.safetensors") for k, one in enumerate(sets)]
 
 
+@pytest.mark.long
 def test_several_sets_of_a_method_are_the_pairs(tmp_path, seeds):
     """Each set has networks and draws of its own; what sets and what networks differ by are told apart."""
     common = {"dataset": "shapes10", "store": tmp_path / "runs", "workers": 1, "threads": 1}

@@ -207,6 +207,7 @@ torch.cuda.set_device = lambda number: setattr(torch.cuda, "chosen", number)
 """
 
 
+@pytest.mark.long
 def test_each_worker_has_a_gpu_of_its_own(tmp_path):
     """On a machine that pretends to have two: the processes of one command, as many as GPUs, sit on different ones."""
     toys = tmp_path / "gpu-toys"

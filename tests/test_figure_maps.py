@@ -202,6 +202,7 @@ def weights(tmp_path_factory):
     return path, network
 
 
+@pytest.mark.long
 def test_weights_of_torchvision_are_read_and_nothing_else(weights, tmp_path):
     path, network = weights
     x = torch.rand(1, 3, 224, 224)

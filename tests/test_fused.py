@@ -220,6 +220,7 @@ def test_function_transforms_fall_back_to_the_modules():
     torch.testing.assert_close(by_transform, torch.autograd.grad(net(images).square().sum(), images)[0])
 
 
+@pytest.mark.long
 def test_without_a_compiler_it_says_so_once_and_goes_on(tmp_path):
     code = (
         "import search_space, torch; from fyi_bench.rng import stream;"

@@ -43,6 +43,7 @@ def test_everything_that_learns_is_checked():
     assert names == set(METHODS.names()) - coresets | {"expert", "trainer"}
 
 
+@pytest.mark.long
 def test_the_check_passes_on_the_pretended_gpu(monkeypatch):
     *_, subject = checking.subjects(["dm"])  # of the others `test_on_gpu` tells
     monkeypatch.setattr(checking, "subjects", lambda methods: [subject])
@@ -74,6 +75,7 @@ def test_the_check_tells_what_is_wrong_what_failed_and_what_was_not_reached(monk
 # the runs -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_the_runs_are_those_of_the_command_and_can_be_merged(tmp_path):
     data, store = load_dataset("shapes10"), Store(tmp_path / "gpu")
     wanted = Wanted("cuda", TINY, seeds=1, methods=("dsa",))

@@ -212,6 +212,7 @@ def test_what_a_system_lacks_is_named(error, words):
     assert (code, len(said.splitlines())) == (5, 2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("device", ["full", "closed"])
 def test_a_stdout_that_takes_nothing_is_told(tmp_path, device):
     command = [sys.executable, "-m", "fyi_bench", "ls", "methods"]

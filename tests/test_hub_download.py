@@ -94,6 +94,7 @@ def test_a_file_of_a_repository_at_a_revision(server, mtt, tmp_path):
     assert "has nothing called absent" in message(f"hf:{NAME}/absent")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("trouble", ["cut", "ranges"])
 def test_a_download_that_breaks_off_goes_on(server, mtt, trouble):
     """From where it was, or anew where the server knows no ranges; the content is what was saved."""
@@ -163,6 +164,7 @@ def test_what_was_exported_is_served_and_evaluated_whole(server, tmp_path):
     assert torch.equal(found.image_set.labels, SHUFFLED)
 
 
+@pytest.mark.long
 def test_datasets_reads_what_is_served(server, tmp_path):
     """The Hub's library for data, in a process of its own, on what was exported here."""
     pytest.importorskip("datasets")

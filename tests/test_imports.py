@@ -62,6 +62,7 @@ def test_start_without_heavy_imports(statement):
     assert not loaded & set(HEAVY)
 
 
+@pytest.mark.long
 def test_core_runs_where_only_torch_and_friends_are_installed():
     """The science, its runs and the script for a lent GPU need torch, torchvision, numpy, scipy and Pillow alone.
 

@@ -119,6 +119,7 @@ def test_a_log_that_cannot_be_written_says_so_once_and_the_run_goes_on(url, stor
     assert store.has(toy(1))
 
 
+@pytest.mark.long
 def test_worker_processes_log_real_runs_and_no_digest_knows_of_it(tmp_path):
     """Losses and accuracies are those of the sets and the record; pictures come on the way."""
     tiny = {"model": "convnet-w8", "iterations": "12", "batch_real": "8", "epochs": "1", "min_steps": "0", "nets": "1",
@@ -174,6 +175,7 @@ def history(path: Path) -> list[dict[str, float]]:
     return rows
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("mode", ["offline", ""], ids=["asked for", "nobody logged in"])
 def test_wandb_writes_offline_and_asks_for_no_login(mode, url, store, tmp_path, monkeypatch):
     pytest.importorskip("wandb")
@@ -232,6 +234,7 @@ def database(request, url) -> str:
     return url if request.param == "sqlite" else request.getfixturevalue("server").url
 
 
+@pytest.mark.long
 def test_trials_have_the_curves_of_their_runs(database, store, monkeypatch):
     import optuna
 

@@ -21,7 +21,17 @@ from fyi_bench.run.types.distill import distill_run
 from plain_method import NAME, plain_method  # noqa: F401  a method of a plug-in, one of all here
 
 ALL = [*METHODS.names(), NAME]
-ARMS = [(method, flip) for method in ALL for flip in ("none", "fyi")]
+QUICK = {"dm", "random", NAME}  # these alone in `make test`; each method has tests of its own there
+
+
+def each(*rows):
+    """Parameters, one or several a row, the method first."""
+    marks = {row: () if row[0] in QUICK else pytest.mark.long for row in rows}
+    return [pytest.param(*row, marks=mark, id="-".join(row)) for row, mark in marks.items()]
+
+
+METHOD = pytest.mark.parametrize("method", each(*((method,) for method in ALL)))
+ARM = pytest.mark.parametrize(("method", "flip"), each(*((method, flip) for method in ALL for flip in ("none", "fyi"))))
 
 
 class MemoryKeeper:
@@ -67,7 +77,7 @@ def uncut(method: str, flip: str) -> ImageSet:
     return run(method, flip)
 
 
-@pytest.mark.parametrize(("method", "flip"), ARMS)
+@ARM
 def test_result_is_a_valid_set_of_the_right_shape(method, flip):
     result = uncut(method, flip).validate()
     assert result.shape == (3, tiny.SIZE, tiny.SIZE)
@@ -82,14 +92,14 @@ def test_result_is_a_valid_set_of_the_right_shape(method, flip):
     assert (result.provenance["method"], result.provenance["flip"]) == (method, flip)
 
 
-@pytest.mark.parametrize(("method", "flip"), ARMS)
+@ARM
 def test_same_seed_same_bytes_and_other_seed_other_bytes(method, flip):
     first, again, other = uncut(method, flip), run(method, flip), run(method, flip, seed=1)
     assert first.digest == again.digest
     assert first.digest != other.digest
 
 
-@pytest.mark.parametrize(("method", "flip"), ARMS)
+@ARM
 @pytest.mark.parametrize("cut", [1, 3])
 def test_resumed_run_repeats_the_bytes_of_an_uncut_one(method, flip, cut):
     whole = uncut(method, flip)
@@ -139,7 +149,7 @@ def of_another_run(step, tensors):
     yield "nothing", step, {}
 
 
-@pytest.mark.parametrize("method", ALL)
+@METHOD
 def test_a_checkpoint_of_another_run_is_refused_whatever_is_in_it(method):
     keeper = MemoryKeeper()
     try:
@@ -157,7 +167,7 @@ def test_a_checkpoint_of_another_run_is_refused_whatever_is_in_it(method):
         assert (offering.refused == "", offering.at) == ((True, step) if right else (False, 0)), what
 
 
-@pytest.mark.parametrize("method", ALL)
+@METHOD
 def test_every_flip_runs_and_changes_what_is_learned(method):
     plain = run(method, "none", iterations=2)
     for flip in FLIPS:
@@ -167,7 +177,7 @@ def test_every_flip_runs_and_changes_what_is_learned(method):
         assert same == (flip == "none" or not plain.provenance["iterations"])
 
 
-@pytest.mark.parametrize("method", ALL)
+@METHOD
 def test_no_global_generator_is_touched(method):
     import random
 
@@ -180,7 +190,7 @@ def test_no_global_generator_is_touched(method):
     assert random.getstate() == states[2]
 
 
-@pytest.mark.parametrize("method", ALL)
+@METHOD
 def test_only_images_of_the_wanted_classes_are_read(method):
     real = tiny.real_set()
     spoiled = real.images.clone()
@@ -217,7 +227,7 @@ MEANS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("method", MEANS)
+@pytest.mark.parametrize("method", each(*((method,) for method in MEANS)))
 def test_a_small_class_takes_nothing_from_the_batches_of_the_others(method):
     """4 images of one class and 8 of the others are as good as these 4 twice, when a batch may hold 8."""
     full, space = tiny.real_set(), METHODS.get(method).space_kind

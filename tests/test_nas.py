@@ -192,6 +192,7 @@ def record(small, tmp_path):
     return nas(session(tmp_path), QUESTION)
 
 
+@pytest.mark.long
 def test_the_command_ranks_every_arm_against_the_real_side(record, tmp_path):
     assert [(arm["method"], arm["flip"]) for arm in record["arms"]] == [
         ("dm", "none"), ("dm", "fyi"), ("random", "none"), ("herding", "none"), ("early-stopping", "none")
@@ -243,6 +244,7 @@ def test_the_floor_is_the_mean_of_rankings_by_single_draws(small, tmp_path):
     assert "random: the mean of 3 draws, each ranked by itself" in tell(found)
 
 
+@pytest.mark.long
 def test_images_set_aside_rank_beside_test_images(small, tmp_path, monkeypatch, data):
     """No network is trained on them by itself; every one is tested on them, and both sides are ranked by them too."""
     from downstream.robust_scores import set_aside
@@ -341,6 +343,7 @@ def test_a_stopped_command_shows_the_answer_so_far_and_goes_on(small, tmp_path):
     assert nas(session(tmp_path, SHORT), question)["arms"][0]["evaluated"] == 6
 
 
+@pytest.mark.long
 def test_a_measured_ranking_is_saved_and_serves_as_the_real_side(small, tmp_path):
     path = tmp_path / "measured.csv"
     trained = nas(session(tmp_path), replace(QUESTION, save_ranking=path))
@@ -356,6 +359,7 @@ def test_a_measured_ranking_is_saved_and_serves_as_the_real_side(small, tmp_path
     assert stored["digest"] != trained["digest"]
 
 
+@pytest.mark.long
 def test_a_ranking_must_fit_the_question(small, tmp_path):
     path = tmp_path / "measured.csv"
     nas(session(tmp_path, SHORT), replace(RANDOM, save_ranking=path))
@@ -374,6 +378,7 @@ def test_the_size_of_the_space_is_checked(size, data, tmp_path, monkeypatch):
         nas(session(tmp_path), replace(QUESTION, space=size))
 
 
+@pytest.mark.long
 def test_enqueuing_leaves_the_work_to_workers(small, tmp_path):
     made, lines = session(tmp_path, SHORT), []
     with pytest.raises(PlanShown):
@@ -388,6 +393,7 @@ def test_enqueuing_leaves_the_work_to_workers(small, tmp_path):
         ask("worker", made)
 
 
+@pytest.mark.long
 def test_files_are_proxies_too(small, tmp_path, data):
     path = tmp_path / "mine.safetensors"
     data.train.select(torch.arange(0, 36, 6)).save(path, preview=False)
@@ -418,6 +424,7 @@ def test_shifts_of_ranks_are_those_of_a_plain_count():
     assert found["pool"]["spread"] == 0.5
 
 
+@pytest.mark.long
 def test_the_plot_has_a_panel_a_proxy(record):
     from fyi_bench.present.figures.nas import factor_of, nas_drawing, panels_of
 

@@ -34,6 +34,7 @@ def record(tmp_path_factory) -> dict:
         return ask("nas", session(tmp_path_factory.mktemp("nas")), **asked)
 
 
+@pytest.mark.long
 def test_differences_are_flat_for_the_headline_and_by_metric_beside(record):
     assert set(record["difference"]) == {"mean", "low", "high", "pairs"}
     assert set(record["differences"]) == set(STATISTICS)

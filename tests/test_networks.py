@@ -66,6 +66,7 @@ def test_contract(name, channels, size):
         torch.testing.assert_close(one, net(images)[:1], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [n for n in ARCHITECTURES if n != "convnet6"])
 @torch.no_grad()
 def test_contract_of_generators_types_and_formats(name):
@@ -137,6 +138,7 @@ def test_features_per_block_are_what_hooks_see(norm, pool):
     assert bool((features[0] >= 0).all())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["alexnetbn", "vgg11", "vgg11bn", "resnet18ap", "resnet18bn"])
 def test_networks_of_the_zoo_equal_their_modules_one_by_one(name):
     results = []

@@ -131,6 +131,7 @@ def test_an_expert_walks_the_same_way_there(gpu, gsam):
     assert gpu.replayed > 0
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("cutmix", [0.0, 0.7])
 @pytest.mark.parametrize("schedule", ["drop-restart", "cosine"])
 def test_networks_learn_the_same_there(gpu, schedule, cutmix):

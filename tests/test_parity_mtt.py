@@ -48,6 +48,7 @@ def match(gradient: str, name: str, sizes: str) -> tuple[Match, dict[str, np.nda
     return found, {k.split("__")[1]: v for k, v in data.items() if k.startswith(f"{name}_{sizes}__")}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sizes", ["full", "mini2"])
 @pytest.mark.parametrize(
     ("gradient", "name"),

@@ -106,6 +106,7 @@ def test_forward_pass(tag):
             assert relative_error(value, after) < TOLERANCE[torch.float64]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("tag", tags())
 @torch.no_grad()
 def test_forward_pass_in_float32(tag):

@@ -42,6 +42,7 @@ def test_score(net: str, distance: str) -> None:
         assert float(unequalness(images, labels, network(net), distance)) == pytest.approx(float(score), rel=1e-7)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["color", "crop", "cutout", "flip", "scale", "rotate"])
 def test_score_under_augmentation(name: str) -> None:
     """Both sets through one siamese draw; the recorded scores are float32, where close gradients cancel."""

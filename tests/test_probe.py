@@ -144,6 +144,7 @@ def path(small, common):
     return small.save(common["store"] / "set.safetensors")
 
 
+@pytest.mark.long
 def test_a_probe_with_its_neighbours(path, common, small, monkeypatch):
     asked = {"probe": "convnet-w8", "weights": "random", "labels": ["hard", "own"], "floor": True}
     record = fyi_bench.evaluate(path, **asked, **common)
@@ -207,6 +208,7 @@ def published(tmp_path_factory):
     return network, file
 
 
+@pytest.mark.long
 def test_published_weights_give_the_features_of_their_network(path, common, published):
     """torchvision's file has another head, and its network sees images as ImageNet's are normalised."""
     theirs, file = published

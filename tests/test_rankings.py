@@ -138,6 +138,7 @@ def plain(name, real, proxy):
     return {"spearman": spearman, "kendall": kendall}[correlation](real[rows], proxy[rows])
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("digits", [0, 1, 6])
 @pytest.mark.parametrize("failures", [0, 12])
 def test_the_fast_bootstrap_equals_its_plain_twin(digits, failures):
@@ -230,6 +231,7 @@ def normal_pair(random, n, correlation):
     return real, correlation * real + math.sqrt(1 - correlation**2) * random.normal(size=n)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("simulations", "resamples", "least"), [(200, 250, 0.90), pytest.param(700, 600, 0.93, marks=pytest.mark.slow)]
 )
@@ -249,6 +251,7 @@ def test_intervals_cover_95_percent(simulations, resamples, least):
     assert all(least <= share <= 0.98 for share in found.values()), found
 
 
+@pytest.mark.long
 def test_the_paired_difference_covers_95_percent():
     """Two proxies of equal quality: the true difference is 0."""
 

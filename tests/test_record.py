@@ -126,6 +126,7 @@ def test_environment_tells_versions_threads_device_and_source():
     assert (len(facts["source_digest"]), facts["cores"] >= 1) == (16, True)
 
 
+@pytest.mark.long
 def test_records_tell_whether_compiled_operations_were_in_use():
     code = (
         "import sys; from fyi_bench.store.record import environment; before = environment()['native'];"

@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Store(ROOT / "results")
 
 
+@pytest.mark.long
 def test_the_documents_are_what_the_command_makes_of_the_results():
     assert verify(RESULTS) == []
     assert (ROOT / "docs" / "replication.md").read_text(encoding="utf-8") == page(RESULTS)
@@ -83,6 +84,7 @@ def test_spread_between_sets_and_between_networks_are_told_apart(tmp_path):
     assert [text.strip() for text in line.split("|")[6:11]] == [*wanted, "+1.9"]
 
 
+@pytest.mark.long
 def test_an_excerpt_gives_the_tables_and_the_page_of_its_store(tmp_path):
     whole, excerpt = Store(tmp_path / "whole"), Store(tmp_path / "excerpt")
     for flip, shift in (("none", 0.0), ("fyi", 0.02)):
@@ -131,6 +133,7 @@ def test_sets_by_both_procedures_stand_side_by_side(tmp_path):
     assert [line.split("|")[5].split("[")[0].strip() for line in lines][:3] == ["31.0", "33.0", "36.0"]
 
 
+@pytest.mark.long
 def test_published_numbers_that_contradict_each_other_are_marked():
     found = {(p.first.method, p.first.dataset, p.first.ipc): p for p in places.ledger(RESULTS).places
              if p.first.flip == "none"}  # fmt: skip

@@ -139,6 +139,7 @@ def _visit(address: str, scheme: str) -> dict:
     return json.loads(html.unescape(re.search(r"<title>(.*?)</title>", done.stdout, re.DOTALL)[1]))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("width", [390, 1280])
 def test_nothing_is_wider_than_the_window(measured, width):
     found = measured(width, "light")

@@ -117,6 +117,7 @@ def small_rules(monkeypatch):
     return {"eval_model": "convnet-w8", "epochs": "1", "min_steps": "0", "nets": "2"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("soft", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_a_whole_run_on_built_in_data(tmp_path, small_rules, soft):
     shapes = load_dataset("shapes10")

@@ -21,6 +21,7 @@ def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("FYI_BENCH_CACHE", str(tmp_path / "cache"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", FROZEN)
 def test_frozen_pixels_balance_and_constants(name):
     """A change of these digests changes every result on the shapes: raise VERSION and say so."""
@@ -139,6 +140,7 @@ def linear(classes: int) -> nn.Module:
     return nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE * SIDE, classes))
 
 
+@pytest.mark.long
 def test_a_linear_layer_fails_where_a_small_convnet_learns():
     linear_accuracy = accuracy(linear(10), "shapes10", 200, 10, 0.003)
     convnet_accuracy = accuracy(convnet(10, 16), "shapes10", 200, 4, 0.05)

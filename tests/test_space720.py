@@ -83,6 +83,7 @@ def counted(point: Point, channels: int, size: int, classes: int) -> tuple[int, 
     return sum(p.numel() for p in net.parameters()), sum(operations)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("channels", "size", "classes"), [(3, 32, 10), (1, 28, 10), (3, 32, 100), (3, 64, 200)])
 def test_closed_formulas_count_real_networks(channels, size, classes):
     points = [p for p in subset(60, seed=size + classes) if p.width < 256]
@@ -106,6 +107,7 @@ def test_known_totals():
     assert (3 * sum(map(space720.flops, SPACE)) - first) / 1e9 == pytest.approx(573, abs=0.5)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("seed", range(4))
 def test_every_subset_is_balanced_and_part_of_the_next(seed):
     smaller: set[Point] = set()

@@ -63,6 +63,7 @@ def test_an_unknown_table_is_answered_with_those_there_are(store):
         table("7", store)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", list(FORMS))
 def test_every_form_says_what_is_known_to_differ(store, form):
     """In the place itself or by a mark there that the form explains: the recipe's notes, and what of it is inferred."""
