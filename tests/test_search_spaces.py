@@ -265,6 +265,9 @@ def test_a_ranking_of_the_package_is_used_where_it_was_measured_as_asked(data, m
     assert fitting_ranking(label)[0] == "tiny-new"
     assert fitting_ranking(replace(label, data="another")) == ("tiny-old", kept["tiny-old"])
     assert fitting_ranking(replace(label, epochs=7)) is None
+    assert fitting_ranking(replace(label, precision="bf16"))[0] == "tiny-other"
+    del kept["tiny-new"], kept["tiny-old"]
+    assert fitting_ranking(label)[0] == "tiny-other"
 
 
 def test_a_file_that_is_handed_in_is_checked(tmp_path, capsys):

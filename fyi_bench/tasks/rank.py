@@ -57,7 +57,7 @@ class Rank(Task[RankOptions]):
         if search.stored is None:
             label = search.reference.label
             raise DataError(
-                f"There is no stored ranking of {label.dataset} by {label.protocol} in {label.precision} that fits.\n"
+                f"There is no stored ranking of {label.dataset} by {label.protocol} that fits.\n"
                 f"Name one with --reference, make one with `fyi-bench ranking`, or: fyi-bench nas --set-file"
                 f" {options.path}"
             )

@@ -54,7 +54,7 @@ class RankingTask(Task[RankingOptions]):
     def plan(self, session: Session, options: RankingOptions, found: Records) -> Plan:
         session.check_overrides([])
         real = RealSide.asked(session, options.reference_images, options.test_images, options.reference_epochs)
-        part = part_of(options.space, session.data, True, real.passes)
+        part = part_of(options.space, session.data, True, real.passes, precision=session.settings.precision)
         seeds = seeds_of(session, SEEDS)
         runs = {point: [real.run(point, seed) for seed in seeds] for point in part.points}
         rounds = _rounds(part, session)

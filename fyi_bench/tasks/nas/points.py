@@ -1,6 +1,7 @@
 """Which architectures a search is about: a whole space, a part of it, a list in a file, or as many as fit a time.
 
-The part that fits is the same on every machine: it follows from what is asked, for two cores of a stated speed.
+The part that fits follows from what is asked, for two cores of a stated speed: it is the same on every machine that
+computes in this precision.
 """
 
 from __future__ import annotations
@@ -30,9 +31,10 @@ _LEAST, _STEP, _MOST = 24, 12, 720
 HALF_AN_HOUR = 1800.0  # seconds
 # a network is costly that alone takes such a share of the time; so large a share of a part may be left out for that
 _COSTLY, _MOST_COSTLY = 0.1, 1 / 6
-# two cores, what of their time networks get, and the seconds one takes for an image's effort, forward and backward
-# (docs/nas.md has the measurement); a test pass takes a part of it
-_CORES, _NETWORKS_SHARE, _SECONDS_AN_EFFORT, _TEST_PASS = 2, 0.85, 7e-12, 0.35
+# two cores, what of their time networks get, and the part of a training pass that a test pass takes
+_CORES, _NETWORKS_SHARE, _TEST_PASS = 2, 0.85, 0.35
+# seconds a core takes for an image's effort, forward and backward; bf16 is for cores that have instructions for it
+_SECONDS_AN_EFFORT = {"bf16": 7e-12, "fp32": 14e-12}
 
 
 @dataclass(frozen=True)
@@ -75,12 +77,14 @@ class Passes:
         return Passes(self.trained + times * other.trained, self.tested + times * other.tested)
 
 
-def part_of(text: str, data: RealDataset, whole: bool, passes: Passes, known: Known = None) -> Part:
+def part_of(
+    text: str, data: RealDataset, whole: bool, passes: Passes, known: Known = None, precision: str = "fp32"
+) -> Part:
     """The architectures that `--space` asks for.
 
     whole: whether a space without a number or time is all of it, and not what fits half an hour of two cores. passes:
-    of each network. known: names that a stored ranking has, or None. Raises UsageError or UnknownNameError for what is
-    no space, DataError where a stored ranking has too few of it.
+    of each network, in this precision. known: names that a stored ranking has, or None. Raises UsageError or
+    UnknownNameError for what is no space, DataError where a stored ranking has too few of it.
     """
     space, asked = _asked(text)
     total = len(space.names)
@@ -89,7 +93,7 @@ def part_of(text: str, data: RealDataset, whole: bool, passes: Passes, known: Kn
     if isinstance(asked, int):
         points = ranked_in(space.subset(asked, SPACE_SEED), known)
         return Part(space.name, points, total)
-    fits, costly = _fitting(space, data, asked, passes, known)
+    fits, costly = _fitting(space, data, asked / _SECONDS_AN_EFFORT[precision], passes, known)
     return Part(space.name, ranked_in(fits, known), total, asked, costly)
 
 
@@ -156,22 +160,25 @@ def listed_space(path: Path) -> SearchSpace:
 
 
 def _fitting(
-    space: SearchSpace, data: RealDataset, seconds: float, passes: Passes, known: Known
+    space: SearchSpace, data: RealDataset, efforts: float, passes: Passes, known: Known
 ) -> tuple[Sequence[Architecture], int]:
-    """The largest part whose networks fit, of those that the ranking has if there is one; how many were too costly."""
+    """The largest part whose networks fit, of those that the ranking has if there is one; how many were too costly.
+
+    efforts: that a core makes in the time there is.
+    """
     from downstream.nas import effort
 
     sizes = *data.train.shape[:2], data.num_classes
     images = passes.trained + _TEST_PASS * passes.tested
-    most, time = min(len(space.names), _MOST), _NETWORKS_SHARE * seconds * _CORES
+    most, fits = min(len(space.names), _MOST), _NETWORKS_SHARE * efforts * _CORES
     chosen: Sequence[Architecture] = ()
     costly = 0
     for count in range(min(_LEAST, most), most + 1, _STEP):
         points = [point for point in space.subset(count, SPACE_SEED) if known is None or in_ranking(point, known)]
-        took = {point: _SECONDS_AN_EFFORT * images * effort(point, *sizes) for point in points}
-        out = {point for point in points if took[point] > _COSTLY * time}
-        out = set(sorted(out, key=lambda point: -took[point])[: int(_MOST_COSTLY * len(points))])
-        if chosen and sum(took[point] for point in points if point not in out) > time:
+        takes = {point: images * effort(point, *sizes) for point in points}
+        out = {point for point in points if takes[point] > _COSTLY * fits}
+        out = set(sorted(out, key=lambda point: -takes[point])[: int(_MOST_COSTLY * len(points))])
+        if chosen and sum(takes[point] for point in points if point not in out) > fits:
             break
         chosen, costly = [point for point in points if point not in out], len(out)
     return chosen, costly

@@ -125,16 +125,22 @@ def stored_ranking(real: RealSide, reference: str) -> tuple[str, Ranking] | None
 def fitting_ranking(label: Label) -> tuple[str, Ranking] | None:
     """The ranking of the package with the most networks among those that were measured as this label says.
 
-    One from before labels said which train images there were will do.
+    Where there is none, one in another precision will do: that moves an accuracy less than another seed does, and not
+    every processor is fast in both. So will one from before labels said which train images there were.
     """
     from search_space.ranking import load, names
 
-    def as_old(other: Label) -> Label:
-        return other if other.data else replace(other, data=label.data, aside=label.aside)
+    def alike(other: Label) -> bool:
+        told = other if other.data else replace(other, data=label.data, aside=label.aside)
+        return replace(told, precision=label.precision) == label
+
+    def rank(pair: tuple[str, Ranking]) -> tuple[Any, ...]:
+        name, ranking = pair
+        own = ranking.label
+        return own.precision == label.precision, bool(own.data), len(ranking.rows), name
 
     found = [(name, load(name)) for name in names() if name.startswith(label.dataset)]
-    fits = [(name, ranking) for name, ranking in found if as_old(ranking.label) == label]
-    return max(fits, key=lambda pair: (bool(pair[1].label.data), len(pair[1].rows), pair[0]), default=None)
+    return max((pair for pair in found if alike(pair[1].label)), key=rank, default=None)
 
 
 def repeated(points: Sequence[Architecture], share: float) -> list[Architecture]:

@@ -142,7 +142,7 @@ class Search:
     @property
     def title(self) -> str:
         """What is done, and what each architecture is trained on, for how long."""
-        real = f"the stored ranking '{self.stored[0]}'" if self.stored else ""
+        real = f"the stored ranking '{self.stored[0]}'{_in(self.stored[1].label.precision)}" if self.stored else ""
         if self.stored is None:
             epochs = count_words(self.reference.protocol.epochs_for(self.real.images), "epoch")
             real = f"{epochs} on {self.real.images:,} images, {len(self.again.runs)} networks twice"
@@ -237,7 +237,7 @@ def _part(options: NasOptions, reference: RealSide, arms: Mapping[Arm, Trained],
     for rules, networks in arms.values():
         for source, _ in networks:
             passes = passes.plus(Passes(source.images * rules.epochs_for(source.images), reference.tested))
-    here = partial(part_of, text, session.data, all_of_it)
+    here = partial(part_of, text, session.data, all_of_it, precision=session.settings.precision)
     known = None if stored is None else stored[1].scores(stored[1].seeds[0])
     if stored is None:
         return here(passes.plus(reference.passes)), None
@@ -251,6 +251,10 @@ def _part(options: NasOptions, reference: RealSide, arms: Mapping[Arm, Trained],
 
 
 Stored = tuple[str, "Ranking"] | None
+
+
+def _in(precision: str) -> str:
+    return f" in {precision}" if precision else ""
 
 
 def _side(

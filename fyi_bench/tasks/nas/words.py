@@ -126,6 +126,8 @@ def misjudged_rows(arm: Mapping[str, Any]) -> list[list[str]]:
 def _title_lines(record: Record) -> list[str]:
     reference, partial = record["reference"], record.get("partial")
     made = "trained here" if reference["kind"] == "train" else f"the stored ranking '{reference['name']}'"
+    if reference.get("precision") not in (None, "", record["precision"]):
+        made += f" in {reference['precision']}"
     how = (
         "a table of accuracies"
         if reference["kind"] == "table"
