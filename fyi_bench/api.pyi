@@ -68,9 +68,9 @@ def card(
         mean: Means of the normalisation, one a channel.
         std: Its standard deviations.
         zca: Data set that the whitening was fitted to.
-        experiment: Which of several in a file, counted from the end if negative.
+        experiment: Which of several sets in a file, from the end if negative.
         step: Which step of a continual file; default: all.
-        labels: What soft rows are: hard, logits or probabilities.
+        labels: What soft labels are: logits or probabilities; hard: take the class alone.
         lr: Learned step size that belongs to the set.
         classes: File that lists its classes, in the order of its numbers.
         max_bytes: Bytes that a file may unpack to.
@@ -151,19 +151,19 @@ def continual(
     """Continual learning from condensed memory (Avalanche), against real images and bounds.
 
     Args:
-        method: Distillation method; default: dsa, or none beside sets of one's own.
+        method: Distillation method; default: dsa, with --set-file none.
         fyi: Short for --flip fyi.
         flip: none, fyi, random, vertical, rotate or scale.
         ipc: Images per class.
-        only: Only this arm: no comparison without the flip or random.
+        only: Only this arm, not the one without the flip nor random images.
         format: Layout; guessed from the content where not given.
         factor: Tiles a side in each image (IDC), where not told.
         mean: Means of the normalisation, one a channel.
         std: Its standard deviations.
         zca: Data set that the whitening was fitted to.
-        experiment: Which of several in a file, counted from the end if negative.
+        experiment: Which of several sets in a file, from the end if negative.
         step: Which step of a continual file; default: all.
-        labels: What soft rows are: hard, logits or probabilities.
+        labels: What soft labels are: logits or probabilities; hard: take the class alone.
         lr: Learned step size that belongs to the set.
         classes: File that lists its classes, in the order of its numbers.
         max_bytes: Bytes that a file may unpack to.
@@ -173,7 +173,7 @@ def continual(
         base: Classes of a first step before them.
         step_sizes: Classes of each step, where they differ.
         order: Class order: paper, icarl, lucir, podnet, der, superclass, sets, or a FILE.
-        scenario: class, task or domain: what a network is told and asked.
+        scenario: Kind of incremental learning: class, task or domain.
         against: random, herding, random-bytes, herding-bytes, uint8, jpeg, joint, fine-tuning, er, icarl,
             der++; or none. Default: random, random-bytes, joint.
         replay: Train one network on each step's real data and the memory (experience replay).
@@ -235,9 +235,9 @@ def cross_arch(
         mean: Means of the normalisation, one a channel.
         std: Its standard deviations.
         zca: Data set that the whitening was fitted to.
-        experiment: Which of several in a file, counted from the end if negative.
+        experiment: Which of several sets in a file, from the end if negative.
         step: Which step of a continual file; default: all.
-        labels: What soft rows are: hard, logits or probabilities.
+        labels: What soft labels are: logits or probabilities; hard: take the class alone.
         lr: Learned step size that belongs to the set.
         classes: File that lists its classes, in the order of its numbers.
         max_bytes: Bytes that a file may unpack to.
@@ -247,7 +247,7 @@ def cross_arch(
         ipc: Images per class.
         fyi: Short for --flip fyi.
         flip: none, fyi, random, vertical, rotate or scale.
-        only: Only this arm: no comparison without the flip or random.
+        only: Only this arm, not the one without the flip nor random images.
         architectures: Architecture(s) to evaluate.
         floor: Random real images in as many bytes, too (uint8, JPEG).
         path: A condensed set in a file, instead of a method (or its name).
@@ -279,7 +279,7 @@ def demo(
     say: Callable[[str], None] = ...,
     yes: bool = False,
 ) -> Any:
-    """The whole story on built-in data in minutes: distil, rehearse, and an HTML report.
+    """A tour on built-in data in minutes: continual learning, distillation, an HTML report.
 
     Common options, as fyi_bench.config.Settings has them: dataset, data_root, store, protocol, seed, seeds,
     overrides, budget, device, devices, precision, workers, threads, storage, artefacts, enqueue, log.
@@ -322,7 +322,7 @@ def distill(
         fyi: Short for --flip fyi.
         flip: none, fyi, random, vertical, rotate or scale.
         ipc: Images per class.
-        only: Only this arm: no comparison without the flip or random.
+        only: Only this arm, not the one without the flip nor random images.
         architectures: Architecture(s) to evaluate; 'none' for none.
         floor: Random real images in as many bytes, too (uint8, JPEG).
 
@@ -383,10 +383,10 @@ def evaluate(
         mean: Means of the normalisation, one a channel.
         std: Its standard deviations.
         zca: Data set that the whitening was fitted to.
-        experiment: Which of several in a file, counted from the end if negative.
+        experiment: Which of several sets in a file, from the end if negative.
         step: Which step of a continual file; default: all.
-        labels: hard, own, teacher: the set and random images under each; or what soft rows are: logits,
-            probabilities.
+        labels: hard, own, teacher: the set and random images under each; logits, probabilities: what soft
+            labels are.
         lr: Learned step size that belongs to the set.
         classes: File that lists its classes, in the order of its numbers.
         max_bytes: Bytes that a file may unpack to.
@@ -396,7 +396,7 @@ def evaluate(
         ipc: Images per class, where not told.
         path: A condensed set: ours, any public format, hf:OWNER/NAME. Several: sets of one method.
         architectures: Architectures to train on it; default: the protocol's.
-        robust: Scores that labels and augmentation cannot inflate.
+        robust: Scores that soft labels and augmentation cannot inflate.
         floor: Random real images beside: as many, and as many bytes (uint8, JPEG).
         teacher: Weights of the teacher(s), as torchvision publishes them.
         soft_labels: Folder of a teacher's stored labels (FKD).
@@ -494,7 +494,7 @@ def figure(
     Args:
         name: Which figure of the paper.
         out: Folder of the pictures; default: in the store.
-        distance: Of figures 5 and A: dm, or own, the method's.
+        distance: For figures 5 and A: dm, or own (each method's).
         run: Compute what it needs first, within --budget.
         weights: Figure 2: torchvision's file of ResNet-18 for ImageNet.
         annotations: Figure C: COCO's file of object masks.
@@ -536,9 +536,9 @@ def import_set(
         mean: Means of the normalisation, one a channel.
         std: Its standard deviations.
         zca: Data set that the whitening was fitted to.
-        experiment: Which of several in a file, counted from the end if negative.
+        experiment: Which of several sets in a file, from the end if negative.
         step: Which step of a continual file; default: all.
-        labels: What soft rows are: hard, logits or probabilities.
+        labels: What soft labels are: logits or probabilities; hard: take the class alone.
         lr: Learned step size that belongs to the set.
         classes: File that lists its classes, in the order of its numbers.
         max_bytes: Bytes that a file may unpack to.
@@ -581,16 +581,16 @@ def inspect(
         path: A condensed set: ours, any public format, hf:OWNER/NAME.
         unequalness: Also measure the symmetry score.
         networks: Random networks of the score.
-        seed: Of these networks.
+        seed: First seed of these networks.
         duplicates: Look for pairs of equal images.
         format: Layout; guessed from the content where not given.
         factor: Tiles a side in each image (IDC), where not told.
         mean: Means of the normalisation, one a channel.
         std: Its standard deviations.
         zca: Data set that the whitening was fitted to.
-        experiment: Which of several in a file, counted from the end if negative.
+        experiment: Which of several sets in a file, from the end if negative.
         step: Which step of a continual file; default: all.
-        labels: What soft rows are: hard, logits or probabilities.
+        labels: What soft labels are: logits or probabilities; hard: take the class alone.
         lr: Learned step size that belongs to the set.
         classes: File that lists its classes, in the order of its numbers.
         max_bytes: Bytes that a file may unpack to.
@@ -632,9 +632,9 @@ def load(
         mean: Means of the normalisation, one a channel.
         std: Its standard deviations.
         zca: Data set that the whitening was fitted to.
-        experiment: Which of several in a file, counted from the end if negative.
+        experiment: Which of several sets in a file, from the end if negative.
         step: Which step of a continual file; default: all.
-        labels: What soft rows are: hard, logits or probabilities.
+        labels: What soft labels are: logits or probabilities; hard: take the class alone.
         lr: Learned step size that belongs to the set.
         classes: File that lists its classes, in the order of its numbers.
         max_bytes: Bytes that a file may unpack to.
@@ -700,22 +700,22 @@ def nas(
         fyi: Short for --flip fyi.
         flip: none, fyi, random, vertical, rotate or scale.
         ipc: Images per class.
-        only: Only this arm: no comparison without the flip or random.
+        only: Only this arm, not the one without the flip nor random images.
         format: Layout; guessed from the content where not given.
         factor: Tiles a side in each image (IDC), where not told.
         mean: Means of the normalisation, one a channel.
         std: Its standard deviations.
         zca: Data set that the whitening was fitted to.
-        experiment: Which of several in a file, counted from the end if negative.
+        experiment: Which of several sets in a file, from the end if negative.
         step: Which step of a continual file; default: all.
-        labels: What soft rows are: hard, logits or probabilities.
+        labels: What soft labels are: logits or probabilities; hard: take the class alone.
         lr: Learned step size that belongs to the set.
         classes: File that lists its classes, in the order of its numbers.
         max_bytes: Bytes that a file may unpack to.
         space: auto, auto:TIME, 720, a number, NAME:N of another space, or a file of names.
-        set_files: A set as the proxy.
+        set_files: Sets to rank on, instead of a method's.
         names: What to call each --set-file.
-        reference: auto: a stored ranking that fits; train; or one: name or CSV.
+        reference: Real ranking. auto: a stored one that fits; train: anew; or its name or CSV.
         reference_images: Real images of the reference; 0: all.
         test_images: Test images; 0: all.
         reference_epochs: Epochs of the reference.
@@ -787,15 +787,15 @@ def rank(
         mean: Means of the normalisation, one a channel.
         std: Its standard deviations.
         zca: Data set that the whitening was fitted to.
-        experiment: Which of several in a file, counted from the end if negative.
+        experiment: Which of several sets in a file, from the end if negative.
         step: Which step of a continual file; default: all.
-        labels: What soft rows are: hard, logits or probabilities.
+        labels: What soft labels are: logits or probabilities; hard: take the class alone.
         lr: Learned step size that belongs to the set.
         classes: File that lists its classes, in the order of its numbers.
         max_bytes: Bytes that a file may unpack to.
         path: A condensed set: ours, any public format, hf:OWNER/NAME.
-        space: As of `nas`; auto:5m is what fits five minutes of two cores.
-        reference: auto: a stored ranking that fits; or one: name or CSV.
+        space: As in `nas`; auto:5m is what fits five minutes of two cores.
+        reference: Real ranking. auto: a stored one that fits; or its name or CSV.
 
     Common options, as fyi_bench.config.Settings has them: dataset, data_root, store, protocol, seed, overrides,
     budget, device, devices, precision, workers, threads, storage, artefacts, enqueue, log.
@@ -845,7 +845,7 @@ def ranking(
 def report(
     store: str | PathLike[str] | None = None,
 ) -> Path:
-    """One self-contained HTML page out of everything the store holds; its place.
+    """One self-contained HTML page about everything in the store.
 
     Args:
         store: Folder of results; default: ./runs.
@@ -856,10 +856,10 @@ def runs(
     *,
     store: str | PathLike[str] | None = None,
 ) -> DataFrame:
-    """What was measured of every arm in the store: a row a number, as text, CSV, LaTeX, JSON or (Python) DataFrame.
+    """Every number in the store, one per row, as text, CSV, LaTeX, JSON or (in Python) a DataFrame.
 
     Args:
-        where: Only where this is so: method=dm, ipc>=10, flip!=none; several must all be so.
+        where: Only rows where this holds: method=dm, ipc>=10, flip!=none; of several all.
         store: Folder of results; default: ./runs.
     """
 
@@ -889,13 +889,13 @@ def table(
     say: Callable[[str], None] = ...,
     yes: bool = False,
 ) -> Any:
-    """A table of the paper with our numbers beside the published ones, and commands for the holes.
+    """A table of the paper, ours beside the published numbers, with commands for what is missing.
 
     Args:
         name: Which table of the paper.
         form: text, markdown, latex, csv or html.
         out: Write to this file instead of printing.
-        run: Fill the holes first, within --budget.
+        run: Compute what is missing first, within --budget.
 
     Common options, as fyi_bench.config.Settings has them: data_root, store, protocol, seed, seeds, overrides,
     budget, device, devices, precision, workers, threads, storage, artefacts, enqueue, log.
@@ -933,15 +933,15 @@ def unequalness(
         images: Real images a class, for a data set.
         distance: dm, dc, dsa or mtt.
         networks: Random networks to average over.
-        seed: Of the networks, and of the images drawn.
+        seed: Seed of the networks, and of the images drawn.
         format: Layout; guessed from the content where not given.
         factor: Tiles a side in each image (IDC), where not told.
         mean: Means of the normalisation, one a channel.
         std: Its standard deviations.
         zca: Data set that the whitening was fitted to.
-        experiment: Which of several in a file, counted from the end if negative.
+        experiment: Which of several sets in a file, from the end if negative.
         step: Which step of a continual file; default: all.
-        labels: What soft rows are: hard, logits or probabilities.
+        labels: What soft labels are: logits or probabilities; hard: take the class alone.
         lr: Learned step size that belongs to the set.
         classes: File that lists its classes, in the order of its numbers.
         max_bytes: Bytes that a file may unpack to.

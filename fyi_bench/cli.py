@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 GROUPS = {
     "store": "Results: list, show, merge from another machine, verify, remove.",
-    "data": "Real data sets: list, classes, download, verify.",
+    "data": "Real data sets: list, classes, get (download), verify.",
 }
 PANELS = ("Arguments", "Options", PANEL, "Common options", "Advanced options")
 _METAVARS = {int: "INTEGER", float: "NUMBER", str: "TEXT", Path: "PATH"}

@@ -78,7 +78,8 @@ class Settings:
     """
 
     dataset: str = option(
-        "cifar10", "Data set; `fyi-bench ls datasets` lists them. A set in a file: what it states.", names=DATASET_NAMES
+        "cifar10", "Data set; `fyi-bench ls datasets` lists them. For a set in a file: what it states.",
+        names=DATASET_NAMES,
     )  # fmt: skip
     data_root: Path | None = option(
         None, "Folder of real data sets; default: ./data.", environment="FYI_BENCH_DATA"
@@ -88,7 +89,7 @@ class Settings:
         "auto", "auto: paper on a GPU, quick on a CPU; or a name of `fyi-bench ls protocols`.", names=PROTOCOL_NAMES
     )  # fmt: skip
     seed: int = option(0, "First seed.")
-    seeds: int | None = option(None, "Independently distilled sets, or class orders; default: as the protocol says.")
+    seeds: int | None = option(None, "How many distilled sets, or class orders; default: as the protocol says.")
     overrides: Mapping[str, str] = option(
         {}, "key=value of the recipe or the protocol; may be repeated.", flag="--set", parse=_overrides_of
     )  # fmt: skip
@@ -97,12 +98,12 @@ class Settings:
     )  # fmt: skip
     device: str = option("auto", "auto, cpu or cuda.")
     devices: tuple[str, ...] = option((), "GPUs to use, such as cuda:0 cuda:1; default: all.", advanced=True)
-    precision: str = option("fp32", "fp32; bf16 where first derivatives are enough; auto: what is fast here.")
+    precision: str = option("fp32", "fp32; bf16, where first derivatives are enough; auto: the faster of them here.")
     workers: int | None = option(
-        None, "Processes that share the work; default: one a core or GPU, one for work of seconds."
+        None, "Processes that share the work; default: one per core or GPU, 1 for work of seconds."
     )
     threads: int | None = option(
-        None, "Of each worker; default on a CPU: the cores over the runs of a kind, 1 under quick.", advanced=True
+        None, "Threads of each worker; default on a CPU: 1 under quick, else runs share the cores.", advanced=True
     )  # fmt: skip
     storage: str | None = option(
         None, "Database of the queue: postgresql+psycopg://… or sqlite:///…; default: a file in the store.",

@@ -21,9 +21,11 @@ class SetFacts:
     mean: tuple[float, ...] | None = option(None, "Means of the normalisation, one a channel.", panel=PANEL)
     std: tuple[float, ...] | None = option(None, "Its standard deviations.", panel=PANEL)
     zca: str | Any = option(None, "Data set that the whitening was fitted to.", names=DATASET_NAMES, panel=PANEL)
-    experiment: int = option(-1, "Which of several in a file, counted from the end if negative.", panel=PANEL)
+    experiment: int = option(-1, "Which of several sets in a file, from the end if negative.", panel=PANEL)
     step: int | None = option(None, "Which step of a continual file; default: all.", panel=PANEL)
-    labels: str | None = option(None, "What soft rows are: hard, logits or probabilities.", panel=PANEL)
+    labels: str | None = option(
+        None, "What soft labels are: logits or probabilities; hard: take the class alone.", panel=PANEL
+    )
     lr: float | None = option(None, "Learned step size that belongs to the set.", panel=PANEL)
     classes: Path | None = option(None, "File that lists its classes, in the order of its numbers.", panel=PANEL)
     max_bytes: int = option(MOST_BYTES, "Bytes that a file may unpack to.", panel=PANEL)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 Where = Annotated[
-    tuple[str, ...], Option("Only where this is so: method=dm, ipc>=10, flip!=none; several must all be so.")
+    tuple[str, ...], Option("Only rows where this holds: method=dm, ipc>=10, flip!=none; of several all.")
 ]  # fmt: skip
 
 
@@ -43,7 +43,7 @@ def _runs_lines(
 @tool("runs", _runs_lines, examples=("fyi-bench runs", "fyi-bench runs --where method=dm ipc=10 --format csv",
                                      "fyi-bench runs --where measure=accuracy --format latex"))  # fmt: skip
 def runs(where: Where = (), *, store: StoreFolder = None) -> DataFrame:
-    """What was measured of every arm in the store: a row a number, as text, CSV, LaTeX, JSON or (Python) DataFrame."""
+    """Every number in the store, one per row, as text, CSV, LaTeX, JSON or (in Python) a DataFrame."""
     from fyi_bench.present.arms import COLUMNS, arms_of, frame_of, select
     from fyi_bench.store.store import Store
 
@@ -108,7 +108,7 @@ def _listed(held: Any, rows: Sequence[Mapping[str, Any]]) -> tuple[str, list[str
 
 
 DigestArgument = Annotated[str, Option("Its digest, or the beginning of it.", argument="DIGEST")]
-Agreed = Annotated[bool, Option("Do it; without this it is only said what would be done.")]
+Agreed = Annotated[bool, Option("Do it; without this, only say what would be done.")]
 
 
 @tool("store show", examples=("fyi-bench store show 0123abcd",))
@@ -156,7 +156,7 @@ def store_rm(
     yes: Agreed = False,
     store: StoreFolder = None,
 ) -> Iterator[str]:
-    """Remove runs; what uses them is said, and would compute them anew."""
+    """Remove runs, and say which answers use them and would compute them anew."""
     from fyi_bench.run.holdings import Holdings, remove_run
     from fyi_bench.store.store import Store
 
@@ -178,7 +178,7 @@ def store_gc(
     yes: Agreed = False,
     store: StoreFolder = None,
 ) -> Iterator[str]:
-    """Remove what nothing refers to: runs that no answer and no open queue is made of, pictures without a record."""
+    """Remove what nothing uses: runs of no answer and no open queue, pictures without a record."""
     from fyi_bench.run.holdings import Holdings, remove_folder, remove_run
     from fyi_bench.store.lock import in_use
     from fyi_bench.store.store import Store

@@ -116,7 +116,7 @@ def inspect(
     *,
     unequalness: Annotated[bool, Option("Also measure the symmetry score.")] = False,
     networks: Annotated[int, Option("Random networks of the score.", advanced=True)] = 20,
-    seed: Annotated[int, Option("Of these networks.", advanced=True)] = 0,
+    seed: Annotated[int, Option("First seed of these networks.", advanced=True)] = 0,
     duplicates: Annotated[bool, Option("Look for pairs of equal images.", advanced=True)] = True,
     **reading: Any,
 ) -> dict[str, Any]:
@@ -258,7 +258,7 @@ def unequalness(
     images: Annotated[int, Option("Real images a class, for a data set.")] = 10,
     distance: Annotated[str, Option("dm, dc, dsa or mtt.")] = "dm",
     networks: Annotated[int, Option("Random networks to average over.")] = 20,
-    seed: Annotated[int, Option("Of the networks, and of the images drawn.")] = 0,
+    seed: Annotated[int, Option("Seed of the networks, and of the images drawn.")] = 0,
     **reading: Any,
 ) -> dict[str, Any]:
     """Symmetry score of a set or of real images (FYI eq. 5): 0 where every image's mirror image is there too."""
@@ -286,7 +286,7 @@ def unequalness(
 
 @tool("report", lambda path: [f"report   {path}"], examples=("fyi-bench report", "fyi-bench report --store ~/runs"))
 def report(store: StoreFolder = None) -> Path:
-    """One self-contained HTML page out of everything the store holds; its place."""
+    """One self-contained HTML page about everything in the store."""
     from fyi_bench.store.store import Store
     from fyi_bench.tasks.report import write_report
 

@@ -35,11 +35,11 @@ class AccuracyOptions(OneSetFacts):
 
     path: tuple[Path, ...] = option(MISSING, f"{SET_HELP} Several: sets of one method.", argument="SET")
     architectures: tuple[str, ...] = ARCHITECTURES((), help="Architectures to train on it; default: the protocol's.")
-    robust: bool = option(False, "Scores that labels and augmentation cannot inflate.")
+    robust: bool = option(False, "Scores that soft labels and augmentation cannot inflate.")
     # of the set as it is read, and of what is compared
     labels: tuple[str, ...] = field(  # type: ignore[assignment]
         default=(), kw_only=True, metadata={"option": Option(
-            "hard, own, teacher: the set and random images under each; or what soft rows are: logits, probabilities."
+            "hard, own, teacher: the set and random images under each; logits, probabilities: what soft labels are."
         )}
     )  # fmt: skip
     floor: bool = option(False, "Random real images beside: as many, and as many bytes (uint8, JPEG).")

@@ -35,7 +35,7 @@ class Comparison:
     fyi: bool = option(False, "Short for --flip fyi.")
     flip: str | None = option(None, "none, fyi, random, vertical, rotate or scale.", names=FLIP_NAMES)
     ipc: int = IPC(10)
-    only: bool = option(False, "Only this arm: no comparison without the flip or random.")
+    only: bool = option(False, "Only this arm, not the one without the flip nor random images.")
 
     def __post_init__(self) -> None:
         if self.fyi and self.flip not in (None, "fyi"):

@@ -28,7 +28,7 @@ class DemoOptions:
 class Demo(Task[DemoOptions]):
     """Rehearse from distilled memory and condense a set, each with FYI and without; then write the report."""
 
-    summary = "The whole story on built-in data in minutes: distil, rehearse, and an HTML report."
+    summary = "A tour on built-in data in minutes: continual learning, distillation, an HTML report."
     Options = DemoOptions
     defaults: ClassVar[Mapping[str, Any]] = {"dataset": "shapes10"}
     examples: ClassVar[Sequence[str]] = ("fyi-bench demo", "fyi-bench demo --store /tmp/demo --workers 2")

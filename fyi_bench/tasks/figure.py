@@ -34,7 +34,7 @@ class FigureOptions:
         MISSING, "Which figure of the paper.", argument="1…12|A…E", names="fyi_bench.present.figures:FIGURES.spelled"
     )  # fmt: skip
     out: Path | None = option(None, "Folder of the pictures; default: in the store.")
-    distance: str = option("dm", "Of figures 5 and A: dm, or own, the method's.")
+    distance: str = option("dm", "For figures 5 and A: dm, or own (each method's).")
     run: bool = option(False, "Compute what it needs first, within --budget.")
     weights: Path | None = option(None, "Figure 2: torchvision's file of ResNet-18 for ImageNet.")
     annotations: Path | None = option(None, "Figure C: COCO's file of object masks.")

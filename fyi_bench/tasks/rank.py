@@ -25,8 +25,8 @@ class RankOptions(SetFacts):
     """Which set, on which architectures, against which ranking."""
 
     path: Path = option(MISSING, SET_HELP, argument="SET")
-    space: str = option("auto:5m", "As of `nas`; auto:5m is what fits five minutes of two cores.")
-    reference: str = option("auto", "auto: a stored ranking that fits; or one: name or CSV.")
+    space: str = option("auto:5m", "As in `nas`; auto:5m is what fits five minutes of two cores.")
+    reference: str = option("auto", "Real ranking. auto: a stored one that fits; or its name or CSV.")
 
     @property
     def search(self) -> NasOptions:

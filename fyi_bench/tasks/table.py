@@ -25,7 +25,7 @@ class TableOptions:
     )  # fmt: skip
     form: str = option("text", "text, markdown, latex, csv or html.", flag="--format")
     out: Path | None = option(None, "Write to this file instead of printing.")
-    run: bool = option(False, "Fill the holes first, within --budget.")
+    run: bool = option(False, "Compute what is missing first, within --budget.")
 
 
 @TASKS.register("table")
@@ -36,7 +36,7 @@ class TableTask(Task[TableOptions]):
     --run or in an empty store those of the session's protocol.
     """
 
-    summary = "A table of the paper with our numbers beside the published ones, and commands for the holes."
+    summary = "A table of the paper, ours beside the published numbers, with commands for what is missing."
     Options = TableOptions
     examples: ClassVar[Sequence[str]] = (
         "fyi-bench table 1",

@@ -26,9 +26,7 @@ USUAL = ("random", "random-bytes", JOINT)
 class ContinualOptions(SetFacts, Comparison):  # in this order `method` is the first of them
     """How the classes come, with what memory they are rehearsed, and what that is held against."""
 
-    method: str | None = METHOD(
-        None, help=f"Distillation method; default: {DEFAULT}, or none beside sets of one's own."
-    )
+    method: str | None = METHOD(None, help=f"Distillation method; default: {DEFAULT}, with --set-file none.")
     sets: tuple[Path, ...] = option(
         (), "Sets of your own: one for all classes, or one a step.", flag="--set-file"
     )  # fmt: skip
@@ -37,7 +35,7 @@ class ContinualOptions(SetFacts, Comparison):  # in this order `method` is the f
     base: int | None = option(None, "Classes of a first step before them.")
     step_sizes: tuple[int, ...] = option((), "Classes of each step, where they differ.", advanced=True)
     order: str | None = option(None, "Class order: paper, icarl, lucir, podnet, der, superclass, sets, or a FILE.")
-    scenario: str = option("class", "class, task or domain: what a network is told and asked.")
+    scenario: str = option("class", "Kind of incremental learning: class, task or domain.")
     against: tuple[str, ...] | None = option(None, f"{', '.join(AGAINST)}; or none. Default: {', '.join(USUAL)}.")
     replay: bool = option(False, "Train one network on each step's real data and the memory (experience replay).")
     memory: int | None = option(None, "Images in all, shared by the classes so far; default: --ipc each.")
