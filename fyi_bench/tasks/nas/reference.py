@@ -125,8 +125,8 @@ def stored_ranking(real: RealSide, reference: str) -> tuple[str, Ranking] | None
 def fitting_ranking(label: Label) -> tuple[str, Ranking] | None:
     """The ranking of the package with the most networks among those that were measured as this label says.
 
-    Where there is none, one in another precision will do: that moves an accuracy less than another seed does, and not
-    every processor is fast in both. So will one from before labels said which train images there were.
+    Where there is none, one in another precision will do: that moves an accuracy as another seed does (docs/nas.md),
+    and not every processor is fast in both. So will one from before labels said which train images there were.
     """
     from search_space.ranking import load, names
 
