@@ -36,7 +36,7 @@ class Nas(Task[NasOptions]):
     defaults: ClassVar[Mapping[str, Any]] = {"precision": "auto"}
     heading = "Architecture search"
     examples: ClassVar[Sequence[str]] = (
-        "fyi-bench nas --ipc 50 --method mtt --fyi --space 36 --reference train  # 1.5 h",
+        "fyi-bench nas --ipc 50 --method mtt --fyi --space 36 --reference train  # 1.5 h in bf16, 3 h in fp32",
         "fyi-bench nas --set-file mine.safetensors --space nasbench201:40 --reference table.csv",
         "fyi-bench nas --ipc 50 --storage postgresql+psycopg://host/db --artefacts s3://bucket/runs --enqueue",
     )
