@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import pytest
 
 from fyi_bench.config import Settings, option
-from fyi_bench.errors import BudgetExhausted
+from fyi_bench.errors import BudgetExhausted, DataError
 from fyi_bench.present.missing import Missing
 from fyi_bench.run.plan import Plan
 from fyi_bench.run.types.distill import Distill
@@ -66,6 +66,19 @@ def test_a_hole_is_filled_once_with_the_settings_of_its_command(tmp_path):
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*/done")}
     perform(Filling(), session(tmp_path), [HOLE])
     assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/*/done")} == before
+
+
+def test_holes_without_their_data_are_left_out_and_said(tmp_path):
+    said: list[str] = []
+    absent = replace(HOLE, dataset="tinyimagenet")
+    made = session(tmp_path, data_root=tmp_path)
+    made.say = said.append
+    perform(Filling(), made, [absent, HOLE])
+    (record,) = command_records(made.store, "distill")
+    assert record["dataset"] == "shapes10"
+    assert "left out: No tinyimagenet data" in "\n".join(said)
+    with pytest.raises(DataError, match="No tinyimagenet data"):
+        perform(Filling(), session(tmp_path, data_root=tmp_path), [absent])
 
 
 def test_a_spent_budget_ends_the_filling(tmp_path):

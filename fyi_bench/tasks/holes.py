@@ -7,7 +7,7 @@ from typing import Any
 
 from fyi_bench.config import options_of, parse_overrides
 from fyi_bench.duration import format_duration
-from fyi_bench.errors import FyiBenchError
+from fyi_bench.errors import DataError, FyiBenchError
 from fyi_bench.present.missing import Missing
 from fyi_bench.run.estimate import estimate_seconds, usual_estimate
 from fyi_bench.run.plan import Plan, Records
@@ -19,10 +19,16 @@ OF_RUNS = ("seed", "seeds", "budget", "devices", "storage", "artefacts", "enqueu
 
 
 def plan_of_holes(session: Session, title: str, holes: Sequence[Missing], found: Records) -> Plan:
-    """One plan of the commands that fill the holes, under a title that names them, and says which are left out."""
+    """One plan of the commands that fill the holes, under a title that names them, and says which are left out.
+
+    Raises DataError where none is left for want of data.
+    """
     lines, parts, estimate = [title], [], estimator(session)
+    absent: dict[str, DataError | None] = {}
     for hole in holes:
         left_out = hole.reason or ("" if hole.task in TASKS else "run it by itself")
+        if not left_out and (lack := _lack(session, hole.dataset, absent)):
+            left_out = str(lack).splitlines()[0]
         lines.append(f"  {hole.command}")
         if left_out:
             lines.append(f"    left out: {left_out}")
@@ -30,7 +36,20 @@ def plan_of_holes(session: Session, title: str, holes: Sequence[Missing], found:
         parts.append(part_of(session, hole))
         seconds = estimate(hole) if session.dry_run else None
         lines[-1] += "" if seconds is None else f"   (about {format_duration(seconds)})"
+    if not parts and (lacks := [lack for lack in absent.values() if lack]):
+        raise lacks[0]
     return plan_of_parts("\n".join(lines), parts, found)
+
+
+def _lack(session: Session, name: str, known: dict[str, DataError | None]) -> DataError | None:
+    """Why this data set cannot be read, or None; asked once each."""
+    if name not in known:
+        try:
+            session.read(name)
+            known[name] = None
+        except DataError as error:
+            known[name] = error
+    return known[name]
 
 
 def part_of(session: Session, hole: Missing) -> Part:
