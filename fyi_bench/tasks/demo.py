@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from downstream.protocol import FLOOR
-from fyi_bench.present.words import arm_title, percent
+from fyi_bench.present.words import arm_title, fitted, percent
 from fyi_bench.run.plan import Plan, Records
 from fyi_bench.session import Session
 from fyi_bench.store.commands import record_path, writing
@@ -52,8 +52,8 @@ class Demo(Task[DemoOptions]):
             ),
         ]
         title = (
-            f"1/3  class-incremental learning on {dataset}, from memory distilled with dsa (± FYI)\n"
-            f"2/3  a condensed set of {dataset} by dm (± FYI), and how well it trains a network\n3/3  the report"
+            f"1/3  class-incremental learning on {dataset} from a memory by dsa (± FYI)\n"
+            f"2/3  a condensed set of {dataset} by dm (± FYI) and the networks it trains\n3/3  the report"
         )
         return plan_of_parts(title, parts, found)
 
@@ -69,7 +69,7 @@ class Demo(Task[DemoOptions]):
         told = [f"{TASKS.get(one['task'])().words(one)}\n" for one in record["records"]]
         told += [f"{line}\n" for one in record["records"] for line in _not_above_random(one)]
         lines = [f"plot     {path}" for path in record["plots"]]
-        return "\n".join([*told, *lines, f"report   {record['report']}"])
+        return "\n".join([*map(fitted, told), *lines, f"report   {record['report']}"])
 
 
 def _not_above_random(record: Record) -> list[str]:
