@@ -1,21 +1,22 @@
 """The table of docs/methods.md: every method with and without FYI, beside five draws of random real images.
 
-    fyi-bench runs --store STORE --where measure=accuracy --format csv > docs/methods.csv
-    python -m benchmarks.methods
+    fyi-bench runs --store STORE --where measure=accuracy task=distill architecture=convnet-w64 --format csv > rows.csv
+    python -m benchmarks.methods rows.csv
 
-The file holds every network's accuracy, so that intervals are over sets, which are what is drawn. Rows of several
-stores can stand in one file.
+adds the rows to docs/methods.csv, and makes the table of all that is there. The file holds every network's accuracy,
+so that intervals are over sets, which are what is drawn; nothing in it tells of the places of a machine.
 """
 
 from __future__ import annotations
 
 import csv
+import io
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fyi_bench.files import between, write_bytes
+from fyi_bench.files import between, write_text
 from fyi_bench.present.tables.forms import markdown_table
 from fyi_bench.present.words import HOLE, bounds, percent, signed_points
 from fyi_bench.stats.intervals import mean_std, paired_difference, spread, unpaired_difference
@@ -25,6 +26,9 @@ BEGIN, END = "<!-- methods: begin -->", "<!-- methods: end -->"
 HEAD = ("method", "without FYI", "with FYI", "fyi − none", "without − random", "with − random", "sets × networks",
         "sets differ by", "networks on one set by", "kB a class")  # fmt: skip
 FLOOR = "random"
+KEPT = ("method", "flip", "ipc", "architecture", "protocol", "version", "device", "precision", "seeds", "values",
+        "bits_per_class", "date", "digest")  # fmt: skip
+Row = Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -44,18 +48,37 @@ class Arm:
 Arms = Mapping[tuple[str, str, int], Arm]
 
 
-def read_arms(path: Path) -> dict[tuple[str, str, int], Arm]:
-    """Arms by (method, flip, images a class) of a file of `fyi-bench runs`; of two of one arm that of more sets."""
-    found: dict[tuple[str, str, int], Arm] = {}
-    with path.open(encoding="utf-8", newline="") as lines:
-        for row in csv.DictReader(lines):
-            if row["measure"] != "accuracy" or not row["seeds"] or row["name"]:
-                continue
-            arm = Arm(tuple(map(float, row["values"].split())), int(row["seeds"]), float(row["bits_per_class"] or 0))
-            key = row["method"], row["flip"], int(row["ipc"])
-            if key not in found or found[key].sets <= arm.sets:
-                found[key] = arm
-    return found
+def read_rows(paths: Iterable[Path]) -> list[Row]:
+    """The rows of these files about sets of methods: one an arm, of two that of more sets, else the later one."""
+    found: dict[tuple[str, ...], Row] = {}
+    for path in paths:
+        with path.open(encoding="utf-8", newline="") as lines:
+            for row in csv.DictReader(lines):
+                if row.get("measure", "accuracy") != "accuracy" or not row["seeds"] or row.get("name"):
+                    continue
+                key = row["method"], row["flip"], row["ipc"]
+                if key not in found or int(found[key]["seeds"]) <= int(row["seeds"]):
+                    found[key] = row
+    return [found[key] for key in sorted(found)]
+
+
+def arms_of(rows: Iterable[Row]) -> dict[tuple[str, str, int], Arm]:
+    """Arms by (method, flip, images a class)."""
+    return {
+        (row["method"], row["flip"], int(row["ipc"])): Arm(
+            tuple(map(float, row["values"].split())), int(row["seeds"]), float(row["bits_per_class"] or 0)
+        )
+        for row in rows
+    }
+
+
+def as_csv(rows: Iterable[Row]) -> str:
+    """The rows as docs/methods.csv holds them."""
+    text = io.StringIO()
+    table = csv.DictWriter(text, KEPT, extrasaction="ignore", restval="", lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    return text.getvalue()
 
 
 def table(arms: Arms, ipc: int) -> list[str]:
@@ -109,6 +132,7 @@ def with_tables(page: str, arms: Arms) -> str:
 
 
 if __name__ == "__main__":
-    source = Path(sys.argv[1]) if len(sys.argv) > 1 else DOCS / "methods.csv"
-    target = DOCS / "methods.md"
-    write_bytes(target, with_tables(target.read_text(encoding="utf-8"), read_arms(source)).encode())
+    kept, page = DOCS / "methods.csv", DOCS / "methods.md"
+    rows = read_rows([*([kept] if kept.exists() else []), *map(Path, sys.argv[1:])])
+    write_text(kept, as_csv(rows))
+    write_text(page, with_tables(page.read_text(encoding="utf-8"), arms_of(rows)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.methods import BEGIN, END, read_arms, table, with_tables
+from benchmarks.methods import BEGIN, END, KEPT, arms_of, as_csv, read_rows, table, with_tables
 
 HEAD = "task,name,method,flip,ipc,measure,value,values,seeds,bits_per_class"
 ROWS = [
@@ -19,9 +19,25 @@ ROWS = [
 
 
 @pytest.fixture
-def arms(tmp_path):
+def rows(tmp_path):
     (tmp_path / "rows.csv").write_text("\n".join([HEAD, *ROWS]), encoding="utf-8")
-    return read_arms(tmp_path / "rows.csv")
+    return read_rows([tmp_path / "rows.csv"])
+
+
+@pytest.fixture
+def arms(rows):
+    return arms_of(rows)
+
+
+def test_the_file_keeps_an_arm_once_and_takes_more_sets_of_it(rows, arms, tmp_path):
+    kept, more = tmp_path / "kept.csv", tmp_path / "more.csv"
+    kept.write_text(as_csv(rows), encoding="utf-8")
+    assert kept.read_text().splitlines()[0] == ",".join(KEPT)
+    assert arms_of(read_rows([kept])) == arms
+    more.write_text(f"{HEAD}\ndistill,,dsa,none,1,accuracy,0.4,0.40 0.40 0.40,3,98304\n", encoding="utf-8")
+    grown = arms_of(read_rows([kept, more]))
+    assert grown.pop(("dsa", "none", 1)).sets == 3
+    assert grown == {key: arm for key, arm in arms.items() if key != ("dsa", "none", 1)}
 
 
 def test_a_row_says_both_arms_their_pairs_of_sets_and_what_random_images_give(arms):
