@@ -92,6 +92,14 @@ class Method:
         """The values of its config that a run depends on, for its digest; multiplier: images the flip makes of one."""
         return {f.name: getattr(config, f.name) for f in fields(config)}
 
+    @classmethod
+    def shown(cls, values: Mapping[str, Any], ipc: int, classes: int, shape: tuple[int, int, int]) -> int:
+        """Images a class that a pass over its set shows: more than ipc where a stored one makes several.
+
+        values: those of its config. classes, shape: of the images it is made of.
+        """
+        return ipc
+
     # what is learned -------------------------------------------------------------------------------------------
 
     def initial_images(self) -> torch.Tensor:

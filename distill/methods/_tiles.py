@@ -7,7 +7,7 @@ buffer for the whole set, a class's turn moves the others by their decayed momen
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
 from typing import Any, ClassVar
@@ -57,6 +57,10 @@ class TilesMethod(RecordedMethod):
 
     config: TilesConfig
     second_order: ClassVar[bool] = True
+
+    @classmethod
+    def shown(cls, values: Mapping[str, Any], ipc: int, classes: int, shape: tuple[int, int, int]) -> int:
+        return decoded_count(ipc, values["factor"], values["decode_type"])
 
     def __init__(self, config: TilesConfig, problem: Problem):
         super().__init__(config, problem)

@@ -22,8 +22,9 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -58,6 +59,16 @@ class RTPConfig(MethodConfig):
     zca: bool
 
 
+def _bases_for(most: int, classes: int) -> int:
+    """As many bases as the recipe says, of fewer than ten classes their share; 0: plain images."""
+    return most if classes >= FULL_SHARE or not most else max(1, most * classes // FULL_SHARE)
+
+
+def _base_shape(downsample: int, shape: tuple[int, int, int]) -> tuple[int, int, int]:
+    channels, height, width = shape
+    return channels, max(1, height // downsample), max(1, width // downsample)
+
+
 @METHODS.register("rtp")
 class RTP(StudentMethod):
     """Remember The Past: bases and addresses by back-propagation through time."""
@@ -71,26 +82,31 @@ class RTP(StudentMethod):
 
     # what is learned -------------------------------------------------------------------------------------------
 
-    @property
-    def bases(self) -> int:
-        """How many there are: as many as the recipe says, of fewer than ten classes their share; 0: plain images."""
-        most, classes = self.config.bases, self.problem.num_classes
-        return most if classes >= FULL_SHARE or not most else max(1, most * classes // FULL_SHARE)
-
-    @property
-    def addresses(self) -> int:
+    @classmethod
+    def shown(cls, values: Mapping[str, Any], ipc: int, classes: int, shape: tuple[int, int, int]) -> int:
         """Addresses a class that fit, with the bases, into the storage of ipc images a class; or its images."""
-        p, k = self.problem, self.bases
+        k = _bases_for(values["bases"], classes)
         if not k:
-            return p.ipc
-        numbers = p.ipc * p.num_classes * math.prod(p.shape) - k * math.prod(self._base_shape)
-        found = numbers // (p.num_classes * k)
+            return ipc
+        numbers = ipc * classes * math.prod(shape) - k * math.prod(_base_shape(values["downsample"], shape))
+        found = numbers // (classes * k)
         if found < 1:
             raise UsageError(
-                f"{k} bases take all the storage of {p.ipc} images in each of {p.num_classes} classes.\n"
+                f"{k} bases take all the storage of {ipc} images in each of {classes} classes.\n"
                 "Use fewer bases (--set bases=…) or more images a class."
             )
         return found
+
+    @property
+    def bases(self) -> int:
+        """How many there are."""
+        return _bases_for(self.config.bases, self.problem.num_classes)
+
+    @property
+    def addresses(self) -> int:
+        """Addresses a class, or its images."""
+        p = self.problem
+        return self.shown(vars(self.config), p.ipc, p.num_classes, p.shape)
 
     def initial_images(self) -> Tensor:
         """Addresses [C·R, bases], or plain images."""
@@ -105,7 +121,8 @@ class RTP(StudentMethod):
         c = self.config
         if not self.bases:
             return {}
-        bases = self._xavier("bases", self.bases, math.prod(self._base_shape)).unflatten(1, self._base_shape)
+        shape = _base_shape(c.downsample, self.problem.shape)
+        bases = self._xavier("bases", self.bases, math.prod(shape)).unflatten(1, shape)
         return {"bases": (bases, c.lr_img, c.momentum_img)}
 
     def decoder(self, extras: Tensors) -> Decoder:
@@ -190,11 +207,6 @@ class RTP(StudentMethod):
     def _xavier(self, name: str, rows: int, columns: int) -> Tensor:
         drawn = torch.rand(rows, columns, generator=self.problem.stream("init", name), dtype=torch.float64)
         return ((2 * drawn - 1) * math.sqrt(6 / (rows + columns))).to(self.problem.dtype)
-
-    @property
-    def _base_shape(self) -> tuple[int, int, int]:
-        (channels, height, width), d = self.problem.shape, self.config.downsample
-        return channels, max(1, height // d), max(1, width // d)
 
     @functools.cached_property
     def _descent(self) -> Descent:

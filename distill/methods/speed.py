@@ -20,7 +20,9 @@ steps are ten times as long.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -69,6 +71,10 @@ class SPEED(MTT):
     Config = SPEEDConfig
     config: SPEEDConfig
     components = ("trajectory", "decoder")
+
+    @classmethod
+    def shown(cls, values: Mapping[str, Any], ipc: int, classes: int, shape: tuple[int, int, int]) -> int:
+        return int(values["images_per_class"])
 
     @property
     def count(self) -> int:

@@ -140,6 +140,14 @@ def images_of(run: RunSpec) -> int:
     return len(run.inputs["classes"]) * run.inputs["ipc"]
 
 
+def shown_images(run: RunSpec, shape: tuple[int, int, int]) -> int:
+    """Images that a pass over the set of a `distill` run shows, which may be more than it stores."""
+    from distill.methods import METHODS
+
+    inputs, classes = run.inputs, len(run.inputs["classes"])
+    return classes * METHODS.get(inputs["method"]).shown(inputs["config"], inputs["ipc"], classes, shape)
+
+
 def summary(values: Sequence[float]) -> dict[str, Any]:
     """values, mean and population standard deviation (the papers' convention)."""
     from fyi_bench.stats import mean_std

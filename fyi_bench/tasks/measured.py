@@ -21,7 +21,7 @@ from fyi_bench.run.types.trail import raw_name, set_name, trail_run
 from fyi_bench.run.types.unequalness import unequalness_run
 from fyi_bench.session import Session
 from fyi_bench.store.spec import RunSpec
-from fyi_bench.tasks.common import NETWORKS_OF_A_SET, Arm, Repeated, images_of, size_of, summary_of_sets
+from fyi_bench.tasks.common import NETWORKS_OF_A_SET, Arm, Repeated, images_of, shown_images, size_of, summary_of_sets
 
 SetKey = tuple[Arm, int]  # arm, set seed
 TestKey = tuple[Arm, str, int, int, int]  # arm, architecture, set seed, iteration, network
@@ -78,7 +78,8 @@ class Measured:
         """The run of every network of every architecture on every set."""
         return {
             (arm, name, seed, at, net): accuracy_run(
-                self.session.data, self._reference((arm, seed), at), images_of(made), self.protocol,
+                self.session.data, self._reference((arm, seed), at), shown_images(made, self.session.data.train.shape),
+                self.protocol,
                 NETWORKS_OF_A_SET * seed + net, model=name, precision=self.session.settings.precision,
                 warm=self._reference((arm, seed), at, raw=True) if self._warm((arm, seed)) else None,
             )

@@ -15,7 +15,7 @@ from fyi_bench.run.types.continual import REAL, Memory, Order, continual_run
 from fyi_bench.run.types.stream import stream_run
 from fyi_bench.session import Session
 from fyi_bench.store.spec import RunSpec
-from fyi_bench.tasks.common import NETWORKS_OF_A_SET, Arm, recipes_of
+from fyi_bench.tasks.common import NETWORKS_OF_A_SET, Arm, recipes_of, shown_images
 from fyi_bench.tasks.continual.options import (
     JOINT,
     SAME_BYTES,
@@ -295,5 +295,7 @@ class Planner:
             return Memory(images, files=[one.reference for one in side.files], storage=side.storage, cut=share)
         held = list(sets[: step + 1])
         cut = share if any(run.inputs["ipc"] > (share or run.inputs["ipc"]) for run in held) else None
-        images = sum(len(run.inputs["classes"]) * min(run.inputs["ipc"], cut or run.inputs["ipc"]) for run in held)
+        shape = self.session.data.train.shape
+        images = sum(shown_images(run, shape) * min(run.inputs["ipc"], cut or run.inputs["ipc"]) // run.inputs["ipc"]
+                     for run in held)  # fmt: skip
         return Memory(images, sets=held, storage=side.storage, cut=cut)
