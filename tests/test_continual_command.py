@@ -163,6 +163,23 @@ def test_a_memory_with_a_decoder_tells_its_bytes_first(tmp_path):
     assert not [run for run in plan.runs if run.inputs.get("method") == "random"]
 
 
+def test_a_stored_form_costs_what_it_stores_and_not_the_images_it_makes(tmp_path):
+    asked = {"steps": 2, "ipc": 2, "seeds": 1, "dataset": "shapes10", "store": tmp_path, "workers": 1}
+    tiny = {**TINY, "iterations": "1", "inner_steps": "1"}
+    record = fyi_bench.continual("rtp", only=True, against="random-bytes", overrides=tiny, **asked)
+    made = [ImageSet.load(path) for path in sorted(tmp_path.glob("distill/*/set.safetensors"))]
+    made = sorted((one for one in made if one.decoder), key=lambda one: one.classes != sorted(class_order(0, 10)[:5]))
+    bytes_of = [one.parts["stored"] + one.parts["decoder"] for one in made]
+    ours, real = record["arms"]
+    assert [row["bytes"] for row in ours["accuracy"]] == [bytes_of[0], sum(bytes_of)]
+    assert 0 <= sum(bytes_of) - real["accuracy"][-1]["bytes"] < 10 * 3072  # whole images of a byte a value
+    paths = [one.save(tmp_path / f"{k}" / "set.safetensors") for k, one in enumerate(made)]
+    del tiny["model"], tiny["iterations"], tiny["inner_steps"], asked["ipc"]
+    told = fyi_bench.continual(None, sets=paths, against="none", overrides=tiny, **asked)
+    assert [row["bytes"] for row in told["arms"][0]["accuracy"]] == [bytes_of[0], sum(bytes_of)]
+    assert told["arms"][0]["accuracy"][-1]["values"] == ours["accuracy"][-1]["values"]
+
+
 def test_several_orders_where_the_work_allows(tmp_path, monkeypatch):
     """All sides on three orders, else bounds on the first alone, else one order; by work, not by the clock."""
     found, within = [], 1e30

@@ -59,7 +59,7 @@ class Memory:
     sets: the distill runs of steps 0 .. step. files: references to sets that are files, of which each step takes the
     images of its classes. source: 'real' for all real images. storage: how images are kept, see
     `downstream.continual.memory.STORAGE`. cut: images a class, the first ones, where later classes took the others'
-    place. images: in all, for the estimate of time.
+    place. images: in all, for the estimate of time. decoded: whether sets are kept in a form that images are made of.
     """
 
     images: int
@@ -68,6 +68,7 @@ class Memory:
     source: str = ""
     storage: str = ""
     cut: int | None = None
+    decoded: bool = False
 
     @property
     def inputs(self) -> dict[str, Any]:
@@ -78,6 +79,11 @@ class Memory:
             "sets": [spec.digest for spec in self.sets], **files,
             **{key: value for key, value in rest.items() if value},
         }  # fmt: skip
+
+    @property
+    def components(self) -> list[str]:
+        """The component that makes images of what is kept, where there is one."""
+        return ["decoder"] if self.decoded else []
 
     @property
     def notes(self) -> dict[str, Any]:
@@ -99,7 +105,7 @@ def continual_run(
         "protocol": protocol.keyed(),
         "seed": seed,
         "precision": precision,
-        "numerics": using("continual", *TRAINING[1:], settings=protocol.keyed().values()),
+        "numerics": using("continual", *TRAINING[1:], *memory.components, settings=protocol.keyed().values()),
     }
     notes = {"protocol": protocol.name, "protocol_version": protocol.version, **memory.notes, **source_note(data)}
     return RunSpec("continual", inputs, notes)
@@ -143,6 +149,22 @@ def kept(sets: Sequence[ImageSet], inputs: Mapping[str, Any]) -> tuple[list[Imag
     return [one for one, _ in back], added([parts for _, parts in back])
 
 
+def stored_parts(spec: RunSpec, worker: Worker, steps: Steps, step: int) -> dict[str, int] | None:
+    """Bytes by part of a memory after a step in the form that its sets are stored in; None where it holds images."""
+    from downstream.continual.memory import memory_parts
+
+    inputs = spec.inputs
+    if "decoder" not in inputs["numerics"] or inputs.get("cut") or inputs.get("storage"):
+        return None
+    if "files" not in inputs:
+        return added([memory_parts(worker.image_set({"cell": digest})) for digest in inputs["sets"][: step + 1]])
+    seen, held = set(steps.seen(step)), []
+    for digest, path in zip(inputs["files"], spec.notes["files"], strict=True):
+        given = worker.image_set({"digest": digest, "file": path})
+        held += [given.of_classes(classes)] if (classes := [c for c in given.classes if c in seen]) else []
+    return added([memory_parts(one) for one in held])
+
+
 def added(parts: Sequence[Mapping[str, int]]) -> dict[str, int]:
     """The bytes of several sets by part, as `ImageSet.parts` names them."""
     return {name: sum(one[name] for one in parts) for name in ("stored", "labels", "decoder")}
@@ -165,6 +187,7 @@ class Continual(RunType):
         data = worker.real(spec)
         steps = steps_of(inputs, data.num_classes)
         sets, parts = kept(memory_sets(spec, worker, steps, data), inputs)
+        parts = stored_parts(spec, worker, steps, inputs["step"]) or parts
         space = data.space if inputs.get("source") == REAL else sets[0].space
         test = worker.keep(
             ("float test", inputs["test_data"], str(space.describe())), lambda: data.test.to_space(space)

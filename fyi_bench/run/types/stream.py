@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from fyi_bench.run.numerics import using
 from fyi_bench.run.run_type import RUN_TYPES, Need, Passes, RunType, Worker, source_note
 from fyi_bench.run.types.accuracy import protocol_of
-from fyi_bench.run.types.continual import Memory, Order, added, kept, memory_sets, steps_of
+from fyi_bench.run.types.continual import Memory, Order, added, kept, memory_sets, steps_of, stored_parts
 from fyi_bench.store.run_dir import RunDir
 from fyi_bench.store.spec import RunSpec
 
@@ -36,7 +36,7 @@ def stream_run(
         "protocol": protocol.keyed(),
         "seed": seed,
         "precision": precision,
-        "numerics": using("continual", "stream", "network", settings=protocol.keyed().values()),
+        "numerics": using("continual", "stream", "network", *memory.components, settings=protocol.keyed().values()),
     }
     notes = {"protocol": protocol.name, "protocol_version": protocol.version, **memory.notes, **source_note(data)}
     return RunSpec("stream", inputs, notes)
@@ -77,6 +77,7 @@ class StreamRun(RunType):
         for number, one in enumerate(scores):
             found = asdict(one)
             images, parts = _held(inputs, steps.seen(number), sets[: number + 1], data, steps.outputs)
+            parts = stored_parts(spec, worker, steps, number) or parts
             rows.append({"value": found.pop("accuracy"), **found, "images": images, "bytes": sum(parts.values())})
             held.append(parts)
         run.finish({"value": sum(row["value"] for row in rows) / len(rows), "rows": rows, "set_parts": held})

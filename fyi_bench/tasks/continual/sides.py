@@ -12,6 +12,7 @@ from fyi_bench.errors import UsageError
 from fyi_bench.present.words import arm_title
 from fyi_bench.run.plan import Records
 from fyi_bench.run.types.continual import REAL, Memory, Order, continual_run
+from fyi_bench.run.types.floor import LABEL_BYTES
 from fyi_bench.run.types.stream import stream_run
 from fyi_bench.session import Session
 from fyi_bench.store.spec import RunSpec
@@ -182,8 +183,15 @@ def _same_bytes(planner: Planner, main: Side, ipc: int, found: Records) -> int |
         if not all(run.digest in found for run in made.values()):
             return None
         classes = sum(len(run.inputs["classes"]) for run in made.values())
-        size = sum(found[run.digest]["set_bytes"] for run in made.values()) // classes
+        size = sum(_held_bytes(run, found[run.digest], data.train.shape) for run in made.values()) // classes
     return min(int(data.train.counts.min()), max(1, size // pixels))
+
+
+def _held_bytes(run: RunSpec, made: Mapping[str, Any], shape: tuple[int, int, int]) -> int:
+    """Bytes of a set in a memory: hard labels follow from its order and cost nothing."""
+    parts = made.get("set_parts") or {"stored": made["set_bytes"], "labels": 0, "decoder": 0}
+    hard = parts["labels"] == LABEL_BYTES * shown_images(run, shape)
+    return parts["stored"] + parts["decoder"] + (0 if hard else parts["labels"])
 
 
 @dataclass
@@ -285,6 +293,8 @@ class Planner:
         return recipes_of(self.session, [*asked, arm], ipc)[arm]
 
     def _memory(self, side: Side, order: Order, sets: Sequence[RunSpec], step: int) -> Memory:
+        from distill.methods import METHODS
+
         share = self._share(side, order, step)
         seen = order.steps.seen(step)
         if side.joint:
@@ -292,10 +302,14 @@ class Planner:
         if side.files:
             counts = sum(one.image_set.counts for one in side.files)[seen]  # type: ignore[index]
             images = int(counts.clamp(max=share).sum() if share else counts.sum())
-            return Memory(images, files=[one.reference for one in side.files], storage=side.storage, cut=share)
+            decoded = any(one.image_set.decoder is not None for one in side.files)
+            return Memory(
+                images, files=[one.reference for one in side.files], storage=side.storage, cut=share, decoded=decoded
+            )
         held = list(sets[: step + 1])
         cut = share if any(run.inputs["ipc"] > (share or run.inputs["ipc"]) for run in held) else None
         shape = self.session.data.train.shape
         images = sum(shown_images(run, shape) * min(run.inputs["ipc"], cut or run.inputs["ipc"]) // run.inputs["ipc"]
                      for run in held)  # fmt: skip
-        return Memory(images, sets=held, storage=side.storage, cut=cut)
+        decoded = any("decoder" in METHODS.get(run.inputs["method"]).components for run in held)
+        return Memory(images, sets=held, storage=side.storage, cut=cut, decoded=decoded)
