@@ -84,7 +84,7 @@ def as_csv(rows: Iterable[Row]) -> str:
 def table(arms: Arms, ipc: int) -> list[str]:
     """Lines of Markdown: a row a method, best without FYI first, the floor last."""
     methods = {method for method, _, number in arms if number == ipc}
-    order = sorted(methods, key=lambda method: (method == FLOOR, -_mean(arms[method, "none", ipc])))
+    order = sorted(methods, key=lambda method: (method == FLOOR, -_mean(arms[method, "none", ipc]), method))
     return markdown_table(HEAD, [_cells(arms, one, ipc) for one in order])
 
 
