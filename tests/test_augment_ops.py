@@ -141,6 +141,7 @@ def test_one_row_serves_all_images(name: str) -> None:
     assert torch.equal(apply(x, values, STRENGTH), apply(x, values.expand(4, -1), STRENGTH))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", PLAIN)
 def test_first_and_second_derivatives(name: str) -> None:
     shape = (2, 5, 6)

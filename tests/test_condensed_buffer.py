@@ -94,6 +94,7 @@ def run(strategy, stream):
             strategy.train(experience, num_workers=0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("task_labels", [False, True], ids=["one task", "tasks"])
 @pytest.mark.parametrize("made", [replay, gdumb, er_ace, der], ids=lambda f: f.__name__)
 def test_strategies_replay_condensed_images(made, task_labels):
@@ -278,6 +279,7 @@ def test_streams_from_lists_of_files_as_core50s(tmp_path, made, lists):
     assert len(memory.buffer) == 12
 
 
+@pytest.mark.long
 def test_tiny_imagenet_as_avalanche_splits_it(tmp_path):
     from avalanche.benchmarks.classic import SplitTinyImageNet
 

@@ -233,6 +233,7 @@ def at_once(block: nn.Sequential, images: torch.Tensor) -> torch.Tensor:
     return image_block.image_block(images, conv, getattr(norm, "weight", None), getattr(norm, "bias", None), how)
 
 
+@pytest.mark.long
 @needs_compiler
 @pytest.mark.parametrize("padding", [1, 3])
 @pytest.mark.parametrize(("norm", "act", "pool"), KNOWN)

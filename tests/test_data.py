@@ -197,6 +197,7 @@ def test_pictures_of_imagenet_subsets_are_squashed_not_cropped(tmp_path, name):
         assert (images[0, :, :, :24] == 0).all()
 
 
+@pytest.mark.long
 def test_tiny_imagenet_sample(tmp_path):
     import tarfile
 

@@ -169,6 +169,7 @@ def test_whole_number_pixels_decode_too():
     assert torch.equal(decoded(stored).images, decoded(stored.to_space(PixelSpace())).images)
 
 
+@pytest.mark.long
 def test_training_on_tiles_is_training_on_the_decoded_set():
     stored = ImageSet(pictures(4, 3, 8, 8).float(), torch.tensor([0, 0, 1, 1]), PixelSpace(), 2, factor=2)
     short = protocol("quick", "accuracy").with_overrides({"epochs": "2", "eval_model": tiny.MODEL})

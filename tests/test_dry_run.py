@@ -99,6 +99,7 @@ def idle(monkeypatch):
         monkeypatch.setattr(place, forbidden)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("question", [name for name, words in QUESTIONS.items() if not words.startswith("table")])
 def test_a_dry_run_does_nothing_but_planning(question, made, idle):
     words = [*asked(question, made), "--dataset", "shapes10", "--store", str(made / "none"), "--dry-run"]

@@ -122,6 +122,7 @@ def test_a_broken_batch_is_named(folder, content, words):
     assert str(folder / "epoch_1" / "batch_1.tar") in str(caught.value)
 
 
+@pytest.mark.long
 def test_no_code_is_run_and_nothing_fills_the_memory(folder, tmp_path):
     path, sentinel = folder / "epoch_0" / "batch_0.tar", tmp_path / "ran"
     path.write_bytes(trap_bytes(sentinel))

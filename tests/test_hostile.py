@@ -228,6 +228,7 @@ def test_a_stdout_that_takes_nothing_is_told(tmp_path, device):
     assert done.returncode == (5 if device == "full" else 0)
 
 
+@pytest.mark.long
 def test_the_end_of_the_terminal_checkpoints(tmp_path):
     if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
         pytest.skip("SIGHUP is ignored here, as under nohup")

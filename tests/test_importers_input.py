@@ -62,6 +62,7 @@ def test_truncated_files_of_any_length_are_named(tmp_path):
             load_set(path)
 
 
+@pytest.mark.long
 def test_flipped_bytes_never_crash_and_are_noticed_where_a_checksum_covers_them(tmp_path):
     for kind, path in write_kinds(tmp_path).items():
         whole = bytearray(path.read_bytes())

@@ -91,6 +91,7 @@ def plain_datadam(method: Method, ctx: Context, flip: str) -> torch.Tensor:
 PLAIN = {"cafe": plain_cafe, "cafe-dsa": plain_cafe, "datadam": plain_datadam}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", METHODS_HERE)
 @pytest.mark.parametrize("flip", ["none", "fyi"])
 @pytest.mark.parametrize("smallest", [tiny.PER_CLASS, 4])

@@ -56,6 +56,7 @@ def recorded(name: str, flip: str = "none", **changes):
     return method, ctx
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("tag", "name", "flip", "nets"),
     [

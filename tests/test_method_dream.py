@@ -190,6 +190,7 @@ def test_features_and_gradients_go_both_ways():
         torch.testing.assert_close(one[1], other)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "changes",
     [

@@ -106,6 +106,7 @@ def plain_training(net, sgd, problem: Problem, c: IDCConfig, augmentation: Augme
         done, number = done + len(batch), number + 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("flip", ["none", "fyi"])
 @pytest.mark.parametrize(
     "changes",

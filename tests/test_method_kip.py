@@ -148,6 +148,7 @@ def test_a_wide_network_has_this_kernel(tangent):
     torch.testing.assert_close(kernel("fc1", x, tangent=tangent), found, rtol=0.02, atol=0.02)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["fc2", "convnet1", "convnet1-plain"])
 def test_a_kernel_with_itself_is_the_same_by_either_way(name):
     """The exact diagonal is the limit of what two equal sides give, and derivatives are those of differences."""

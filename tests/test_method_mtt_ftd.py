@@ -246,6 +246,7 @@ def test_step_size_is_learned_and_stored():
     assert moved.lr != pytest.approx(0.02)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["mtt", "ftd"])
 @pytest.mark.parametrize("flip", ["none", "fyi"])
 def test_student_comes_nearer_to_the_experts(method, flip):

@@ -46,6 +46,7 @@ def same(a: nn.Module, b: nn.Module) -> bool:
     return all(name == other and torch.equal(x, y) for (name, x), (other, y) in pairs)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("name", "channels", "size"), SIZES, ids=lambda value: str(value))
 def test_contract(name, channels, size):
     before = global_state()

@@ -39,6 +39,7 @@ def test_an_optimiser_steps_as_torchs(name, options):
     assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
 
 
+@pytest.mark.long
 def test_a_network_is_made_and_trained_without_loading_a_compiler():
     loaded = modules_after(
         "import torch, search_space; from distill.optimisers import SGD;"

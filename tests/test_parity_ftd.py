@@ -53,6 +53,7 @@ def test_one_step(name: str) -> None:
     assert relative_error(np.array(losses), data[f"{name}__loss_per_step1"]) < 1e-10
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", RUNS)
 def test_three_steps(name: str) -> None:
     data, (update, losses) = golden(CASE), walk(name, 3)

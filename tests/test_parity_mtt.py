@@ -67,6 +67,7 @@ def test_published_programs(gradient: str, name: str, sizes: str) -> None:
     assert relative_error(found.weights.norm(), expected["final_params_norm"]) < 1e-7
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sizes", ["full", "mini2"])
 def test_truncated_gradient_is_another_gradient_of_the_same_loss(sizes: str) -> None:
     exact, _ = match("adjoint", "mtt", sizes)

@@ -80,6 +80,7 @@ def prepared(tag: str, classes: int, dtype: torch.dtype) -> torch.nn.Module:
     return net.train(tag.endswith("_train"))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("tag", tags())
 @torch.no_grad()
 def test_forward_pass(tag):

@@ -33,6 +33,7 @@ def subset(count: int) -> tuple[torch.Tensor, torch.Tensor]:
     return normalised(data["images_u8"][:count]), torch.full((count,), int(data["class_label"]))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("net", NETS)
 @pytest.mark.parametrize("distance", ["dc", "dm"])
 def test_score(net: str, distance: str) -> None:

@@ -339,6 +339,7 @@ def own(tmp_path):
     return tmp_path / "mine.py"
 
 
+@pytest.mark.long
 def test_a_function_of_a_users_file_gives_the_network(path, common, own):
     record = fyi_bench.evaluate(path, probe=f"{own}:make@16", **common)
     told = record["probe"]

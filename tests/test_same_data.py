@@ -149,6 +149,7 @@ def pictures(root: Path, colour: int) -> Path:
     return root
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("workers", "suffix", "arch"), [(1, "", "convnet-w8"), (2, "@8", "none")])
 def test_a_named_folder_is_used_from_any_folder(tmp_path, monkeypatch, workers, suffix, arch):
     monkeypatch.setenv("FYI_BENCH_CACHE", str(tmp_path / "cache"))

@@ -70,6 +70,7 @@ def test_a_record_of_an_earlier_version_is_read(store, kept):
     assert len(read_commands(store)[0]) == 1
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "text", ["[" * 60000 + "]" * 60000, "{}", "[]", '{"task": 5, "digest": "a", "arms": []}', "\x00", "",
              '{"task": "distill", "digest": "a", "arms": [5]}', '{"task": "distill", "digest": "a", "arms": {"a": 1}}'],
