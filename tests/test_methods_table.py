@@ -6,15 +6,16 @@ import pytest
 
 from benchmarks.methods import BEGIN, END, KEPT, arms_of, as_csv, read_rows, table, with_tables
 
-HEAD = "task,name,method,flip,ipc,measure,value,values,seeds,bits_per_class"
+HEAD = "task,name,method,flip,ipc,measure,value,values,seeds,bits_per_class,protocol"
 ROWS = [
-    "distill,,dm,none,1,accuracy,0.2,0.20 0.22 0.24 0.26,2,98304",
-    "distill,,dm,fyi,1,accuracy,0.3,0.30 0.32 0.36 0.38,2,98304",
-    "distill,,dm,fyi − none,1,accuracy difference,0.1,,2,",
-    "distill,,dsa,none,1,accuracy,0.3,0.30 0.30 0.30 0.30,2,98304",
-    "distill,,random,none,1,accuracy,0.1,0.10 0.12,2,",
-    "distill,,random,none,1,accuracy,0.1,0.10 0.12 0.14 0.16,4,",
-    "distill,mine,dm,none,1,accuracy,0.9,0.9 0.9,2,98304",
+    "distill,,dm,none,1,accuracy,0.2,0.20 0.22 0.24 0.26,2,98304,quick",
+    "distill,,dm,fyi,1,accuracy,0.3,0.30 0.32 0.36 0.38,2,98304,quick",
+    "distill,,dm,fyi − none,1,accuracy difference,0.1,,2,,quick",
+    "distill,,dsa,none,1,accuracy,0.3,0.30 0.30 0.30 0.30,2,98304,quick",
+    "distill,,random,none,1,accuracy,0.1,0.10 0.12,2,,quick",
+    "distill,,random,none,1,accuracy,0.1,0.10 0.12 0.14 0.16,4,,quick",
+    "distill,mine,dm,none,1,accuracy,0.9,0.9 0.9,2,98304,quick",
+    "distill,,dm,none,1,accuracy,0.9,0.9 0.9 0.9,3,98304,paper",
 ]
 
 
@@ -34,7 +35,7 @@ def test_the_file_keeps_an_arm_once_and_takes_more_sets_of_it(rows, arms, tmp_pa
     kept.write_text(as_csv(rows), encoding="utf-8")
     assert kept.read_text().splitlines()[0] == ",".join(KEPT)
     assert arms_of(read_rows([kept])) == arms
-    more.write_text(f"{HEAD}\ndistill,,dsa,none,1,accuracy,0.4,0.40 0.40 0.40,3,98304\n", encoding="utf-8")
+    more.write_text(f"{HEAD}\ndistill,,dsa,none,1,accuracy,0.4,0.40 0.40 0.40,3,98304,quick\n", encoding="utf-8")
     grown = arms_of(read_rows([kept, more]))
     assert grown.pop(("dsa", "none", 1)).sets == 3
     assert grown == {key: arm for key, arm in arms.items() if key != ("dsa", "none", 1)}
