@@ -1,4 +1,4 @@
-"""Parts of `benchmarks/gpu_day.sh`: `python -m benchmarks.gpu_day pack|check|runs` (docs/speed.md)."""
+"""Parts of `benchmarks/gpu_day.sh`: `python -m benchmarks.gpu_day pack|unpack|check|runs` (docs/speed.md)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TINY = {"model": "convnet-w8", "iterations": "2", "batch_real": "4", "eval_model
 def parser() -> argparse.ArgumentParser:
     """The options of the parts."""
     asked = argparse.ArgumentParser(prog="python -m benchmarks.gpu_day", description=__doc__)
-    asked.add_argument("part", choices=("pack", "check", "runs"))
+    asked.add_argument("part", choices=("pack", "unpack", "check", "runs"))
     asked.add_argument("--out", type=Path, required=True, help="folder to write to")
     asked.add_argument("--packed", type=Path, nargs="*", default=[], help="folders of packed data; else --data-root")
     asked.add_argument("--data-root", type=Path, default=os.environ.get("FYI_BENCH_DATA"), help="real data sets")
@@ -39,7 +39,7 @@ def main(words: Sequence[str] | None = None) -> int:
     """Run a part; an error is one or two lines and an exit code. 1: something is wrong on the device."""
     given = parser().parse_args(words)
     try:
-        return {"pack": _pack, "check": _check, "runs": _runs}[given.part](given)
+        return {"pack": _pack, "unpack": _unpack, "check": _check, "runs": _runs}[given.part](given)
     except FyiBenchError as error:
         print(f"gpu_day: {error}", file=sys.stderr)
         return error.exit_code
@@ -50,6 +50,14 @@ def _pack(given: argparse.Namespace) -> int:
     from fyi_bench.data import load_dataset
 
     for path in pack(load_dataset("cifar10", given.data_root), given.out, given.parts):
+        print(f"{path}   {path.stat().st_size / 2**20:.1f} MiB")
+    return 0
+
+
+def _unpack(given: argparse.Namespace) -> int:
+    from benchmarks.gpu_day.packed import unpack, write_parquet
+
+    for path in write_parquet(unpack("cifar10", given.packed), given.out):
         print(f"{path}   {path.stat().st_size / 2**20:.1f} MiB")
     return 0
 
