@@ -65,14 +65,15 @@ commands() {
     "$python" -m fyi_bench runs --where measure=accuracy task=distill --format csv --store "$work/store" > "$out/rows.csv"
 }
 
-one() { # one WORDS: one command of fyi-bench, as far as the time goes
-    local begin left name
+one() { # one [NAME=VALUE…] WORDS: one command of fyi-bench, as far as the time goes
+    local begin left name words=$1 settings=
     begin=$(date +%s)
     left=$((began + seconds - begin))
     ((left > 15)) || { echo "not begun: $1" && return; }
     name=$(tr -cs 'a-zA-Z0-9.\n' - <<< "$1" | cut -c1-80)
     mkdir -p "$work/logs"
-    eval "timeout --kill-after 5 $((left + 20)) $python -m fyi_bench $1 --device $device --store $work/store --threads 1 --yes \
+    while [[ $words =~ ^([A-Z_]+=[^\ ]+)\ (.*) ]]; do settings+="${BASH_REMATCH[1]} " words=${BASH_REMATCH[2]}; done
+    eval "env $settings timeout --kill-after 5 $((left + 20)) $python -m fyi_bench $words --device $device --store $work/store --threads 1 --yes \
         --quiet --budget ${left}s" > "$work/logs/$name.txt" 2>&1
     local code=$?
     echo "$code after $(($(date +%s) - begin)) s: $1"

@@ -22,8 +22,11 @@ def clusters(features: Tensor, centres: Tensor) -> Tensor:
     """
     on_cpu, resting = features.device.type == "cpu", torch.zeros((), dtype=torch.bool, device=features.device)
     numbers = torch.arange(len(centres), device=features.device)
-    for _ in range(ROUNDS):
-        owner = distances(features, centres).argmin(1, keepdim=True)
+    # of equal starts the first has all features: rounding, which differs between devices, must not share them out
+    same = (centres.unsqueeze(1) == centres).all(2).tril(-1).any(1)
+    for number in range(ROUNDS):
+        away = distances(features, centres)
+        owner = (away.masked_fill(same, torch.inf) if number == 0 else away).argmin(1, keepdim=True)
         member = (owner == numbers).to(features.dtype)  # a product: sums by index are not reproducible
         moved = (member.T @ features) / member.sum(0).clamp(min=1).unsqueeze(1)
         movement, centres = (moved - centres).square().sum(), torch.where(resting, centres, moved)

@@ -39,7 +39,7 @@ __all__ = ["LOSSES", "SCHEDULES"]  # and what is defined here
 
 NUMERICS = 1
 KEEP_AS_FLOAT_BYTES = 128 * 2**20  # sets up to this size as float32 are converted to the working space once
-STEPS_AHEAD = 64  # whose order and draws are made at once, in whole epochs
+STEPS_AHEAD = 64  # whose order and draws are made at once, and whose losses a GPU is asked for, in whole epochs
 EVAL_BATCH = 128  # images a forward pass: fits a CPU's cache
 
 
@@ -117,7 +117,7 @@ def train_together(
             training.end(epoch)
             if report is not None:
                 with training.averaged():
-                    report(number, epoch + 1, training.losses[-1])
+                    report(number, epoch + 1, training.losses[-1] if training.losses else math.nan)
     for training in trainings:
         training.take_average()
     return [Trained(training.network, training.losses) for training in trainings]
@@ -191,6 +191,7 @@ class _Training:
         self._average = [p.detach().clone() for p in self.network.parameters()] if protocol.ema else []
         self._schedule = SCHEDULES[protocol.schedule](self.network, protocol, self._lr, self._count)
         self._total = torch.zeros((), device=device)
+        self._unread: list[torch.Tensor] = []  # sums of the losses of whole epochs
         self._recorded: dict[tuple[torch.optim.Optimizer, tuple[str, ...]], Captured] = {}
         self._ahead: dict[int, tuple[tuple[torch.Tensor, ...], list[Draw]]] = {}
         self._stream = torch.cuda.Stream() if device.type == "cuda" else None
@@ -200,8 +201,13 @@ class _Training:
         self._total.zero_()
         if self._stream is not None:
             self._stream.wait_stream(torch.cuda.current_stream())
-        for number, (index, draw, views) in enumerate(self._shown(epoch)):
+        shown = enumerate(self._shown(epoch))
+        while True:
+            # what a step is shown is uploaded on the stream that reads it: no other one waits for it, or keeps it alive
             with contextlib.nullcontext() if self._stream is None else torch.cuda.stream(self._stream):
+                if (step := next(shown, None)) is None:
+                    break
+                number, (index, draw, views) = step
                 self._launch(epoch, number, index, draw, views)
             yield
         if self._stream is not None:
@@ -221,10 +227,22 @@ class _Training:
             yield index, draw, draw_views(self._protocol, (self._seed, epoch, number), len(index), size)
 
     def end(self, epoch: int) -> None:
-        """Read the epoch's mean loss. Raises DivergenceError when it is not finite or beyond all measure."""
-        self.losses.append(float(self._total) / self._count)
-        if not abs(self.losses[-1]) <= self._most:
-            grown = f"{self.losses[-1]:.0e}" if math.isfinite(self.losses[-1]) else "no longer finite"
+        """Keep the epoch's mean loss. Raises DivergenceError when one is not finite or beyond all measure.
+
+        A GPU would have to be waited for to read it: there, losses are read some epochs together.
+        """
+        self._unread.append(self._total.clone())
+        steps = math.ceil(self._count / self._protocol.batch) * len(self._unread)
+        if self._stream is None or steps >= STEPS_AHEAD or epoch + 1 == self._protocol.epochs_for(self._count):
+            for total in torch.stack(self._unread).tolist():
+                self._add(total / self._count)
+            self._unread = []
+
+    def _add(self, loss: float) -> None:
+        epoch = len(self.losses)
+        self.losses.append(loss)
+        if not abs(loss) <= self._most:
+            grown = f"{loss:.0e}" if math.isfinite(loss) else "no longer finite"
             raise DivergenceError(
                 f"Training diverged in epoch {epoch + 1}: the loss is {grown}.\n"
                 f"Lower the step size: lr is {self._lr:g} (--set lr={self._lr / 10:g}).",

@@ -1,8 +1,9 @@
 """A GPU that is none: tensors that say they lie on one and keep their values on the CPU.
 
 What a GPU refuses is refused here too: tensors of both devices in one operation, and, while a step is recorded, to
-read a value on the host or to make a tensor from one. What a GPU would be waited for is counted. So the lines that only
-a GPU takes run in the tests of a machine without one; of its speed and its arithmetic they tell nothing.
+read a value on the host or to make a tensor from one; and to use on one stream what another has written, without
+having waited for it. What a GPU would be waited for is counted. So the lines that only a GPU takes run in the tests of
+a machine without one; of its speed and its arithmetic they tell nothing.
 """
 
 from __future__ import annotations
@@ -117,6 +118,8 @@ class PretendedGpu(Mode):
         self.waits: Counter[str] = Counter()
         self.recorded = self.replayed = 0
         self._recording = False
+        self.stream = _Stream()  # the current one
+        self._written: dict[int, tuple[_Stream, int]] = {}  # address of memory -> who wrote it, in which operation
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         kwargs = dict(kwargs or {})
@@ -130,14 +133,35 @@ class PretendedGpu(Mode):
             return operation(*args, **kwargs)
         to_host = bool(there) and (asked in HERE or (name == "copy_" and not isinstance(args[0], OnGpu)))
         self._check(operation, name, tensors, to_host)
+        self._in_order(operation, there)
         if asked is not None:
             kwargs["device"] = torch.device("cpu")
         plain_args, plain_kwargs = mapped(OnGpu, lambda t: t.values_, (args, kwargs))
         out = operation(*plain_args, **plain_kwargs)
+        self.stream.done += 1
+        changed = [a for a, of in zip(args, operation._schema.arguments) if of.alias_info and of.alias_info.is_write]
+        for tensor in tensors_in(out if not to_host else (), changed):
+            self._written[_address(tensor)] = self.stream, self.stream.done
         if to_host:  # never the device's memory itself
             return args[0] if name == "copy_" else out.clone()
         out = mapped(torch.Tensor, OnGpu, out)
         return return_and_correct_aliasing(operation, args, kwargs, out) if there and _shares(operation) else out
+
+    def _in_order(self, operation: Any, tensors: Sequence[OnGpu]) -> None:
+        """Refuse what would be read, or written over, before another stream is done with it."""
+        for tensor in tensors:
+            writer, number = self._written.get(_address(tensor), (self.stream, 0))
+            if writer is not self.stream and self.stream.waited.get(writer, 0) < number:
+                raise RuntimeError(f"{operation}: a tensor of a stream that this one has not waited for")
+
+    @contextlib.contextmanager
+    def on(self, stream: _Stream) -> Iterator[None]:
+        """What is done inside is done on this stream."""
+        before, self.stream = self.stream, stream
+        try:
+            yield
+        finally:
+            self.stream = before
 
     def _check(self, operation: Any, name: str, tensors: Sequence[torch.Tensor], to_host: bool) -> None:
         """Refuse or count. A number, which is what a tensor without dimensions is, may come from the host."""
@@ -191,10 +215,20 @@ class _Named(TorchFunctionMode):
 
 
 class _Stream:
-    """One after another, as everything here."""
+    """done: operations so far. waited: of other streams, up to which of theirs this one has waited."""
+
+    def __init__(self) -> None:
+        self.done = 0
+        self.waited: dict[_Stream, int] = {}
 
     def wait_stream(self, other: _Stream) -> None:
-        assert isinstance(other, _Stream)
+        for stream, number in {**other.waited, other: other.done}.items():
+            self.waited[stream] = max(number, self.waited.get(stream, 0))
+
+
+def _address(tensor: torch.Tensor) -> int:
+    values = tensor.values_ if isinstance(tensor, OnGpu) else tensor
+    return values.untyped_storage().data_ptr()
 
 
 def _pinned(tensor: torch.Tensor) -> torch.Tensor:
@@ -214,8 +248,6 @@ _DRIVER = {
     "max_memory_allocated": lambda device=None: 0,
     "synchronize": lambda device=None: None,
     "Stream": _Stream,
-    "current_stream": lambda device=None: _Stream(),
-    "stream": contextlib.nullcontext,
 }
 
 # operations set the device of their tensors for a moment, which means nothing here
@@ -249,6 +281,8 @@ def pretended_gpu() -> Iterator[PretendedGpu]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in _DRIVER.items():
             patch.setattr(torch.cuda, name, value)
+        patch.setattr(torch.cuda, "current_stream", lambda device=None: gpu.stream)
+        patch.setattr(torch.cuda, "stream", gpu.on)
         patch.setattr(torch.Tensor, "pin_memory", _pinned)
         patch.setitem(captured.DEVICES, "cuda", gpu)
         torch._C._set_only_lift_cpu_tensors(True)  # else torch.tensor(…, device="cuda") would pass the mode by

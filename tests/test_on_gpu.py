@@ -147,14 +147,14 @@ def test_networks_learn_the_same_there(gpu, schedule, cutmix):
     assert gpu.replayed > 0
 
 
-def test_an_epoch_waits_once(gpu):
+def test_the_trainer_waits_once_for_many_epochs(gpu):
     rules = replace(protocol("quick", "accuracy"), min_steps=0, batch=4, schedule="constant")
     real, waits = tiny.real_set(), []
     for epochs in (2, 5):
         gpu.waits.clear()
         train_together([new_network(tiny.MODEL, real, 0)], real, replace(rules, epochs=epochs), [0], Conditions(CUDA))
         waits.append(gpu.waits.copy())
-    assert waits[1] - waits[0] == {"read of a value": 3}
+    assert waits[1] == waits[0]
 
 
 @pytest.mark.long

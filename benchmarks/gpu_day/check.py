@@ -113,7 +113,7 @@ def _problem(method: str, device: str, dtype: torch.dtype, **changes: Any) -> Pr
 
 
 def _method(method: str, flip: str) -> Subject:
-    config = tiny.config(method, WARM_UP + 4)
+    config = tiny.config(method, WARM_UP + 4, **tiny.UNTIED.get(method, {}))
     return lambda device, dtype: [distill(_problem(method, device, dtype), method, config, flip).images]
 
 

@@ -73,7 +73,7 @@ def both_ways(network: nn.Module, images: Tensor, labels: Tensor, graph: bool) -
 class DREAM(IDC):
     """Representative matching; DREAM+ by its options."""
 
-    numerics = 1
+    numerics = 2
     Config = DREAMConfig
     config: DREAMConfig
     matches: ClassVar = {**MATCHES, "bi_match": (both_ways, VECTORS_AND_CLASSIFIER)}
