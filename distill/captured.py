@@ -110,9 +110,12 @@ class CudaGraphs:
     def record(function: Function, inputs: Sequence[torch.Tensor]) -> Function:
         """Record without running; the result copies new inputs into the recorded ones and replays."""
         kept = [t.detach().clone() for t in inputs]
-        graph = torch.cuda.CUDAGraph()
+        graph, here = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+        # cuBLAS keeps a workspace for each stream, and a recording keeps that of the stream it was recorded on: steps
+        # that are replayed side by side and share one wait for each other for ever
+        own = None if here == torch.cuda.default_stream() else here
         # thread-local: a worker thread that frees memory elsewhere must not spoil the recording
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, stream=own, capture_error_mode="thread_local"):
             outputs = function(*kept)
 
         def replay(*given: torch.Tensor) -> Any:

@@ -7,6 +7,7 @@ images there, as on a GPU.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import weakref
 from dataclasses import replace
@@ -17,7 +18,7 @@ from pretend_gpu import Mode, mapped, tensors_in
 
 import tiny
 from distill import augment, captured, trajectory
-from distill.captured import WARM_UP, Captured
+from distill.captured import WARM_UP, Captured, CudaGraphs
 from distill.engine import distill
 from distill.experts import ExpertConfig, train_expert
 from distill.gsam import GSAM
@@ -309,3 +310,20 @@ def test_on_a_gpu_graphs_make_the_images_of_plain_calls(method, monkeypatch):
         problem = tiny.problem(dtype=torch.float64, device=torch.device("cuda"))
         found.append(distill(problem, method, tiny.config(method, WARM_UP + 4), "fyi"))
     torch.testing.assert_close(found[1].images, found[0].images, rtol=1e-5, atol=1e-5)
+
+
+def test_a_step_is_recorded_on_the_stream_that_replays_it(monkeypatch):
+    ordinary, own, recorded_on = object(), object(), []
+
+    @contextlib.contextmanager
+    def graph(graph, stream, capture_error_mode):
+        recorded_on.append(stream)
+        yield
+
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: None)
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    monkeypatch.setattr(torch.cuda, "default_stream", lambda: ordinary)
+    for stream in (ordinary, own):
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda stream=stream: stream)
+        CudaGraphs.record(torch.neg, [torch.ones(1)])
+    assert recorded_on == [None, own]  # None: the stream that PyTorch keeps for it
