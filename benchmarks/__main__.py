@@ -57,7 +57,7 @@ def parser() -> argparse.ArgumentParser:
     asked.add_argument("--quick", action="store_true", help="a few cases, in minutes")
     asked.add_argument("--fresh", action="store_true", help="measure anew what was measured before")
     asked.add_argument("--device", default="cpu", help="cpu or cuda")
-    asked.add_argument("--threads", type=_one_or_more, help="of each side; all cores by default")
+    asked.add_argument("--threads", type=_one_or_more, help="of each side; default: all cores, 1 beside a GPU")
     asked.add_argument("--budget", type=parse_duration, help="stop cleanly in time, such as 9m; the next call goes on")
     asked.add_argument("--data-root", type=Path, help="folder of real data sets (or FYI_BENCH_DATA)")
     asked.add_argument(

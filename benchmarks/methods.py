@@ -12,7 +12,8 @@ from __future__ import annotations
 import csv
 import io
 import sys
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,53 +28,88 @@ HEAD = ("method", "without FYI", "with FYI", "fyi − none", "without − random
         "sets differ by", "networks on one set by", "kB a class")  # fmt: skip
 FLOOR = "random"
 KEPT = ("method", "flip", "ipc", "architecture", "protocol", "version", "device", "precision", "seeds", "values",
-        "bits_per_class", "date", "digest")  # fmt: skip
+        "floor", "bits_per_class", "date", "digest")  # fmt: skip
 # what the page says of all its numbers; rows that were measured otherwise are no part of it
-OF_ALL = {"dataset": "cifar10", "architecture": "convnet-w64", "protocol": "quick", "version": "1", "device": "cpu",
-          "precision": "fp32", "measure": "accuracy"}  # fmt: skip
+OF_ALL = {"dataset": "cifar10", "architecture": "convnet-w64", "protocol": "quick", "version": "1", "precision": "fp32",
+          "measure": "accuracy"}  # fmt: skip
+DEVICES = {"cpu": "on a CPU", "cuda": "on a GPU"}
+DRAWS = 5  # of random real images beside any method
 Row = Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Arm:
-    """Accuracies of networks, those on one set side by side. values: [sets · networks]; bits: of a class, as stored."""
+    """Accuracies of networks, those on one set side by side. values: [sets · networks]; bits: of a class, as stored.
+
+    floor: networks on random real images, trained as these were, [DRAWS · networks]; of random images themselves none.
+    """
 
     values: tuple[float, ...]
     sets: int
     bits: float | None
+    floor: tuple[float, ...] = ()
 
     @property
     def groups(self) -> list[int]:
         """The set of each value."""
-        return [place // (len(self.values) // self.sets) for place in range(len(self.values))]
+        return _groups(self.values, self.sets)
 
 
-Arms = Mapping[tuple[str, str, int], Arm]
+Arms = Mapping[tuple[str, str, int], Arm]  # by method, flip, images a class
 
 
 def read_rows(paths: Iterable[Path]) -> list[Row]:
-    """The rows of these files about sets of methods: one an arm, of two that of more sets, else the later one."""
+    """The rows of these files about sets of methods: one an arm and device, of two that of more sets, else the later.
+
+    A row keeps the floor of the command it comes from: a method with a protocol of its own has a floor of its own.
+    """
     found: dict[tuple[str, ...], Row] = {}
     for path in paths:
         with path.open(encoding="utf-8", newline="") as lines:
-            for row in csv.DictReader(lines):
-                alike = all(row.get(name) in (None, "", value) for name, value in OF_ALL.items())
-                if not alike or not row["seeds"] or row.get("name"):
-                    continue
-                key = row["method"], row["flip"], row["ipc"]
-                if key not in found or int(found[key]["seeds"]) <= int(row["seeds"]):
-                    found[key] = row
+            rows = [row for row in csv.DictReader(lines) if _belongs(row)]
+        floors = {row["digest"]: row["values"] for row in rows if row["method"] == FLOOR}
+        usual = Counter((row["ipc"], row.get("device"), row["values"]) for row in rows if row["method"] == FLOOR)
+        for row in rows:
+            if row["method"] == FLOOR and row["values"] != _most(usual, row["ipc"], row.get("device")):
+                continue  # the floor of a protocol that few methods have
+            key = row["method"], row["flip"], row["ipc"], row.get("device") or ""
+            if row["method"] != FLOOR and not row.get("floor"):
+                row["floor"] = floors.get(row["digest"], "")
+            if key not in found or int(found[key]["seeds"]) <= int(row["seeds"]):
+                found[key] = row
     return [found[key] for key in sorted(found)]
 
 
-def arms_of(rows: Iterable[Row]) -> dict[tuple[str, str, int], Arm]:
-    """Arms by (method, flip, images a class)."""
+def _most(floors: Counter[tuple[str, str | None, str]], *of: str | None) -> str:
+    return max((count, values) for (*these, values), count in floors.items() if these == [*of])[1]
+
+
+def _belongs(row: Row) -> bool:
+    alike = all(row.get(name) in (None, "", value) for name, value in OF_ALL.items())
+    return alike and bool(row["seeds"]) and not row.get("name")
+
+
+def arms_of(rows: Iterable[Row], device: str) -> dict[tuple[str, str, int], Arm]:
+    """Arms by (method, flip, images a class), of networks trained on this device."""
+    rows = [row for row in rows if (row.get("device") or "cpu") == device]
+    usual = {row["ipc"]: row["values"] for row in rows if row["method"] == FLOOR}
     return {
         (row["method"], row["flip"], int(row["ipc"])): Arm(
-            tuple(map(float, row["values"].split())), int(row["seeds"]), float(row["bits_per_class"] or 0)
+            _numbers(row["values"]),
+            int(row["seeds"]),
+            float(row["bits_per_class"] or 0),
+            () if row["method"] == FLOOR else _numbers(row.get("floor") or usual[row["ipc"]]),
         )
         for row in rows
     }
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(map(float, text.split()))
+
+
+def _groups(values: Sequence[float], sets: int) -> list[int]:
+    return [place // (len(values) // sets) for place in range(len(values))]
 
 
 def as_csv(rows: Iterable[Row]) -> str:
@@ -93,7 +129,7 @@ def table(arms: Arms, ipc: int) -> list[str]:
 
 
 def _cells(arms: Arms, method: str, ipc: int) -> list[str]:
-    plain, flipped, floor = arms[method, "none", ipc], arms.get((method, "fyi", ipc)), arms[FLOOR, "none", ipc]
+    plain, flipped = arms[method, "none", ipc], arms.get((method, "fyi", ipc))
     pair = [arm for arm in (plain, flipped) if arm]
     gain = paired_difference(flipped.values, plain.values, groups=plain.groups) if flipped else None
     spreads = [spread(arm.values, arm.groups) for arm in pair]
@@ -102,7 +138,7 @@ def _cells(arms: Arms, method: str, ipc: int) -> list[str]:
         _accuracy(plain),
         _accuracy(flipped),
         f"{signed_points(gain['mean'])}{bounds(gain, signed_points)}" if gain else HOLE,
-        *(HOLE if arm in (None, floor) else _above(arm, floor) for arm in (plain, flipped)),
+        *(HOLE if arm is None or not arm.floor else _above(arm) for arm in (plain, flipped)),
         f"{plain.sets} × {len(plain.values) // plain.sets}",
         *(" / ".join(f"± {percent(one[key])}" for one in spreads) for key in ("between_sets", "between_networks")),
         f"{plain.bits / 8e3:.1f}" if plain.bits else HOLE,
@@ -117,26 +153,27 @@ def _accuracy(arm: Arm | None) -> str:
     return HOLE if arm is None else " ± ".join(percent(value) for value in mean_std(arm.values))
 
 
-def _above(arm: Arm, floor: Arm) -> str:
-    found = unpaired_difference(arm.values, floor.values, groups=(arm.groups, floor.groups))
+def _above(arm: Arm) -> str:
+    found = unpaired_difference(arm.values, arm.floor, groups=(arm.groups, _groups(arm.floor, DRAWS)))
     return f"{signed_points(found['mean'])}{bounds(found, signed_points)}"
 
 
-def lines(arms: Arms) -> list[str]:
-    """A table for each number of images a class."""
-    found = []
-    for ipc in sorted({ipc for _, _, ipc in arms}):
-        found += ["", f"**{ipc} image{'s' * (ipc > 1)} a class**", "", *table(arms, ipc)]
+def lines(rows: Iterable[Row]) -> list[str]:
+    """A table for each number of images a class and device."""
+    rows, found = list(rows), []
+    for ipc, device in sorted({(int(row["ipc"]), row.get("device") or "cpu") for row in rows}):
+        found += ["", f"**{ipc} image{'s' * (ipc > 1)} a class, {DEVICES[device]}**", ""]
+        found += table(arms_of(rows, device), ipc)
     return [*found, ""]
 
 
-def with_tables(page: str, arms: Arms) -> str:
+def with_tables(page: str, rows: Iterable[Row]) -> str:
     """The page with the tables between its marks. Raises ValueError where it has no marks."""
-    return between(page, (BEGIN, END), "\n".join(lines(arms)))
+    return between(page, (BEGIN, END), "\n".join(lines(rows)))
 
 
 if __name__ == "__main__":
     kept, page = DOCS / "methods.csv", DOCS / "methods.md"
     rows = read_rows([*([kept] if kept.exists() else []), *map(Path, sys.argv[1:])])
     write_text(kept, as_csv(rows))
-    write_text(page, with_tables(page.read_text(encoding="utf-8"), arms_of(rows)))
+    write_text(page, with_tables(page.read_text(encoding="utf-8"), rows))

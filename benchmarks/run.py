@@ -86,9 +86,15 @@ def check_names(kind: str, given: Sequence[str], known: Collection[str]) -> None
 
 
 def machine_of(device: str, threads: int | None, data_root: Path | None) -> Machine:
-    """The machine as asked for; all cores where no number of threads was named."""
+    """The machine as asked for; threads that were not named: all cores, or one beside a GPU, as commands have it."""
     check_names("device", [device], DEVICES)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        1
+        if device == "cuda"
+        else len(os.sched_getaffinity(0))
+        if hasattr(os, "sched_getaffinity")
+        else os.cpu_count() or 1
+    )
     root = data_root or os.environ.get("FYI_BENCH_DATA") or None
     return Machine(device, threads or cores, Path(root) if root else None)
 

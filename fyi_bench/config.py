@@ -103,7 +103,7 @@ class Settings:
         None, "Processes that share the work; default: one per core or GPU, 1 for work of seconds."
     )
     threads: int | None = option(
-        None, "Threads of each worker; default on a CPU: 1 under quick, else runs share the cores.", advanced=True
+        None, "Threads of each worker; default: 1 under quick and on a GPU, else runs share the cores.", advanced=True
     )  # fmt: skip
     storage: str | None = option(
         None, "Database of the queue: postgresql+psycopg://… or sqlite:///…; default: a file in the store.",
@@ -173,13 +173,13 @@ class Settings:
 
         Networks side by side with a thread each are faster than one after the other with all threads. Another number of
         threads may change a last bit: so it does not depend on the workers, nor on how many runs are done already, and
-        under `quick` it is 1 on every machine.
+        under `quick` it is 1 on every machine. A GPU leaves the CPU small operations, which many threads make slow.
         """
         if self.threads is not None:
             return self.threads
-        if self.protocol == "quick" and self.device == "cpu":
+        if self.protocol == "quick" or self.device == "cuda":
             return 1
-        return _cores() if self.device == "cuda" else max(1, _cores() // max(1, runs))
+        return max(1, _cores() // max(1, runs))
 
 
 def parse_overrides(pairs: Iterable[str]) -> dict[str, str]:

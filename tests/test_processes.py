@@ -145,6 +145,17 @@ def test_an_interrupt_reaches_the_processes(store):
         share(store, [toy(1, 120.0), toy(2, 120.0)], stop=stop)
 
 
+def stops_early(number: int, stop: Deadline, events: Events) -> int:
+    raise BudgetExhausted("Stopped.")
+
+
+def test_who_shares_the_time_has_stopped_when_a_process_has(store):
+    stop = Deadline(1000)  # by its own clock it need not
+    with pytest.raises(BudgetExhausted):
+        work_together(stops_early, 2, Events(), stop)
+    assert stop.requested()
+
+
 def tells_environment(number: int, stop: Deadline, events: Events) -> int:
     events.say(os.environ["FYI_BENCH_TOY"])
     return 0

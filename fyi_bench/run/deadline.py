@@ -86,6 +86,10 @@ class Deadline:
         """Ask for a stop at the next safe point, from any thread or signal handler; who asks first is named."""
         self._interrupted_by = self._interrupted_by or by
 
+    def give_up(self) -> None:
+        """From now on a stop is requested: another process that shares the time has stopped for lack of it."""
+        self._out_of_time = True
+
     @property
     def interrupted(self) -> bool:
         """Whether somebody asked for a stop (the time aside)."""

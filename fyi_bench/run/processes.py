@@ -80,6 +80,8 @@ class _Crew:
             self._end()
         if self.stop.interrupted and isinstance(self.error, BudgetExhausted | Interrupted):
             self.stop.check()  # who asked for it here: a process was asked by us
+        if isinstance(self.error, BudgetExhausted):
+            self.stop.give_up()  # its clock need not have come so far here, and what was not done has not failed
         if self.error is not None:
             raise self.error
         if self.told:
