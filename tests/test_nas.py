@@ -29,6 +29,7 @@ from fyi_bench.store.store import Store
 from fyi_bench.tasks.base import perform
 from fyi_bench.tasks.nas import Nas
 from fyi_bench.tasks.nas.options import NasOptions
+from fyi_bench.tasks.nas.sets import condensed
 from fyi_bench.tasks.nas.words import misjudged_rows
 from search_space import space720
 from search_space.architectures import candidate
@@ -78,6 +79,13 @@ RANDOM = replace(QUESTION, method="random", flip="none")
 
 
 # what is trained, and how much work it is --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("method", "images"), [("dm", 6), ("idc", 24)])
+def test_a_proxy_costs_what_it_shows_and_not_what_it_stores(tmp_path, small, method, images):
+    made = condensed(session(tmp_path, SHORT), NasOptions(method=method, ipc=2, space=6))
+    found = {arm.method: [source.images for _, source in sources] for arm, sources in made.sources.items()}
+    assert {method: found[method], "random": found["random"][:1]} == {method: [images], "random": [6]}
 
 
 def test_draws_are_balanced_nested_and_keyed():

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from fyi_bench.run.types.architecture import Material, set_run, set_source
 from fyi_bench.session import Session
 from fyi_bench.store.spec import RunSpec
-from fyi_bench.tasks.common import FLOOR, Arm, images_of, seeds_of, set_runs
+from fyi_bench.tasks.common import FLOOR, Arm, seeds_of, set_runs, shown_images
 from fyi_bench.tasks.given import given_set
 from fyi_bench.tasks.nas.options import HERDING, NasOptions, facts_of
 
@@ -35,7 +35,7 @@ def condensed(session: Session, options: NasOptions) -> Sets:
     made = Sets(seeds_of(session, 1))
     seeds = {arm: _draws(session, arm, made.seeds) for arm in options.arms}
     for (arm, seed), run in set_runs(session, seeds, options.ipc).items():
-        made.add(arm, seed, run, images_of(run), options.ipc)
+        made.add(arm, seed, run, shown_images(run, session.data.train.shape), options.ipc)
     return made
 
 
@@ -74,5 +74,5 @@ def from_files(session: Session, options: NasOptions) -> Sets:
         recipe, precision = session.recipe(arm.method, first, overridden=False), session.settings.precision
         for draw in _draws(session, arm, made.seeds):
             run = distill_run(session.data, arm.method, "none", first, draw, recipe, precision=precision)
-            made.add(arm, draw, run, images_of(run), first)
+            made.add(arm, draw, run, shown_images(run, session.data.train.shape), first)
     return made
