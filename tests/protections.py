@@ -6,6 +6,7 @@ stays green holds nothing. The table of docs/trust.md is that of `table()`.
 
 from __future__ import annotations
 
+import argparse
 import os
 import shutil
 import subprocess
@@ -198,8 +199,13 @@ def taken_out(protection: Protection) -> str:
 
 def main(asked: Sequence[str]) -> int:
     """Take each out, or those whose file's name holds a word of `asked`; 1 where tests stay green."""
+    options = argparse.ArgumentParser(prog="python -m tests.protections", description=(__doc__ or "").split("\n")[0])
+    options.add_argument("words", nargs="*", help="of the names of files whose protections are taken out; default: all")
+    words = options.parse_args(asked).words
     began, green = time.monotonic(), 0
-    chosen = [each for each in PROTECTIONS if not asked or any(word in each.file for word in asked)]
+    chosen = [each for each in PROTECTIONS if not words or any(word in each.file for word in words)]
+    if not chosen:
+        options.error(f"no file of a protection is called {' or '.join(words)}")
     for each in chosen:
         ended = taken_out(each)
         green += ended != "red"
