@@ -82,6 +82,19 @@ def test_floors_and_ceiling_stand_beside_the_set(made):
     known = scipy_stats.ttest_ind(part["set"]["values"], means, equal_var=False).confidence_interval()
     assert [part["above_random"]["low"], part["above_random"]["high"]] == pytest.approx(list(known))
     assert "hard" not in part
+    steps = made[1]["parts"]["continual"]
+    assert [steps["orders"], *(steps["bounds"][name]["orders"] for name in ("random", "joint"))] == [2, 2, 1]
+    assert len(steps["bounds"]["joint"]["values"]) == 2  # networks
+    assert "all real images of the classes so far, 1 class order" in tell(made[1])
+
+
+@pytest.mark.long
+def test_the_time_of_a_run_is_counted_once(made):
+    folder, record = made
+    own = record["arms"][0]["set_digest"]  # whose score is the card's own run, and no other command's
+    runs = [run for run in Store(folder / "runs").ls() if run.kind != "unequalness" or own not in str(run.inputs)]
+    walls = [json.loads((run.folder / "record.json").read_text())["wall_s"] for run in runs]
+    assert sum(record["parts"]["cost"]["measuring_s"].values()) == pytest.approx(sum(walls), abs=0.1)
 
 
 @pytest.mark.long
@@ -154,7 +167,7 @@ def test_soft_labels_are_judged_with_hard_ones_and_a_wrong_label_is_seen(tmp_pat
     wrong = replace(many, labels=logits.repeat(4, 1), provenance=facts).save(tmp_path / "soft.safetensors")
     session = Session(Settings(dataset="shapes10", store=tmp_path / "runs", protocol="quick", device="cpu"))
     asked = Asked.of(session, CardOptions(path=wrong))
-    assert list(asked.questions) == ["set", "hard", "random", "herding", "full", "continual", "nas"]
+    assert list(asked.questions) == ["set", "hard", "random", "herding", "full", "continual", "joint", "nas"]
     assert ImageSet.load(asked.questions["hard"].options.path[0]).labels.tolist() == logits.argmax(1).tolist() * 4
     record = card(wrong, tmp_path / "runs", only=["labels", "duplicates"])
     part, answers = record["parts"], {one["question"]: one["answer"] for one in record["answers"]}

@@ -77,10 +77,9 @@ class Card(Task[CardOptions]):
     def answer(self, session: Session, options: CardOptions, plan: Plan, found: Records) -> Record:
         assert isinstance(plan, PlanOfCard)
         asked = plan.asked
-        answers = {
-            word: part.answer(own, found) for word, (part, own) in zip(asked.questions, plan.details, strict=True)
-        }
-        parts = measured(asked, answers, plan.score, found)
+        plans = {word: own for word, (_, own) in zip(asked.questions, plan.details, strict=True)}
+        answers = {word: part.answer(plans[word], found) for word, part in asked.questions.items()}
+        parts = measured(asked, answers, plans, plan.score, found)
         sources = [{key: one[key] for key in ("task", "digest", "protocol", "command")} for one in answers.values()]
         runs = sorted(run.digest for run in plan.runs)
         return build_record(

@@ -6,27 +6,27 @@ from collections.abc import Mapping
 from typing import Any
 
 from downstream.protocol import FLOOR
-from fyi_bench.run.plan import Records
+from fyi_bench.run.plan import Plan, Records
 from fyi_bench.store.record import read_record
 from fyi_bench.store.run_dir import RECORD
 from fyi_bench.store.spec import RunSpec
-from fyi_bench.tasks.card.asked import Asked
+from fyi_bench.tasks.card.asked import JOINT, Asked
 
 Answers = Mapping[str, Mapping[str, Any]]
 Entry = dict[str, Any]
 
 
-def measured(asked: Asked, answers: Answers, score: RunSpec | None, found: Records) -> Entry:
-    """What was measured, part by part. answers: of the tasks asked, by the word of each question."""
+def measured(asked: Asked, answers: Answers, plans: Mapping[str, Plan], score: RunSpec | None, found: Records) -> Entry:
+    """What was measured, part by part. answers, plans: of the tasks asked, by the word of each question."""
     made = {
         "labels": lambda: _labels(asked),
         "duplicates": lambda: _duplicates(asked),
         "accuracy": lambda: _accuracy(asked, answers),
         "cross-arch": lambda: {"architectures": [_held(name, answers) for name in asked.others]},
-        "continual": lambda: _continual(answers["continual"]),
+        "continual": lambda: _continual(answers["continual"], answers[JOINT]),
         "nas": lambda: _nas(answers["nas"]),
         "symmetry": lambda: _symmetry(answers, score, found),
-        "cost": lambda: _cost(asked, answers),
+        "cost": lambda: _cost(asked, plans, found),
     }
     return {name: made[name]() for name in asked.options.parts}
 
@@ -88,10 +88,14 @@ def _entry(record: Mapping[str, Any], name: str) -> Entry:
     return {key: found[key] for key in ("values", "mean", "std")}
 
 
-def _continual(record: Mapping[str, Any]) -> Entry:
+def _continual(record: Mapping[str, Any], joint: Mapping[str, Any]) -> Entry:
     """Average over the steps of the set's memory and of each bound; differences are paired over class orders."""
-    [ours, *bounds] = [{key: arm["average"][key] for key in ("values", "mean", "std")} for arm in record["arms"]]
-    names = [arm["method"] for arm in record["arms"][1:]]
+    [ours, *bounds] = [
+        {**{key: arm["average"][key] for key in ("values", "mean", "std")}, "orders": len(own["class_orders"])}
+        for own, arms in ((record, record["arms"]), (joint, joint["arms"][1:]))
+        for arm in arms
+    ]
+    names = [arm["method"] for arm in (*record["arms"][1:], *joint["arms"][1:])]
     paired = next((one for one in record["paired"] if one["against"]["method"] == FLOOR), None)
     above = {key: paired[key] for key in ("mean", "low", "high", "pairs")} if paired else None
     return {
@@ -129,7 +133,7 @@ def _symmetry(answers: Answers, score: RunSpec | None, found: Records) -> Entry:
     return {**own, **({"random": {"mean": random["mean"]}} if random else {})}
 
 
-def _cost(asked: Asked, answers: Answers) -> Entry:
+def _cost(asked: Asked, plans: Mapping[str, Plan], found: Records) -> Entry:
     s, real, made = asked.given.image_set, asked.session.data.train, asked.given.path.with_name(RECORD)
     ours = made.parent.parent.name == "distill" and made.is_file()
     distilled = {"distill_s": read_record(made)["wall_s"]} if ours else {}
@@ -139,5 +143,15 @@ def _cost(asked: Asked, answers: Answers) -> Entry:
         "bits_per_class": asked.given.entry["bits_per_class"]["total"],
         "share_of_real_bytes": s.nbytes / real.nbytes,
         **distilled,
-        "measuring_s": {word: answer["wall_s"] for word, answer in answers.items()},
+        "measuring_s": _seconds(plans, found),
     }
+
+
+def _seconds(plans: Mapping[str, Plan], found: Records) -> dict[str, float]:
+    """Seconds of the runs of each question, those of several with the first of them."""
+    spent, counted = {}, set[str]()
+    for word, plan in plans.items():
+        own = {run.digest for run in plan.runs if run.digest in found} - counted
+        spent[word] = round(sum(found[digest].get("wall_s", 0.0) for digest in own), 3)
+        counted |= own
+    return spent

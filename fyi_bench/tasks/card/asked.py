@@ -23,7 +23,7 @@ from fyi_bench.tasks.full import Full
 from fyi_bench.tasks.given import GivenSet, given_set, kept_set
 from fyi_bench.tasks.nas import Nas
 
-HERDING = "herding"
+HERDING, JOINT = "herding", "joint"
 # part -> what it measures
 PARTS = {
     "labels": "whether the labels fit the images",
@@ -107,7 +107,7 @@ class Asked:
 
     @cached_property
     def questions(self) -> dict[str, Part]:
-        """What is asked of other tasks, by a word of this card's: set, hard, random, herding, full, continual, nas."""
+        """What is asked of other tasks, by a word of this card's, such as `set`, `random`, `full` or `joint`."""
         wanted, found = self.options.parts, {}
         names = [*([self.main] if "accuracy" in wanted else []), *(self.others if "cross-arch" in wanted else [])]
         if names:
@@ -123,7 +123,10 @@ class Asked:
             asked = Full.Options(self.main, self.limits["full_nets"])
             found["full"] = Part(Full(), self.session, asked)
         if "continual" in wanted:
-            found["continual"] = self._continual()
+            found["continual"] = self._continual(FLOOR, self.session)
+            # a bound, of which no difference is taken: as few networks as of all real images elsewhere
+            seeds = self.session.settings.seeds or self.limits["full_nets"]
+            found[JOINT] = self._continual(JOINT, self.session.about(seeds=seeds), "--seeds", str(seeds))
         if "nas" in wanted:
             found["nas"] = self._nas()
         return found
@@ -138,11 +141,11 @@ class Asked:
         words = ("distill", "--method", method, "--ipc", str(ipc), "--only", "--arch", *names)
         return Part(Distill(), self.session, asked, self._line(*words))
 
-    def _continual(self) -> Part:
-        path, steps, against = self.given.path, self.limits["steps"], tuple(self.limits["bounds"])
-        asked = Continual.Options(sets=(path,), steps=steps, against=against)
-        words = ("continual", "--set-file", str(path), "--steps", str(steps), "--against", *against)
-        return Part(Continual(), self.session, asked, self._line(*words))
+    def _continual(self, against: str, session: Session, *more: str) -> Part:
+        path, steps = self.given.path, self.limits["steps"]
+        asked = Continual.Options(sets=(path,), steps=steps, against=(against,))
+        words = ("continual", "--set-file", str(path), "--steps", str(steps), "--against", against, *more)
+        return Part(Continual(), session, asked, self._line(*words))
 
     def _nas(self) -> Part:
         count, limits, path = self.options.ranked or self.limits["space"], self.limits, self.given.path

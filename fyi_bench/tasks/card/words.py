@@ -241,7 +241,10 @@ def _architectures_table(part: Record) -> TableView:
 def _continual_table(part: Record) -> TableView:
     called = {"joint": "all real images of the classes so far", "random": "random real images"}
     rows = [["the set", mean_and_std(part["set"])]]
-    rows += [[called.get(name, name), mean_and_std(entry)] for name, entry in part["bounds"].items()]
+    for name, entry in part["bounds"].items():
+        orders = entry.get("orders", part["orders"])
+        said = "" if orders == part["orders"] else f", {count_words(orders, 'class order')}"
+        rows.append([called.get(name, name) + said, mean_and_std(entry)])
     above = _points(part.get("above_random"))
     caption = f"Classes in {count_words(part['steps'], 'step')}, {count_words(part['orders'], 'class order')}: accuracy"
     caption += f" on the classes so far, averaged over steps; the set above random: {above} points."
