@@ -87,7 +87,7 @@ one() { # one [NAME=VALUE…] WORDS: one command of fyi-bench, as far as the tim
         wait "${started[@]}"
     done
     # sets of one image a class and all records; what is larger does not travel, and pieces are small
-    [[ -d $work/store ]] && (cd "$work" && find store -type f -size -400k ! -name 'ckpt-*' ! -name '*.png' -print0 |
+    [[ -d $work/store ]] && (cd "$work" && find store -type f -size -400k ! -name 'ckpt-*' -print0 |
         tar -cz --null -T - | split -d -a 1 -b 15m - "$out/store.tar.gz.")
     [[ -d $work/logs ]] && tar -czf "$out/logs.tar.gz" -C "$work" logs
     ls -l "$out"

@@ -14,7 +14,7 @@ from pretend_gpu import pretended_gpu
 
 import fyi_bench
 from benchmarks.gpu_day import check as checking
-from benchmarks.gpu_day.__main__ import TINY
+from benchmarks.gpu_day.__main__ import TINY, main
 from benchmarks.gpu_day.packed import pack, unpack
 from benchmarks.gpu_day.runs import Wanted, compute
 from distill.methods import METHODS
@@ -118,6 +118,15 @@ def test_packed_images_come_back_as_they_were_in_any_folders(packed, tmp_path):
     assert torch.equal(found.train.images, data.train.images)
     assert torch.equal(found.test.labels, data.test.labels)
     assert (found.train_digest, found.test_digest) == (data.train_digest, data.test_digest)
+
+
+def test_unpacked_images_are_found_by_every_command(packed, tmp_path):
+    data, paths = packed
+    words = ["unpack", "--packed", str(paths[0].parent), "--out", str(tmp_path / "data")]
+    assert main(words) == 0
+    found = load_dataset("cifar10", tmp_path / "data")
+    assert (found.train_digest, found.test_digest) == (data.train_digest, data.test_digest)
+    assert found.train.class_names == unpack("cifar10", [paths[0].parent]).train.class_names
 
 
 def test_missing_parts_are_told_and_give_another_digest(packed, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from scipy import stats
 
 from distill.recipes import recipe
 from downstream.protocol import protocol
+from fyi_bench.present.published import published
 from fyi_bench.present.replication import head, page, picture, places, renew
 from fyi_bench.present.replication.cost import pace_of, work_of_set
 from fyi_bench.present.replication.procedures import FYI_CODE, PROTOCOLS, flip_differences, measured
@@ -167,3 +169,15 @@ def test_a_hole_is_estimated_by_what_was_measured_on_one_machine():
     pace = pace_of(records)
     assert (pace.machine, pace.sets) == ("a", {"dm": 20.0 / base})
     assert pace.networks is None
+    wanted = published("1", method="dm", dataset="cifar10", ipc=1, flip="none")[0]
+    assert pace.seconds(wanted, 3) is None  # networks are unknown
+    known = replace(pace, networks=1e-12)
+    assert known.seconds(wanted, 3) == pytest.approx(3 * known.seconds(wanted, 1))
+    # a method that was not measured is held against those that were
+    by_dm, by_both = (
+        replace(known, sets=sets).seconds(replace(wanted, method="dsa"), 1)
+        for sets in ({"dm": 1e-12}, {"dm": 1e-12, "dc": 3e-12})
+    )
+    tested = replace(known, sets={"dm": 1e-30}).seconds(replace(wanted, method="dsa"), 1)
+    assert by_both - tested == pytest.approx(2 * (by_dm - tested))
+    assert known.seconds(replace(wanted, method="kip"), 1) is None  # its kernels are no passes of a network

@@ -1,7 +1,8 @@
 """How long a number that is missing would take, in proportion to what runs of the store took.
 
 Work is image passes times floating-point operations; a pass with first derivatives counts three times, one with second
-derivatives nine times. Sets are held against sets of the same method, networks against all networks.
+derivatives nine times. Sets are held against sets of the same method, or of all methods where it has none; networks
+against all networks. Training experts is not counted.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ class Pace:
     networks: float | None = None
 
     def seconds(self, wanted: Published, sets: int) -> float | None:
-        """Of so many sets by the paper's recipe and of the networks tested on them; None where none was measured."""
-        if wanted.method not in self.sets or self.networks is None or wanted.ipc is None:
+        """Of so many sets by the paper's recipe and of the networks tested on them; None where that cannot be told."""
+        if not self.sets or self.networks is None or wanted.ipc is None:
             return None
         try:
             values = recipe(wanted.method, wanted.dataset, wanted.ipc, "paper").values
@@ -52,8 +53,12 @@ class Pace:
             return None
         made = {name: getattr(wanted, name) for name in ("method", "flip", "dataset", "ipc")} | {"config": values}
         images = made["ipc"] * _problem(made).num_classes
+        work = work_of_set(made)
+        if not work:
+            return None
+        pace = self.sets.get(wanted.method, statistics.median(self.sets.values()))
         one = self.networks * _work_of_network(wanted.dataset, images, rules.epochs_for(images), wanted.arch)
-        return sets * (self.sets[wanted.method] * work_of_set(made) + rules.nets * one)
+        return sets * (pace * work + rules.nets * one)
 
 
 def pace_of(records: Iterable[Record]) -> Pace:

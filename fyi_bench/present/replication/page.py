@@ -160,7 +160,8 @@ def _row(place: PaperNumber, found: Ledger) -> list[str]:
     first, words = place.first, place.verdict
     if words == NOT_RUN and first.metric == "accuracy":
         seconds = found.pace.seconds(first, FEWEST_SETS)
-        words += "" if seconds is None else f": about {format_duration(seconds)}"
+        how = "about" if first.method in found.pace.sets else "roughly"
+        words += "" if seconds is None else f": {how} {format_duration(seconds)}"
     return [
         _label(first) + ("" if first.ipc is None else f", {first.ipc} IPC"),
         first.arch if first.unit == "fraction" else f"{first.arch}, {first.metric}",
@@ -223,8 +224,9 @@ def _pace_lines(found: Ledger) -> list[str]:
         f"Times of holes are of {FEWEST_SETS} sets and their networks, one after the other by one process, in"
         f" proportion to the runs of `results/` on one machine ({pace.machine}): sets of {', '.join(pace.sets)} and"
         " their networks were measured there. The proportion is that of image passes and floating-point operations"
-        " (`fyi_bench/present/replication/cost.py`); other methods have no estimate. Runs that shared their machine"
-        " took longer than they would alone, and so do these estimates.",
+        " (`fyi_bench/present/replication/cost.py`). *Roughly*: no set of the method was measured, so it is held"
+        " against the others, and experts are not counted. Runs that shared their machine took longer than they would"
+        " alone, and so do these estimates.",
         "",
     ]
 
