@@ -18,6 +18,7 @@ from fyi_bench.present.replication import head, page, picture, places, renew
 from fyi_bench.present.replication.cost import pace_of, work_of_set
 from fyi_bench.present.replication.procedures import FYI_CODE, PROTOCOLS, flip_differences, measured
 from fyi_bench.present.tables import table
+from fyi_bench.present.tables.groups import OUTSIDE, UNDECIDED, WITHIN
 from fyi_bench.run.types.accuracy import accuracy_run
 from fyi_bench.run.types.distill import distill_run
 from fyi_bench.store.excerpt import place_in, runs_of_protocol
@@ -58,14 +59,14 @@ def place_of(store: Store, method: str = "dsa", flip: str = "none", ipc: int = 1
 @pytest.mark.parametrize(
     ("means", "verdict"),
     [
-        ((0.520, 0.522, 0.524), places.WITHIN),
-        ((0.500, 0.520, 0.540), places.WITHIN),
-        ((0.5262, 0.5265, 0.5268), places.WITHIN),  # 0.55 points above: at the edge, with what rounding allows
-        ((0.529, 0.530, 0.531), places.OUTSIDE),
-        ((0.512, 0.513, 0.514), places.OUTSIDE),
-        ((0.526, 0.530, 0.534), places.UNDECIDED),  # the interval reaches in
-        ((0.521, 0.521), places.UNDECIDED),
-        ((0.9,), places.UNDECIDED),
+        ((0.520, 0.522, 0.524), WITHIN),
+        ((0.500, 0.520, 0.540), WITHIN),
+        ((0.5262, 0.5265, 0.5268), WITHIN),  # 0.55 points above: at the edge, with what rounding allows
+        ((0.529, 0.530, 0.531), OUTSIDE),
+        ((0.512, 0.513, 0.514), OUTSIDE),
+        ((0.526, 0.530, 0.534), UNDECIDED),  # the interval reaches in
+        ((0.521, 0.521), UNDECIDED),
+        ((0.9,), UNDECIDED),
         ((), places.NOT_RUN),
     ],
 )

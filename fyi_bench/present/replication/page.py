@@ -15,10 +15,10 @@ from fyi_bench.errors import DataError, StoreError
 from fyi_bench.files import between, write_bytes, write_text
 from fyi_bench.present.images import mosaic, png_of
 from fyi_bench.present.published import FULL
-from fyi_bench.present.replication.places import FEWEST_SETS, NOT_RUN, TABLES, Ledger, PaperNumber, ledger
+from fyi_bench.present.replication.places import NOT_RUN, QUOTED, TABLES, Ledger, PaperNumber, ledger
 from fyi_bench.present.replication.procedures import FYI_CODE, FYI_TEXT, flip_differences, measured
 from fyi_bench.present.tables.forms import markdown_table
-from fyi_bench.present.tables.groups import PAPER
+from fyi_bench.present.tables.groups import FEWEST_SETS, OUTSIDE, PAPER, VERDICT_RULE
 from fyi_bench.present.words import HOLE, has_interval, is_number, percent, short, signed_points
 from fyi_bench.run.run_type import SET_FILE
 
@@ -39,12 +39,8 @@ INTRODUCTION = (
     "protocol `paper`, nothing shortened. Made from the records in [`results/`](../results) by"
 )
 RULE = (
-    "**within**: our mean lies in the published mean ± deviation. **outside**: it does not, and neither does any value "
-    "of the 95 % interval (Student's t) of our mean over sets. **undecided**: fewer than "
-    f"{FEWEST_SETS} sets, or the mean lies outside and the interval still reaches in. The published deviation is of "
-    "single networks, sets and networks pooled; 0.05 points are allowed for rounding. **not run**: with the time it "
-    "would take. **only quoted**: training on whole data, which no command of ours repeats. `fyi-bench table` compares "
-    "single runs by a wider rule of its own."
+    f"{VERDICT_RULE} {NOT_RUN}: with the time it would take. {QUOTED}: training on whole data, which no command of "
+    "ours repeats."
 )
 AS_FYI = (
     "FYI's code augments otherwise than DSA's, which `paper` follows: it mirrors first, with probability 1/2, and then "
@@ -65,7 +61,7 @@ _HEADER = (
 def page(store: Store) -> str:
     """Every published number of the FYI paper beside what others and we measured, as Markdown."""
     found = ledger(store)
-    counts = Counter(place.verdict.strip("*") for place in found.places)
+    counts = Counter(place.verdict for place in found.places)
     lines = [
         "# Replication",
         "",
@@ -158,6 +154,7 @@ def picture(store: Store) -> bytes:
 
 def _row(place: PaperNumber, found: Ledger) -> list[str]:
     first, words = place.first, place.verdict
+    words = f"**{words}**" if words == OUTSIDE else words
     if words == NOT_RUN and first.metric == "accuracy":
         seconds = found.pace.seconds(first, FEWEST_SETS)
         how = "about" if first.method in found.pace.sets else "roughly"
@@ -197,7 +194,7 @@ def _ours(place: PaperNumber) -> str:
     """Our mean with its interval over sets, or with the deviation of networks where there is one set."""
     if place.ours is None:
         return HOLE
-    found = place.interval
+    found = place.ours.interval
     if place.ours.low is not None:  # a rank correlation
         return f"{place.ours.mean:.3f} [{place.ours.low:.3f}, {place.ours.high:.3f}]"
     return _mean_of_sets(found) + (f" ± {percent(place.ours.std)}" if found["low"] is None else "")

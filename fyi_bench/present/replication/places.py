@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from fyi_bench.present.published import FULL, REPLICATED, Published, published
 from fyi_bench.present.replication.cost import Pace, pace_of
 from fyi_bench.present.tables.build import table_of
-from fyi_bench.present.tables.groups import PAPER, Ours
+from fyi_bench.present.tables.groups import PAPER, ROUNDING, Ours
 from fyi_bench.present.tables.results import groups_of
-from fyi_bench.stats import mean_interval
 from fyi_bench.store.excerpt import runs_of_protocol
 from fyi_bench.store.run_dir import final_record
 
@@ -21,10 +19,8 @@ if TYPE_CHECKING:
     from fyi_bench.store.store import Store
 
 TABLES = ("1", "2", "3", "A", "B")
-FEWEST_SETS = 3
-ROUNDING = 0.0005  # published accuracies have one decimal in percent
 _SAID = "precision "
-WITHIN, OUTSIDE, UNDECIDED, NOT_RUN, QUOTED = "within", "**outside**", "undecided", "not run", "only quoted"
+NOT_RUN, QUOTED = "not run", "only quoted"
 Key = tuple[str, int | None, str, str, str, str]  # data set, images a class, method, flip, architecture, metric
 
 
@@ -56,18 +52,10 @@ class PaperNumber:
         values = [row.value for row in self.published]
         return max(values) - min(values) > ROUNDING
 
-    @cached_property
+    @property
     def sets(self) -> Mapping[int, list[float]]:
         """Our values by the seed of their set."""
-        found: dict[int, list[float]] = defaultdict(list)
-        for (of_set, _), value in self.ours.values.items() if self.ours else ():
-            found[of_set].append(value)
-        return found
-
-    @cached_property
-    def interval(self) -> Mapping[str, Any]:
-        """{mean, low, high, n} over our sets, networks of each averaged first."""
-        return mean_interval([sum(v) / len(v) for v in self.sets.values()])
+        return self.ours.sets if self.ours else {}
 
     @property
     def gap(self) -> float | None:
@@ -80,13 +68,7 @@ class PaperNumber:
         if self.ours is None:
             full = self.first.method == FULL or self.first.ipc is None
             return QUOTED if full else NOT_RUN
-        allowed = (self.first.std or 0.0) + ROUNDING
-        if len(self.sets) < FEWEST_SETS:
-            return UNDECIDED
-        if abs(self.gap or 0.0) <= allowed:
-            return WITHIN
-        low, high = (self.interval[end] - self.first.value for end in ("low", "high"))
-        return UNDECIDED if low <= allowed and high >= -allowed else OUTSIDE
+        return self.ours.verdict(self.first)
 
 
 @dataclass(frozen=True)

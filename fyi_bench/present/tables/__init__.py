@@ -4,13 +4,12 @@ table('1', store).to('markdown'); missing('1', 'quick', store) gives the command
 a function giving its `Layout`, registered in `LAYOUTS`, from outside as an entry point of the group `fyi_bench.tables`.
 """
 
-from fyi_bench.present.tables.build import FORMS, VERDICT_RULE, Entry, Table, missing, same_architecture, table
+from fyi_bench.present.tables.build import FORMS, Entry, Table, missing, same_architecture, table
 from fyi_bench.present.tables.layouts import LAYOUTS, Column, Layout, Row, layout
 
 __all__ = [
     "FORMS",
     "LAYOUTS",
-    "VERDICT_RULE",
     "Column",
     "Entry",
     "Layout",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,7 +13,7 @@ from downstream.protocol import procedure
 from downstream.protocol import protocol as protocol_of
 from fyi_bench.present.missing import Missing
 from fyi_bench.present.published import Published
-from fyi_bench.present.tables.groups import PAPER, Group, Ours, Search, other_protocol
+from fyi_bench.present.tables.groups import PAPER, VERDICT_RULE, Group, Ours, Search, other_protocol
 from fyi_bench.present.tables.layouts import LAYOUTS, Column, Layout, Row, layout
 from fyi_bench.present.tables.results import best, groups_of
 from fyi_bench.present.words import HOLE, is_number
@@ -23,11 +22,7 @@ from fyi_bench.registry import Registry
 if TYPE_CHECKING:
     from fyi_bench.store.store import Store
 
-ROUNDING = 0.001  # published accuracies have one decimal in percent: 0.1 points
-VERDICT_RULE = (
-    "within: |ours − published| is at most √(our std² + published std²), the spread of single runs, and at least 0.1 "
-    "points are allowed for rounding; above, below: farther away. Other protocols than “paper” are not compared."
-)
+ONLY_PAPER = f"Other protocols than “{PAPER}” are not compared."
 Estimate = Callable[[Missing], float | None]
 
 
@@ -76,12 +71,7 @@ class Entry:
             return f"not compared: {self.ours.protocol} ≠ {PAPER}"
         if self.published is None or not is_number(self.gap):
             return "nothing published" if self.published is None else HOLE
-        allowed = math.hypot(self.ours.std, self.published.std or 0.0)
-        if self.published.unit == "fraction":
-            allowed = max(allowed, ROUNDING)
-        if abs(self.gap) <= allowed + 1e-12:
-            return "within"
-        return "above" if self.gap > 0 else "below"
+        return self.ours.verdict(self.published)
 
     @property
     def exists(self) -> bool:
@@ -168,7 +158,7 @@ def table_of(
     entries = {(row, column): _entry(plan, row, column, taken) for row, column in taken}
     # one procedure, however often it was repeated; the commands repeat it as often as was asked for
     asked = next((name for name in (protocol, otherwise) if name and procedure(name) == chosen), chosen)
-    notes = [*plan.notes, *_left_out(at, chosen), *([VERDICT_RULE] if plan.published else [])]
+    notes = [*plan.notes, *_left_out(at, chosen), *([f"{VERDICT_RULE} {ONLY_PAPER}"] if plan.published else [])]
     holes = _missing(plan, entries, asked, estimate)
     return Table(name, plan.title, chosen, plan.rows, plan.columns, entries, holes, notes)
 

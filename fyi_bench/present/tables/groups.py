@@ -5,8 +5,10 @@ from __future__ import annotations
 import bisect
 import functools
 import json
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from distill.methods import METHODS
@@ -15,12 +17,22 @@ from downstream import nas
 from downstream.protocol import protocol
 from fyi_bench.data.entry import DATASETS, find_entry
 from fyi_bench.errors import FyiBenchError
+from fyi_bench.present.published import Published
 from fyi_bench.present.words import is_number
-from fyi_bench.stats import mean_std, paired_difference, paired_rank_difference, rank_report, spread
+from fyi_bench.stats import mean_interval, mean_std, paired_difference, paired_rank_difference, rank_report, spread
 from search_space import space720
 
 PAPER = "paper"
 SPACE = "space720"  # stands as the architecture of a search
+FEWEST_SETS = 3  # that a verdict needs
+ROUNDING = 0.0005  # published accuracies have one decimal in percent
+WITHIN, OUTSIDE, UNDECIDED = "within", "outside", "undecided"
+VERDICT_RULE = (
+    f"{WITHIN}: our mean lies in the published mean ± deviation. {OUTSIDE}: it does not, and neither does any value "
+    f"of the 95 % interval (Student's t) of our mean over sets. {UNDECIDED}: fewer than {FEWEST_SETS} sets, or the "
+    "mean lies outside and the interval still reaches in. The published deviation is of single networks, sets and "
+    "networks pooled; 0.05 points are allowed for rounding."
+)
 Result = tuple[int, int, str]  # seed of the set, seed of the network, architecture
 
 
@@ -43,6 +55,29 @@ class Ours:
     high: float | None = None
     differs: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+
+    @cached_property
+    def sets(self) -> Mapping[int, list[float]]:
+        """The values by the seed of their set."""
+        found: dict[int, list[float]] = defaultdict(list)
+        for (of_set, _), value in self.values.items():
+            found[of_set].append(value)
+        return found
+
+    @cached_property
+    def interval(self) -> Mapping[str, Any]:
+        """{mean, low, high, n} over the sets, networks of each averaged first."""
+        return mean_interval([sum(v) / len(v) for v in self.sets.values()])
+
+    def verdict(self, published: Published) -> str:
+        """The word of `VERDICT_RULE` on this number beside a published one."""
+        allowed = (published.std or 0.0) + ROUNDING
+        if len(self.sets) < FEWEST_SETS:
+            return UNDECIDED
+        if abs(self.mean - published.value) <= allowed:
+            return WITHIN
+        low, high = (self.interval[end] - published.value for end in ("low", "high"))
+        return UNDECIDED if low <= allowed and high >= -allowed else OUTSIDE
 
     @property
     def spread(self) -> dict[str, Any]:
