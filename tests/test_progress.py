@@ -114,15 +114,6 @@ def test_the_answer_to_a_signal_stays_below_rows_of_one_line(clock, monkeypatch)
     assert "0 s left" in rows[0]
 
 
-def test_without_rich_a_terminal_gets_lines(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    out = Terminal()
-    with progress("auto", out) as shown:
-        shown.add("distil", total=2).update(1)
-    assert out.getvalue().startswith("distil 1/2")
-    assert "\x1b" not in out.getvalue()
-
-
 def test_a_plain_stream_and_a_dumb_terminal_get_lines(monkeypatch):
     for stream, term in ((io.StringIO(), "xterm"), (Terminal(), "dumb")):
         monkeypatch.setenv("TERM", term)

@@ -68,7 +68,7 @@ def test_plain_fyi_and_random_flip_do_not_mix():
     arms = {fyi: published(table="A", dataset="cifar10", ipc=50, method="dc", fyi=fyi) for fyi in (False, True)}
     assert [row.value for row in arms[False]] == [0.539]
     assert [row.value for row in arms[True]] == [0.546]
-    assert arms[True][0].fyi
+    assert arms[True][0].flip == "fyi"
     flips = published(table="A", dataset="cifar10", ipc=50, method="dc")
     assert [row.flip for row in flips] == ["none", "random", "fyi"]
     assert flips[1].method_label == "DC+Flip"

@@ -100,10 +100,7 @@ def read_shards(paths: Sequence[Path]) -> tuple[list[bytes], list[str], list[int
 
 def read_shard(path: Path) -> tuple[list[bytes], list[int | str], tuple[str, ...]]:
     """(encoded images, labels, class names) of one file; DataError naming the file and what is wrong with it."""
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError as error:
-        raise DataError(f"Reading {path} needs the package pyarrow.\nInstall it: pip install pyarrow.") from error
+    import pyarrow.parquet as parquet
 
     with _readable(path):
         whole = read_arrow(path) if path.suffix == ".arrow" else None

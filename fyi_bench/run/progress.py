@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
-import importlib.util
 import math
 import os
 import sys
@@ -245,7 +244,7 @@ MODES: dict[str, type[Progress]] = {"live": Live, "lines": Lines, "notebook": No
 def progress(mode: str = "auto", stream: TextIO | None = None) -> Iterator[Progress]:
     """`with progress() as p:`; inside another one the outer is used, so that there is one display.
 
-    mode: "live" (needs rich), "notebook", "lines", "silent", or "auto": live where `stream` (stderr) is a terminal.
+    mode: "live", "notebook", "lines", "silent", or "auto": live where `stream` (stderr) is a terminal.
     Raises UnknownNameError for another mode.
     """
     outer = _active.get()
@@ -254,8 +253,7 @@ def progress(mode: str = "auto", stream: TextIO | None = None) -> Iterator[Progr
         return
     stream = stream if stream is not None else sys.stderr
     if mode == "auto":
-        terminal = stream.isatty() and os.environ.get("TERM") != "dumb"
-        mode = "live" if terminal and importlib.util.find_spec("rich") is not None else "lines"
+        mode = "live" if stream.isatty() and os.environ.get("TERM") != "dumb" else "lines"
     if mode not in MODES:
         raise UnknownNameError("progress mode", mode, ["auto", *MODES])
     shown = MODES[mode](stream)

@@ -16,7 +16,7 @@ from fyi_bench.run.plan import Plan, Records
 from fyi_bench.session import Session
 from fyi_bench.store.record import build_record
 from fyi_bench.tasks import words
-from fyi_bench.tasks.audit import KINDS, Sides, arms_of, audit_lines, audit_table, facts_of, sides_of
+from fyi_bench.tasks.audit import KINDS, Sides, arms_of, audit_facts, audit_lines, audit_table, sides_of
 from fyi_bench.tasks.base import TASKS, Record, Task
 from fyi_bench.tasks.common import ARCHITECTURES, SET_HELP, digest_of_runs
 from fyi_bench.tasks.distill import accuracy_section
@@ -142,7 +142,7 @@ class Accuracy(Task[AccuracyOptions]):
             seeds=sides.seeds,
             digest=digest_of_runs(self.name, tests),
             arms=arms_of(sides, found),
-            **facts_of(sides, found),
+            **audit_facts(sides, found),
         )
 
     def words(self, record: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 
 from downstream.protocol import Protocol
 from fyi_bench.errors import UsageError
-from fyi_bench.present.words import HOLE, bits_words, has_interval, mean_and_std, signed_points, text_table
+from fyi_bench.present.words import bits_words, bounds, has_interval, mean_and_std, signed_points, text_table
 from fyi_bench.run.plan import Records
 from fyi_bench.run.teachers import Teachers
 from fyi_bench.run.types.accuracy import accuracy_run
@@ -222,7 +222,7 @@ def _label_bytes(sides: Sides, found: Records) -> int:
     return teachers.nbytes or sum(found[run.digest]["network_bytes"] for run in teachers.runs)
 
 
-def facts_of(sides: Sides, found: Records) -> dict[str, Any]:
+def audit_facts(sides: Sides, found: Records) -> dict[str, Any]:
     """What the record says beside its arms: the teacher, and the shares of images and labels; {} where plain."""
     facts: dict[str, Any] = {}
     if sides.teachers is not None:
@@ -313,7 +313,4 @@ def audit_table(record: Mapping[str, Any], name: str) -> tuple[list[str], list[l
 
 def margin(difference: Mapping[str, Any]) -> str:
     """'+1.2 [−0.3, +2.7]', without the interval where there are too few pairs."""
-    mean = signed_points(difference["mean"])
-    if not has_interval(difference):
-        return mean if mean != HOLE else HOLE
-    return f"{mean} [{signed_points(difference['low'])}, {signed_points(difference['high'])}]"
+    return signed_points(difference["mean"]) + (bounds(difference, signed_points) if has_interval(difference) else "")

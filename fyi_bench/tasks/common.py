@@ -106,6 +106,11 @@ def set_runs(session: Session, seeds: Mapping[Arm, Sequence[int]], ipc: int) -> 
     }
 
 
+def facts_of(session: Session, options: Any) -> dict[str, Any]:
+    """What the options of `continual` or `nas` state about sets that are files; `--ipc` only where it was given."""
+    return options.facts | ({"ipc": options.ipc} if "ipc" in session.settings.given else {})
+
+
 def seeds_of(session: Session, count: int) -> list[int]:
     """As many seeds as the user asked for, else `count`."""
     return [session.settings.seed + k for k in range(session.settings.seeds or count)]

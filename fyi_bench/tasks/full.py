@@ -13,8 +13,9 @@ from fyi_bench.run.types.accuracy import accuracy_run, full_data
 from fyi_bench.session import Session
 from fyi_bench.store.record import build_record
 from fyi_bench.tasks import words
+from fyi_bench.tasks.audit import entry_of
 from fyi_bench.tasks.base import TASKS, Record, Task
-from fyi_bench.tasks.common import digest_of_runs, size_of_parts, summary
+from fyi_bench.tasks.common import digest_of_runs, size_of_parts
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,7 @@ class Full(Task[FullOptions]):
 
     def answer(self, session: Session, options: FullOptions, plan: Plan, found: Records) -> Record:
         images, records = len(session.data.train), [found[run.digest] for run in plan.runs]
-        entry = {
-            "name": options.architecture,
-            **summary([record["value"] for record in records]),
-            "seconds": [record["wall_s"] for record in records],
-            "peak_memory_mib": max(record["peak_memory_mib"] for record in records),
-        }
+        entry = entry_of(options.architecture, records)
         arm = {"method": "full", "flip": "none", "ipc": None, "name": "all real images", "images": images}
         arm |= size_of_parts(session.data.train.parts, session.data.num_classes)
         return build_record(

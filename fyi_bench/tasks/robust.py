@@ -10,7 +10,7 @@ from downstream.protocol import Protocol
 from fyi_bench.errors import UsageError
 from fyi_bench.present.words import (
     HOLE,
-    is_number,
+    bounds,
     mean_and_std,
     percent,
     protocol_words,
@@ -264,6 +264,4 @@ def _cost_words(arm: Mapping[str, Any]) -> str:
 
 
 def _interval(entry: Mapping[str, Any]) -> str:
-    if not (is_number(entry["low"]) and is_number(entry["high"])):
-        return HOLE
-    return f"[{percent(entry['low'])}, {percent(entry['high'])}]"
+    return bounds(entry, percent).lstrip() or HOLE

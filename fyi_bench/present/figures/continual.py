@@ -95,13 +95,13 @@ def step_map(
     return draw(name, size, paint)
 
 
-def cost_drawing(record: Record, name: str = "bytes", size: tuple[float, float] = SIZE, bare: bool = False) -> Drawing:
+def cost_drawing(record: Record) -> Drawing:
     """Average accuracy against the bytes of the memory after the last step, a point an arm; bounds as lines."""
 
     def paint(figure: Figure) -> None:
-        bottom, top = frame(figure) if bare else frame(figure, "Bytes of the memory and accuracy", _setting(record))
-        right = 1 - (label_inches(map(arm_label, record["arms"])) + 0.2) / size[0]
-        axes = figure.add_axes((0.55 / size[0], bottom, right - 0.55 / size[0], top - bottom))
+        bottom, top = frame(figure, "Bytes of the memory and accuracy", _setting(record))
+        right = 1 - (label_inches(map(arm_label, record["arms"])) + 0.2) / SIZE[0]
+        axes = figure.add_axes((0.55 / SIZE[0], bottom, right - 0.55 / SIZE[0], top - bottom))
         for number, (arm, line) in enumerate(zip(record["arms"], lines_of(record["arms"]), strict=True)):
             held, mean = arm["accuracy"][-1].get("bytes"), 100 * arm["average"]["mean"]
             if held and arm["method"] != "joint":
@@ -116,7 +116,7 @@ def cost_drawing(record: Record, name: str = "bytes", size: tuple[float, float] 
         axes.set_ylim(bottom=0)
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), frameon=False, fontsize=7)
 
-    return draw(name, size, paint)
+    return draw("bytes", SIZE, paint)
 
 
 def growth_picture(sets: Sequence[ImageSet], path: Path, most: int = 20) -> Path:

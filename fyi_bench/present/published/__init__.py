@@ -64,11 +64,6 @@ class Published:
     arch_label: str
     metric_label: str
 
-    @property
-    def fyi(self) -> bool:
-        """Whether the number is one with FYI."""
-        return self.flip == "fyi"
-
 
 def published(table: str | None = None, **wanted: str | int | bool) -> list[Published]:
     """Published numbers of a table that match everything wanted, in the order of the papers; empty if there are none.

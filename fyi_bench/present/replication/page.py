@@ -19,7 +19,7 @@ from fyi_bench.present.replication.places import NOT_RUN, QUOTED, TABLES, Ledger
 from fyi_bench.present.replication.procedures import FYI_CODE, FYI_TEXT, flip_differences, measured
 from fyi_bench.present.tables.forms import markdown_table
 from fyi_bench.present.tables.groups import FEWEST_SETS, OUTSIDE, PAPER, VERDICT_RULE
-from fyi_bench.present.words import HOLE, has_interval, is_number, percent, short, signed_points
+from fyi_bench.present.words import HOLE, bounds, has_interval, is_number, percent, short, signed_points
 from fyi_bench.run.run_type import SET_FILE
 
 if TYPE_CHECKING:
@@ -259,9 +259,7 @@ def _procedures(store: Store) -> list[str]:
     changes = [
         [f"{_label(flipped.first)}, {flipped.first.dataset_label} {flipped.first.ipc} IPC", flipped.condensed_by,
          flipped.measured_by, plain.measured_by, signed_points(flipped.first.value - plain.first.value),
-         signed_points(change["mean"])
-         + ("" if change["low"] is None else f" [{signed_points(change['low'])}, {signed_points(change['high'])}]"),
-         str(change["n"])]
+         signed_points(change["mean"]) + bounds(change, signed_points), str(change["n"])]
         for flipped, plain, change in flip_differences(found)
     ]  # fmt: skip
     header = (
@@ -280,8 +278,7 @@ def _procedures(store: Store) -> list[str]:
 
 def _mean_of_sets(found: Mapping[str, Any]) -> str:
     """A mean over sets with its interval, in percent."""
-    ends = "" if found["low"] is None else f" [{percent(found['low'])}, {percent(found['high'])}]"
-    return percent(found["mean"]) + ends
+    return percent(found["mean"]) + bounds(found, percent)
 
 
 def _sizes(sets: Mapping[int, Sequence[float]]) -> str:
@@ -293,8 +290,7 @@ def _sizes(sets: Mapping[int, Sequence[float]]) -> str:
 def _difference(place: PaperNumber) -> str:
     found = place.difference
     assert found is not None  # asked for those that have one
-    interval = f" [{signed_points(found['low'])}, {signed_points(found['high'])}]" if has_interval(found) else ""
-    return signed_points(found["mean"]) + interval
+    return signed_points(found["mean"]) + (bounds(found, signed_points) if has_interval(found) else "")
 
 
 def _contradictions(places: Sequence[PaperNumber]) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import groupby
 
 from fyi_bench.duration import format_duration
@@ -12,6 +13,7 @@ from fyi_bench.present.tables.layouts import Column
 from fyi_bench.present.words import (
     HOLE,
     MINUS,
+    bounds,
     count_words,
     has_interval,
     is_number,
@@ -62,10 +64,8 @@ def difference_words(entry: Entry) -> str:
     found = entry.difference
     if found is None:
         return HOLE
-    mean = number(entry, found["mean"], signed=True)
-    if not has_interval(found):
-        return mean
-    return f"{mean} [{number(entry, found['low'], True)}, {number(entry, found['high'], True)}]"
+    say = partial(number, entry, signed=True)
+    return say(found["mean"]) + (bounds(found, say) if has_interval(found) else "")
 
 
 def source_words(entry: Entry) -> str:

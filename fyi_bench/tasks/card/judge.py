@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fyi_bench.present.words import correlation, is_number, percent, signed_points
+from fyi_bench.present.words import bounds, correlation, is_number, percent, signed_points
 
 YES, NO, PART, OPEN, MISSING = "yes", "no", "in part", "undecided", "not measured"
 FEWEST_RANKED = 20  # as for the verdict of a search
@@ -94,9 +94,8 @@ def _above(difference: Mapping[str, Any] | None) -> tuple[str, str]:
         return MISSING, ""
     if not is_number(difference["low"]):
         return OPEN, f"{signed_points(difference['mean'])} points, without an interval"
-    bounds = f"[{signed_points(difference['low'])}, {signed_points(difference['high'])}]"
     answer = YES if difference["low"] > 0 else NO if difference["high"] < 0 else OPEN
-    return answer, f"{signed_points(difference['mean'])} {bounds} points"
+    return answer, f"{signed_points(difference['mean'])}{bounds(difference, signed_points)} points"
 
 
 def _everywhere(part: Mapping[str, Any]) -> tuple[str, str]:
@@ -112,8 +111,7 @@ def _ranks(part: Mapping[str, Any]) -> tuple[str, str]:
     entry, gap = part["spearman_all"], part["against_ceiling"]
     if not is_number(entry["low"]):
         return OPEN, "Spearman is not defined"
-    why = f"Spearman {correlation(entry['value'])} [{correlation(entry['low'])}, {correlation(entry['high'])}]"
-    why += f" over {part['evaluated']}"
+    why = f"Spearman {correlation(entry['value'])}{bounds(entry, correlation)} over {part['evaluated']}"
     if part["evaluated"] < FEWEST_RANKED or entry["low"] <= 0 <= entry["high"]:
         return OPEN, why
     if entry["high"] < 0:

@@ -12,6 +12,7 @@ from fyi_bench.present.words import (
     arm_title,
     bits_in_parts,
     bits_words,
+    bounds,
     bytes_words,
     count_words,
     is_number,
@@ -193,10 +194,7 @@ def _answers_table(record: Record) -> TableView:
 def _points(difference: Record | None) -> str:
     if difference is None or not is_number(difference["mean"]):
         return HOLE
-    mean = signed_points(difference["mean"])
-    if not is_number(difference["low"]):
-        return mean
-    return f"{mean} [{signed_points(difference['low'])}, {signed_points(difference['high'])}]"
+    return signed_points(difference["mean"]) + bounds(difference, signed_points)
 
 
 def _accuracy_table(part: Record) -> TableView:

@@ -67,11 +67,6 @@ class ContinualOptions(SetFacts, Comparison):  # in this order `method` is the f
         return list(dict.fromkeys([*([] if self.only else [Arm(method, "none")]), Arm(method, flip)]))
 
 
-def facts_of(session: Session, options: ContinualOptions) -> dict[str, Any]:
-    """What was stated about the sets that are files; `--ipc` only where it was given."""
-    return options.facts | ({"ipc": options.ipc} if "ipc" in session.settings.given else {})
-
-
 def orders_of(
     session: Session, options: ContinualOptions, seeds: Sequence[int], stated: Sequence[Sequence[int]]
 ) -> dict[int, Any]:

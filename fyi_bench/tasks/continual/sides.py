@@ -16,7 +16,7 @@ from fyi_bench.run.types.floor import LABEL_BYTES
 from fyi_bench.run.types.stream import stream_run
 from fyi_bench.session import Session
 from fyi_bench.store.spec import RunSpec
-from fyi_bench.tasks.common import NETWORKS_OF_A_SET, Arm, recipes_of, shown_images
+from fyi_bench.tasks.common import NETWORKS_OF_A_SET, Arm, facts_of, recipes_of, shown_images
 from fyi_bench.tasks.continual.options import (
     JOINT,
     SAME_BYTES,
@@ -24,7 +24,6 @@ from fyi_bench.tasks.continual.options import (
     STORAGES,
     STRATEGIES,
     ContinualOptions,
-    facts_of,
 )
 from fyi_bench.tasks.given import GivenSet, given_set
 

@@ -16,10 +16,10 @@ from fyi_bench.reading import NO_FILE, SetFacts
 from fyi_bench.run.plan import Plan, Records
 from fyi_bench.session import Session
 from fyi_bench.tasks.base import TASKS, Record, Task
-from fyi_bench.tasks.common import NOT_MADE
+from fyi_bench.tasks.common import NOT_MADE, facts_of
 from fyi_bench.tasks.given import session_of_sets
 from fyi_bench.tasks.nas.answer import answer_of
-from fyi_bench.tasks.nas.options import NasOptions, facts_of
+from fyi_bench.tasks.nas.options import NasOptions
 from fyi_bench.tasks.nas.points import AUTO, FEWEST
 from fyi_bench.tasks.nas.reference import TRAIN, measured_ranking, over_of
 from fyi_bench.tasks.nas.search import Search, search_of

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fyi_bench.present.words import MINUS, arm_title, correlation, count_words, is_number, percent, verdict
+from fyi_bench.present.words import MINUS, arm_title, bounds, correlation, count_words, is_number, percent, verdict
 from fyi_bench.stats import HEADLINE
 
 Record = Mapping[str, Any]
@@ -130,9 +130,7 @@ def _too_few(count: int) -> str:
 def with_interval(entry: Record, words: Callable[[float | None], str] | None = None) -> str:
     """'0.61 [0.40, 0.77]', or the value alone where it has no interval."""
     words = words or correlation
-    if not is_number(entry["low"]):
-        return words(entry["value"])
-    return f"{words(entry['value'])} [{words(entry['low'])}, {words(entry['high'])}]"
+    return words(entry["value"]) + bounds(entry, words)
 
 
 def signed(value: float) -> str:

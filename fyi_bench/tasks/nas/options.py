@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from fyi_bench.config import option
 from fyi_bench.errors import UsageError
 from fyi_bench.reading import SetFacts
-from fyi_bench.session import Session
 from fyi_bench.tasks.common import DEFAULT_METHOD, IPC, METHOD, Arm, Comparison
 
 HERDING = Arm("herding", "none")  # the coreset of real images that is not drawn by lot
@@ -44,8 +42,3 @@ class NasOptions(SetFacts, Comparison):  # in this order `method` is the first o
         """Arms of the search: those of every comparison, and herding beside the floor."""
         found = super().arms
         return found if self.only or HERDING in found else [*found, HERDING]
-
-
-def facts_of(session: Session, options: NasOptions) -> dict[str, Any]:
-    """What was stated about the sets that are files; `--ipc` only where it was given."""
-    return options.facts | ({"ipc": options.ipc} if "ipc" in session.settings.given else {})

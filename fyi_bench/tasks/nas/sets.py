@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from fyi_bench.run.types.architecture import Material, set_run, set_source
 from fyi_bench.session import Session
 from fyi_bench.store.spec import RunSpec
-from fyi_bench.tasks.common import FLOOR, Arm, seeds_of, set_runs, shown_images
+from fyi_bench.tasks.common import FLOOR, Arm, facts_of, seeds_of, set_runs, shown_images
 from fyi_bench.tasks.given import given_set
-from fyi_bench.tasks.nas.options import HERDING, NasOptions, facts_of
+from fyi_bench.tasks.nas.options import HERDING, NasOptions
 
 
 @dataclass

@@ -10,6 +10,7 @@ from fyi_bench.present.words import (
     HOLE,
     arm_title,
     bits_words,
+    bounds,
     correlation,
     count_words,
     is_number,
@@ -118,8 +119,8 @@ def misjudged_rows(arm: Mapping[str, Any]) -> list[list[str]]:
     for factor, found in arm["misjudged"].items():
         for row in found["levels"]:
             told = is_number(row["low"]) and row["architectures"] >= _FEWEST_OF_A_LEVEL
-            bounds = f"[{signed_points(row['low'])}, {signed_points(row['high'])}]" if told else HOLE
-            rows.append([factor, str(row["level"]), str(row["architectures"]), signed_points(row["shift"]), bounds])
+            interval = bounds(row, signed_points).lstrip() if told else HOLE
+            rows.append([factor, str(row["level"]), str(row["architectures"]), signed_points(row["shift"]), interval])
     return rows
 
 
