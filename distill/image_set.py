@@ -97,7 +97,10 @@ class ImageSet:
 
         A row that a decoder reads gives its first image; tiles stay together.
         """
-        places = range(len(self))[index]
+        try:
+            places = range(len(self))[index]
+        except IndexError:
+            raise IndexError(f"there is no image {index} among {len(self)}") from None
         if isinstance(places, range):
             return self.select(torch.tensor(places, dtype=torch.int64))
         label = self.labels[places]

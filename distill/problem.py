@@ -54,7 +54,7 @@ class Problem:
         if self.ipc > smallest:
             raise UsageError(
                 f"{self.ipc} images per class were asked for, but the smallest class has {smallest} real images.\n"
-                f"Choose --ipc {smallest} or less."
+                f"Take {smallest} or fewer."
             )
 
     @property

@@ -273,6 +273,11 @@ def _within(fact: int | None, bounds: Sequence[int]) -> bool:
     return fact is not None and bounds[0] <= fact <= bounds[1]
 
 
+_KINDS: Mapping[type, str] = {
+    bool: "true or false", int: "a whole number", float: "a number", str: "a text", tuple: "numbers, commas between",
+}  # fmt: skip
+
+
 def _parse(key: str, text: str, old: Any) -> Any:
     try:
         if isinstance(old, bool):
@@ -285,9 +290,7 @@ def _parse(key: str, text: str, old: Any) -> Any:
             return ",".join(architectures.spelled(name.strip()) for name in str(text).split(","))
         return type(old)(text)
     except (KeyError, ValueError):
-        raise UsageError(
-            f"'{text}' is not a value for {key}.\nIt is a {type(old).__name__}, now {_show(old)}."
-        ) from None
+        raise UsageError(f"'{text}' is not a value for {key}.\nIt is {_KINDS[type(old)]}, now {_show(old)}.") from None
 
 
 def _show(value: Any) -> str:

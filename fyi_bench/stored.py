@@ -60,7 +60,7 @@ def store_ls(where: Where = (), store: StoreFolder = None) -> Iterator[str]:
     held = Holdings.of(Store(store))
     rows = select([held.row(run) for run in held.runs.values()], where, COLUMNS)
     if not rows:
-        yield f"The store {held.store.root} {'has no such run' if held.runs else 'is empty'}."
+        yield f"{'No run is as asked' if held.runs else 'Nothing is stored'} in the store {held.store.root}."
         return
     shared, header, lines = _listed(held, rows)
     if shared:

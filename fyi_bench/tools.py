@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fyi_bench.config import DATASET_NAMES, Option, Settings, option, options_of
-from fyi_bench.errors import UsageError
+from fyi_bench.errors import StoreError, UsageError
 from fyi_bench.parameters import Parameter, bind, dress, of_dataclass, of_function
 from fyi_bench.reading import PANEL, OneSetFacts, stated_facts
 from fyi_bench.registry import pick
@@ -186,12 +186,20 @@ def export(
     return exported.paths
 
 
+_MAKE_CARD = "Make one: fyi-bench card SET --json FILE"
+
+
 def _card_of(path: Path) -> dict[str, Any]:
     from fyi_bench.store.record import read_record
 
-    record = read_record(path)
+    try:
+        record = read_record(path)
+    except StoreError as error:
+        if not path.exists():
+            raise UsageError(f"There is no file {path}.\nMake it: fyi-bench card SET --json {path}") from None
+        raise UsageError(f"{error.args[0].splitlines()[0]}\n{_MAKE_CARD}") from error
     if record.get("task") != "card":
-        raise UsageError(f"{path} is no record of a card.\nMake one: fyi-bench card SET --json FILE")
+        raise UsageError(f"{path} is no record of a card.\n{_MAKE_CARD}")
     return record
 
 
@@ -246,7 +254,10 @@ def push(
 
 
 def _unequalness_lines(found: Mapping[str, Any]) -> list[str]:
-    return [f"{found['what']}: {found['mean']:.4g} ± {found['std']:.2g} over {found['networks']} networks"
+    from fyi_bench.present.words import count_words
+
+    networks, std = found["networks"], f" ± {found['std']:.2g}" if found["networks"] > 1 else ""
+    return [f"{found['what']}: {found['mean']:.4g}{std} over {count_words(networks, 'network')}"
             f" ({found['distance']} distance)"]  # fmt: skip
 
 

@@ -82,6 +82,11 @@ def test_floors_and_ceiling_stand_beside_the_set(made):
     known = scipy_stats.ttest_ind(part["set"]["values"], means, equal_var=False).confidence_interval()
     assert [part["above_random"]["low"], part["above_random"]["high"]] == pytest.approx(list(known))
     assert "hard" not in part
+    rows = made[1].to_pandas()
+    numbers = rows[rows.measure == "accuracy"].groupby("method", sort=False).size().to_dict()
+    assert numbers == {"unknown": 2, "random": 2, "herding": 1, "full": 1}  # convnet-w8 and mlp
+    assert rows[rows.measure == "average accuracy"].method.tolist() == ["unknown", "random", "joint"]
+    assert rows[rows.measure == "spearman_all"].value.tolist() == [made[1]["parts"]["nas"]["spearman_all"]["value"]]
     steps = made[1]["parts"]["continual"]
     assert [steps["orders"], *(steps["bounds"][name]["orders"] for name in ("random", "joint"))] == [2, 2, 1]
     assert len(steps["bounds"]["joint"]["values"]) == 2  # networks
@@ -145,6 +150,12 @@ def test_parts_can_be_left_out_and_are_said_to_be(tmp_path, small):
     assert told["images are distinct"] == ["not measured", "yes: 0 pairs among 20 images"]
     assert told["cost: images"] == ["20", "20"]
     assert told["verdict"] == ["undecided", "undecided"]
+    with pytest.raises(UsageError, match=r"no readable record|not a readable record.*\nMake one: fyi-bench card SET"):
+        fyi_bench.cards([files[0], path])
+    with pytest.raises(UsageError, match=r"There is no file .*\nMake it: fyi-bench card SET"):
+        fyi_bench.cards([files[0], tmp_path / "none.json"])
+    with pytest.raises(UsageError, match="--ranked counts"):
+        card(path, tmp_path / "runs", ranked=0)
     with pytest.raises(UsageError, match="is no record of a card"):
         fyi_bench.cards([next((tmp_path / "runs").glob("*/*/record.json"), SCHEMA_FILE)])
     with pytest.raises(UnknownNameError, match="accuracy"):

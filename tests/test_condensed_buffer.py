@@ -36,6 +36,15 @@ class Pictures(torch.utils.data.Dataset):
         return Image.fromarray(REAL.images[index].permute(1, 2, 0).numpy()), self.targets[index]
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [({"max_size": 0}, "not 0"), ({"max_size": "20"}, "not '20'"), ({"sets": ["x"]}, r"fyi_bench\.load")],
+)
+def test_what_no_memory_can_be_made_of_is_told_at_once(given, said):
+    with pytest.raises(UsageError, match=said):
+        fyi_bench.CondensedBuffer(**given)
+
+
 def benchmark(train=None, evaluate=None, **options):
     """As SplitCIFAR10 is made: pictures, random crops in training, a task label in each item."""
     from torchvision import transforms as T

@@ -47,6 +47,17 @@ def test_three_layouts_one_accuracy(tmp_path, small):
     assert len(found["dc"]) == 2
 
 
+def test_another_name_is_another_record(tmp_path, small):
+    path, made = small.save(tmp_path / "set.safetensors"), {}
+    for name in ("mine", "other", None):
+        common = {"dataset": "shapes10", "store": tmp_path / "runs", "workers": 1, "threads": 1, "overrides": TINY}
+        made[name] = fyi_bench.evaluate(path, **common, **({"name": name} if name else {}))
+    kept = sorted((tmp_path / "runs/reports").glob("accuracy-*.json"))
+    assert {file.stem.partition("-")[2] for file in kept} == {record["digest"] for record in made.values()}
+    assert len({record["arms"][0]["name"] for record in made.values()}) == len(kept) == 3
+    assert len({str(record["runs"]) for record in made.values()}) == 1  # of the same runs
+
+
 def test_other_architectures_of_a_file_and_of_a_method(tmp_path, small):
     """The argument is a set; where no file has that name, a method's name."""
     path, names = small.save(tmp_path / "set.safetensors"), ("convnet-w8", "mlp")

@@ -21,6 +21,7 @@ from fyi_bench.run.queue import MAX_FAILURES, Counts, Queue, connect
 from fyi_bench.session import Session
 from fyi_bench.store.spec import RunSpec
 from fyi_bench.tasks.base import Task, perform
+from fyi_bench.tasks.worker import WorkerTask
 
 
 @pytest.fixture(autouse=True)
@@ -165,6 +166,10 @@ def test_every_command_can_leave_its_runs_to_workers(tmp_path):
     assert queue.counts() == Counts(waiting=2)
     assert f"fyi-bench worker --storage {default_url(made.store)}" in said[0]
     assert computed(made.store) == []
+    asked = replace(made.settings, enqueue=False, storage=default_url(made.store))
+    with pytest.raises(PlanShown):
+        perform(WorkerTask(), Session(asked, said.append, dry_run=True), WorkerTask.Options())
+    assert said[-1].endswith("1 queue(s), 2 run(s) open")
     made.settings = replace(made.settings, enqueue=False)
     assert len(compute(made, "toys", plan_of(toy(1), toy(2)))) == 2
     assert queue.counts() == Counts(complete=2)

@@ -132,7 +132,7 @@ def test_protocols_never_share_a_place(tmp_path):
 
 
 def test_runs_without_an_answer_are_told_too(tmp_path):
-    assert "Nothing was measured" in run("runs", "--store", str(tmp_path)).stdout
+    assert "There is no such number" in run("runs", "--store", str(tmp_path)).stdout
     assert fyi_bench.runs(store=tmp_path).columns.tolist() == list(arms.COLUMNS)
 
 

@@ -122,6 +122,14 @@ def test_who_stopped_the_command_is_named_and_not_what_its_processes_were_told()
         crew.run()
 
 
+def test_processes_that_are_gone_before_they_were_asked_have_not_finished():
+    stop = Deadline()
+    stop.interrupt("SIGTERM")  # to the whole group: nobody was told by us, and nobody says anything
+    crew = _Crew(lambda number, *told: 0, 0, Events(*3 * [lambda *told: None]), stop, lambda: None)
+    with pytest.raises(Interrupted, match=r"Stopped by SIGTERM"):
+        crew.run()
+
+
 def test_the_first_process_that_stops_says_why(monkeypatch):
     monkeypatch.setattr(_Crew, "_dismiss", lambda self, number: None)
     crew = _Crew(lambda number, *told: 0, 3, Events(*3 * [lambda *told: None]), Deadline(), lambda: None)

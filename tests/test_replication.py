@@ -21,6 +21,7 @@ from fyi_bench.present.tables import table
 from fyi_bench.present.tables.groups import OUTSIDE, UNDECIDED, WITHIN
 from fyi_bench.run.types.accuracy import accuracy_run
 from fyi_bench.run.types.distill import distill_run
+from fyi_bench.run.types.unequalness import unequalness_run
 from fyi_bench.store.excerpt import place_in, runs_of_protocol
 from fyi_bench.store.merge import merge
 from fyi_bench.store.store import Store
@@ -119,6 +120,8 @@ def test_sets_by_both_procedures_stand_side_by_side(tmp_path):
     of_code = distill_run(data, "dsa", "fyi", 1, 7, recipe("dsa", "cifar10", 1, FYI_CODE))
     with store.run(of_code) as run:
         run.finish({"set": "set.safetensors", "set_digest": "1234"})
+    with store.run(unequalness_run({"digest": "1234"}, 10, 0)) as run:  # no accuracy: the score of a card
+        run.finish({"mean": 1.0})
     with store.run(accuracy_run(data, {"digest": "1234"}, 100, rules, 7)) as run:  # a set that was given as a file
         run.finish({"value": 0.36})
     found = [(one.condensed_by, one.measured_by, dict(one.sets)) for one in measured(store)]

@@ -119,13 +119,18 @@ class CondensedBuffer(SetBuffer):
         space: Space | None = None,
         transform: Callable[[torch.Tensor], torch.Tensor] | None = None,
     ):
-        super().__init__(max_size)
+        given = [sets] if isinstance(sets, ImageSet) else list(sets)
+        if not all(isinstance(one, ImageSet) for one in given):
+            raise UsageError("`sets` takes ImageSets.\nRead a file with fyi_bench.load(path).")
+        if not isinstance(max_size, int) or max_size < 1:
+            raise UsageError(f"`max_size` is a number of images, 1 or more, not {max_size!r}.")
         if adaptive and ipc is not None:
             raise UsageError("adaptive=True and ipc contradict each other.\nGive one of them.")
+        super().__init__(max_size)
         self.condenser = Condenser(
             method, flip or ("fyi" if fyi else "none"), dataset, protocol, seed, dict(overrides or {})
         )
-        self.given = [sets] if isinstance(sets, ImageSet) else list(sets)
+        self.given = given
         self.ipc, self.adaptive, self.num_classes = ipc, adaptive, num_classes
         self.space, self.transform = space, transform
 

@@ -59,8 +59,8 @@ def search_roots(root: str | Path | None) -> list[Path]:
     folder = Path(named).expanduser()
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
-        given = "--data-root" if root is not None else ENVIRONMENT
-        raise DataError(f"The data folder {folder} {what}.\nName an existing folder with --data-root (now: {given}).")
+        given = "" if root is not None else f" ({ENVIRONMENT} names this one)"
+        raise DataError(f"The data folder {folder} {what}.\nName an existing folder with --data-root{given}.")
     return [folder]
 
 

@@ -197,6 +197,8 @@ def _holds(value: Any, sign: str, wanted: str) -> bool:
     try:
         pair: tuple[Any, Any] = (float(value), float(wanted))
     except (TypeError, ValueError):
+        if isinstance(value, int | float) and "=" != sign != "!=":
+            raise UsageError(f"'{wanted}' is no number, and {sign} asks for one.") from None
         pair = (str(value).lower(), wanted.lower())
     return _OPERATORS[sign](*pair)
 
@@ -269,7 +271,7 @@ def _text(value: Any) -> str:
 
 def _table(rows: Sequence[Row]) -> str:
     if not rows:
-        return "Nothing was measured that this is true of."
+        return "There is no such number in the store."
     parts = ["\n".join([*wrapped([title]), "", *text_table(header, lines)]) for title, header, lines in blocks(rows)]
     return "\n\n".join([*parts, "Accuracies and differences in %."])
 

@@ -21,6 +21,8 @@ class Teller(SectionMaker, Protocol):
 
     def words(self, record: Mapping[str, Any], /) -> str: ...
 
+    def numbers(self, record: Mapping[str, Any], /) -> Mapping[str, Any]: ...
+
 
 class Result(dict[str, Any]):
     """The record of a command: a plain dict, shown as the command line shows it, and in a notebook as a page does.
@@ -36,7 +38,7 @@ class Result(dict[str, Any]):
         """A row for each number of every arm, paired differences last; columns as those of `fyi_bench.runs()`."""
         from fyi_bench.present.arms import frame_of, rows_of_record
 
-        return frame_of(rows_of_record(self))
+        return frame_of(rows_of_record(self._teller.numbers(self)))
 
     def plot(self, which: str = "", width: float = WIDE) -> Figure:
         """A figure of the report: the first, or which: 'accuracy', 'curves', 'ranks', 'unequalness', 'loss' …

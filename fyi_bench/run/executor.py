@@ -115,15 +115,14 @@ def announce(session: Session, plan: Plan) -> None:
     seconds, of_floor, waiting = 0.0, 0.0, {run.digest: run for run in missing}
     for data, mine in groups:
         here = [waiting.pop(run.digest) for run in mine if run.digest in waiting]
-        others = [run for run in here if run not in floor]
 
         def guess(some: Sequence[RunSpec], data: RealDataset = data) -> float:
             if session.dry_run:
                 return usual_estimate(some, data, s.device, workers)
             return estimate_seconds(some, data, s.device, each[0], workers)
 
-        seconds += (whole := guess(here))
-        of_floor += whole - guess(others)
+        seconds += guess(here)
+        of_floor += guess([run for run in here if run in floor])
     release_memory()
     done = f" ({len(runs) - len(missing)} done already)" if len(missing) < len(runs) else ""
     by = f" on a usual {'GPU' if s.device == 'cuda' else 'core'} (not measured)" if session.dry_run and missing else ""

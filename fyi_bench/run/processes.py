@@ -82,9 +82,10 @@ class _Crew:
             self.stop.check()  # who asked for it here: a process was asked by us
         if isinstance(self.error, BudgetExhausted):
             self.stop.give_up()  # its clock need not have come so far here, and what was not done has not failed
+            self.stop.check()  # in numbers of the whole command, not of what was left when the process started
         if self.error is not None:
             raise self.error
-        if self.told:
+        if self.told or self.stop.interrupted:  # a signal to the whole group reaches them before we ask
             self.stop.check()
         return self.finished
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 from fyi_bench.errors import BudgetExhausted, Interrupted
-from fyi_bench.files import check_place, write_json
+from fyi_bench.files import check_place, digest_of, write_json
+from fyi_bench.reading import SetFacts
 from fyi_bench.registry import Registry
 from fyi_bench.run.executor import announce, compute, records_of
 from fyi_bench.run.plan import Plan, Records
@@ -93,6 +94,10 @@ class Task(Generic[O]):
         """The answer for the terminal, 80 columns wide."""
         raise NotImplementedError(self.name)
 
+    def numbers(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The record with every number in its arms, as a table of them is made from."""
+        return record
+
     def plots(self, record: Mapping[str, Any], folder: Path) -> list[Path]:
         """Pictures of the answer, written under `folder`; their paths."""
         return []
@@ -170,6 +175,9 @@ def perform(task: Task[O], session: Session, options: O, command: str = "", json
         record = with_native(task.answer(session, options, plan, found), found)
         record |= {"command": command} if command else {}
         if task.keeps:
+            called = getattr(options, "name", getattr(options, "names", ())) if isinstance(options, SetFacts) else ()
+            if called:  # a set called otherwise: another record
+                record["digest"] = digest_of([record["digest"], called])
             record = save_record(session.store, record | _made_of(plan), json_file)
             for word, path in task.files(session, plan, found, record).items():
                 session.say(f"{word.ljust(8)} {path}")

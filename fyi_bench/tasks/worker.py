@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fyi_bench.config import option
 from fyi_bench.errors import UsageError
 from fyi_bench.run.plan import Plan, Records
 from fyi_bench.session import Session
 from fyi_bench.tasks.base import TASKS, Record, Task
+
+if TYPE_CHECKING:
+    from fyi_bench.run.queue import Queue
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,12 @@ class WorkerTask(Task[WorkerOptions]):
     keeps = False
     returns = "done"
 
+    def plan(self, session: Session, options: WorkerOptions, found: Records) -> Plan:
+        """A dry run says how much waits."""
+        if session.dry_run:
+            self._open(session, options, session.say)
+        return Plan("", "")
+
     def answer(self, session: Session, options: WorkerOptions, plan: Plan, found: Records) -> Record:
         """Raises UsageError without a storage, StoreError for one that cannot be used or a queue that is not there,
         and BudgetExhausted or Interrupted when stopped; the runs in hand are given back.
@@ -44,22 +53,15 @@ class WorkerTask(Task[WorkerOptions]):
         from fyi_bench.run.executor import Crew, Display
         from fyi_bench.run.processes import work_together
         from fyi_bench.run.progress import progress
-        from fyi_bench.run.queue import Queue, connect
-        from fyi_bench.run.storage import PATIENCE_S, check_there, shown
 
         s = session.settings
-        if not s.storage:
-            raise UsageError("No storage is named.\nGive --storage URL, or set FYI_BENCH_STORAGE.")
-        check_there(s.storage)
         with session.store.in_use(), progress(session.display) as rows, session.stop.signals(rows.answer):
-            queues = Queue.all(connect(s.storage, session.stop.check, rows.say, PATIENCE_S), options.study)
-            waiting = sum(queue.counts().open for queue in queues)
-            session.say(f"{shown(s.storage)}: {len(queues)} queue(s), {waiting} run(s) open")
+            queues, waiting = self._open(session, options, rows.say)
             done = 0
             if waiting:
                 titles = {digest: title for queue in queues for digest, title in queue.titles().items()}
                 view = Display(rows, waiting, lambda: [queue.counts() for queue in queues], titles)
-                place = s.storage, options.study, session.store.root, s.data_root, s.device, s.devices, s.threads
+                place = str(s.storage), options.study, session.store.root, s.data_root, s.device, s.devices, s.threads
                 crew, count = Crew(*place, s.artefacts, options.wait, log=s.log), min(s.processes, waiting)
                 with view:
                     if count == 1:
@@ -67,6 +69,21 @@ class WorkerTask(Task[WorkerOptions]):
                     else:
                         done = work_together(crew.work, count, view.events, session.stop, view.tick)
         return {"task": self.name, "done": done, "store": str(s.store)}
+
+    @staticmethod
+    def _open(session: Session, options: WorkerOptions, say: Callable[[str], None]) -> tuple[list[Queue], int]:
+        """The queues, and how many of their runs are open, which is said; say: for what is waited for."""
+        from fyi_bench.run.queue import Queue, connect
+        from fyi_bench.run.storage import PATIENCE_S, check_there, shown
+
+        storage = session.settings.storage
+        if not storage:
+            raise UsageError("No storage is named.\nGive --storage URL, or set FYI_BENCH_STORAGE.")
+        check_there(storage)
+        queues = Queue.all(connect(storage, session.stop.check, say, PATIENCE_S), options.study)
+        waiting = sum(queue.counts().open for queue in queues)
+        session.say(f"{shown(storage)}: {len(queues)} queue(s), {waiting} run(s) open")
+        return queues, waiting
 
     def words(self, record: Mapping[str, Any]) -> str:
         return f"{record['done']} run(s) finished here, results in {record['store']}"

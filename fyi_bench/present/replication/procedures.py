@@ -52,10 +52,12 @@ def measured(store: Store) -> list[Measured]:
     by_digest = {records[digest].get("set_digest"): inputs for digest, inputs in made.items()}
     found: dict[tuple[Place, How], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for digest, run in runs.items():
+        if run.kind != "accuracy":
+            continue
         record, reference = records[digest], run.inputs.get("set", {})
         name = next((note.get("protocol") for note in record.get("notes", ())), None)
         inputs = made.get(reference.get("cell", "")) or by_digest.get(reference.get("digest"))
-        if run.kind != "accuracy" or inputs is None or name is None or procedure(name) not in PROTOCOLS:
+        if inputs is None or name is None or procedure(name) not in PROTOCOLS:
             continue
         if run.inputs["protocol"]["eval_model"] not in ("convnet", "convnet3"):
             continue

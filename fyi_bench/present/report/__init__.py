@@ -61,7 +61,8 @@ def report_html(
     """
     sections = [section_of(record, f"r{number}", store, makers) for number, record in enumerate(records, 1)]
     papers = [] if store is None else paper_tables(store)
-    return render("report.html.j2", title=title, sections=sections, notes=list(notes), papers=papers)
+    arms = bool(papers) or any(len(record["arms"]) > 1 for record in records)
+    return render("report.html.j2", title=title, sections=sections, notes=list(notes), papers=papers, arms=arms)
 
 
 @dataclass(frozen=True)

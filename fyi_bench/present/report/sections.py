@@ -117,7 +117,8 @@ class Section:
             self.mosaics, self.legend = mosaics(shown)
         curves = [curve for curve in (loss_curve(one.provenance) for _, one in found) if curve is not None]
         if curves:
-            caption = f"First set of each arm. {LOSS_CAVEAT}" if len(curves) > 1 else "First set of the arm."
+            first = "First set of the arm." if len(record["seeds"]) > 1 else ""
+            caption = f"First set of each arm. {LOSS_CAVEAT}" if len(curves) > 1 else first
             self.figure(
                 "Loss while condensing", caption, "loss",
                 lambda name, width: curves_drawing(curves, name, (width, 2.9 if width > 5 else 2.6), "loss"),

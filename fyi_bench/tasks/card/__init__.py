@@ -22,7 +22,7 @@ from fyi_bench.tasks.base import TASKS, PlanOfParts, Record, Task, plan_of_parts
 from fyi_bench.tasks.card.answer import measured
 from fyi_bench.tasks.card.asked import Asked, CardOptions
 from fyi_bench.tasks.card.judge import judge
-from fyi_bench.tasks.card.words import card_words, fill_section, markdown_of, title_of
+from fyi_bench.tasks.card.words import arms_of_parts, card_words, fill_section, markdown_of, title_of
 from fyi_bench.tasks.given import kept_set, session_of_sets
 
 VERSION = 1  # of the keys of a card; fyi_bench/present/schemas/card.json says what they are
@@ -109,6 +109,9 @@ class Card(Task[CardOptions]):
 
     def words(self, record: Mapping[str, Any]) -> str:
         return card_words(record)
+
+    def numbers(self, record: Mapping[str, Any]) -> Mapping[str, Any]:
+        return {**record, "arms": arms_of_parts(record)}
 
     def section(self, record: Mapping[str, Any], section: Any, store: Any) -> None:
         fill_section(record, section, store)

@@ -13,6 +13,7 @@ from downstream.protocol import FLOOR, protocol_data
 from fyi_bench.config import option
 from fyi_bench.errors import UnknownNameError, UsageError
 from fyi_bench.reading import OneSetFacts
+from fyi_bench.registry import spelled_as
 from fyi_bench.session import Session
 from fyi_bench.tasks.accuracy import Accuracy
 from fyi_bench.tasks.base import Part
@@ -35,6 +36,12 @@ PARTS = {
     "symmetry": "unequalness of the set and its mirror image",
     "cost": "images, bytes, seconds",
 }
+PART_NAMES = "fyi_bench.tasks.card.asked:spelled"
+
+
+def spelled(name: str) -> str:
+    """The part of a card by its name in any case; a name that is none as it was given."""
+    return spelled_as(name, PARTS)
 
 
 @dataclass(frozen=True)
@@ -42,8 +49,8 @@ class CardOptions(OneSetFacts):
     """Which set, and which parts of its card."""
 
     path: Path = option(MISSING, SET_HELP, argument="SET")
-    only: tuple[str, ...] = option((), f"Only these parts: {' '.join(PARTS)}.")
-    without: tuple[str, ...] = option((), "All parts but these.")
+    only: tuple[str, ...] = option((), f"Only these parts: {' '.join(PARTS)}.", names=PART_NAMES)
+    without: tuple[str, ...] = option((), "All parts but these.", names=PART_NAMES)
     architectures: tuple[str, ...] = ARCHITECTURES((), help="The other architectures; default: the protocol's.")
     ranked: int | None = option(None, "How many architectures are ranked; default: as the protocol says.")
     html: Path | None = option(None, "Write the page here; default: beside the record.")
@@ -55,6 +62,8 @@ class CardOptions(OneSetFacts):
                 raise UnknownNameError("part of a card", name, PARTS)
         if self.only and self.without:
             raise UsageError("--only and --without contradict each other.\nGive one of them.")
+        if self.ranked is not None and self.ranked < 1:
+            raise UsageError("--ranked counts architectures, from 1 on.\nLeave the ranking out with --without nas.")
         if not self.parts:
             raise UsageError("No part of the card is left.\nTake one out of --without.")
 

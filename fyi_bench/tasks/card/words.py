@@ -236,6 +236,22 @@ def _architectures_table(part: Record) -> TableView:
     return TableView(f"Other architectures{spread}.", ["", *columns.values(), "above random, points"], rows)
 
 
+def arms_of_parts(record: Record) -> list[dict[str, Any]]:
+    """The set, its floors, bounds and ceilings as arms, each with what was measured of it."""
+    parts, own = record["parts"], record["arms"][0]
+    floors = {name: {"method": name, "flip": "none", "ipc": own["ipc"]} for name in ("random", "herding")}
+    ceilings = {name: {"method": name, "flip": "none", "ipc": None} for name in ("full", "joint")}
+    arms: dict[str, dict[str, Any]] = {"set": {**own}, "hard": {**own, "name": "hard labels"}, **floors, **ceilings}
+    for held in (parts.get("accuracy"), *parts.get("cross-arch", {}).get("architectures", ())):
+        for what in arms.keys() & (held or {}).keys():
+            arms[what].setdefault("architectures", []).append({**held[what], "name": held["name"]})
+    steps = parts.get("continual", {})
+    for what, entry in {"set": steps.get("set"), **steps.get("bounds", {})}.items():
+        arms[what] |= {"average": entry} if entry else {}
+    arms["set"] |= {key: entry for key, entry in parts.get("nas", {}).items() if key in _STATISTICS}
+    return [arm for what, arm in arms.items() if what == "set" or arm.keys() & {"architectures", "average"}]
+
+
 def _continual_table(part: Record) -> TableView:
     called = {"joint": "all real images of the classes so far", "random": "random real images"}
     rows = [["the set", mean_and_std(part["set"])]]
