@@ -58,6 +58,13 @@ def test_every_number_of_every_arm_is_a_row(told):
     assert average.value.tolist() == [continual_record()["difference"]["mean"]]
 
 
+def test_an_arm_has_as_many_sets_as_it_names():
+    record = distill_record()
+    for sets, number in ((["a", "b"], 2), (5, 5), (None, len(record["seeds"]))):
+        rows = arms.rows_of_record({**record, "arms": [{**record["arms"][0], "sets": sets}], "difference": None})
+        assert {row["seeds"] for row in rows} == {number}
+
+
 @pytest.mark.parametrize(
     ("where", "holds"),
     [

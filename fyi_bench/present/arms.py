@@ -93,8 +93,8 @@ def rows_of_record(record: Mapping[str, Any]) -> list[Row]:
     for arm in record["arms"]:
         own = {key: arm.get(key) for key in ("name", "method", "flip", "ipc", "set")}
         own["bits_per_class"] = (arm.get("bits_per_class") or {}).get("total")
-        sets = arm.get("sets")
-        own["seeds"] = sets if isinstance(sets, int) else common["seeds"]  # a floor has draws of its own
+        sets = arm.get("sets")  # a floor has draws of its own: their number, or where they lie
+        own["seeds"] = sets if isinstance(sets, int) else len(sets) if sets else common["seeds"]
         rows += [_row({**common, **own, **found}) for found in _measured(arm)]
     flipped = [arm for arm in record["arms"] if arm["flip"] not in ("none", "unknown")]
     for arm in flipped[:1] if isinstance(record.get("difference"), Mapping) else []:
