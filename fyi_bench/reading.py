@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,11 @@ class OneSetFacts(SetFacts):
     def facts(self) -> dict[str, Any]:
         """What was stated, as `load_set` takes it."""
         return stated_facts(self, OneSetFacts)
+
+
+def is_bare_name(text: str | Path) -> bool:
+    """Whether this can only be meant as a name: no file is there, and it looks like no path or address."""
+    return re.fullmatch(r"[\w-]+", str(text)) is not None and not Path(text).exists()
 
 
 NO_FILE = "it is about a set in a file, and none is given"

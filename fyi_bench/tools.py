@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fyi_bench.config import DATASET_NAMES, Option, Settings, option, options_of
-from fyi_bench.errors import StoreError, UsageError
+from fyi_bench.errors import StoreError, UnknownNameError, UsageError
 from fyi_bench.parameters import Parameter, bind, dress, of_dataclass, of_function
-from fyi_bench.reading import PANEL, OneSetFacts, stated_facts
+from fyi_bench.reading import PANEL, OneSetFacts, is_bare_name, stated_facts
 from fyi_bench.registry import pick
 
 if TYPE_CHECKING:
@@ -287,6 +287,8 @@ def unequalness(
         data = load_dataset(what, reading.get("data_root"), test=False)
         rows = Problem(data.train, data.space, images, seed).draw_rows(images, "unequalness").flatten()
         chosen, space = data.train.select(rows), data.space
+    elif is_bare_name(what):
+        raise UnknownNameError("set or data set", what, DATASETS)
     else:
         if images != 10:
             raise UsageError(f"--images is about real images, and {what} is a file.\nLeave it out.")

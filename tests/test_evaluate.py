@@ -12,7 +12,7 @@ from scipy import stats
 import fyi_bench
 from commands import tell
 from fyi_bench.data import load_dataset
-from fyi_bench.errors import DataError, DivergenceError, UsageError
+from fyi_bench.errors import DataError, DivergenceError, UnknownNameError, UsageError
 from fyi_bench.formats.inspection import format_report, inspect_set
 from fyi_bench.run.run_type import AT_ONCE
 from fyi_bench.run.types.accuracy import Accuracy
@@ -71,6 +71,9 @@ def test_other_architectures_of_a_file_and_of_a_method(tmp_path, small):
     assert "mlp" in tell(across)
     method = fyi_bench.cross_arch("random", dataset="shapes10", ipc=1, only=True, architectures=names[:1], **common)
     assert method["arms"][0]["method"] == "random"
+    for wrong in (lambda: fyi_bench.cross_arch("randm", **common), lambda: fyi_bench.unequalness("shape10")):
+        with pytest.raises(UnknownNameError, match=r"Did you mean '(random|shapes10)'"):
+            wrong()
     with pytest.raises(UsageError, match=r"SET and --method contradict"):
         fyi_bench.cross_arch(path, method="dm", **common)
 

@@ -103,7 +103,7 @@ def test_foreign_names_never_steer_a_terminal(tmp_path, capsys):
     odd = tmp_path / "\x1b[31m.safetensors"
     odd.write_text("no set")
     assert "\x1b" not in run("inspect", str(odd), check=5).stderr
-    page = render("report.html.j2", title=NAMES[0], sections=[], notes=list(NAMES), papers=[])
+    page = render("report.html.j2", title=NAMES[0], sections=[], notes=list(NAMES), papers=[], arms=True)
     assert not set(page) & set("\x1b\x07\x9b\u202e")
 
 

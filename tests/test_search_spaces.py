@@ -143,6 +143,16 @@ def test_a_time_is_a_part_on_every_machine(data):
         part_of("auto:soon", data, False, Passes())
 
 
+def test_of_equally_costly_networks_the_first_are_left_out_in_every_process(data, monkeypatch):
+    monkeypatch.setattr("fyi_bench.tasks.nas.points._LEAST", 48)
+    points = space720.subset(48)
+    cost = [effort(point, 3, 32, 10) for point in points]
+    order = sorted(range(48), key=lambda n: -cost[n])
+    assert cost[order[7]] == cost[order[8]]  # the eighth is left out, its equal is not
+    part = part_of("auto", data, False, Passes(1e9))
+    assert {point.name for point in part.points} == {points[n].name for n in order[8:]}
+
+
 def test_the_costliest_networks_are_left_out_of_a_part_and_counted(data):
     """Of the first 24 one takes half the time; never more than a sixth of a part is left out."""
     first = space720.subset(24)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from fyi_bench.config import option
-from fyi_bench.errors import UsageError
-from fyi_bench.reading import NO_FILE, OneSetFacts, stated_facts
+from fyi_bench.errors import UnknownNameError, UsageError
+from fyi_bench.reading import NO_FILE, OneSetFacts, is_bare_name, stated_facts
 from fyi_bench.run.plan import Plan, Records
 from fyi_bench.session import Session
 from fyi_bench.tasks.accuracy import Accuracy, AccuracyOptions
@@ -37,7 +37,11 @@ class CrossArchOptions(DistillOptions, OneSetFacts):
         """The argument where it is a set; without a file of that name it may be a method's name."""
         from distill.methods import METHODS
 
-        return None if self.path is None or (not self.path.exists() and str(self.path) in METHODS) else self.path
+        if self.path is None or (not self.path.exists() and str(self.path) in METHODS):
+            return None
+        if is_bare_name(self.path):
+            raise UnknownNameError("set or method", str(self.path), METHODS)
+        return self.path
 
 
 @TASKS.register("cross-arch")

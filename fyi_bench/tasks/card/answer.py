@@ -152,6 +152,6 @@ def _seconds(plans: Mapping[str, Plan], found: Records) -> dict[str, float]:
     spent, counted = {}, set[str]()
     for word, plan in plans.items():
         own = {run.digest for run in plan.runs if run.digest in found} - counted
-        spent[word] = round(sum(found[digest].get("wall_s", 0.0) for digest in own), 3)
+        spent[word] = round(sum(found[digest].get("wall_s", 0.0) for digest in sorted(own)), 3)
         counted |= own
     return spent

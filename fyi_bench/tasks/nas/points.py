@@ -176,8 +176,8 @@ def _fitting(
     for count in range(min(_LEAST, most), most + 1, _STEP):
         points = [point for point in space.subset(count, SPACE_SEED) if known is None or in_ranking(point, known)]
         takes = {point: images * effort(point, *sizes) for point in points}
-        out = {point for point in points if takes[point] > _COSTLY * fits}
-        out = set(sorted(out, key=lambda point: -takes[point])[: int(_MOST_COSTLY * len(points))])
+        dear = sorted((point for point in points if takes[point] > _COSTLY * fits), key=lambda point: -takes[point])
+        out = set(dear[: int(_MOST_COSTLY * len(points))])  # of equal ones the first of the space, in every process
         if chosen and sum(takes[point] for point in points if point not in out) > fits:
             break
         chosen, costly = [point for point in points if point not in out], len(out)
