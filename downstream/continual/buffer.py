@@ -122,7 +122,7 @@ class CondensedBuffer(SetBuffer):
         given = [sets] if isinstance(sets, ImageSet) else list(sets)
         if not all(isinstance(one, ImageSet) for one in given):
             raise UsageError("`sets` takes ImageSets.\nRead a file with fyi_bench.load(path).")
-        if not isinstance(max_size, int) or max_size < 1:
+        if not hasattr(max_size, "__index__") or max_size < 1:
             raise UsageError(f"`max_size` is a number of images, 1 or more, not {max_size!r}.")
         if adaptive and ipc is not None:
             raise UsageError("adaptive=True and ipc contradict each other.\nGive one of them.")

@@ -197,7 +197,7 @@ def _holds(value: Any, sign: str, wanted: str) -> bool:
     try:
         pair: tuple[Any, Any] = (float(value), float(wanted))
     except (TypeError, ValueError):
-        if isinstance(value, int | float) and "=" != sign != "!=":
+        if isinstance(value, int | float) and sign not in ("=", "!="):
             raise UsageError(f"'{wanted}' is no number, and {sign} asks for one.") from None
         pair = (str(value).lower(), wanted.lower())
     return _OPERATORS[sign](*pair)

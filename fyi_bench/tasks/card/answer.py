@@ -10,7 +10,8 @@ from fyi_bench.run.plan import Plan, Records
 from fyi_bench.store.record import read_record
 from fyi_bench.store.run_dir import RECORD
 from fyi_bench.store.spec import RunSpec
-from fyi_bench.tasks.card.asked import JOINT, Asked
+from fyi_bench.tasks.card.asked import Asked
+from fyi_bench.tasks.continual.options import JOINT
 
 Answers = Mapping[str, Mapping[str, Any]]
 Entry = dict[str, Any]

@@ -19,12 +19,13 @@ from fyi_bench.tasks.accuracy import Accuracy
 from fyi_bench.tasks.base import Part
 from fyi_bench.tasks.common import ARCHITECTURES, SET_HELP
 from fyi_bench.tasks.continual import Continual
+from fyi_bench.tasks.continual.options import JOINT
 from fyi_bench.tasks.distill import Distill
 from fyi_bench.tasks.full import Full
 from fyi_bench.tasks.given import GivenSet, given_set, kept_set
 from fyi_bench.tasks.nas import Nas
 
-HERDING, JOINT = "herding", "joint"
+HERDING = "herding"
 # part -> what it measures
 PARTS = {
     "labels": "whether the labels fit the images",
