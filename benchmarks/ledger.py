@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.case import Case
+from benchmarks.jsonl import append_line, read_lines
 from benchmarks.measure import Machine, Round
 from fyi_bench.files import digest_of, tree_digest
-from fyi_bench.store.jsonl import append_line, read_lines
 from fyi_bench.store.record import environment
 from search_space import native
 

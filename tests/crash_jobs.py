@@ -13,10 +13,10 @@ import sys
 import time
 from pathlib import Path
 
+from benchmarks.jsonl import append_line, read_lines
 from fyi_bench.errors import FyiBenchError
 from fyi_bench.files import write_bytes
 from fyi_bench.run.deadline import Deadline
-from fyi_bench.store.jsonl import append_line
 from fyi_bench.store.merge import merge
 from fyi_bench.store.spec import RunSpec
 from fyi_bench.store.store import Store
@@ -30,11 +30,11 @@ def plain_job(store: Store) -> dict:
     with store.run(CELL) as run:
         if run.done:
             return run.record
-        have = {row["step"] for row in run.rows("rows.jsonl")}
+        have = {row["step"] for row in read_lines(run.path("rows.jsonl"))}
         for step in range(CELL.inputs["steps"]):
             if step not in have:
-                run.append("rows.jsonl", {"step": step, "value": step * step})
-        rows = sorted(run.rows("rows.jsonl"), key=lambda row: row["step"])
+                append_line(run.path("rows.jsonl"), {"step": step, "value": step * step})
+        rows = sorted(read_lines(run.path("rows.jsonl")), key=lambda row: row["step"])
         write_bytes(run.path("out/result.bin"), json.dumps(rows).encode())
         return run.finish({"value": sum(row["value"] for row in rows)})
 
@@ -107,7 +107,7 @@ def kill_merges(folder: Path) -> None:
         at += 1
         store = Store(folder / f"cut{at}")
         with store.run(CELL) as run:
-            run.append("rows.jsonl", {"step": 0, "value": 0})
+            append_line(run.path("rows.jsonl"), {"step": 0, "value": 0})
             write_bytes(run.path("out/draft.bin"), b"draft")
         if _in_child(lambda at=at, store=store: (Killer(at), bring(store))) == 0:
             break
@@ -179,12 +179,12 @@ def interruptible(folder: Path) -> None:
     stop = Deadline()
     try:
         with stop.signals(), Store(folder).run(LOOP, stop) as run:
-            for step in range(len(run.rows("rows.jsonl")), LOOP.inputs["steps"]):
+            for step in range(len(read_lines(run.path("rows.jsonl"))), LOOP.inputs["steps"]):
                 print("step", flush=True)
-                run.append("rows.jsonl", {"step": step})
+                append_line(run.path("rows.jsonl"), {"step": step})
                 stop.check()
                 time.sleep(float(os.environ.get("STEP_S", "0")))
-            run.finish({"value": len(run.rows("rows.jsonl"))})
+            run.finish({"value": len(read_lines(run.path("rows.jsonl")))})
     except FyiBenchError as error:
         print(error, flush=True)
         sys.exit(error.exit_code)

@@ -31,8 +31,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.jsonl import append_line, read_lines
 from fyi_bench.duration import parse_duration
-from fyi_bench.store.jsonl import append_line, read_lines
 from fyi_bench.store.verify import verify
 from tests.kill import COMMANDS, COMPLAINED, NEVER, SAID, Round, Uncut, make_ready, same, working_folder
 

@@ -24,6 +24,7 @@ from safetensors.torch import load
 
 import search_space
 import tests.tiny as tiny
+from benchmarks.jsonl import read_lines
 from distill.engine import distill
 from distill.expert_file import Trajectory
 from distill.experts import ExpertConfig, train_expert
@@ -44,7 +45,6 @@ from fyi_bench.run.artefacts import unpack
 from fyi_bench.run.teachers import weights_into
 from fyi_bench.store.checkpoint import Checkpoints
 from fyi_bench.store.commands import read_command
-from fyi_bench.store.jsonl import read_lines
 from fyi_bench.store.lock import FolderLock
 from fyi_bench.store.record import SEAL, read_record, write_sealed
 from fyi_bench.store.run_dir import absent_names, final_record, read_config

@@ -39,6 +39,7 @@ from typing import Any, Protocol
 import torch
 
 import distill.engine
+from benchmarks.jsonl import append_line, read_lines
 from distill.image_set import ImageSet
 from fyi_bench.cli import main
 from fyi_bench.data.entry import DATASETS, DataFiles, DatasetEntry, Decoded, Split
@@ -49,7 +50,6 @@ from fyi_bench.present.figures import style
 from fyi_bench.rng import stream
 from fyi_bench.run.storage import open_storage, sqlite_url
 from fyi_bench.run.types import unequalness
-from fyi_bench.store.jsonl import append_line, read_lines
 from fyi_bench.store.record import SEAL, same_result
 from fyi_bench.store.run_dir import DONE, RECORD
 from fyi_bench.store.store import Store

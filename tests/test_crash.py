@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.jsonl import append_line, read_lines
 from fyi_bench.errors import StoreError
 from fyi_bench.files import sha256_file, write_bytes
 from fyi_bench.run.deadline import Deadline
-from fyi_bench.store.jsonl import append_line, read_lines
 from fyi_bench.store.run_dir import DONE, RECORD
 from fyi_bench.store.spec import RunSpec
 from fyi_bench.store.store import Store

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.jsonl import append_line, read_lines
 from distill.tensor_file import save_tensors
 from fyi_bench.errors import StoreError
 from fyi_bench.files import sha256_file, write_bytes
@@ -40,7 +41,7 @@ def finish(store: Store, cell: RunSpec = CELL, content: bytes = b"abc", **record
 
 def advance(store: Store, step: int, cell: RunSpec = CELL) -> None:
     with store.run(cell) as run:
-        run.append("rows.jsonl", {"step": step})
+        append_line(run.path("rows.jsonl"), {"step": step})
         run.save(step, {"x": torch.full((2,), float(step))}, {"at": step})
 
 
@@ -114,7 +115,7 @@ def test_the_further_checkpoint_wins(ours, theirs):
     with ours.run(CELL) as run:
         step, tensors, meta = run.load()
         assert (step, tensors["x"].tolist(), meta) == (8, [8.0, 8.0], {"at": 8})
-        assert [row["step"] for row in run.rows("rows.jsonl")] == [4, 8]
+        assert [row["step"] for row in read_lines(run.path("rows.jsonl"))] == [4, 8]
     assert summary(merge(ours, theirs.root)) == {"older": [NAME]}
     finish(ours)
     assert summary(merge(ours, theirs.root)) == {"older": [NAME]}
@@ -144,7 +145,7 @@ def test_a_run_being_worked_on_here_is_left_for_later(ours, theirs):
     finish(theirs)
     with ours.run(CELL) as run:
         # another thread of control holds the lock, as another process would
-        run.append("rows.jsonl", {"step": 1})
+        append_line(run.path("rows.jsonl"), {"step": 1})
         import threading
 
         reports = []

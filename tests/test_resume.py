@@ -8,6 +8,7 @@ import time
 import pytest
 import torch
 
+from benchmarks.jsonl import append_line
 from distill.tensor_file import save_tensors
 from fyi_bench.errors import StoreError
 from fyi_bench.files import write_bytes
@@ -129,7 +130,7 @@ def test_work_of_earlier_calls_counts_as_wall_time(store, monkeypatch):
 
 def test_other_circumstances_are_told_and_recorded(store, said):
     with store.run(CELL) as run:
-        run.append("rows.jsonl", {"a": 1})
+        append_line(run.path("rows.jsonl"), {"a": 1})
     elsewhere = RunSpec("distill", INPUTS, {"device": "cuda"})
     with store.run(elsewhere) as run:
         assert run.finish({})["notes"] == [{"device": "cpu"}, {"device": "cuda"}]

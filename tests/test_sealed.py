@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.jsonl import append_line
 from commands import arguments, run
 from fyi_bench.errors import StoreError
 from fyi_bench.files import write_json, write_text
@@ -193,7 +194,7 @@ def test_files_have_the_rights_the_user_chose(store, mask):
     try:
         folder = finish(store)
         with store.run(RunSpec("distill", {"seed": 1})) as opened:
-            opened.append("rows.jsonl", {"a": 1})
+            append_line(opened.path("rows.jsonl"), {"a": 1})
     finally:
         os.umask(before)
     modes = {stat.S_IMODE(path.stat().st_mode) for path in store.root.rglob("*") if path.is_file()}

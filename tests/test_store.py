@@ -171,7 +171,6 @@ def test_a_finished_run_never_changes(store):
             lambda: run.finish({"value": 2}),
             lambda: run.save(1, {}, {}),
             lambda: run.mark_diverged({}),
-            lambda: run.append("rows.jsonl", {}),
         ):
             with pytest.raises(StoreError, match="a finished run never changes"):
                 change()

@@ -15,12 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.jsonl import append_line
 from fyi_bench.errors import DataError, DivergenceError
 from fyi_bench.run.deadline import Deadline
 from fyi_bench.run.drain import Drain, Habits
 from fyi_bench.run.queue import Queue, connect
 from fyi_bench.run.run_type import RUN_TYPES, Need, RunType, Worker
-from fyi_bench.store.jsonl import append_line
 from fyi_bench.store.run_dir import RunDir
 from fyi_bench.store.spec import RunSpec
 from fyi_bench.store.store import Store

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from distill.image_set import ImageSet
     from downstream.teaching import Teaching
     from fyi_bench.data import RealDataset
+    from fyi_bench.store.run_dir import RunDir
 
 NETWORK_FILE = "network.safetensors"
 _SPARE_BYTES = 2**20  # that a file of weights may have beside them
@@ -101,6 +102,15 @@ def teacher_passes(spec: RunSpec, data: RealDataset, images: float) -> list[Pass
     ]
 
 
+def keep_network(run: RunDir, network: nn.Module) -> int:
+    """Keep the weights of a trained network as an artefact of its run; how many bytes they have."""
+    from distill.tensor_file import save_tensors
+
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    save_tensors(run.path(NETWORK_FILE), weights, {"cell": run.spec.digest})
+    return sum(tensor.nbytes for tensor in weights.values())
+
+
 def weights_into(network: nn.Module, path: Path, head: bool, remedy: str, called: str = "") -> nn.Module:
     """The network with the weights of a file: ours, or what torchvision publishes for it. DataError for any other.
 
@@ -139,7 +149,7 @@ def frozen_network(
 ) -> nn.Module:
     """A network whose weights stay as they are, for images and classes like those of a set, on the worker's device.
 
-    reference: {'cell': a run `teacher`}, {'weights': sha256 of the file, 'model': its architecture},
+    reference: {'cell': a run `teacher`, or of 'kind': …}, {'weights': sha256 of the file, 'model': its architecture},
     {'seed': of random weights, 'model': …}, or {'state': …, 'code': …} of a user's own module (`probe_module.key_of`).
     size: side of the images it sees, where another. head: see `weights_into`.
     """
@@ -158,11 +168,11 @@ def _network(
     remedy = "State its architecture with --set teacher_model=NAME." if head else "Name the network with --probe NAME."
     path, model = Path(file), reference.get("model", "")
     if "cell" in reference:
-        record = worker.store.get(reference["cell"])
+        kind, record = reference.get("kind", "teacher"), worker.store.get(reference["cell"])
         if record is None:
-            raise StoreError(f"The run teacher {reference['cell']} is not finished.\nRun it first.")
+            raise StoreError(f"The run {kind} {reference['cell']} is not finished.\nRun it first.")
         model = record["config"]["protocol"]["eval_model"]
-        path = Path(worker.store.artefact("teacher", reference["cell"], NETWORK_FILE))
+        path = Path(worker.store.artefact(kind, reference["cell"], NETWORK_FILE))
     elif "weights" in reference and sha256_file(path) != reference["weights"]:
         raise DataError(f"{path} is not the file that was planned with.\nRun the command again.")
     generator = rng.stream(reference.get("seed", 0), "teacher")

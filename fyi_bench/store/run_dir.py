@@ -24,7 +24,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from fyi_bench.errors import StoreError
 from fyi_bench.files import read_small, read_table, remove, sha256_file, write_json, write_text
 from fyi_bench.store.checkpoint import Checkpoints, checkpoint_steps
-from fyi_bench.store.jsonl import append_line, read_lines
 from fyi_bench.store.record import SCHEMA, environment, now, peak_memory_mib, plain, read_record, write_sealed
 
 if TYPE_CHECKING:
@@ -119,15 +118,6 @@ class RunDir:
         return step, tensors, meta["user"]
 
     save, load = save_checkpoint, load_checkpoint
-
-    def append(self, name: str, row: dict[str, Any]) -> None:
-        """Add a row to the JSON-lines artefact `name`: for results that come one by one."""
-        self._require_open()
-        append_line(self.path(name), row)
-
-    def rows(self, name: str) -> list[dict[str, Any]]:
-        """The rows appended so far; a line cut short by a kill is left out and reported."""
-        return read_lines(self.path(name), self._say)
 
     def mark_diverged(self, info: dict[str, Any]) -> None:
         """Keep for the listings and tables that the numbers of this run were no longer finite."""

@@ -14,7 +14,14 @@ from fyi_bench.store.run_dir import RunDir
 from fyi_bench.store.spec import RunSpec
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import nn
+
+    from distill.image_set import ImageSet
+    from distill.spaces import Space
     from downstream.protocol import Protocol
+    from downstream.training import Conditions
     from fyi_bench.data import RealDataset
 
 
@@ -100,6 +107,26 @@ def training_passes(spec: RunSpec, data: RealDataset, tested: int) -> Passes:
         protocol.eval_model, data.train.shape, data.num_classes, forward=tested * protocol.tests,
         first=images * epochs, steps=math.ceil(images / protocol.batch) * epochs,
     )  # fmt: skip
+
+
+def train_one(
+    spec: RunSpec, train_set: ImageSet, space: Space, worker: Worker, build: Callable[..., nn.Module] | None = None
+) -> tuple[nn.Module, Conditions, list[float]]:
+    """A network trained as the run says, on the worker's device, with what it is tested under and its epochs' losses.
+
+    build: (model, images, seed) to the network, where `downstream.training.new_network` is not the one.
+    """
+    from downstream.training import Conditions, new_network, train
+
+    protocol, seed = protocol_of(spec), spec.inputs["seed"]
+    total = protocol.epochs_for(train_set.items)
+    network = (build or new_network)(protocol.eval_model, train_set, seed).to(worker.device)
+    conditions = Conditions(worker.device, spec.inputs["precision"], space, worker.stop)
+    trained = train(
+        network, train_set, protocol, seed, conditions,
+        lambda _, epochs, loss: worker.progress(spec.digest, epochs, total, loss),
+    )  # fmt: skip
+    return network, conditions, trained.losses
 
 
 def set_needs(*references: Mapping[str, str] | None) -> list[Need]:

@@ -14,7 +14,7 @@ from fyi_bench.errors import DataError
 from fyi_bench.run.numerics import using
 from fyi_bench.run.run_type import RUN_TYPES, SECONDS, Passes, RunType, Worker, measured_space, source_note
 from fyi_bench.run.teachers import weights_into
-from fyi_bench.run.types.accuracy import TRAINING, protocol_of, training_passes
+from fyi_bench.run.types.accuracy import TRAINING, train_one, training_passes
 from fyi_bench.store.run_dir import RunDir
 from fyi_bench.store.spec import RunSpec
 
@@ -112,7 +112,6 @@ class AttentionRun(RunType):
         """The network, the space it sees images in, and the losses of its training here."""
         from distill.spaces import NormalizedSpace
         from downstream.attention import new_network
-        from downstream.training import Conditions, train
         from fyi_bench.data.sets.imagenet import IMAGENET_STATISTICS
         from fyi_bench.files import sha256_file
 
@@ -122,15 +121,8 @@ class AttentionRun(RunType):
                 raise DataError(f"{path} is not the file that was planned with.\nRun the command again.")
             network = pretrained(path, data.size)
             return network, NormalizedSpace(*IMAGENET_STATISTICS), []
-        protocol, seed = protocol_of(spec), spec.inputs["seed"]
-        network = new_network(protocol.eval_model, data.train, seed).to(worker.device)
-        conditions = Conditions(worker.device, spec.inputs["precision"], data.space, worker.stop)
-        total = protocol.epochs_for(len(data.train))
-        trained = train(
-            network, data.train, protocol, seed, conditions,
-            lambda _, epochs, loss: worker.progress(spec.digest, epochs, total, loss),
-        )  # fmt: skip
-        return network, data.space, trained.losses
+        network, _, losses = train_one(spec, data.train, data.space, worker, build=new_network)
+        return network, data.space, losses
 
     def passes(self, spec: RunSpec, data: RealDataset) -> list[Passes]:
         """Training, where the network is trained here, and a pass over the images of the classes."""

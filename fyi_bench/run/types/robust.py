@@ -6,22 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from fyi_bench.errors import StoreError
 from fyi_bench.run.numerics import using
 from fyi_bench.run.run_type import RUN_TYPES, Need, Passes, RunType, Worker, source_note
-from fyi_bench.run.types.accuracy import TRAINING, protocol_of, set_needs, training_passes
+from fyi_bench.run.teachers import frozen_network, keep_network
+from fyi_bench.run.types.accuracy import TRAINING, set_needs, train_one, training_passes
 from fyi_bench.store.run_dir import RunDir
 from fyi_bench.store.spec import RunSpec
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from distill.image_set import ImageSet
     from downstream.protocol import Protocol
     from downstream.robust_scores import Rules, Treatment
     from fyi_bench.data import RealDataset
 
-NETWORK_FILE = "network.safetensors"
 VALIDATION, TEST = "validation", "test"
 
 
@@ -112,22 +109,8 @@ def _train_set(spec: RunSpec, rest: ImageSet, data: RealDataset, worker: Worker)
     drawn = random_like(rest, inputs["counts"], inputs["seed"])
     if inputs["labels"] == "hard":
         return drawn
-    return taught(drawn, _teacher(inputs["teacher"], data, worker), data.space)
-
-
-def _teacher(digest: str, data: RealDataset, worker: Worker) -> nn.Module:
-    import search_space
-    from distill.tensor_file import load_tensors
-    from fyi_bench import rng
-
-    record = worker.store.get(digest)
-    if record is None:
-        raise StoreError(f"The run robust {digest}, whose network gives labels, is not finished.\nRun it first.")
-    model = record["config"]["protocol"]["eval_model"]
-    network = search_space.build(model, *data.train.shape[:2], data.num_classes, rng.stream(0, "teacher"))
-    tensors, _ = load_tensors(worker.store.artefact("robust", digest, NETWORK_FILE))
-    network.load_state_dict(tensors)
-    return network.to(worker.device)
+    teacher = frozen_network({"cell": inputs["teacher"], "kind": "robust"}, "", data.train, worker)
+    return taught(drawn, teacher, data.space)
 
 
 @RUN_TYPES.register("robust")
@@ -138,32 +121,20 @@ class Robust(RunType):
 
     def compute(self, run: RunDir, worker: Worker) -> None:
         """Train, test once, record; a network of real images is kept, as a teacher."""
-        from distill.tensor_file import save_tensors
-        from downstream.training import Conditions, accuracy, new_network, train
+        from downstream.training import accuracy
 
         spec = run.spec
-        inputs, protocol = spec.inputs, protocol_of(spec)
+        inputs = spec.inputs
         data = worker.real(spec, test=inputs["tested"] == TEST)
         rest, held = _split(inputs, data, worker)
         space = data.space if "space" not in inputs else _own(spec, worker).space
         train_set = _train_set(spec, rest, data, worker)
-        total = protocol.epochs_for(train_set.items)
-        network = new_network(protocol.eval_model, train_set, inputs["seed"]).to(worker.device)
-        conditions = Conditions(worker.device, inputs["precision"], space, worker.stop)
-        trained = train(
-            network,
-            train_set,
-            protocol,
-            inputs["seed"],
-            conditions,
-            lambda _, epochs, loss: worker.progress(spec.digest, epochs, total, loss),
-        )
+        network, conditions, losses = train_one(spec, train_set, space, worker)
         judged = data.test if inputs["tested"] == TEST else held
         value = accuracy(network, judged, conditions)
         if inputs["subject"] == "real" and inputs["tested"] == TEST:
-            weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-            save_tensors(run.path(NETWORK_FILE), weights, {"cell": spec.digest})
-        run.finish({"value": value, "last_loss": trained.losses[-1], "images": len(train_set)})
+            keep_network(run, network)
+        run.finish({"value": value, "last_loss": losses[-1], "images": len(train_set)})
 
     def side(self, spec: RunSpec) -> str:
         """'real' or 'random'; of a set, what made it or its file."""

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from fyi_bench.run.numerics import using
 from fyi_bench.run.run_type import RUN_TYPES, Passes, RunType, Worker, measured_space, source_note
-from fyi_bench.run.teachers import NETWORK_FILE, Teachers
-from fyi_bench.run.types.accuracy import TRAINING, protocol_of, training_passes
+from fyi_bench.run.teachers import Teachers, keep_network
+from fyi_bench.run.types.accuracy import TRAINING, train_one, training_passes
 from fyi_bench.store.run_dir import RunDir
 from fyi_bench.store.spec import RunSpec
 
@@ -49,23 +49,12 @@ class TeacherRun(RunType):
 
     def compute(self, run: RunDir, worker: Worker) -> None:
         """Train, test, keep, record."""
-        from distill.tensor_file import save_tensors
-        from downstream.training import Conditions, accuracy, new_network, train
+        from downstream.training import accuracy
 
-        spec = run.spec
-        inputs, protocol, data = spec.inputs, protocol_of(spec), worker.real(spec)
-        total = protocol.epochs_for(len(data.train))
-        network = new_network(protocol.eval_model, data.train, inputs["seed"]).to(worker.device)
-        conditions = Conditions(worker.device, inputs["precision"], data.space, worker.stop)
-        trained = train(
-            network, data.train, protocol, inputs["seed"], conditions,
-            lambda _, epochs, loss: worker.progress(spec.digest, epochs, total, loss),
-        )  # fmt: skip
+        data = worker.real(run.spec)
+        network, conditions, losses = train_one(run.spec, data.train, data.space, worker)
         value = accuracy(network, data.test, conditions)
-        weights = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-        save_tensors(run.path(NETWORK_FILE), weights, {"cell": spec.digest})
-        bytes_of = sum(tensor.nbytes for tensor in weights.values())
-        run.finish({"value": value, "last_loss": trained.losses[-1], "network_bytes": bytes_of})
+        run.finish({"value": value, "last_loss": losses[-1], "network_bytes": keep_network(run, network)})
 
     def passes(self, spec: RunSpec, data: RealDataset) -> list[Passes]:
         """Training passes over the real images, one over the test images."""
