@@ -138,7 +138,7 @@ def test_a_part_is_sized_by_what_is_asked_and_not_by_the_machine(data):
 def test_a_time_is_a_part_on_every_machine(data):
     short, long = (part_of(text, data, True, Passes(4_000)) for text in ("auto:5m", "auto:1h"))
     assert (short.seconds, long.seconds) == (300, 3600)
-    assert 20 <= len(short.points) < len(long.points) < 720
+    assert 19 <= len(short.points) < len(long.points) < 720
     with pytest.raises(UsageError, match="no length of time"):
         part_of("auto:soon", data, False, Passes())
 
@@ -148,17 +148,17 @@ def test_of_equally_costly_networks_the_first_are_left_out_in_every_process(data
     points = space720.subset(48)
     cost = [effort(point, 3, 32, 10) for point in points]
     order = sorted(range(48), key=lambda n: -cost[n])
-    assert cost[order[7]] == cost[order[8]]  # the eighth is left out, its equal is not
+    assert cost[order[9]] == cost[order[10]]  # the tenth is left out, its equal is not
     part = part_of("auto", data, False, Passes(1e9))
-    assert {point.name for point in part.points} == {points[n].name for n in order[8:]}
+    assert {point.name for point in part.points} == {points[n].name for n in order[10:]}
 
 
 def test_the_costliest_networks_are_left_out_of_a_part_and_counted(data):
-    """Of the first 24 one takes half the time; never more than a sixth of a part is left out."""
+    """Of the first 24 one takes half the time; never more than five of 24 are left out."""
     first = space720.subset(24)
     cost = {point.name: effort(point, 3, 32, 10) for point in first}
     assert max(cost.values()) > 0.4 * sum(cost.values())
-    for images, costly in ((30_000, range(1, 4)), (1e9, range(4, 5))):
+    for images, costly in ((30_000, range(1, 5)), (1e9, range(5, 6))):
         part = part_of("auto", data, False, Passes(images))
         names = [point.name for point in part.points]
         kept = [name for name in cost if name in names]

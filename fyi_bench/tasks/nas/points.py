@@ -29,12 +29,14 @@ FEWEST = 3  # architectures below which nothing can be ranked
 # a part that is sized by itself: so many at least, as a verdict needs about as many; in such steps; so many at most
 _LEAST, _STEP, _MOST = 24, 12, 720
 HALF_AN_HOUR = 1800.0  # seconds
-# a network is costly that alone takes such a share of the time; so large a share of a part may be left out for that
-_COSTLY, _MOST_COSTLY = 0.1, 1 / 6
+# a network is costly that alone takes such a share of the time; so large a share of a part may be left out for that,
+# and of the least part a little more, for which there is no other way to fit
+_COSTLY, _MOST_COSTLY, _MOST_OF_LEAST = 0.1, 1 / 6, 5 / 24
 # two cores, what of their time networks get, and the part of a training pass that a test pass takes
 _CORES, _NETWORKS_SHARE, _TEST_PASS = 2, 0.85, 0.35
-# seconds a core takes for an image's effort, forward and backward; bf16 is for cores that have instructions for it
-_SECONDS_AN_EFFORT = {"bf16": 7e-12, "fp32": 14e-12}
+# seconds a core takes for an image's effort, forward and backward: of cores with instructions for bf16, which compute
+# in it, and of those without, which are older and slower in all else too
+_SECONDS_AN_EFFORT = {"bf16": 7e-12, "fp32": 28e-12}
 
 
 @dataclass(frozen=True)
@@ -177,7 +179,8 @@ def _fitting(
         points = [point for point in space.subset(count, SPACE_SEED) if known is None or in_ranking(point, known)]
         takes = {point: images * effort(point, *sizes) for point in points}
         dear = sorted((point for point in points if takes[point] > _COSTLY * fits), key=lambda point: -takes[point])
-        out = set(dear[: int(_MOST_COSTLY * len(points))])  # of equal ones the first of the space, in every process
+        share = _MOST_COSTLY if chosen else _MOST_OF_LEAST
+        out = set(dear[: int(share * len(points))])  # of equal ones the first of the space, in every process
         if chosen and sum(takes[point] for point in points if point not in out) > fits:
             break
         chosen, costly = [point for point in points if point not in out], len(out)
