@@ -143,10 +143,8 @@ class Queue:
         return added
 
     def _forget_failures(self, trial: FrozenTrial) -> None:
-        from optuna.exceptions import UpdateFinishedTrialError
-
         if trial.user_attrs.get("failures"):
-            with contextlib.suppress(UpdateFinishedTrialError):
+            with _unless_over():
                 self._ask("set_trial_user_attr", trial._trial_id, "failures", [])
 
     # taking ----------------------------------------------------------------------------------------------------
@@ -188,11 +186,10 @@ class Queue:
         return any(self._state.get(digest) in ("WAITING", "RUNNING") for _, digest in trial.user_attrs["run"]["needs"])
 
     def _take(self, trial: FrozenTrial) -> Claim | None:
-        from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
         self._waiting.remove(trial)
-        with contextlib.suppress(UpdateFinishedTrialError):
+        with _unless_over():
             if self._ask("set_trial_state_values", trial._trial_id, TrialState.RUNNING):
                 return self._taken(trial)
         return None
@@ -207,19 +204,14 @@ class Queue:
 
     def beat(self, claim: Claim, count: int) -> bool:
         """Give a sign of life, without waiting for a database that is away; False when the run is over."""
-        from optuna.exceptions import UpdateFinishedTrialError
-
-        try:
+        with _unless_over():
             self._ask.once("set_trial_user_attr", claim.trial_id, "beat", [claim.holder, count])
-        except UpdateFinishedTrialError:
-            return False
-        return True
+            return True
+        return False
 
     def plot(self, claim: Claim, step: int, value: float) -> None:
         """A point of the run's curve in the dashboard, without waiting for a database that is away."""
-        from optuna.exceptions import UpdateFinishedTrialError
-
-        with contextlib.suppress(UpdateFinishedTrialError):
+        with _unless_over():
             self._ask.once("set_trial_intermediate_value", claim.trial_id, step, value)
 
     def end_thread(self) -> None:
@@ -251,7 +243,6 @@ class Queue:
 
     def bring_back(self, grace_s: float = GRACE_S) -> list[str]:
         """Make runs of dead workers wait again (see the module); returns a line for each. Call it now and then."""
-        from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
         now = time.monotonic()
@@ -266,7 +257,7 @@ class Queue:
             if is_gone(holder) or (before == life and now - since >= grace_s):
                 died = f"its worker {worker_words(holder)} died"
                 seen.pop(trial._trial_id)
-                with contextlib.suppress(UpdateFinishedTrialError):  # another brought it back, and it is done by now
+                with _unless_over():  # another brought it back, and it is done by now
                     back = self._return(trial, self._uncounted(trial, holder, died))
                     lines.append(f"Run {trial.number}: {died}; {'it waits again' if back else 'given up'}.")
         self._seen = seen
@@ -308,12 +299,11 @@ class Queue:
 
     def _return(self, trial: FrozenTrial, failure: str | None, last: bool = False) -> bool:
         """Let a run wait again; a failure counts, and the last one ends it. Whether it waits."""
-        from optuna.exceptions import UpdateFinishedTrialError
         from optuna.trial import TrialState
 
         failures = [*trial.user_attrs.get("failures", []), *([failure] if failure else [])]
         state = TrialState.FAIL if last or len(failures) >= MAX_FAILURES else TrialState.WAITING
-        with contextlib.suppress(UpdateFinishedTrialError):  # the worker finished after all
+        with _unless_over():  # the worker finished after all
             if failure:
                 self._ask("set_trial_user_attr", trial._trial_id, "failures", failures)
             # cleared first, or whoever takes it next would for an instant look like the one that left
@@ -324,19 +314,12 @@ class Queue:
     def _trials(self, *states: Any) -> list[FrozenTrial]:
         return self._studies.trials(states or None)
 
-    def _tell(self, claim: Claim, key: str, value: Any) -> bool:
-        from optuna.exceptions import UpdateFinishedTrialError
-
-        try:
+    def _tell(self, claim: Claim, key: str, value: Any) -> None:
+        with _unless_over():
             self._ask("set_trial_user_attr", claim.trial_id, key, value)
-        except UpdateFinishedTrialError:
-            return False
-        return True
 
     def _end(self, claim: Claim, state: Any, values: list[float] | None = None) -> None:
-        from optuna.exceptions import UpdateFinishedTrialError
-
-        with contextlib.suppress(UpdateFinishedTrialError):  # its successor was faster, or the answer was lost
+        with _unless_over():  # its successor was faster, or the answer was lost
             self._ask("set_trial_state_values", claim.trial_id, state, values)
 
 
@@ -356,6 +339,13 @@ def connect(
             told = True
         check()
         time.sleep(_RETRY_S)
+
+
+def _unless_over() -> contextlib.suppress:
+    """What is told of a run inside is left where the run is over."""
+    from optuna.exceptions import UpdateFinishedTrialError
+
+    return contextlib.suppress(UpdateFinishedTrialError)
 
 
 def finished(store: Store, spec: RunSpec) -> bool:

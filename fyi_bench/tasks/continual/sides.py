@@ -204,51 +204,34 @@ class Planner:
 
     def runs(self, side: Side) -> Runs:
         """All runs of a side."""
-        if side.strategy:
-            return self._streams(side)
-        protocol = self.session.protocol("continual-joint" if side.joint else "continual")
+        task = "continual-stream" if side.strategy else "continual-joint" if side.joint else "continual"
+        protocol, tests = self.session.protocol(task), self._stream if side.strategy else self._steps
         found = Runs()
         for owner, networks in self._owners(side, protocol):
-            order = self.orders[owner[0]]
-            sets = self._sets(side, owner)
+            order, sets = self.orders[owner[0]], self._sets(side, owner)
             found.sets |= {(owner, step): run for step, run in enumerate(sets)}
             for net in range(networks):
-                seed = NETWORKS_OF_A_SET * owner[1] + net
-                found.tests[owner, net] = [
-                    continual_run(
-                        self.session.data, self._memory(side, order, sets, step), order, step, seed, protocol,
-                        self.session.settings.precision,
-                    )
-                    for step in range(len(order.steps))
-                ]  # fmt: skip
+                found.tests[owner, net] = tests(side, order, sets, NETWORKS_OF_A_SET * owner[1] + net, protocol)
         return found
 
-    def _streams(self, side: Side) -> Runs:
+    def _steps(self, side: Side, order: Order, sets: list[RunSpec], seed: int, protocol: Protocol) -> list[RunSpec]:
+        """A fresh network at every step, on all the memory then holds."""
+        data, precision = self.session.data, self.session.settings.precision
+        return [
+            continual_run(data, self._memory(side, order, sets, step), order, step, seed, protocol, precision)
+            for step in range(len(order.steps))
+        ]
+
+    def _stream(self, side: Side, order: Order, sets: list[RunSpec], seed: int, protocol: Protocol) -> list[RunSpec]:
+        """One network that learns all steps by a strategy of Avalanche."""
         from downstream.continual.streams import check_strategy
 
         check_strategy(side.strategy, self.options.scenario)
-        protocol, found = self.session.protocol("continual-stream"), Runs()
-        for owner, networks in self._owners(side, protocol):
-            order = self.orders[owner[0]]
-            sets = self._sets(side, owner) if side.strategy == REPLAY else []
-            found.sets |= {(owner, step): run for step, run in enumerate(sets)}
-            last = len(order.steps) - 1
-            memory = self._memory(side, order, sets, last) if side.strategy == REPLAY else Memory(0)
-            kept = 0 if side.strategy == REPLAY else side.ipc or 0
-            for net in range(networks):
-                seed = NETWORKS_OF_A_SET * owner[1] + net
-                run = stream_run(
-                    self.session.data,
-                    side.strategy,
-                    memory,
-                    order,
-                    seed,
-                    protocol,
-                    self.session.settings.precision,
-                    kept,
-                )
-                found.tests[owner, net] = [run]
-        return found
+        data, precision = self.session.data, self.session.settings.precision
+        memory, kept = Memory(0), side.ipc or 0
+        if side.strategy == REPLAY:
+            memory, kept = self._memory(side, order, sets, len(order.steps) - 1), 0
+        return [stream_run(data, side.strategy, memory, order, seed, protocol, precision, kept)]
 
     def _owners(self, side: Side, protocol: Protocol) -> list[tuple[Owner, int]]:
         """Class orders and the seeds of the sets made for each, with the networks trained on each."""
@@ -260,7 +243,7 @@ class Planner:
     def _sets(self, side: Side, owner: Owner) -> list[RunSpec]:
         from fyi_bench.run.types.distill import distill_run
 
-        if side.joint or side.files:
+        if side.joint or side.files or side.strategy not in ("", REPLAY):
             return []
         order, session = self.orders[owner[0]], self.session
         made = []
