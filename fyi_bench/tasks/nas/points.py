@@ -34,8 +34,8 @@ HALF_AN_HOUR = 1800.0  # seconds
 _COSTLY, _MOST_COSTLY, _MOST_OF_LEAST = 0.1, 1 / 6, 5 / 24
 # two cores, what of their time networks get, and the part of a training pass that a test pass takes
 _CORES, _NETWORKS_SHARE, _TEST_PASS = 2, 0.85, 0.35
-# seconds a core takes for an image's effort, forward and backward: of cores with instructions for bf16, which compute
-# in it, and of those without, which are older and slower in all else too
+# seconds a core takes for an image's effort, forward and backward; bf16 is for cores that have instructions for it,
+# fp32 is measured on slow ones without, so that a search is done in time on nearly every machine
 _SECONDS_AN_EFFORT = {"bf16": 7e-12, "fp32": 28e-12}
 
 
