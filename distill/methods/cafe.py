@@ -16,8 +16,7 @@ Differs from the published code: no accuracy leaks into the next one's sum, and 
         `max_epochs`; the published ones have none and may not end). A step-size schedule that reaches beyond a shorter
         run is squeezed in proportion. Both inferred.
 Published: CIFAR-10 at 1 / 10 / 50 images a class 30.3 / 46.3 / 55.5 %, CIFAR-100 12.9 / 27.8 / 37.9 % (FYI Table 1).
-Ours:   CIFAR-10 at 1 / 10 images a class under `quick` 24.2 / 33.1 %, with FYI 25.8 / 32.1 %
-        (one set; one draw of random real images 15.8 / 30.3 %; docs/methods.md).
+Ours:   docs/methods.md.
 Run:    fyi-bench distill --method cafe --dataset cifar10 --ipc 10
 """
 

@@ -7,8 +7,7 @@ Objective: that of cafe.py after the same operation on both batches of a class; 
 FYI:    the expansion comes before the augmentation. Not published: inferred.
 Recipe: cafe_dsa.toml. The six operations of DSA are inferred, the code's default is none.
 Published: CIFAR-10 at 1 / 10 / 50 images a class 31.6 / 50.9 / 62.3 %, CIFAR-100 14.0 / 31.5 / 42.9 % (FYI Table 1).
-Ours:   CIFAR-10 at 1 / 10 images a class under `quick` 24.2 / 34.1 %, with FYI 24.4 / 33.4 %
-        (one set; one draw of random real images 15.8 / 30.3 %; docs/methods.md).
+Ours:   docs/methods.md.
 Run:    fyi-bench distill --method cafe-dsa --dataset cifar10 --ipc 10
 """
 

@@ -9,8 +9,7 @@ Recipe: datadam.toml. `power` is 4 and iterations 8000 as the authors' table of 
         it is what the paper reports; their code runs with 1 and 20000 (--set power=1 --set iterations=20000).
 Published: CIFAR-10 at 1 / 10 / 50 images a class 32.0 / 54.2 / 67.0 %, CIFAR-100 14.5 / 34.8 / 49.4 %, Tiny-ImageNet
         8.3 / 18.7 / 28.7 % (FYI Table 1).
-Ours:   CIFAR-10 at 1 / 10 images a class under `quick` 23.6 / 38.5 %, with FYI 23.3 / 39.4 %
-        (one set; one draw of random real images 15.8 / 30.3 %; docs/methods.md).
+Ours:   docs/methods.md.
 Run:    fyi-bench distill --method datadam --dataset cifar10 --ipc 10
 """
 

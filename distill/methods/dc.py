@@ -8,8 +8,7 @@ FYI:    synthetic images of a class are expanded before augmentation, in the mat
 Recipe: dc.toml (defaults of the published code; sources in the file). Images start as noise.
 Published: CIFAR-10 at 1 / 10 / 50 images a class 28.3 / 44.9 / 53.9 %, with FYI 30.0 / 49.5 / 54.6 % (FYI
         Table 1).
-Ours:   CIFAR-10 at 1 / 10 images a class under `quick` 23.6 / 28.9 %, with FYI 24.4 / 30.4 %
-        (one set; one draw of random real images 15.8 / 30.3 %; docs/methods.md).
+Ours:   docs/methods.md.
 Run:    fyi-bench distill --method dc --dataset cifar10 --ipc 10 --fyi
 """
 

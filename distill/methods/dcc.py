@@ -9,7 +9,7 @@ FYI:    synthetic images of a class are expanded before they are joined with tho
 Recipe: dcc.toml (defaults of the published code; sources in the file). Images start as real ones, and CIFAR-100 is
         normalised with CIFAR-10's statistics. With one image a class the network is trained too, unlike DC's.
 Published: CIFAR-10 at 1 / 10 / 50 images a class 32.9 / 49.4 / 61.6 % (as NCFM's Table 1 cites it).
-Ours:   quick, 1 image a class, one set, three networks: 20.9 ± 0.4 %, with FYI 20.8 ± 0.4 (random images 14.0 ± 1.4).
+Ours:   docs/methods.md.
 Run:    fyi-bench distill --method dcc --dataset cifar10 --ipc 10 --fyi
 
 The loss in the record is the one that is differentiated: it falls from a sum over classes to one distance where the

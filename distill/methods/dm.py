@@ -8,8 +8,7 @@ FYI:    synthetic images of a class are expanded before augmentation.
 Recipe: dm.toml. Batch-norm networks see all classes in one pass, so that statistics mix classes as published.
 Published: CIFAR-10 at 1 / 10 / 50 images a class 26.0 / 48.9 / 63.0 %, with FYI 28.7 / 53.1 / 64.2 % (FYI
         Table 1).
-Ours:   CIFAR-10 at 10 images a class under `quick` 40.3 %, with FYI 39.4 % (five sets; random real images 28.4 %,
-        docs/methods.md); at 1 image 23.9 and 25.5 % (three sets; random 14.3 %).
+Ours:   docs/methods.md.
 Run:    fyi-bench distill --method dm --dataset cifar10 --ipc 10 --fyi
 """
 

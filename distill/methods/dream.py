@@ -12,7 +12,7 @@ FYI:    as in IDC; real images are chosen without it. No code is published for i
 Recipe: dream.toml. The network trains in batches of `batch_real`. Representatives are embedded as pixels in [0, 1], not
         normalised, as in the published code.
 Published: CIFAR-10 at 1 / 10 / 50 images a class 51.1 / 69.4 / 74.8 % (recalled: no source was read).
-Ours:   not measured yet.
+Ours:   docs/methods.md.
 Run:    fyi-bench distill --method dream --dataset cifar10 --ipc 10 --fyi
 """
 

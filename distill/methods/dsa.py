@@ -8,8 +8,7 @@ FYI:    the expansion comes before the augmentation; a drawn mirroring then maps
 Recipe: dsa.toml (published code and scripts; sources in the file). Images start as real ones.
 Published: CIFAR-10 at 1 / 10 / 50 images a class 28.8 / 52.1 / 60.6 %, with FYI 30.6 / 54.7 / 63.7 % (FYI
         Table 1).
-Ours:   CIFAR-10 at 10 images a class under `quick` 35.6 %, with FYI 35.7 % (three sets; random real images 28.4 %,
-        docs/methods.md); at 1 image 23.7 and 22.9 % (one set).
+Ours:   docs/methods.md.
 Run:    fyi-bench distill --method dsa --dataset cifar10 --ipc 10 --fyi
 """
 

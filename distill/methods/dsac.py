@@ -6,7 +6,7 @@ Objective: as DCC (dcc.py), after the same operation with the same parameters on
 FYI:    the expansion comes before the augmentation. No code is published for it: inferred from DSA.
 Recipe: dsac.toml.
 Published: CIFAR-10 at 1 / 10 / 50 images a class 34.0 / 54.5 / 64.2 % (as NCFM's Table 1 cites it).
-Ours:   not measured yet.
+Ours:   docs/methods.md.
 Run:    fyi-bench distill --method dsac --dataset cifar10 --ipc 10 --fyi
 """
 

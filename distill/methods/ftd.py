@@ -8,8 +8,7 @@ FYI:    as MTT.
 Recipe: ftd.toml. Published on CIFAR-10 (FYI Table 1): 46.8 / 66.6 / 73.8 % at 1 / 10 / 50 images a class, with
         FYI 49.5 / 68.1 / 74.5 %. The published program evaluates the average with the network it has just trained on
         the images themselves, so that it trains twice; here it is evaluated with new networks, as every set.
-Ours:   CIFAR-10 at 1 / 10 images a class under `quick` 29.2 / 35.1 %, with FYI 29.4 / 35.2 %
-        (one set; one draw of random real images 15.8 / 30.3 %; docs/methods.md).
+Ours:   docs/methods.md.
 Run:    fyi-bench distill --method ftd --dataset cifar10 --ipc 10 --fyi
 """
 

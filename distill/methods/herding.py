@@ -6,8 +6,7 @@ FYI:    nothing is optimised, so the flip changes nothing.
 Recipe: herding.toml. Features of a network trained on the real images; see `features` there.
 Published: CIFAR-10 at 1 / 10 / 50 images a class 21.5 / 31.6 / 40.4 %, CIFAR-100 8.4 / 17.3 / 33.7 % (the baselines of
         DC and DM as repeated in the InfoUtil paper, Table 9: a secondary source).
-Ours:   CIFAR-10 at 1 / 10 images a class under `quick` 17.1 / 34.7 %
-        (one set; one draw of random real images 15.8 / 30.3 %; docs/methods.md).
+Ours:   docs/methods.md.
 Run:    fyi-bench distill --method herding --dataset cifar10 --ipc 10
 """
 

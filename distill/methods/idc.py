@@ -12,8 +12,7 @@ Recipe: idc.toml. Images live in [0, 1] and are normalised inside, with CIFAR-10
 Published (factor 2): CIFAR-10 at 1 / 10 / 50 images a class 50.6 / 67.5 / 74.5 %, CIFAR-100 at 10 45.1 % (IDC's
         README); FYI Table 1: 50.1 / 67.5 / 74.5, CIFAR-100 at 1 / 10 28.1 / 45.0; with FYI 52.5 / 68.1 / 75.2 and
         28.9 / 45.8.
-Ours:   CIFAR-10 at 1 / 10 images a class under `quick` 29.0 / 38.9 %, with FYI 27.1 / 38.7 %
-        (one set; one draw of random real images 15.8 / 30.3 %; docs/methods.md).
+Ours:   docs/methods.md.
 Run:    fyi-bench distill --method idc --dataset cifar10 --ipc 10 --fyi
 """
 

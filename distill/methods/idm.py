@@ -11,7 +11,7 @@ FYI:    the quadrants of a class are expanded before the augmentation they share
 Recipe: idm.toml. An accuracy counts batches since the last multiple of `meter_reset`, at which the published program
         evaluates and starts its meters anew: a hyper-parameter, although nothing in its name says so.
 Published: CIFAR-10 at 1 / 10 / 50 images a class 45.6 / 58.6 / 67.5 % (as NCFM's Table 1 cites it).
-Ours:   quick, 1 image a class, one set, one network: 34.4 % (random images 14.0 ± 1.4); with FYI not measured.
+Ours:   docs/methods.md.
 Run:    fyi-bench distill --method idm --dataset cifar10 --ipc 10 --fyi
 """
 

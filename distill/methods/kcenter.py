@@ -6,8 +6,7 @@ Choice: first the image nearest to the class mean, then always the one farthest 
 FYI:    nothing is optimised, so the flip changes nothing.
 Recipe: kcenter.toml. Features of a network trained on the real images; see `features` there.
 Published: no number with a source at hand.
-Ours:   CIFAR-10 at 1 / 10 images a class under `quick` 17.1 / 16.2 %
-        (one set; one draw of random real images 15.8 / 30.3 %; docs/methods.md).
+Ours:   docs/methods.md.
 Run:    fyi-bench distill --method kcenter --dataset cifar10 --ipc 10
 """
 

@@ -5,8 +5,7 @@ Choice: k-means++ and Lloyd's iterations in feature space with ipc centres a cla
 FYI:    nothing is optimised, so the flip changes nothing.
 Recipe: kmeans.toml. Features of a network trained on the real images; see `features` there.
 Published: no number with a source at hand.
-Ours:   CIFAR-10 at 1 / 10 images a class under `quick` 17.1 / 33.8 %
-        (one set; one draw of random real images 15.8 / 30.3 %; docs/methods.md).
+Ours:   docs/methods.md.
 Run:    fyi-bench distill --method kmeans --dataset cifar10 --ipc 10
 """
 

@@ -11,7 +11,7 @@ FYI:    decoded images of a class are expanded after at most `batch_syn_max` (ha
 Recipe: m3d.toml. The authors' files of settings could not be had: code and values were read in copies by others, and
         every value for a data set counts as inferred. Images live in [0, 1], four smaller ones in each.
 Published: CIFAR-10 at 1 / 10 / 50 images a class 45.3 / 63.5 / 69.9 % (as NCFM's Table 1 cites it).
-Ours:   quick, 1 image a class, one set, three networks: 34.7 ± 0.6 %, with FYI 34.5 ± 0.3 (random images 14.0 ± 1.4).
+Ours:   docs/methods.md.
 Run:    fyi-bench distill --method m3d --dataset cifar10 --ipc 10 --fyi
 """
 

@@ -10,8 +10,7 @@ Recipe: mtt.toml. Published on CIFAR-10 (FYI Table 1): 46.3 / 65.3 / 71.6 % at 1
         FYI 47.2 / 68.2 / 74.0 %. The published code reports the best of many tests on the test set; here, the last.
 `gradient` chooses how the loss is differentiated (trajectory.py): adjoint (exact), unroll (exact, plain), tesla (the
         truncated one of FYI's published code; its paper names it for some settings only, and so do the recipes).
-Ours:   CIFAR-10 at 1 / 10 images a class under `quick` 29.4 / 35.7 %, with FYI 29.7 / 35.7 %
-        (one set; one draw of random real images 15.8 / 30.3 %; docs/methods.md).
+Ours:   docs/methods.md.
 Run:    fyi-bench distill --method mtt --dataset cifar10 --ipc 10 --fyi
 """
 

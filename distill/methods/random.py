@@ -6,7 +6,7 @@ FYI:    nothing is optimised, so the flip changes nothing.
 Recipe: random.toml.
 Published: CIFAR-10 at 1 / 10 / 50 images a class 14.4 / 26.0 / 43.4 %, CIFAR-100 4.2 / 14.6 / 30.0 %, Tiny-ImageNet
         1.4 / 5.0 / 15.0 % (the baselines of DC and DM as repeated in the InfoUtil paper, Table 9: a secondary source).
-Ours:   CIFAR-10 at 1 / 10 images a class under `quick` 14.3 / 28.4 % (five draws, docs/methods.md).
+Ours:   docs/methods.md.
 Run:    fyi-bench distill --method random --dataset cifar10 --ipc 10
 """
 

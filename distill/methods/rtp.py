@@ -13,8 +13,7 @@ Recipe: rtp.toml (README, one command). There are as many addresses a class as t
         on addresses has no effect on the gradient and is left out.
 Published: CIFAR-10 at 1 / 10 / 50 images a class of storage 66.4 / 71.2 / 73.6 % (as AutoPalette's Table 1 cites it);
         values are published at 1 only.
-Ours:   CIFAR-10 at 1 / 10 images a class of storage under `quick` 25.9 / 33.8 % (one set, two networks and one; random
-        real images 15.8 / 30.3 %); with FYI not measured yet.
+Ours:   docs/methods.md.
 Run:    fyi-bench distill --method rtp --dataset cifar10 --ipc 1 --fyi
 """
 

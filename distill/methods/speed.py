@@ -9,8 +9,7 @@ FYI:    rendered images are expanded before augmentation, the student's batch ha
 Recipe: speed.toml (comments of the published code, argparse). `images_per_class` images are rendered from the storage
         of ipc ones: decoder, tokens, and a value and 16 bits for each code that is kept.
 Published: CIFAR-10 at 1 / 10 / 50 images a class of storage 63.2 / 73.5 / 77.7 % (SPEED's README; best on test).
-Ours:   CIFAR-10 at 1 / 10 images a class of storage under `quick` 27.9 / 35.1 % (one set, two networks and one;
-        random real images 15.8 / 30.3 %); with FYI not measured yet.
+Ours:   docs/methods.md.
 Run:    fyi-bench distill --method speed --dataset cifar10 --ipc 10 --fyi
 
 As published the step size is learned for the averaged gradient, and sets are evaluated with PyTorch's momentum, whose
