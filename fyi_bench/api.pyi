@@ -432,10 +432,10 @@ def experts(
     say: Callable[[str], None] = ...,
     yes: bool = False,
 ) -> Result:
-    """Train the expert trajectories that MTT and FTD match; resumable one by one.
+    """Train the expert trajectories that MTT and others match; resumable one by one.
 
     Args:
-        method: Whose experts: mtt or ftd.
+        method: Whose experts: mtt, ftd, haba, speed, or a plug-in's.
         ipc: Images per class.
         count: How many; default: as many as the recipe.
 

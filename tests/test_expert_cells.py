@@ -195,5 +195,5 @@ def test_the_task_trains_the_first_experts_and_finds_them_again(tmp_path, monkey
     more = ask("experts", session(tmp_path, JOB), method="mtt", ipc=1, count=3)["arms"][0]
     assert more["cells"][:2] == record["cells"]
     assert more["expert_s"][:2] == record["expert_s"]
-    with pytest.raises(UsageError, match="Name mtt or ftd"):
+    with pytest.raises(UsageError, match="Name one of ftd, haba, mtt, speed"):
         ask("experts", session(tmp_path, {}), method="dm", ipc=1)

@@ -1,4 +1,4 @@
-"""`fyi-bench experts`: train the expert trajectories that MTT and FTD match, ahead of any set that needs them."""
+"""`fyi-bench experts`: train the expert trajectories that MTT and others match, ahead of any set that needs them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from fyi_bench.tasks.common import IPC, METHOD, digest_of_runs
 class ExpertsOptions:
     """Whose experts. The recipe decides on ZCA and the model; recipes that agree in these share their experts."""
 
-    method: str = METHOD("mtt", help="Whose experts: mtt or ftd.")
+    method: str = METHOD("mtt", help="Whose experts: mtt, ftd, haba, speed, or a plug-in's.")
     ipc: int = IPC(10)
     count: int | None = option(None, "How many; default: as many as the recipe.")
 
@@ -30,7 +30,7 @@ class ExpertsOptions:
 class Experts(Task[ExpertsOptions]):
     """Train what is missing of the first `count` experts."""
 
-    summary = "Train the expert trajectories that MTT and FTD match; resumable one by one."
+    summary = "Train the expert trajectories that MTT and others match; resumable one by one."
     Options = ExpertsOptions
     unused: ClassVar[Mapping[str, str]] = {
         "seed": "Experts are counted: --count N",
@@ -43,6 +43,7 @@ class Experts(Task[ExpertsOptions]):
     )
 
     def plan(self, session: Session, options: ExpertsOptions, found: Records) -> Plan:
+        from distill.methods import METHODS
         from fyi_bench.run.types.distill import distill_run
 
         recipe = session.recipe(options.method, options.ipc)
@@ -52,7 +53,11 @@ class Experts(Task[ExpertsOptions]):
         )
         runs = expert_runs(whole.inputs, whole.notes, options.count)
         if not runs:
-            raise UsageError(f"The method {options.method} matches no expert trajectories.\nName mtt or ftd.")
+            usable, _ = METHODS.usable()
+            matching = [name for name, method in usable.items() if hasattr(method.Config, "expert_config")]
+            raise UsageError(
+                f"The method {options.method} matches no expert trajectories.\nName one of {', '.join(matching)}."
+            )
         space, epochs = whole.inputs["space"]["kind"], runs[0].inputs["expert"]["epochs"]
         title = f"{len(runs)} experts of {options.method} · {session.data.name} · {epochs} epochs · {space} images"
         return Plan(title, recipe.label, tuple(runs))
