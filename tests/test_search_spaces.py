@@ -21,7 +21,8 @@ from fyi_bench.errors import BudgetExhausted, DataError, UnknownNameError, Usage
 from fyi_bench.run.deadline import Deadline
 from fyi_bench.run.types.architecture import real_source, train_run
 from fyi_bench.stats.halving import FACTOR, successive_halving
-from fyi_bench.tasks.nas.points import Passes, listed_space, part_of
+from fyi_bench.tasks.nas.faithful import FEWEST_TOLD
+from fyi_bench.tasks.nas.points import TEST_PASS, Passes, listed_space, part_of
 from fyi_bench.tasks.nas.reference import RealSide, fitting_ranking
 from search_space import ranking, space720
 from search_space.architectures import candidate, cost, work
@@ -120,7 +121,8 @@ def test_a_file_of_names(tmp_path):
 
 def test_a_part_is_sized_by_what_is_asked_and_not_by_the_machine(data):
     few, many = (part_of("auto", data, False, Passes(images)) for images in (2_000, 40_000))
-    assert len(few.points) > len(many.points) + many.costly >= 24
+    assert len(few.points) > len(many.points) + many.costly >= 25
+    assert len(many.points) == FEWEST_TOLD
     assert {point.name for point in many.points} < {point.name for point in few.points}
     assert few.seconds == many.seconds == 1800
     assert any("--space 720" in line for line in few.words)
@@ -144,18 +146,18 @@ def test_a_time_is_a_part_on_every_machine(data):
 
 
 def test_of_equally_costly_networks_the_first_are_left_out_in_every_process(data, monkeypatch):
-    monkeypatch.setattr("fyi_bench.tasks.nas.points._LEAST", 48)
-    points = space720.subset(48)
+    monkeypatch.setattr("fyi_bench.tasks.nas.points._LEAST", 50)
+    points = space720.subset(50)
     cost = [effort(point, 3, 32, 10) for point in points]
-    order = sorted(range(48), key=lambda n: -cost[n])
+    order = sorted(range(50), key=lambda n: -cost[n])
     assert cost[order[9]] == cost[order[10]]  # the tenth is left out, its equal is not
     part = part_of("auto", data, False, Passes(1e9))
     assert {point.name for point in part.points} == {points[n].name for n in order[10:]}
 
 
 def test_the_costliest_networks_are_left_out_of_a_part_and_counted(data):
-    """Of the first 24 one takes half the time; never more than five of 24 are left out."""
-    first = space720.subset(24)
+    """Of the first 25 one takes half the time; never more than five of 25 are left out."""
+    first = space720.subset(25)
     cost = {point.name: effort(point, 3, 32, 10) for point in first}
     assert max(cost.values()) > 0.4 * sum(cost.values())
     for images, costly in ((30_000, 4), (1e9, 5)):
@@ -318,6 +320,28 @@ def test_a_set_is_ranked_against_a_stored_ranking(small, tmp_path, data):
     assert "regret, points" in tell(found)
     with pytest.raises(DataError, match="There is no stored ranking of tiny"):
         ask("rank", session(tmp_path, SHORT), path=path, space="6")
+
+
+def test_a_ranking_from_another_device_lends_its_accuracies_and_not_its_times(small, tmp_path, data):
+    """Real images then take what the set's networks took here, in proportion to the images that pass."""
+    path, kept = tmp_path / "mine.safetensors", tmp_path / "tiny.csv"
+    data.train.select(torch.arange(0, 36, 6)).save(path, preview=False)
+    ask("ranking", session(tmp_path, SHORT), space="6", out=kept)
+    stored = ranking.load(kept)
+    other = ranking.Ranking(stored.label, tuple(replace(row, device="another", seconds=1e6) for row in stored.rows))
+    ranking.save(other, tmp_path / "other.csv")
+    here, there = (
+        ask("rank", session(tmp_path, SHORT), path=path, space="6", reference=str(file))
+        for file in (kept, tmp_path / "other.csv")
+    )
+    assert [found["reference"]["reckoned"] for found in (here, there)] == [False, True]
+    assert here["reference"]["train_s"] == pytest.approx(sum(stored.times(stored.seeds[0]).values()), abs=0.1)
+    assert here["arms"][0]["spearman_all"] == there["arms"][0]["spearman_all"]
+    arm, label = there["arms"][0], stored.label
+    asked = RealSide.asked(session(tmp_path, SHORT), None, None)
+    shown = [label.images * label.epochs, arm["images"] * arm["epochs"]]
+    real, proxy = (images + TEST_PASS * asked.tested for images in shown)
+    assert there["reference"]["train_s"] == pytest.approx(arm["train_s"] * real / proxy, abs=0.2)
 
 
 # scores of untrained networks ----------------------------------------------------------------------------------------

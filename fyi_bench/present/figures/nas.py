@@ -1,4 +1,4 @@
-"""Real against proxy accuracy of every architecture, coloured by a design factor: a panel for each proxy."""
+"""Real against proxy accuracy of every architecture, coloured by a design factor, and agreement against cost."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 Record = Mapping[str, Any]
 PANEL = (3.2, 3.1)
 TITLE = "Accuracy on real images against accuracy on the proxy, %"
+COST_TITLE = "Agreement with the ranking by real data, against its cost"
+LEAST_SECONDS = 0.1  # what is counted in less has no place on a logarithmic axis
 _COLORS, _MARKERS = (style.VANILLA, style.FYI, style.GREEN, style.ROSE, style.VIOLET, style.GOLD), "osD^vP"
 _LEGEND_INCHES = 1.25
 _MARGIN = 2.0  # percentage points around the dots
@@ -35,8 +37,9 @@ class Panel:
 
 
 def nas_figure(record: Record, folder: str | Path, factor: str | None = None) -> list[Path]:
-    """Write the plot of a `nas` record as `nas.png` and `nas.svg`; returns both paths."""
-    return nas_drawing(record, factor).write(folder)
+    """Write the plots of a `nas` record as PNG and SVG: `nas`, and `nas-cost` where a cost is known; their paths."""
+    cost = cost_drawing(record).write(folder) if costs_of(record) else []
+    return [*nas_drawing(record, factor).write(folder), *cost]
 
 
 def nas_drawing(
@@ -66,6 +69,52 @@ def nas_drawing(
                           title=factor)  # fmt: skip
 
     return style.draw(name, size, paint)
+
+
+def costs_of(record: Record) -> list[tuple[str, float, Record]]:
+    """(name, seconds, Spearman's correlation) of every side whose ranking took a time that is known.
+
+    Real data, measured by their other seed; of a proxy condensing counts, of one ranking where it has several.
+    """
+    real, again = record["reference"].get("train_s"), record["ceiling"].get("spearman_all")
+    sides = [("real data again", real, again)] if real and again else []
+    sides += [(arm_title(arm), arm["train_s"] + arm["distill_s"], arm["spearman_all"]) for arm in record["arms"]]
+    sides += [(one["method"], one["seconds"], one["spearman_all"]) for one in record.get("scores", ())]
+    return [(name, max(seconds, LEAST_SECONDS), value) for name, seconds, value in sides if is_number(value["value"])]
+
+
+def cost_drawing(record: Record, name: str = "nas-cost", bare: bool = False, width: float = 6.4) -> style.Drawing:
+    """A dot a side: how well it ranks, with its 95 % interval over architectures, against the seconds it takes."""
+    found = costs_of(record)
+    looks = [(color, marker) for marker in _MARKERS for color in (*_COLORS, style.NEUTRAL, style.INK)]
+    height = max(3.4, 0.26 * len(found) + 1.2)
+
+    def paint(figure: Figure) -> None:
+        bottom, top = style.frame(figure, *(("", "") if bare else (COST_TITLE, cost_caption(record))))
+        right = 1 - style.label_inches(one for one, _, _ in found) / width
+        left, top = 0.75 / width, top - 0.2 / height  # names may stand a little above the axes
+        axes = figure.add_axes((left, bottom, right - left, top - bottom))
+        for (_, seconds, value), (color, marker) in zip(found, looks, strict=False):
+            if is_number(value["low"]) and is_number(value["high"]):
+                axes.plot([seconds] * 2, [value["low"], value["high"]], color=color, linewidth=1.1, alpha=0.6)
+            axes.plot([seconds], [value["value"]], marker, color=color, markeredgecolor="white", markeredgewidth=0.6)
+        style.logarithmic(axes.xaxis)
+        axes.grid(visible=True, axis="both")
+        axes.set_xlabel("seconds of training all architectures and condensing")
+        axes.set_ylabel("Spearman, all architectures")
+        ends = [(value["value"], one, color) for (one, _, value), (color, _) in zip(found, looks, strict=False)]
+        style.label_ends(axes, ends)
+
+    return style.draw(name, (width, height), paint)
+
+
+def cost_caption(record: Record) -> str:
+    """What stands below the plot of agreement against cost."""
+    reckoned = "; that of real data is reckoned from the others" if record["reference"].get("reckoned") else ""
+    return (
+        f"{record['dataset']} · {record['space']} architectures · protocol {protocol_words(record['protocol'])}\n"
+        f"95 % intervals over architectures; time of one process, at least {LEAST_SECONDS} s{reckoned}"
+    )
 
 
 def factor_of(record: Record, factor: str | None = None) -> str:

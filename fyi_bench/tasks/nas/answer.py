@@ -140,7 +140,8 @@ def _against_ceiling(search: Search, side: Side, found: Records, twice: Sequence
     each = [paired_rank_difference(real, one.scores(twice, found), again, seed) for one in side.rankings]
     if len(each) == 1:
         return each[0]
-    return {name: {key: _mean([one[name][key] for one in each]) for key in each[0][name]} for name in each[0]}
+    mean = {name: {key: _mean([one[name][key] for one in each]) for key in each[0][name]} for name in each[0]}
+    return {name: found | {"pairs": each[0][name]["pairs"]} for name, found in mean.items()}
 
 
 def _cost(search: Search, side: Side, found: Records) -> dict[str, Any]:
@@ -162,7 +163,7 @@ def _halving_of(search: Search, real: Scores, found: Records) -> Callable[..., d
     """What gives the entry `halving` of a side: a search whose first rung it is, and whose second is the real data."""
     from fyi_bench.stats.halving import successive_halving
 
-    times, seed = search.real.times(search.points, found), search.session.settings.seed
+    (times, _), seed = search.real_times(found), search.session.settings.seed
 
     def of(scores: Scores, seconds: Sequence[float], before: float) -> dict[str, Any]:
         if len(search.points) < FEWEST_HALVED or not all(times):
@@ -228,10 +229,10 @@ def _reference(search: Search, real: Scores, found: Records) -> dict[str, Any]:
     counts = {"failed": sum(score is None for score in real), "tied": _tied(real)}
     if search.stored is not None:
         name, ranking = search.stored
-        seconds = sum(search.real.times(search.points, found))
+        times, reckoned = search.real_times(found)
         named = {"kind": "table" if ranking.is_table else "stored", "name": name, **asdict(ranking.label)}
         named |= {"dataset": search.session.data.name}
-        return {**named, **counts, "seeds": ranking.seeds, "train_s": round(seconds, 1)}
+        return {**named, **counts, "seeds": ranking.seeds, "train_s": round(sum(times), 1), "reckoned": reckoned}
     protocol = search.reference.protocol
     return {
         "kind": "train",

@@ -26,14 +26,14 @@ AUTO = "auto"
 CONVNETS = "convnets"
 SPACE_SEED = 0  # one sequence of sub-spaces, so that results of all seeds and machines are about the same networks
 FEWEST = 3  # architectures below which nothing can be ranked
-# a part that is sized by itself: so many at least, as a verdict needs about as many; in such steps; so many at most
-_LEAST, _STEP, _MOST = 24, 12, 720
+# a part that is sized by itself: the least, of which as many stay as a verdict needs; then in such steps; the most
+_LEAST, _STEP, _MOST = 25, 12, 720
 HALF_AN_HOUR = 1800.0  # seconds
 # a network is costly that alone takes such a share of the time; so large a share of a part may be left out for that,
 # and of the least part a little more, for which there is no other way to fit
-_COSTLY, _MOST_COSTLY, _MOST_OF_LEAST = 0.1, 1 / 6, 5 / 24
+_COSTLY, _MOST_COSTLY, _MOST_OF_LEAST = 0.1, 1 / 6, 1 / 5
 # two cores, what of their time networks get, and the part of a training pass that a test pass takes
-_CORES, _NETWORKS_SHARE, _TEST_PASS = 2, 0.85, 0.35
+_CORES, _NETWORKS_SHARE, TEST_PASS = 2, 0.85, 0.35
 # seconds a core takes for an image's effort, forward and backward; bf16 is for cores that have instructions for it,
 # fp32 is measured on slow ones without, so that a search is done in time on nearly every machine
 _SECONDS_AN_EFFORT = {"bf16": 7e-12, "fp32": 28e-12}
@@ -171,11 +171,11 @@ def _fitting(
     from downstream.nas import effort
 
     sizes = *data.train.shape[:2], data.num_classes
-    images = passes.trained + _TEST_PASS * passes.tested
+    images = passes.trained + TEST_PASS * passes.tested
     most, fits = min(len(space.names), _MOST), _NETWORKS_SHARE * efforts * _CORES
     chosen: Sequence[Architecture] = ()
     costly = 0
-    for count in range(min(_LEAST, most), most + 1, _STEP):
+    for count in (min(_LEAST, most), *range(3 * _STEP, most + 1, _STEP)):
         points = [point for point in space.subset(count, SPACE_SEED) if known is None or in_ranking(point, known)]
         takes = {point: images * effort(point, *sizes) for point in points}
         dear = sorted((point for point in points if takes[point] > _COSTLY * fits), key=lambda point: -takes[point])

@@ -19,7 +19,7 @@ from fyi_bench.store.spec import RunSpec
 from fyi_bench.store.store import Store
 from fyi_bench.tasks.common import NETWORKS_OF_A_SET, Arm, digest_of_runs, titles
 from fyi_bench.tasks.nas.options import NasOptions
-from fyi_bench.tasks.nas.points import AUTO, Part, Passes, in_ranking, part_of, ranked_name
+from fyi_bench.tasks.nas.points import AUTO, TEST_PASS, Part, Passes, in_ranking, part_of, ranked_name
 from fyi_bench.tasks.nas.reference import TRAIN, RealSide, repeated, stored_ranking
 from fyi_bench.tasks.nas.sets import Sets, condensed, from_files, rankings_of
 
@@ -35,9 +35,9 @@ FEWEST_STORED = 24  # architectures of a ranking that is used without being aske
 class Side:
     """One thing networks are trained on: real images, or a proxy.
 
-    runs: those of each architecture; or stored: accuracies by name, measured elsewhere. makers: digests of the runs
-    that make what it is trained on. parts: rankings that its networks give, each with as many as another; the floor
-    has several draws.
+    runs: those of each architecture; or stored: accuracies by name, measured on devices of these names. makers: digests
+    of the runs that make what it is trained on. parts: rankings that its networks give, each with as many as another;
+    the floor has several draws.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Side:
     stored: Mapping[str, float | None] | None = None
     stored_validation: Mapping[str, float | None] = field(default_factory=dict)
     stored_times: Mapping[str, float] = field(default_factory=dict)
+    stored_on: frozenset[str] = frozenset()
     parts: int = 1
 
     @property
@@ -167,6 +168,25 @@ class Search:
 
         return digest_of([runs, to_csv(self.stored[1])])
 
+    def real_times(self, found: Records) -> tuple[list[float], bool]:
+        """Seconds of each architecture on real data, 0 where they are not known; whether they are reckoned.
+
+        Those of a ranking from another device are no time to compare with. The real side then takes what the networks
+        of the other sides took here, in proportion to the images that pass.
+        """
+        sides = self.proxies.values()
+        here = {one["environment"]["device_name"] for side in sides for one in side.records(self.points, found)}
+        if self.stored is None or self.stored[1].is_table or self.real.stored_on == here:
+            return self.real.times(self.points, found), False
+        label, tested = self.stored[1].label, TEST_PASS * self.reference.tested
+        times = []
+        for point in self.points:
+            took = [(one["wall_s"], side.images * one["epochs"] + tested)
+                    for side in sides for one in side.records([point], found)]  # fmt: skip
+            seconds, images = (sum(column) for column in zip(*took, strict=True)) if took else (0.0, 1.0)
+            times.append(seconds / images * (label.images * label.epochs + tested))
+        return times, True
+
     def limited_to(self, points: Sequence[Architecture]) -> Search:
         """This search, about fewer architectures."""
         return replace(self, points=points)
@@ -272,4 +292,5 @@ def _stored_side(ranking: Ranking, number: int) -> Side:
         return Side("real again", stored={})
     seed = ranking.seeds[number]
     scores, validation, times = ranking.scores(seed), ranking.by_validation(seed), ranking.times(seed)
-    return Side("real", stored=scores, stored_validation=validation, stored_times=times)
+    devices = frozenset(row.device for row in ranking.rows)
+    return Side("real", stored=scores, stored_validation=validation, stored_times=times, stored_on=devices)

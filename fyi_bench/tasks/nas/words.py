@@ -62,7 +62,7 @@ def search_words(record: Record) -> str:
     lines += [_most_misjudged(arm) for arm in told]
     if asked in told:
         lines += ["", f"{arm_title(asked)}, factor by factor:", *text_table(_MISJUDGED, misjudged_rows(asked))]
-    notes = [*rules_words(record), *_draws_words(record), *_part_words(record)]
+    notes = [*rules_words(record), *_draws_words(record), *_reckoned_words(record), *_part_words(record)]
     lines += ["", *(f"* {note}" for note in notes)] if notes else []
     return _joined(lines)
 
@@ -97,11 +97,16 @@ def fill_section(record: Record, section: Any) -> None:
     section.table("Agreement with the ranking by real data, with 95 % intervals.", header, rows)
     if "architectures" not in record:
         return
-    section.notes += faithful_words(record, " ") + rules_words(record) + _draws_words(record)
+    section.notes += faithful_words(record, " ") + rules_words(record) + _draws_words(record) + _reckoned_words(record)
     section.figure(
         nas.TITLE, nas.nas_caption(record), "ranks",
         lambda name, width: nas.nas_drawing(record, name=name, bare=True, columns=2 if width > 5 else 1),
     )  # fmt: skip
+    if nas.costs_of(record):
+        section.figure(
+            nas.COST_TITLE, nas.cost_caption(record), "cost",
+            lambda name, width: nas.cost_drawing(record, name=name, bare=True, width=width),
+        )  # fmt: skip
     section.table("Images and time.", _COST, _cost_rows(record))
     if asked["evaluated"] >= FEWEST_TOLD:
         caption = f"What {arm_title(asked)} misjudges, the worst factor first, in percent of the ranking."
@@ -189,6 +194,13 @@ def _halving(record: Record) -> list[str]:
     return [*text_table(_HALVING, rows), note, ""]
 
 
+def _reckoned_words(record: Record) -> list[str]:
+    """That no time of the real side was measured here."""
+    if not record["reference"].get("reckoned"):
+        return []
+    return ["real data: trained elsewhere; its time here is reckoned from that of the other sides, by images."]
+
+
 def _part_words(record: Record) -> list[str]:
     """What of the space was left out."""
     part = record.get("part") or {}
@@ -222,7 +234,8 @@ def _statistic(entry: Mapping[str, Any], key: str) -> str:
 def _cost_rows(record: Record) -> Sequence[Sequence[str]]:
     """Images and time of the real side and of every arm, under `_COST`."""
     real = record["reference"]
-    size, epochs, time = f"{real['images']:,}", str(real["epochs"]), seconds_words(real["train_s"])
+    about = "≈ " if real.get("reckoned") else ""
+    size, epochs, time = f"{real['images']:,}", str(real["epochs"]), about + seconds_words(real["train_s"])
     if real["kind"] == "table":
         size, epochs, time = HOLE, HOLE, seconds_words(real["train_s"]) if real["train_s"] else HOLE
     rows: list[Sequence[str]] = [("real data", size, HOLE, epochs, time, HOLE, "1")]
