@@ -100,7 +100,7 @@ def cost_drawing(record: Record, name: str = "nas-cost", bare: bool = False, wid
             axes.plot([seconds], [value["value"]], marker, color=color, markeredgecolor="white", markeredgewidth=0.6)
         style.logarithmic(axes.xaxis)
         axes.grid(visible=True, axis="both")
-        axes.set_xlabel("seconds of training all architectures and condensing")
+        axes.set_xlabel("seconds")
         axes.set_ylabel("Spearman, all architectures")
         ends = [(value["value"], one, color) for (one, _, value), (color, _) in zip(found, looks, strict=False)]
         style.label_ends(axes, ends)
@@ -110,10 +110,11 @@ def cost_drawing(record: Record, name: str = "nas-cost", bare: bool = False, wid
 
 def cost_caption(record: Record) -> str:
     """What stands below the plot of agreement against cost."""
-    reckoned = "; that of real data is reckoned from the others" if record["reference"].get("reckoned") else ""
+    reckoned = "; those of real data are reckoned from the others" if record["reference"].get("reckoned") else ""
     return (
-        f"{record['dataset']} · {record['space']} architectures · protocol {protocol_words(record['protocol'])}\n"
-        f"95 % intervals over architectures; time of one process, at least {LEAST_SECONDS} s{reckoned}"
+        f"{record['dataset']} · {record['space']} architectures · protocol {protocol_words(record['protocol'])} · 95 %"
+        f" intervals over architectures · seconds of one process for training all and condensing, at least"
+        f" {LEAST_SECONDS}{reckoned}"
     )
 
 
