@@ -215,7 +215,7 @@ def test_the_command_ranks_every_arm_against_the_real_side(record, tmp_path):
     assert record["ceiling"]["evaluated"] == 3
     assert record["reference"] | {"train_s": 0, "tied": 0} == {
         "kind": "train", "dataset": "tiny", "protocol": "quick+epochs=3", "epochs": 3, "images": 18,
-        "test_images": 30, "failed": 0, "tied": 0, "train_s": 0,
+        "test_images": 30, "failed": 0, "tied": 0, "train_s": 0, "reckoned": False,
     }  # fmt: skip
     assert record["difference"] == record["differences"]["spearman_all"]
     assert record["difference"]["pairs"] == 6

@@ -21,9 +21,9 @@ from fyi_bench.errors import BudgetExhausted, DataError, UnknownNameError, Usage
 from fyi_bench.run.deadline import Deadline
 from fyi_bench.run.types.architecture import real_source, train_run
 from fyi_bench.stats.halving import FACTOR, successive_halving
-from fyi_bench.tasks.nas.faithful import FEWEST_TOLD
+from fyi_bench.tasks.nas.faithful import FEWEST_REPEATED, FEWEST_TOLD
 from fyi_bench.tasks.nas.points import TEST_PASS, Passes, listed_space, part_of
-from fyi_bench.tasks.nas.reference import RealSide, fitting_ranking
+from fyi_bench.tasks.nas.reference import RealSide, fitting_ranking, repeated
 from search_space import ranking, space720
 from search_space.architectures import candidate, cost, work
 from search_space.spaces import SPACES, SearchSpace, space
@@ -137,6 +137,23 @@ def test_a_part_is_sized_by_what_is_asked_and_not_by_the_machine(data):
     assert len(part_of("nasbench201:25", data, True, Passes()).points) == 25
 
 
+def test_a_part_is_never_too_small_to_be_told_from(data):
+    """Against a ranking that has just what an earlier search took, too; what fits of a small space is all of it."""
+    first = part_of("auto", data, False, Passes(1e9))
+    known = {point.name: 0.5 for point in first.points}
+    for images in (1e4, 1e5, 1e9):
+        again = part_of("auto", data, False, Passes(images), known)
+        assert [point.name for point in again.points] == list(known)
+    twice = repeated(first.points, 0.1)
+    assert len(twice) == FEWEST_REPEATED
+    assert {point.name for point in twice} < set(known)
+    assert set(twice) < set(repeated(first.points, 0.75))
+    few = first.points[:6]
+    assert len(repeated(few, 0.5)) == 3
+    all_of_it = dict.fromkeys((point.name for point in space720.subset(30)), 0.5)
+    assert len(part_of("auto", data, False, Passes(10), all_of_it).points) == 30
+
+
 def test_a_time_is_a_part_on_every_machine(data):
     short, long = (part_of(text, data, True, Passes(4_000)) for text in ("auto:5m", "auto:1h"))
     assert (short.seconds, long.seconds) == (300, 3600)
@@ -145,14 +162,13 @@ def test_a_time_is_a_part_on_every_machine(data):
         part_of("auto:soon", data, False, Passes())
 
 
-def test_of_equally_costly_networks_the_first_are_left_out_in_every_process(data, monkeypatch):
-    monkeypatch.setattr("fyi_bench.tasks.nas.points._LEAST", 50)
-    points = space720.subset(50)
+def test_of_equally_costly_networks_the_first_are_left_out_in_every_process(data):
+    points = space720.subset(25)
     cost = [effort(point, 3, 32, 10) for point in points]
-    order = sorted(range(50), key=lambda n: -cost[n])
-    assert cost[order[9]] == cost[order[10]]  # the tenth is left out, its equal is not
+    order = sorted(range(25), key=lambda n: -cost[n])
+    assert cost[order[4]] == cost[order[5]]  # the fifth is left out, its equal is not
     part = part_of("auto", data, False, Passes(1e9))
-    assert {point.name for point in part.points} == {points[n].name for n in order[10:]}
+    assert {point.name for point in part.points} == {points[n].name for n in order[5:]}
 
 
 def test_the_costliest_networks_are_left_out_of_a_part_and_counted(data):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fyi_bench.errors import UnknownNameError
 from fyi_bench.present.figures import style
-from fyi_bench.present.words import arm_title, correlation, count_words, is_number, protocol_words
+from fyi_bench.present.words import arm_label, arm_title, correlation, count_words, is_number, protocol_words
 from search_space.space720 import LEVELS, point
 
 if TYPE_CHECKING:
@@ -74,11 +74,15 @@ def nas_drawing(
 def costs_of(record: Record) -> list[tuple[str, float, Record]]:
     """(name, seconds, Spearman's correlation) of every side whose ranking took a time that is known.
 
-    Real data, measured by their other seed; of a proxy condensing counts, of one ranking where it has several.
+    Real data, measured by their other seed (on so many architectures); of a proxy condensing counts where it was done
+    here; of one ranking where there are several.
     """
-    real, again = record["reference"].get("train_s"), record["ceiling"].get("spearman_all")
-    sides = [("real data again", real, again)] if real and again else []
-    sides += [(arm_title(arm), arm["train_s"] + arm["distill_s"], arm["spearman_all"]) for arm in record["arms"]]
+    real, ceiling = record["reference"].get("train_s"), record["ceiling"]
+    on = "" if ceiling["evaluated"] == record["space"] else f" ({ceiling['evaluated']})"
+    sides = [(f"real data again{on}", real, ceiling["spearman_all"])] if real and ceiling["evaluated"] else []
+    sides += [
+        (arm_label(arm), arm["train_s"] + (arm["distill_s"] or 0.0), arm["spearman_all"]) for arm in record["arms"]
+    ]
     sides += [(one["method"], one["seconds"], one["spearman_all"]) for one in record.get("scores", ())]
     return [(name, max(seconds, LEAST_SECONDS), value) for name, seconds, value in sides if is_number(value["value"])]
 
@@ -111,11 +115,12 @@ def cost_drawing(record: Record, name: str = "nas-cost", bare: bool = False, wid
 def cost_caption(record: Record) -> str:
     """What stands below the plot of agreement against cost."""
     reckoned = "; those of real data are reckoned from the others" if record["reference"].get("reckoned") else ""
-    return (
-        f"{record['dataset']} · {record['space']} architectures · protocol {protocol_words(record['protocol'])} · 95 %"
-        f" intervals over architectures · seconds of one process for training all and condensing, at least"
-        f" {LEAST_SECONDS}{reckoned}"
-    )
+    parts = (
+        record["dataset"], f"{record['space']} architectures", f"protocol {protocol_words(record['protocol'])}",
+        "95 % intervals over architectures", "seconds of one process for training all and for condensing what did not"
+        f" come as a file, at least {LEAST_SECONDS}{reckoned}",
+    )  # fmt: skip
+    return " · ".join(parts)
 
 
 def factor_of(record: Record, factor: str | None = None) -> str:

@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fyi_bench.present.words import bounds, correlation, is_number, percent, signed_points
+from fyi_bench.tasks.nas.faithful import FEWEST_REPEATED, FEWEST_TOLD
 
 YES, NO, PART, OPEN, MISSING = "yes", "no", "in part", "undecided", "not measured"
-FEWEST_RANKED = 20  # as for the verdict of a search
 ALIKE = 0.05  # share of the images that may be (nearly) equal to another of the set
 
 RULE = (
@@ -24,7 +24,7 @@ RULE = (
     "Other architectures: yes if it is so on each of them, no if on one it lies below 0.",
     "Steps: by the average over the steps, paired over class orders, as for random.",
     "Ranking: yes where Spearman's interval lies above 0 and a second run on real data is not clearly better; in part"
-    f" where it is; from fewer than {FEWEST_RANKED} architectures nothing is said.",
+    f" where it is; from fewer than {FEWEST_TOLD} architectures nothing is said.",
     f"Distinct: no where more than {100 * ALIKE:.0f} % of the images are equal to another, its mirror image, or nearly"
     " so.",
     "A faithful proxy: every answer is yes (labels: not no). Not a proxy: labels or random is no. A proxy in part:"
@@ -112,11 +112,11 @@ def _ranks(part: Mapping[str, Any]) -> tuple[str, str]:
     if not is_number(entry["low"]):
         return OPEN, "Spearman is not defined"
     why = f"Spearman {correlation(entry['value'])}{bounds(entry, correlation)} over {part['evaluated']}"
-    if part["evaluated"] < FEWEST_RANKED or entry["low"] <= 0 <= entry["high"]:
+    if part["evaluated"] < FEWEST_TOLD or entry["low"] <= 0 <= entry["high"]:
         return OPEN, why
     if entry["high"] < 0:
         return NO, why
-    if gap is None or not is_number(gap["low"]):
+    if gap is None or gap["pairs"] < FEWEST_REPEATED or not is_number(gap["low"]):
         return YES, why
     below = gap["high"] < 0
     return (PART if below else YES), f"{why}, real data again {correlation(part['ceiling']['value'])}"

@@ -27,7 +27,8 @@ def answer_of(search: Search, found: Records, partial: bool = False) -> dict[str
     proxies = {arm: side.scores(points, found) for arm, side in search.proxies.items()}
     held = search.real.scores(points, found, VALIDATION)
     twice = _trained_twice(search, found)
-    halving = _halving_of(search, real, found)
+    times, reckoned = search.real_times(found)
+    halving = _halving_of(search, real, times)
     return build_record(
         "nas",
         **session.facts(search.protocol),
@@ -50,7 +51,7 @@ def answer_of(search: Search, found: Records, partial: bool = False) -> dict[str
         space=len(points),
         part={"space": search.part.space, "of": search.part.of, "sized": search.part.seconds is not None},
         architectures=_architectures(search, real, search.again.scores(points, found), held),
-        reference=_reference(search, real, found),
+        reference={**_reference(search, real), "train_s": round(sum(times), 1), "reckoned": reckoned},
         # the real ranking against itself with another seed, on the architectures that have both
         ceiling=_ceiling(search, twice, found),
         workers=session.settings.processes,
@@ -141,7 +142,7 @@ def _against_ceiling(search: Search, side: Side, found: Records, twice: Sequence
     if len(each) == 1:
         return each[0]
     mean = {name: {key: _mean([one[name][key] for one in each]) for key in each[0][name]} for name in each[0]}
-    return {name: found | {"pairs": each[0][name]["pairs"]} for name, found in mean.items()}
+    return {name: bounds | {"pairs": each[0][name]["pairs"]} for name, bounds in mean.items()}
 
 
 def _cost(search: Search, side: Side, found: Records) -> dict[str, Any]:
@@ -154,16 +155,17 @@ def _cost(search: Search, side: Side, found: Records) -> dict[str, Any]:
         "epochs": trained[0]["epochs"] if trained else None,
         **(size_of(made[0], classes) if made and "set_bytes" in made[0] else {"set_bytes": None}),
         "train_s": round(_seconds(trained) / side.parts, 1),
-        "distill_s": round(_seconds(made) / side.parts, 1),
+        # what a set from a file took to make is not known
+        "distill_s": None if any(one["kind"] == "set" for one in made) else round(_seconds(made) / side.parts, 1),
         "cells": [run.digest for run in makers],
     }
 
 
-def _halving_of(search: Search, real: Scores, found: Records) -> Callable[..., dict[str, Any]]:
+def _halving_of(search: Search, real: Scores, times: Sequence[float]) -> Callable[..., dict[str, Any]]:
     """What gives the entry `halving` of a side: a search whose first rung it is, and whose second is the real data."""
     from fyi_bench.stats.halving import successive_halving
 
-    (times, _), seed = search.real_times(found), search.session.settings.seed
+    seed = search.session.settings.seed
 
     def of(scores: Scores, seconds: Sequence[float], before: float) -> dict[str, Any]:
         if len(search.points) < FEWEST_HALVED or not all(times):
@@ -224,15 +226,14 @@ def _architectures(search: Search, real: Scores, again: Scores, held: Scores) ->
     ]
 
 
-def _reference(search: Search, real: Scores, found: Records) -> dict[str, Any]:
+def _reference(search: Search, real: Scores) -> dict[str, Any]:
     """How the real ranking was made."""
     counts = {"failed": sum(score is None for score in real), "tied": _tied(real)}
     if search.stored is not None:
         name, ranking = search.stored
-        times, reckoned = search.real_times(found)
         named = {"kind": "table" if ranking.is_table else "stored", "name": name, **asdict(ranking.label)}
         named |= {"dataset": search.session.data.name}
-        return {**named, **counts, "seeds": ranking.seeds, "train_s": round(sum(times), 1), "reckoned": reckoned}
+        return {**named, **counts, "seeds": ranking.seeds}
     protocol = search.reference.protocol
     return {
         "kind": "train",
@@ -242,7 +243,6 @@ def _reference(search: Search, real: Scores, found: Records) -> dict[str, Any]:
         "images": search.real.images,
         "test_images": search.real.test_images,
         **counts,
-        "train_s": _seconds(search.real.records(search.points, found)),
     }
 
 

@@ -18,7 +18,7 @@ from fyi_bench.stats import HEADLINE
 Record = Mapping[str, Any]
 _HALF = "spearman_top50"
 # below so many architectures a bootstrap over them is no interval (their coverage was measured from 30 on)
-FEWEST_TOLD, _FEWEST_REPEATED = 20, 10
+FEWEST_TOLD, FEWEST_REPEATED = 20, 10
 
 
 def faithful_words(record: Record, joint: str = "\n  ") -> list[str]:
@@ -33,7 +33,7 @@ def faithful_words(record: Record, joint: str = "\n  ") -> list[str]:
 def _doubts(ceiling: Record) -> list[str]:
     """A warning where the real ranking does not even repeat itself, so that nothing can be judged by it."""
     entry = ceiling.get(HEADLINE)
-    if entry is None or ceiling["evaluated"] < _FEWEST_REPEATED or not _bounded(entry) or entry["low"] > 0:
+    if entry is None or ceiling["evaluated"] < FEWEST_REPEATED or not _bounded(entry) or entry["low"] > 0:
         return []
     return [
         f"The real ranking does not repeat itself: Spearman {with_interval(entry)} between two seeds. Train the real"
@@ -57,7 +57,7 @@ def _verdict(arm: Record, record: Record) -> str:
 
 def _against_ceiling(arm: Record, ceiling: Record) -> str:
     gap = (arm.get("against_ceiling") or {}).get(HEADLINE)
-    if gap is None or gap["pairs"] < _FEWEST_REPEATED or not is_number(gap["low"]):
+    if gap is None or gap["pairs"] < FEWEST_REPEATED or not is_number(gap["low"]):
         return "it agrees with real data; how well real data agrees with itself was not measured here:"
     real = f"{with_interval(ceiling[HEADLINE])} of a second run on real data"
     beside = f"({signed(gap['mean'])} [{signed(gap['low'])}, {signed(gap['high'])}] against {real}, on {gap['pairs']})"

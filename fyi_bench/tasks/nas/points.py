@@ -15,6 +15,7 @@ from fyi_bench.duration import format_duration, parse_duration
 from fyi_bench.errors import DataError, UnknownNameError, UsageError
 from fyi_bench.files import read_text
 from fyi_bench.present.words import count_words
+from fyi_bench.tasks.nas.faithful import FEWEST_TOLD
 
 if TYPE_CHECKING:
     from downstream.nas import Architecture
@@ -26,12 +27,12 @@ AUTO = "auto"
 CONVNETS = "convnets"
 SPACE_SEED = 0  # one sequence of sub-spaces, so that results of all seeds and machines are about the same networks
 FEWEST = 3  # architectures below which nothing can be ranked
-# a part that is sized by itself: the least, of which as many stay as a verdict needs; then in such steps; the most
+# a part that is sized by itself: the least, of which as many stay as can be told from; then in such steps; the most
 _LEAST, _STEP, _MOST = 25, 12, 720
 HALF_AN_HOUR = 1800.0  # seconds
 # a network is costly that alone takes such a share of the time; so large a share of a part may be left out for that,
-# and of the least part a little more, for which there is no other way to fit
-_COSTLY, _MOST_COSTLY, _MOST_OF_LEAST = 0.1, 1 / 6, 1 / 5
+# and of the least part all but as many as can be told from, as there is no other way to fit
+_COSTLY, _MOST_COSTLY = 0.1, 1 / 6
 # two cores, what of their time networks get, and the part of a training pass that a test pass takes
 _CORES, _NETWORKS_SHARE, TEST_PASS = 2, 0.85, 0.35
 # seconds a core takes for an image's effort, forward and backward; bf16 is for cores that have instructions for it,
@@ -175,13 +176,14 @@ def _fitting(
     most, fits = min(len(space.names), _MOST), _NETWORKS_SHARE * efforts * _CORES
     chosen: Sequence[Architecture] = ()
     costly = 0
-    for count in (min(_LEAST, most), *range(3 * _STEP, most + 1, _STEP)):
+    for count in sorted({min(_LEAST, most), *range(3 * _STEP, most, _STEP), most}):
         points = [point for point in space.subset(count, SPACE_SEED) if known is None or in_ranking(point, known)]
         takes = {point: images * effort(point, *sizes) for point in points}
         dear = sorted((point for point in points if takes[point] > _COSTLY * fits), key=lambda point: -takes[point])
-        share = _MOST_COSTLY if chosen else _MOST_OF_LEAST
-        out = set(dear[: int(share * len(points))])  # of equal ones the first of the space, in every process
-        if chosen and sum(takes[point] for point in points if point not in out) > fits:
+        told = len(chosen) >= FEWEST_TOLD
+        spare = int(_MOST_COSTLY * len(points)) if told else max(0, len(points) - FEWEST_TOLD)
+        out = set(dear[:spare])  # of equal ones the first of the space, in every process
+        if told and sum(takes[point] for point in points if point not in out) > fits:
             break
         chosen, costly = [point for point in points if point not in out], len(out)
     return chosen, costly

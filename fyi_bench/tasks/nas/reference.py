@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from fyi_bench.run.plan import Records
 from fyi_bench.run.types.architecture import Material, real_source, train_run
 from fyi_bench.session import Session
 from fyi_bench.store.spec import RunSpec
+from fyi_bench.tasks.nas.faithful import FEWEST_REPEATED, FEWEST_TOLD
 from fyi_bench.tasks.nas.points import AUTO, FEWEST, SPACE_SEED, Passes
 
 if TYPE_CHECKING:
@@ -147,12 +149,18 @@ def repeated(points: Sequence[Architecture], share: float) -> list[Architecture]
     """The architectures that the real side trains twice: a stratified share, of another space every so manyth."""
     from search_space import space720
 
-    wanted = min(max(FEWEST, math.ceil(share * len(points))), len(points))
-    chosen = {point.name for point in space720.subset(wanted, SPACE_SEED)} & {point.name for point in points}
-    if len(chosen) < min(FEWEST, len(points)):
-        places = {round(k * (len(points) - 1) / max(1, wanted - 1)) for k in range(wanted)}
-        return [points[place] for place in sorted(places)]
-    return [point for point in points if point.name in chosen]
+    least = FEWEST_REPEATED if len(points) >= FEWEST_TOLD else FEWEST
+    wanted = min(max(least, math.ceil(share * len(points))), len(points))
+
+    def among_first(count: int) -> list[Architecture]:
+        first = {point.name for point in space720.subset(count, SPACE_SEED)}
+        return [point for point in points if point.name in first]
+
+    if all(isinstance(point, space720.Point) for point in points):  # some of the first are none of these
+        counts = range(1, len(space720.SPACE) + 1)
+        return among_first(counts[bisect_left(counts, wanted, key=lambda count: len(among_first(count)))])
+    places = {round(k * (len(points) - 1) / max(1, wanted - 1)) for k in range(wanted)}
+    return [points[place] for place in sorted(places)]
 
 
 def measured_ranking(

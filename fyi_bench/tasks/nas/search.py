@@ -18,6 +18,7 @@ from fyi_bench.session import Session
 from fyi_bench.store.spec import RunSpec
 from fyi_bench.store.store import Store
 from fyi_bench.tasks.common import NETWORKS_OF_A_SET, Arm, digest_of_runs, titles
+from fyi_bench.tasks.nas.faithful import FEWEST_TOLD
 from fyi_bench.tasks.nas.options import NasOptions
 from fyi_bench.tasks.nas.points import AUTO, TEST_PASS, Part, Passes, in_ranking, part_of, ranked_name
 from fyi_bench.tasks.nas.reference import TRAIN, RealSide, repeated, stored_ranking
@@ -28,14 +29,14 @@ if TYPE_CHECKING:
     from search_space.ranking import Ranking
 
 EARLY_ARM = Arm(EARLY_STOPPING, "none")
-FEWEST_STORED = 24  # architectures of a ranking that is used without being asked for
+Machine = tuple[str, int]  # device and threads
 
 
 @dataclass(frozen=True)
 class Side:
     """One thing networks are trained on: real images, or a proxy.
 
-    runs: those of each architecture; or stored: accuracies by name, measured on devices of these names. makers: digests
+    runs: those of each architecture; or stored: accuracies by name, measured on these machines. makers: digests
     of the runs that make what it is trained on. parts: rankings that its networks give, each with as many as another;
     the floor has several draws.
     """
@@ -47,7 +48,7 @@ class Side:
     stored: Mapping[str, float | None] | None = None
     stored_validation: Mapping[str, float | None] = field(default_factory=dict)
     stored_times: Mapping[str, float] = field(default_factory=dict)
-    stored_on: frozenset[str] = frozenset()
+    stored_on: frozenset[Machine] = frozenset()
     parts: int = 1
 
     @property
@@ -171,20 +172,22 @@ class Search:
     def real_times(self, found: Records) -> tuple[list[float], bool]:
         """Seconds of each architecture on real data, 0 where they are not known; whether they are reckoned.
 
-        Those of a ranking from another device are no time to compare with. The real side then takes what the networks
-        of the other sides took here, in proportion to the images that pass.
+        Those of another machine, number of threads or precision are no times to compare with. The real side then takes
+        what the networks of the other sides took, in proportion to the images that pass.
         """
-        sides = self.proxies.values()
-        here = {one["environment"]["device_name"] for side in sides for one in side.records(self.points, found)}
-        if self.stored is None or self.stored[1].is_table or self.real.stored_on == here:
-            return self.real.times(self.points, found), False
-        label, tested = self.stored[1].label, TEST_PASS * self.reference.tested
-        times = []
-        for point in self.points:
+        sides, times = self.proxies.values(), self.real.times(self.points, found)
+        label = self.reference.label if self.stored is None else self.stored[1].label
+        there = self.real.stored_on or machines_of(self.real.records(self.points, found))
+        here = machines_of([one for side in sides for one in side.records(self.points, found)])
+        comparable = there == here and len(here) == 1 and label.precision == self.session.settings.precision
+        if comparable or not here or (self.stored is not None and self.stored[1].is_table):
+            return times, False
+        tested = TEST_PASS * self.reference.tested
+        for place, point in enumerate(self.points):
             took = [(one["wall_s"], side.images * one["epochs"] + tested)
                     for side in sides for one in side.records([point], found)]  # fmt: skip
             seconds, images = (sum(column) for column in zip(*took, strict=True)) if took else (0.0, 1.0)
-            times.append(seconds / images * (label.images * label.epochs + tested))
+            times[place] = seconds / images * (label.images * label.epochs + tested)
         return times, True
 
     def limited_to(self, points: Sequence[Architecture]) -> Search:
@@ -223,6 +226,12 @@ def search_of(session: Session, options: NasOptions) -> Search:
         session, options, part, points, made.runs, proxies, made.ipcs, real, again, stored, protocol, reference, scored,
         made.seeds, made.warnings,
     )  # fmt: skip
+
+
+def machines_of(records: Sequence[Mapping[str, Any]]) -> frozenset[Machine]:
+    """Where the networks of these records were trained."""
+    facts = [record.get("environment", {}) for record in records]
+    return frozenset((one.get("device_name", ""), one.get("threads", 0)) for one in facts)
 
 
 Trained = tuple["Protocol", Sequence[tuple[Material, int]]]  # rules, and what each network is trained on, with its seed
@@ -265,7 +274,7 @@ def _part(options: NasOptions, reference: RealSide, arms: Mapping[Arm, Trained],
         whole = here(passes.plus(reference.passes))
         ranked = [point for point in whole.points if in_ranking(point, known or {})]
         # one with some of what was asked for is passed over, but where the part is ours to choose
-        if len(ranked) < len(whole.points) and (whole.seconds is None or len(ranked) < FEWEST_STORED):
+        if len(ranked) < len(whole.points) and (whole.seconds is None or len(ranked) < FEWEST_TOLD):
             return whole, None
     return here(passes, known), stored
 
@@ -292,5 +301,6 @@ def _stored_side(ranking: Ranking, number: int) -> Side:
         return Side("real again", stored={})
     seed = ranking.seeds[number]
     scores, validation, times = ranking.scores(seed), ranking.by_validation(seed), ranking.times(seed)
-    devices = frozenset(row.device for row in ranking.rows)
-    return Side("real", stored=scores, stored_validation=validation, stored_times=times, stored_on=devices)
+    rows = (row for row in ranking.rows if row.seed == seed and row.accuracy is not None)
+    machines = frozenset((row.device, row.threads) for row in rows)
+    return Side("real", stored=scores, stored_validation=validation, stored_times=times, stored_on=machines)

@@ -240,7 +240,7 @@ def _cost_rows(record: Record) -> Sequence[Sequence[str]]:
         size, epochs, time = HOLE, HOLE, seconds_words(real["train_s"]) if real["train_s"] else HOLE
     rows: list[Sequence[str]] = [("real data", size, HOLE, epochs, time, HOLE, "1")]
     for arm in record["arms"]:
-        share = f"{(arm['train_s'] + arm['distill_s']) / real['train_s']:.2f}" if real["train_s"] else HOLE
+        share = f"{(arm['train_s'] + (arm['distill_s'] or 0.0)) / real['train_s']:.2f}" if real["train_s"] else HOLE
         bits = bits_words(arm["bits_per_class"]["total"]) if "bits_per_class" in arm else HOLE
         seconds = (seconds_words(arm[key]) for key in ("train_s", "distill_s"))
         rows.append((_title(arm), f"{arm['images']:,}", bits, str(arm["epochs"]), *seconds, share))
