@@ -21,8 +21,7 @@ from fyi_bench.errors import BudgetExhausted, DataError, UnknownNameError, Usage
 from fyi_bench.run.deadline import Deadline
 from fyi_bench.run.types.architecture import real_source, train_run
 from fyi_bench.stats.halving import FACTOR, successive_halving
-from fyi_bench.tasks.nas.faithful import FEWEST_REPEATED, FEWEST_TOLD
-from fyi_bench.tasks.nas.points import TEST_PASS, Passes, listed_space, part_of
+from fyi_bench.tasks.nas.points import FEWEST_REPEATED, FEWEST_TOLD, TEST_PASS, Passes, listed_space, part_of
 from fyi_bench.tasks.nas.reference import RealSide, fitting_ranking, repeated
 from search_space import ranking, space720
 from search_space.architectures import candidate, cost, work

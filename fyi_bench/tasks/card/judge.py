@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fyi_bench.present.words import bounds, correlation, is_number, percent, signed_points
-from fyi_bench.tasks.nas.faithful import FEWEST_REPEATED, FEWEST_TOLD
+from fyi_bench.tasks.nas.points import FEWEST_REPEATED, FEWEST_TOLD
 
 YES, NO, PART, OPEN, MISSING = "yes", "no", "in part", "undecided", "not measured"
 ALIKE = 0.05  # share of the images that may be (nearly) equal to another of the set

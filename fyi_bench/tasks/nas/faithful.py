@@ -14,11 +14,10 @@ from typing import Any
 
 from fyi_bench.present.words import MINUS, arm_title, bounds, correlation, count_words, is_number, percent, verdict
 from fyi_bench.stats import HEADLINE
+from fyi_bench.tasks.nas.points import FEWEST_REPEATED, FEWEST_TOLD
 
 Record = Mapping[str, Any]
 _HALF = "spearman_top50"
-# below so many architectures a bootstrap over them is no interval (their coverage was measured from 30 on)
-FEWEST_TOLD, FEWEST_REPEATED = 20, 10
 
 
 def faithful_words(record: Record, joint: str = "\n  ") -> list[str]:

@@ -15,7 +15,6 @@ from fyi_bench.duration import format_duration, parse_duration
 from fyi_bench.errors import DataError, UnknownNameError, UsageError
 from fyi_bench.files import read_text
 from fyi_bench.present.words import count_words
-from fyi_bench.tasks.nas.faithful import FEWEST_TOLD
 
 if TYPE_CHECKING:
     from downstream.nas import Architecture
@@ -27,6 +26,8 @@ AUTO = "auto"
 CONVNETS = "convnets"
 SPACE_SEED = 0  # one sequence of sub-spaces, so that results of all seeds and machines are about the same networks
 FEWEST = 3  # architectures below which nothing can be ranked
+# below so many a bootstrap is no interval (their coverage was measured from 30 on), and of those trained twice
+FEWEST_TOLD, FEWEST_REPEATED = 20, 10
 # a part that is sized by itself: the least, of which as many stay as can be told from; then in such steps; the most
 _LEAST, _STEP, _MOST = 25, 12, 720
 HALF_AN_HOUR = 1800.0  # seconds

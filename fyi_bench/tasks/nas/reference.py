@@ -13,8 +13,7 @@ from fyi_bench.run.plan import Records
 from fyi_bench.run.types.architecture import Material, real_source, train_run
 from fyi_bench.session import Session
 from fyi_bench.store.spec import RunSpec
-from fyi_bench.tasks.nas.faithful import FEWEST_REPEATED, FEWEST_TOLD
-from fyi_bench.tasks.nas.points import AUTO, FEWEST, SPACE_SEED, Passes
+from fyi_bench.tasks.nas.points import AUTO, FEWEST, FEWEST_REPEATED, FEWEST_TOLD, SPACE_SEED, Passes
 
 if TYPE_CHECKING:
     from downstream.nas import Architecture, Limits

@@ -18,9 +18,8 @@ from fyi_bench.session import Session
 from fyi_bench.store.spec import RunSpec
 from fyi_bench.store.store import Store
 from fyi_bench.tasks.common import NETWORKS_OF_A_SET, Arm, digest_of_runs, titles
-from fyi_bench.tasks.nas.faithful import FEWEST_TOLD
 from fyi_bench.tasks.nas.options import NasOptions
-from fyi_bench.tasks.nas.points import AUTO, TEST_PASS, Part, Passes, in_ranking, part_of, ranked_name
+from fyi_bench.tasks.nas.points import AUTO, FEWEST_TOLD, TEST_PASS, Part, Passes, in_ranking, part_of, ranked_name
 from fyi_bench.tasks.nas.reference import TRAIN, RealSide, repeated, stored_ranking
 from fyi_bench.tasks.nas.sets import Sets, condensed, from_files, rankings_of
 

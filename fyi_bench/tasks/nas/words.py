@@ -22,13 +22,13 @@ from fyi_bench.present.words import (
 )
 from fyi_bench.stats import HEADLINE, mean_std
 from fyi_bench.tasks.nas.faithful import (
-    FEWEST_TOLD,
     difference_of_search,
     faithful_words,
     headline_of_search,
     rules_words,
     with_interval,
 )
+from fyi_bench.tasks.nas.points import FEWEST_TOLD
 from fyi_bench.tasks.words import images_words
 
 Record = Mapping[str, Any]
