@@ -64,24 +64,25 @@ def read_rows(paths: Iterable[Path]) -> list[Row]:
     A row keeps the floor of the command it comes from: a method with a protocol of its own has a floor of its own.
     """
     found: dict[tuple[str, ...], Row] = {}
+    draws: list[Row] = []
     for path in paths:
         with path.open(encoding="utf-8", newline="") as lines:
             rows = [row for row in csv.DictReader(lines) if _belongs(row)]
         floors = {row["digest"]: row["values"] for row in rows if row["method"] == FLOOR}
-        usual = Counter((row["ipc"], row.get("device"), row["values"]) for row in rows if row["method"] == FLOOR)
+        draws += [row for row in rows if row["method"] == FLOOR]
         for row in rows:
-            if row["method"] == FLOOR and row["values"] != _most(usual, row["ipc"], row.get("device")):
-                continue  # the floor of a protocol that few methods have
             key = row["method"], row["flip"], row["ipc"], row.get("device") or ""
-            if row["method"] != FLOOR and not row.get("floor"):
+            if row["method"] == FLOOR:
+                continue
+            if not row.get("floor"):
                 row["floor"] = floors.get(row["digest"], "")
             if key not in found or int(found[key]["seeds"]) <= int(row["seeds"]):
                 found[key] = row
+    # of several floors that of most methods: few have a protocol of their own
+    beside = Counter((row["ipc"], row.get("device") or "", row["floor"]) for row in found.values())
+    for draw in sorted(draws, key=lambda draw: beside[draw["ipc"], draw.get("device") or "", draw["values"]]):
+        found[FLOOR, draw["flip"], draw["ipc"], draw.get("device") or ""] = draw
     return [found[key] for key in sorted(found)]
-
-
-def _most(floors: Counter[tuple[str, str | None, str]], *of: str | None) -> str:
-    return max((count, values) for (*these, values), count in floors.items() if these == [*of])[1]
 
 
 def _belongs(row: Row) -> bool:

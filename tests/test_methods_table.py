@@ -45,6 +45,13 @@ def test_the_file_keeps_an_arm_once_and_takes_more_sets_of_it(rows, arms, tmp_pa
     assert grown == {key: arm for key, arm in arms.items() if key != ("dsa", "none", 1)}
 
 
+def test_more_rows_of_a_method_with_its_own_protocol_leave_the_floor_of_most(rows, arms, tmp_path):
+    kept, more = tmp_path / "kept.csv", tmp_path / "more.csv"
+    kept.write_text(as_csv(rows), encoding="utf-8")
+    more.write_text("\n".join([HEAD, *(row for row in ROWS if row.endswith(",c"))]), encoding="utf-8")
+    assert arms_of(read_rows([kept, more]), "cpu") == arms
+
+
 def test_a_row_says_both_arms_their_pairs_of_sets_and_what_random_images_give(arms):
     found = {cells[0]: cells[1:] for cells in _cells(table(arms, 1))}
     dsa, dm, floor = found["`dsa`"], found["`dm`"], found["`random`"]

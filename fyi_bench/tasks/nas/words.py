@@ -195,10 +195,11 @@ def _halving(record: Record) -> list[str]:
 
 
 def _reckoned_words(record: Record) -> list[str]:
-    """That no time of the real side was measured here."""
+    """That the time of the real side is not a measured one."""
     if not record["reference"].get("reckoned"):
         return []
-    return ["real data: trained elsewhere; its time here is reckoned from that of the other sides, by images."]
+    how = "its own was not measured on their machine and as theirs"
+    return [f"real data: its time is reckoned from that of the other sides, by images; {how}."]
 
 
 def _part_words(record: Record) -> list[str]:
