@@ -19,7 +19,7 @@ import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 
@@ -152,6 +152,7 @@ class RelativeZCASpace(ZCASpace):
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     kind = "zca-relative"
+    of_normalized: ClassVar[bool] = True
 
     def measure(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         mean, covariance = moments(images)
@@ -185,7 +186,7 @@ class ImageZCASpace(RelativeZCASpace):
         for chunk in images.split(_CHUNK):
             unit = self._unit(chunk.double() / (255 if chunk.dtype == torch.uint8 else 1)).flatten(1)
             products.addmm_(unit.T, unit)
-        return torch.zeros(features, dtype=torch.float64), _inverse_root(products / len(images), self.eps, len(images))
+        return torch.zeros(features, dtype=torch.float64), self._root(products / len(images), len(images))
 
     def encode(self, pixels: torch.Tensor) -> torch.Tensor:
         return self._checked(pixels).apply(self._unit(pixels))
@@ -200,10 +201,24 @@ class ImageZCASpace(RelativeZCASpace):
     def picture(self, images: torch.Tensor) -> torch.Tensor:
         return stretched(self._checked(images).undo(images))
 
+    def _root(self, moments: torch.Tensor, images: int) -> torch.Tensor:
+        return _inverse_root(moments, self.eps, images)
+
     def _unit(self, pixels: torch.Tensor) -> torch.Tensor:
-        normalized = NormalizedSpace(self.mean, self.std).encode(pixels)
-        centred = normalized - normalized.mean((-3, -2, -1), keepdim=True)
+        seen = NormalizedSpace(self.mean, self.std).encode(pixels) if self.mean else pixels
+        centred = seen - seen.mean((-3, -2, -1), keepdim=True)
         return centred / centred.square().sum((-3, -2, -1), keepdim=True).sqrt().clamp(min=1e-12)
+
+
+@dataclass(frozen=True, eq=False)
+class PixelImageZCASpace(ImageZCASpace):
+    """RTP's: as KIP's, but of pixels, and of few images the surplus directions are whitened as the others."""
+
+    kind = "zca-image-pixels"
+    of_normalized = False
+
+    def _root(self, moments: torch.Tensor, images: int) -> torch.Tensor:
+        return _inverse_root(moments, self.eps, len(moments))
 
 
 def matrix_folder() -> Path:

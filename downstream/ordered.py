@@ -42,7 +42,10 @@ def batches_of(train_set: ImageSet) -> list[Tensor]:
             "The set has no ordered steps with step sizes of their own, which this protocol follows.\n"
             "Use the protocol for sets of DD, and another one for others."
         )
-    each = int(train_set.provenance.get("recipe", {}).get("step_images", 1))
+    made = train_set.provenance
+    each = int({**made.get("imported", {}), **made.get("recipe", {})}.get("step_images", 1))
+    if not each:
+        raise UsageError("The set's steps do not show as many images of each class.\nUse another protocol.")
     rows = torch.stack([train_set.indices_of(label) for label in train_set.classes])
     batches = [part.flatten() for part in rows.split(each, dim=1)]
     return [batches[step % len(batches)] for step in range(len(sizes))]

@@ -3,8 +3,8 @@
 A protocol has a table per task ([task.accuracy], [task.continual], …) over [common], and inside a task overrides per
 method ([task.accuracy.method.dc]). Each of these may have overrides per data set (dataset.mnist): `mirror = false`
 takes the mirror out of `eval_augment`, and `like` in [common] names another data set whose overrides hold. Last come a
-task's tables `when`, in order, for images of some sizes, sets of so many classes or images a class. A task may be
-`like` that of another protocol.
+task's tables `when`, in order, for images of some sizes, sets of so many classes, images or images a class. A task
+may be `like` that of another protocol.
 `extends` names a protocol whose [common] comes first; its tasks are not inherited.
 A protocol changed by the user is recorded under a name that says so: `paper+epochs=300`.
 
@@ -199,7 +199,7 @@ CHOICES = {
 }  # fmt: skip
 
 _TABLES = {"dataset", "method", "when"}  # of a task, beside its values
-_FACTS = {"size", "classes", "ipc"}  # the least and most of these that a table of `when` is for
+_FACTS = {"size", "classes", "ipc", "images"}  # the least and most of these that a table of `when` is for
 
 CONVNETS = "convnet"  # how the names of all ConvNets begin
 
@@ -244,8 +244,11 @@ def protocol(
     values: dict[str, Any] = {"version": data["version"]}
     for layer in (data["common"], table, table.get("method", {}).get(method, {})):
         values |= layer | layer.get("dataset", {}).get(dataset, {})
+    known = dict(facts or {})
+    if known.get("classes") and known.get("ipc"):
+        known["images"] = known["classes"] * known["ipc"]
     for case in table.get("when", ()):
-        if all(_within((facts or {}).get(fact), case[fact]) for fact in _FACTS & case.keys()):
+        if all(_within(known.get(fact), case[fact]) for fact in _FACTS & case.keys()):
             values |= {key: value for key, value in case.items() if key not in _FACTS}
     if not values.pop("mirror", True):
         values["eval_augment"] = "_".join(word for word in values["eval_augment"].split("_") if word != "flip")

@@ -110,19 +110,19 @@ class Session:
         return protocol(self.settings.protocol, task, method, self.settings.dataset, facts).with_overrides(mine)
 
     def recipe(self, method: str, ipc: int, overridden: bool = True) -> Recipe:
-        """The method's recipe, where `overridden` with those of the user's values that are its keys."""
+        """The method's recipe, where `overridden` with those of the user's values that it uses."""
         from distill.recipes import recipe
 
         found = recipe(method, self.settings.dataset, ipc, self.settings.protocol)
         if not overridden:
             return found
-        return found.with_overrides({k: v for k, v in self.settings.overrides.items() if k in found.values})
+        return found.with_overrides({k: v for k, v in self.settings.overrides.items() if k in found.used})
 
     def check_overrides(self, recipes: Sequence[Recipe]) -> None:
-        """Raise UsageError for a --set key that no recipe of the command and no protocol has."""
+        """Raise UsageError for a --set key that no method of the command uses and no protocol has."""
         from downstream.protocol import protocol_keys
 
-        known = set().union(protocol_keys(), *(r.values for r in recipes))
+        known = set().union(protocol_keys(), *(r.used for r in recipes))
         for key in self.settings.overrides:
             if key not in known:
                 raise UsageError(unknown_name_message("key", key, known))

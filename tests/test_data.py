@@ -270,6 +270,8 @@ def test_real_cifar_rows(tmp_path):
 def test_statistics_by_family(tmp_path):
     assert statistics("cifar100") == ((0.5071, 0.4866, 0.4409), (0.2673, 0.2564, 0.2762))
     assert statistics("cifar100", "mtt") == CIFAR10
+    assert statistics("cifar100", "rtp")[1] == (0.2675, 0.2565, 0.2761)
+    assert statistics("tinyimagenet", "frepo")[0] == (0.4759, 0.4481, 0.3926)
     assert statistics("cifar10", "mtt") == statistics("cifar10", "dc") == CIFAR10
     write_cifar10(tmp_path)
     loaded = load_dataset("cifar10", tmp_path)

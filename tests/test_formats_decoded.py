@@ -13,7 +13,8 @@ from distill.decoders.epitomes import Epitomes, parameter_shapes, sparse
 from distill.decoders.frequencies import Frequencies, coefficients
 from distill.image_set import ImageSet
 from distill.zca import ImageZCASpace, RelativeZCASpace
-from fyi_bench.errors import DataError
+from downstream.ordered import batches_of
+from fyi_bench.errors import DataError, UsageError
 from fyi_bench.formats import load_set
 from fyi_bench.formats.export import save_imported
 from importer_files import labels, mtt_folder, normalised, whitened
@@ -175,6 +176,23 @@ def test_the_first_dd_has_its_steps(tmp_path):
         assert s.space.std == (0.247, 0.243, 0.261)
         assert [text for text in found.warnings if "6 ordered steps" in text]
     again(found, tmp_path)
+
+
+def test_steps_of_dd_show_the_images_they_were_made_of(tmp_path):
+    folder = tmp_path / "Cifar10"
+    folder.mkdir()
+    labels = torch.arange(10).repeat_interleave(2)
+    once = [(normalised(20, seed=step), labels, torch.tensor(0.1)) for step in range(3)]
+    torch.save(once * 2, folder / "results.pth")
+    s = load_set(folder).image_set
+    batches = batches_of(s)
+    assert len(batches) == len(s.lr) == 6
+    for index, (images, _, _) in zip(batches, once * 2, strict=True):
+        assert torch.equal(s.images[index.sort().values], images)
+    uneven = [(normalised(10, seed=k), torch.arange(10) // 2 + 5 * k, torch.tensor(0.1)) for k in range(2)]
+    torch.save(uneven, folder / "results.pth")
+    with pytest.raises(UsageError, match="as many images of each class"):
+        batches_of(load_set(folder).image_set)
 
 
 def test_broken_steps_of_dd_are_named(tmp_path):

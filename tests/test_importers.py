@@ -320,6 +320,19 @@ def test_haba_bases_are_decoded_by_all_hallucinators(tmp_path):
         assert torch.allclose(shown.images[5 * base + model], expected, atol=1e-5)
 
 
+def test_images_a_class_are_stated_of_habas_bases(tmp_path):
+    folder = tmp_path / "CIFAR10"
+    folder.mkdir()
+    torch.save(normalised(20), folder / "images_best.pt")
+    torch.save(hallucinator_weights(5), folder / "weights_best.pt")
+    for stated in ({}, {"ipc": 2}, {"ipc": 2, "dataset": "cifar10"}):
+        found = load_set(folder, space="normalized", **stated).image_set
+        assert torch.equal(found.labels, labels(10).repeat_interleave(2))
+        assert (found.ipc, found.num_classes, found.provenance["ipc"]) == (2, 10, 2)
+    with pytest.raises(DataError):
+        load_set(folder, space="normalized", dataset="cifar10", ipc=10)
+
+
 def test_haba_of_another_structure_is_refused(tmp_path):
     torch.save(normalised(10), tmp_path / "images_best.pt")
     torch.save({"0.weight": torch.zeros(3, 3, 5, 5)}, tmp_path / "weights_best.pt")

@@ -169,6 +169,15 @@ def test_images_start_from_representatives_of_the_first_network():
     assert not torch.equal(made(init="mix")[1].images, ctx.images)
 
 
+def test_of_dream_plus_that_network_has_seen_the_real_images_before():
+    method, ctx = made(net_pretrain_epochs=1)
+    method.begin(ctx)
+    assert not method.network.training
+    expected = pack(ctx.problem.images_at(method._representatives(8, 1, "init")), 2).flatten(0, 1)
+    assert torch.equal(ctx.images.detach(), expected)
+    assert not torch.equal(ctx.images, made()[1].images)
+
+
 def test_the_first_network_is_in_eval_mode_until_it_has_learned():
     method, ctx = made()
     method.begin(ctx)

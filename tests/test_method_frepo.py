@@ -20,8 +20,10 @@ from distill.methods import METHODS, config_of
 from distill.methods.frepo import FRePo, margin_loss
 from distill.problem import Problem
 from distill.recipes import recipe
-from distill.spaces import NormalizedSpace, PixelSpace
-from distill.zca import ImageZCASpace, RelativeZCASpace, fit
+from distill.spaces import NormalizedSpace, PixelSpace, space_from
+from distill.zca import ImageZCASpace, PixelImageZCASpace, RelativeZCASpace, fit
+from fyi_bench.data import load_dataset
+from fyi_bench.run.types.distill import working_space
 from golden import golden, hash_fill, relative_error
 
 CASE = "case27_frepo"
@@ -162,10 +164,16 @@ def test_whitening_of_kip_and_rtp():
     shown = space.picture(white)
     assert (float(shown.min()), float(shown.max())) == (0, 1)
     real, data = small("case28_rtp")
-    raw = ImageZCASpace("cifar10", "rtp test", (3, 4, 4), mean=(0.0,) * 3, std=(1.0,) * 3)
-    expected = data["zca__white"]
-    space = fit(raw, ImageSet(torch.cat([real.images] * 2), torch.cat([real.labels] * 2), PixelSpace(), 3))
-    assert relative_error(space.encode(real.images), expected) < EXACT
+    space = fit(PixelImageZCASpace("cifar10", "rtp test", (3, 4, 4)), real)
+    assert relative_error(space.encode(real.images), data["zca__white"]) < EXACT
+    assert space_from(space.describe()).digest == space.digest
+    shapes = load_dataset("shapes10", None)
+    rtp, kip = (
+        working_space(METHODS.get(name), config_of(name, recipe(name, "cifar10", 1).values | {"zca": True}), shapes)
+        for name in ("rtp", "kip")
+    )
+    assert (rtp.kind, rtp.mean) == ("zca-image-pixels", ())
+    assert (kip.kind, len(kip.mean)) == ("zca-image", 3)
 
 
 # --- a plain loop ---------------------------------------------------------------------------------------------------

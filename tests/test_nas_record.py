@@ -14,7 +14,6 @@ from fyi_bench.data.real import RealDataset
 from fyi_bench.present.figures.nas import LEAST_SECONDS, cost_drawing, costs_of, nas_figure
 from fyi_bench.present.report import report_html
 from fyi_bench.present.tables.results import groups_of
-from fyi_bench.present.words import arm_label
 from fyi_bench.stats import STATISTICS, paired_rank_difference
 from fyi_bench.store.store import Store
 from fyi_bench.tasks.nas.faithful import faithful_words

@@ -168,7 +168,8 @@ def test_strengths_of_frepos_augmentation():
 def test_the_number_of_steps_is_that_of_the_images():
     counts = {
         (10, 1): 1000, (10, 10): 2000, (10, 50): 5000, (100, 1): 2000, (100, 10): 10000, (100, 50): 40000,
-        (200, 1): 20000, (200, 10): 40000,
+        (200, 1): 20000, (200, 10): 40000, (10, 20): 20000, (10, 40): 5000, (100, 5): 5000, (10, 100): 10000,
+        (200, 5): 10000, (100, 20): 40000, (10, 3): 1000,
     }  # fmt: skip
     for (classes, ipc), steps in counts.items():
         found = protocol("legacy-frepo", "accuracy", "frepo", facts={"size": 32, "classes": classes, "ipc": ipc})

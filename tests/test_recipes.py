@@ -92,6 +92,9 @@ PUBLISHED = [
     ("rtp", "cifar10", 1, {"inner_steps": 150, "bases": 16, "batch_addresses": 32, "lr_img": 0.1, "clip_norm": 2.0}),
     ("ftd", "cifar10", 1, {"gsam_alpha": 0.3, "gsam_rho": 0.01, "gsam_adaptive": True, "ema_decay": 0.9999}),
     ("ftd", "cifar100", 50, {"gsam_alpha": 1.0, "batch_syn": 1000, "ema_decay": 0.999}),
+    ("speed", "imagenette", 1, {"l1_weight": 7e-7, "images_per_class": 15}),
+    ("speed", "imagewoof", 1, {"l1_weight": 3e-7, "images_per_class": 15, "syn_steps": 60}),
+    ("speed", "imageyellow", 10, {"l1_weight": 3e-8, "images_per_class": 111, "syn_steps": 40}),
     ("ftd", "imagewoof", 10, {"batch_syn": 64, "lr_img": 10000.0, "lr_teacher": 0.01, "model": "convnet5"}),
     ("idc", "cifar10", 1, {"lr_img": 0.0005, "metric": "mse", "n_data": 2000, "factor": 2, "batch_real": 64}),
     ("idc", "cifar10", 50, {"lr_img": 0.025, "iterations": 2000, "inner_loop": 100, "wd_net": 0.0005}),
@@ -261,6 +264,7 @@ def test_an_override_to_the_value_that_stands_changes_neither_digest_nor_label()
         ({"lr_img": "inf"}, "a number"),
         ({"zca": "maybe"}, "true or false"),
         ({"init": " "}, "a word"),
+        ({"zca": "true"}, "does nothing with zca"),
     ],
 )
 def test_wrong_overrides_say_what_is_wrong(changes, says):

@@ -157,7 +157,7 @@ def test_digits_are_never_mirrored(name, dataset):
             found, usual = (protocol(name, task, method, data) for data in (dataset, "cifar10"))
             assert "flip" not in found.eval_augment
             assert found.version == 2
-            if method not in ("dc", "idc") and name != "legacy-idc":
+            if method not in ("dc", "idc") and name not in ("idc", "legacy-idc"):
                 unmirrored = "_".join(part for part in usual.eval_augment.split("_") if part != "flip")
                 network = found.eval_model if name == "legacy-dd" else usual.eval_model  # LeNet for digits there
                 assert found == dataclasses.replace(usual, eval_augment=unmirrored, version=2, eval_model=network)
@@ -165,11 +165,14 @@ def test_digits_are_never_mirrored(name, dataset):
 
 @pytest.mark.parametrize("dataset", [None, "cifar10", "cifar100", "fashionmnist", "tinyimagenet", "imagenette"])
 def test_other_data_sets_have_the_common_protocol(dataset):
+    lenet = {"version": 2, "eval_model": "lenet"}
+    own = {("idc", "fashionmnist"): {"version": 2}, ("legacy-dd", "fashionmnist"): lenet}
     for name in protocol_names():
         for task in protocol_data(name)["task"]:
             for method in (None, "dc", "idc", "dm"):
-                found = protocol(name, task, method, dataset)
-                assert (found, found.version) == (protocol(name, task, method), 1)
+                found, usual = protocol(name, task, method, dataset), protocol(name, task, method)
+                assert usual.version == 1
+                assert found == dataclasses.replace(usual, **own.get((name, dataset), {}))
 
 
 def test_protocols_of_dc_and_idc_on_digits():
@@ -181,7 +184,12 @@ def test_protocols_of_dc_and_idc_on_digits():
     assert (idc.cutmix, idc.eval_augment, idc.batch) == (0.0, "color_crop_scale_rotate", 64)
     assert (svhn.cutmix, svhn.eval_augment, svhn.batch) == (0.5, "color_crop_scale_rotate", 64)
     assert protocol("paper", "accuracy", "dc", "svhn").epochs == 300
-    assert protocol("legacy-idc", "accuracy", "idc", "mnist").cutmix == 0
+    for name in ("idc", "legacy-idc"):
+        assert protocol(name, "accuracy", "idc", "mnist", {"size": 28}).cutmix == 0
+        assert protocol(name, "accuracy", "idc", "fashionmnist", {"size": 28}).cutmix == 0.5
+    assert protocol("paper", "accuracy", "dream", "mnist").keyed() == idc.keyed()
+    assert protocol("paper", "accuracy", "dcc", "mnist").keyed() == dc.keyed()
+    assert protocol("paper", "accuracy", "idm", "tinyimagenet").eval_model == "convnet3"
     assert protocol("paper", "accuracy", "idc", "fashionmnist") == protocol("paper", "accuracy", "idc")
 
 

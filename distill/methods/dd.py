@@ -12,7 +12,8 @@ Recipe: dd.toml. Networks start as the paper's do (Xavier, zero biases). Real im
 The set is an ordered one: images are made to act together, in these steps. As an ordinary training set they are poor,
         by the authors' own word (96.5 % become 62 % on MNIST).
 Published: CIFAR-10 at 10 images a class 36.8 % (random initial networks; their AlexNet, by the ordered steps).
-Ours:   docs/methods.md; by its own ordered steps: `fyi-bench evaluate SET --protocol legacy-dd`.
+Ours:   docs/methods.md; by its own ordered steps: `fyi-bench evaluate SET --protocol legacy-dd`, of a set of
+        `quick` with `--arch convnet-w32`, the network it was made for.
 Run:    fyi-bench distill --method dd --dataset cifar10 --ipc 10 --fyi
 """
 

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from distill.captured import upload
 from distill.contracts import Context
+from distill.fyi import FLIPS
 from distill.initial import packed
 from distill.method import mixes_images
 from distill.methods import METHODS
@@ -73,7 +74,7 @@ def both_ways(network: nn.Module, images: Tensor, labels: Tensor, graph: bool) -
 class DREAM(IDC):
     """Representative matching; DREAM+ by its options."""
 
-    numerics = 2
+    numerics = 3  # since 3 images of DREAM+ start from its pretrained network
     Config = DREAMConfig
     config: DREAMConfig
     matches: ClassVar = {**MATCHES, "bi_match": (both_ways, VECTORS_AND_CLASSIFIER)}
@@ -86,17 +87,18 @@ class DREAM(IDC):
         if self.config.init != "kmeans":
             return super().initial_images()
         self._check_space()
-        self.network = self.fresh_network(0, trainable=False).eval()  # the network of the first iteration
+        nothing = torch.empty(0)
+        self.begin(Context(self.problem, self, FLIPS.get("none"), nothing, nothing))  # the first iteration's network
         count = self.problem.ipc * self.config.factor**2
         rows = self._representatives(count, 1, "init")
         return packed(self.problem, rows, self.config.factor)
 
     def begin(self, ctx: Context) -> None:
         super().begin(ctx)
-        if ctx.iteration == 0:
-            self.network.eval()  # as published: until it has learned
         for epoch in range(self.config.net_pretrain_epochs):
             self._train_network(ctx, sum(len(rows) for rows in self.problem.rows), "pretraining", epoch)
+        if ctx.iteration == 0:
+            self.network.eval()  # as published: until it has learned between two matches
 
     def real_rows(self, ctx: Context, count: int) -> torch.Tensor:
         """The class's representatives, chosen anew every `interval` matching steps."""

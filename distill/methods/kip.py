@@ -46,6 +46,7 @@ class KIPConfig(MethodConfig):
     label_solve: bool
     beta2: float
     adam_count_from: int
+    zca: bool
 
 
 @METHODS.register("kip")

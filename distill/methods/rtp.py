@@ -39,7 +39,7 @@ from distill.method import MethodConfig
 from distill.methods import METHODS
 from distill.methods._student import StudentMethod
 from distill.trajectory import Descent, FlatNetwork, StudentBatch, unrolled, walk_back
-from distill.zca import ImageZCASpace
+from distill.zca import PixelImageZCASpace
 from fyi_bench.errors import UsageError
 
 FULL_SHARE = 10  # classes that the published number of bases is for
@@ -75,7 +75,8 @@ class RTP(StudentMethod):
     numerics = 1
     Config = RTPConfig
     config: RTPConfig
-    zca_space = ImageZCASpace
+    statistics_family = "rtp"
+    zca_space = PixelImageZCASpace
     components = ("trajectory", "decoder")
     timed_with: ClassVar = {"inner_steps": 4}  # the plain twin keeps every step's graph
 

@@ -54,6 +54,11 @@ class Recipe:
         return digest_of({"method": self.method, "values": dict(self.values)})
 
     @property
+    def used(self) -> frozenset[str]:
+        """The keys that the method does something with."""
+        return frozenset(METHODS.get(self.method).Config.__dataclass_fields__)
+
+    @property
     def label(self) -> str:
         """The protocol with what the user changed, for example 'paper+lr_img=0.2'."""
         return self.protocol + "".join(f"+{key}={show(value)}" for key, value in sorted(self.overrides.items()))
@@ -72,7 +77,8 @@ class Recipe:
     def with_overrides(self, changes: Mapping[str, Any]) -> Recipe:
         """The recipe with values given by the user, as text ('1.0', 'true', '1200,1600') or already typed.
 
-        Raises UsageError for a key the recipe does not have (with the nearest one) or a value of the wrong type.
+        Raises UsageError for a key the recipe does not have (with the nearest one) or that the method does not use,
+        or a value of the wrong type.
         """
         keys = declared(self.method).keys
         for key in changes:
@@ -80,6 +86,8 @@ class Recipe:
                 raise UsageError(unknown_name_message(f"key of the {self.method} recipe", key, self.values))
         parsed = {key: keys[key].parse(value) for key, value in changes.items()}
         changed = {key: value for key, value in parsed.items() if value != self.values[key]}
+        for key in sorted(changed.keys() - self.used):
+            raise UsageError(f"{self.method} does nothing with {key}: it stays {show(self.values[key])}.\nLeave it out.")
         return replace(
             self,
             values={**self.values, **parsed},
@@ -179,6 +187,8 @@ def _home(chain: Sequence[Declared], dataset: str) -> tuple[tuple[str, ...], str
     borrowed, why = borrowing.get(dataset, ("", ""))
     own = dataset if dataset in known else families.get(dataset, dataset)
     names: tuple[str, ...] = (own,) if own in known else (borrowed,) if borrowed in known else ()
+    if own == dataset and families.get(dataset) in known:  # a member that differs from its family in some values
+        names = (families[dataset], own)
     why = why if names == (borrowed,) else ""
     tables = [one.tables[own] for one in chain if own in one.tables]
     likes = [table.like for table in tables if table.like]

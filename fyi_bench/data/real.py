@@ -16,7 +16,7 @@ from fyi_bench.data.entry import Split, Statistics, find_entry
 from fyi_bench.errors import DataError, UnknownNameError
 from fyi_bench.files import digest_of
 
-FAMILIES = ("dc", "mtt", "dd", "frepo")
+FAMILIES = ("dc", "mtt", "dd", "frepo", "rtp")
 
 
 @dataclass(frozen=True, eq=False, repr=False)

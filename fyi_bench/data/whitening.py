@@ -23,7 +23,7 @@ def zca_space(
     statistics: of the channels, for the kinds that whiten normalised images (default: the data set's).
     """
     facts = data.name, data.train_digest, data.train.shape
-    if not issubclass(kind, RelativeZCASpace):
+    if not issubclass(kind, RelativeZCASpace) or not kind.of_normalized:
         return kind(*facts)
     found = statistics or data.space
     return kind(*facts, mean=found.mean, std=found.std)

@@ -137,6 +137,8 @@ def _assemble(files: InputFiles, chosen: Format, raw: Raw, options: Options) -> 
     pixels = prepare(raw.images, options.max_bytes)
     if raw.decoder is None:
         pixels = as_grey(pixels, channels_of(options.dataset, names_of(raw.dataset, files.named)))
+    if options.ipc:  # stated of rows, of which each is shown as several images
+        options = replace(options, ipc=options.ipc * raw.variants)
     count, per_class = len(pixels.images), options.ipc or pixels.per_class
     labels = read_labels(raw, options, count, pixels.per_class)
     origin = _origin(files, raw, options, pixels, _class_count(raw, labels, count, per_class))
@@ -153,7 +155,8 @@ def _assemble(files: InputFiles, chosen: Format, raw: Raw, options: Options) -> 
     factor, tiles = _tiles(files, raw, options, pixels) if raw.decoder is None else (1, [])
     guesses = [*raw.guesses, *pixels.notes, *labels.notes, *origin.notes, *order.notes, *case.notes, *tiles]
     warnings = [*raw.warnings, *origin.warnings, *order.warnings, *labels.warnings, *case.warnings]
-    known = {"method": raw.method, "dataset": origin.name, "ipc": draft.ipc, **_called(options)}
+    ipc = draft.ipc and draft.ipc // raw.variants
+    known = {"method": raw.method, "dataset": origin.name, "ipc": ipc, **_called(options)}
     story = {"format": chosen.name, **files.facts(), **raw.facts, "guesses": guesses, "warnings": warnings}
     finished = replace(
         draft,

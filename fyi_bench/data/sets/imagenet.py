@@ -85,7 +85,7 @@ for _entry in (
                 words="words.txt",
             ),
         ),
-        {"dc": IMAGENET_STATISTICS},
+        {"dc": IMAGENET_STATISTICS, "frepo": ((0.4759, 0.4481, 0.3926), (0.2763, 0.2687, 0.2813))},
         num_classes=200,
         size=64,
         train=100_000,

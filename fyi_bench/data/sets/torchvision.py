@@ -62,7 +62,11 @@ for _entry in (
     DatasetEntry(
         "cifar100",
         (ParquetFiles(("cifar100",)), CifarBatches(("cifar-100-python",), "CIFAR100")),
-        {"dc": _CIFAR100, "mtt": _CIFAR10},
+        {
+            "dc": _CIFAR100,
+            "mtt": _CIFAR10,
+            "rtp": ((0.5071, 0.4867, 0.4408), (0.2675, 0.2565, 0.2761)),
+        },
         class_names=tuple(_THINGS.split()),
         download=downloader("CIFAR100", "cifar-100-python.tar.gz"),
         **{**_COLOUR, "num_classes": 100},

@@ -59,7 +59,10 @@ class DD(Format):
         raw = Raw(torch.cat([x for x, _ in once]), torch.cat([y for _, y in once]), method="dd")
         raw.space, raw.space_reason = "normalized", "DD's code optimises normalised images"
         raw.lr = tuple(rate for rate in rates if rate is not None)
-        raw.facts = {"steps": len(steps), "distinct_steps": period}
+        shown = {tuple(map(tuple, torch.stack(y.unique(return_counts=True)).tolist())) for _, y in once}
+        counts = {count for _, found in shown for count in found}
+        each = counts.pop() if len(shown) == len(counts) == 1 else 0  # of a class in a step; 0: not as many of each
+        raw.facts = {"steps": len(steps), "distinct_steps": period, "step_images": each}
         raw.warnings.append(f"made for {len(steps)} ordered steps: as an ordinary training set its images are poor")
         return raw
 
