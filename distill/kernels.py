@@ -165,6 +165,8 @@ def _convolutional(state: Covariance, side: int, depth: int, prepend: bool) -> C
     if prepend:
         state = _relu(_dense(state.each(lambda k: _neighbours(k, side))))
     for _ in range(depth):
+        if side % 2:
+            raise UsageError(f"Its layer of {side} x {side} positions cannot be halved.\nUse a kernel fc1, fc2 or fc3.")
         state = _relu(_dense(state.each(partial(_neighbours, side=side))))
         state = state.each(partial(_pooled, side=side))
         side //= 2

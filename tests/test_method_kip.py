@@ -190,7 +190,19 @@ def test_solved_labels_answer_best():
         assert best <= error(made.labels.double() + 0.05 * noise)
 
 
+def test_no_image_of_a_small_class_is_drawn_twice():
+    whole = tiny.real_set()
+    few = whole.select(torch.cat([torch.arange(3), torch.arange(tiny.PER_CLASS, len(whole))]))
+    problem = tiny.problem(real=few)
+    method = METHODS.get("kip")(tiny.config("kip", batch_target=5 * tiny.CLASSES), problem)
+    method.begin(Context(problem, method, FLIPS.get("none"), torch.empty(0), torch.empty(0)))
+    assert method.real_labels.argmax(1).bincount().tolist() == [3] + [5] * (tiny.CLASSES - 1)
+    assert len(method.real[0].flatten(1).unique(dim=0)) == 3 + 5 * (tiny.CLASSES - 1)
+
+
 def test_kernels_that_cannot_be_had_say_why():
+    with pytest.raises(UsageError, match="7 x 7 positions cannot be halved"):
+        kernel("convnet3", torch.zeros(2, 1, 28, 28), torch.zeros(2, 1, 28, 28))
     with pytest.raises(UsageError, match="compares all 1024² pairs of positions"):
         kernel("convnet3", torch.zeros(10, 3, 32, 32), torch.zeros(100, 3, 32, 32))
     with pytest.raises(UnknownNameError, match="Did you mean 'fc1'"):

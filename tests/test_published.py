@@ -31,6 +31,10 @@ def one(**wanted) -> Published:
         ({"table": "ext", "dataset": "cifar10", "ipc": 50, "method": "random"}, 0.434, 0.010),
         ({"table": "ext", "method": "mtt", "metric": "spearman_top20"}, -0.04, None),
         ({"table": "ext", "dataset": "cifar10", "ipc": 1, "method": "idc-i"}, 0.367, None),
+        ({"dataset": "cifar10", "ipc": 1, "method": "tesla"}, 0.485, 0.008),
+        ({"dataset": "cifar10", "ipc": 1, "method": "frepo", "fyi": True}, 0.468, 0.007),
+        ({"dataset": "cifar100", "ipc": 10, "method": "frepo", "fyi": False}, 0.425, 0.002),
+        ({"dataset": "tinyimagenet", "ipc": 1, "method": "idm", "arch": "convnet3"}, 0.101, 0.002),
         ({"dataset": "tinyimagenet", "ipc": 1, "method": "ncfm", "metric": "replicated_accuracy"}, 0.12968, None),
     ],
 )

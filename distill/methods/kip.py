@@ -27,6 +27,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from distill.batches import for_each, joined
 from distill.contracts import Context, Stored, Tensors
 from distill.kernels import centred, kernel, ridge_answers, solved_labels
 from distill.method import MethodConfig, RecordedMethod
@@ -92,12 +93,12 @@ class KIP(RecordedMethod):
             yield self.problem.images_at(rows), centred(labels, self.problem.num_classes)
 
     def begin(self, ctx: Context) -> None:
-        """A batch of real images, as many of each class as of any other."""
+        """A batch of real images, as many of each class as of any other, of a smaller class all it has."""
         classes = self.problem.num_classes
-        self.real = ctx.real(max(1, self.config.batch_target // classes))
-        self.real_labels = centred(torch.arange(classes, device=self.real.device), classes).repeat_interleave(
-            self.real.shape[1], dim=0
-        )
+        count = max(1, self.config.batch_target // classes)
+        sizes = self.problem.batch_sizes(count)
+        self.real = joined(ctx.real(count), sizes).unsqueeze(0)
+        self.real_labels = for_each(centred(torch.arange(classes, device=self.real.device), classes), sizes)
 
     def inputs(self, ctx: Context) -> tuple[Tensor, ...]:
         return self.real, self.real_labels, ctx.flip_draw(ctx.per_class.shape[:2])
