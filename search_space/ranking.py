@@ -15,18 +15,18 @@ import csv
 import io
 import itertools
 import math
-import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from importlib import resources
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from fyi_bench.errors import DataError, FyiBenchError, UnknownNameError, UsageError
 from fyi_bench.files import read_small, write_text
-from search_space import space720
 from search_space.architectures import candidate
+from search_space.ranking_rules import AS_WRITTEN, CONVNETS, HANDED_IN, READ, ROUNDING, TIME, hold
 
 FOLDER = "rankings"
 MOST_ROWS = 500_000  # of a file: more than the largest tabular benchmark has networks
@@ -176,6 +176,7 @@ def _table(reader: csv.DictReader, where: str) -> Ranking:
         if accuracy is not None and not 0 <= accuracy <= 100:
             raise DataError(f"{here}: the accuracy {accuracy} is neither a fraction nor percent.\nMend the table.")
         rows.append(Row(record["architecture"], seed, accuracy, seconds, "", 0, ""))
+        hold((TIME,), rows[-1], here)
     if not rows:
         raise DataError(f"{where} holds no rows.\nA table has the columns architecture and accuracy.")
     percent = any(row.accuracy is not None and row.accuracy > 1 for row in rows)
@@ -193,7 +194,7 @@ def _numbered(reader: csv.DictReader, where: str) -> Iterator[tuple[int, dict[st
 
 
 def merged(rankings: Sequence[Ranking]) -> Ranking:
-    """One ranking of the rows of several. The same architecture and seed may come twice with equal accuracy.
+    """One ranking of the rows of several. The same architecture and seed may come twice with equal accuracies.
 
     Raises UsageError where labels differ, DataError where accuracies contradict each other.
     """
@@ -207,10 +208,15 @@ def merged(rankings: Sequence[Ranking]) -> Ranking:
             )
         for row in ranking.rows:
             known = rows.setdefault((row.architecture, row.seed), row)
-            if known.accuracy != row.accuracy:
+            of, ours, theirs = "accuracy", known.accuracy, row.accuracy
+            if ours == theirs and known.validation is not None and row.validation is not None:
+                if math.isclose(known.validation, row.validation, abs_tol=ROUNDING):
+                    continue
+                of, ours, theirs = "validation accuracy", known.validation, row.validation
+            if ours != theirs:
                 raise DataError(
-                    f"{row.architecture} with seed {row.seed} has the accuracy {known.accuracy} in one ranking and"
-                    f" {row.accuracy} in another.\nBits differ between machines: use another seed there."
+                    f"{row.architecture} with seed {row.seed} has the {of} {ours} in one ranking and {theirs} in"
+                    " another.\nBits differ between machines: use another seed there."
                 )
     return Ranking(first.label, _sorted(rows.values(), "these rankings"))
 
@@ -249,8 +255,8 @@ def _sorted(rows: Iterable[Row], where: str) -> tuple[Row, ...]:
 
 def _place(name: str) -> tuple[int, str]:
     """The 720 ConvNets in their order, others after them by name."""
-    point = _CONVNETS.get(name)
-    return (len(_CONVNETS), name) if point is None else (point, "")
+    point = CONVNETS.get(name)
+    return (len(CONVNETS), name) if point is None else (point, "")
 
 
 def _read(record: dict[str, str], here: str) -> tuple[Label, Row]:
@@ -267,6 +273,8 @@ def _read(record: dict[str, str], here: str) -> tuple[Label, Row]:
             raise DataError(
                 f"{here}: the accuracy {accuracy} is no fraction.\nWrite 0.5 for 50 %, nothing for a failure."
             )
+    hold(READ, label, here)
+    hold((TIME,), row, here)
     try:
         return label, replace(row, architecture=candidate(row.architecture).name)
     except UsageError as error:
@@ -289,7 +297,6 @@ def _number_or_nothing(text: str) -> float | None:
     return value
 
 
-_CONVNETS = {point.name: point.index for point in space720.SPACE}
 # the text of a dataclass field's type -> what reads it
 _TYPES: dict[Any, Callable[[str], Any]] = {"str": str, "int": int, "float": float, "float | None": _number_or_nothing}
 
@@ -309,24 +316,29 @@ def _hint() -> str:
 def check(path: str | Path) -> list[str]:
     """What a file holds, a line each. Raises DataError or UsageError, saying where, for one that is not as it must be.
 
-    Beside what every reader asks for: each accuracy is a whole number of test images, time, device and run are stated,
-    and where a ranking of the package was measured in the same way no network contradicts it.
+    Beside what every reader asks for: the rules of `HANDED_IN` hold of each row, no run comes twice, and where a
+    ranking of the package was measured in the same way no network contradicts it.
     """
     found, where = load(path), Path(path).name
     label = found.label
     if found.is_table:
         raise DataError(f"{where} is a table of accuracies and does not say how they were measured.\n{_hint()}")
-    if not where.startswith(label.dataset):
-        raise UsageError(f"{where} is about {label.dataset}.\nBegin its name with that: {label.dataset}-….csv")
+    if not label.dataset or not where.startswith(f"{label.dataset}-"):
+        raise UsageError(f"{where} is about '{label.dataset}'.\nBegin its name with that: {label.dataset}-….csv")
+    runs: dict[str, str] = {}
     for row in found.rows:
-        _check_row(row, label, f"{where}, {row.architecture} with seed {row.seed}")
+        network = f"{row.architecture} with seed {row.seed}"
+        hold(HANDED_IN, SimpleNamespace(**vars(label), **vars(row)), f"{where}, {network}")
+        if runs.setdefault(row.cell, network) != network:
+            raise DataError(f"{where}: {runs[row.cell]} and {network} have one cell, {row.cell}.\n{AS_WRITTEN}")
     for name in names():
         known = load(name)
         if known.label == label:
             merged([known, found])
+            _same_runs(known, found, name)
     counts = ", ".join(f"{len(found.scores(seed))} with seed {seed}" for seed in found.seeds)
     failed = sum(row.accuracy is None for row in found.rows)
-    devices = ", ".join(sorted({row.device for row in found.rows}))
+    devices = ", ".join(sorted({row.device for row in found.rows if row.device}))
     aside = f", {100 * label.aside:g} % of the train images set aside" if label.aside else ""
     return [
         f"{where}: {label.dataset} · protocol {label.protocol} · {label.precision}",
@@ -336,16 +348,15 @@ def check(path: str | Path) -> list[str]:
     ]
 
 
-def _check_row(row: Row, label: Label, here: str) -> None:
-    right = None if row.accuracy is None else row.accuracy * label.test_images
-    if right is not None and abs(right - round(right)) > 1e-6:
-        raise DataError(f"{here}: {row.accuracy} is no whole number of {label.test_images} test images.\n{_hint()}")
-    if row.accuracy is not None and not row.seconds > 0:
-        raise DataError(f"{here}: {row.seconds} seconds is no time.\n{_hint()}")
-    if not row.device or row.threads < 1:
-        raise DataError(f"{here}: it does not say on what device, with how many threads.\n{_hint()}")
-    if not re.fullmatch("[0-9a-f]{16}", row.cell):
-        raise DataError(f"{here}: '{row.cell}' is no digest of a run, 16 digits of 0-9 and a-f.\n{_hint()}")
+def _same_runs(known: Ranking, found: Ranking, name: str) -> None:
+    """DataError where a network comes from another run than in the ranking of this name."""
+    cells = {(row.architecture, row.seed): row.cell for row in known.rows}
+    for row in found.rows:
+        cell = cells.get((row.architecture, row.seed), row.cell)
+        if cell != row.cell:
+            raise DataError(
+                f"{row.architecture} with seed {row.seed} has the cell {row.cell}, and {cell} in {name}.\n{AS_WRITTEN}"
+            )
 
 
 def main(paths: Sequence[str]) -> int:
