@@ -293,6 +293,8 @@ def test_a_ranking_of_the_package_is_used_where_it_was_measured_as_asked(data, m
     assert fitting_ranking(replace(label, data="another")) == ("tiny-old", kept["tiny-old"])
     assert fitting_ranking(replace(label, epochs=7)) is None
     assert fitting_ranking(replace(label, precision="bf16"))[0] == "tiny-other"
+    kept["tiny-other"] = ranking.Ranking(replace(old, precision="bf16"), rows)
+    assert fitting_ranking(replace(label, precision="bf16"))[0] == "tiny-new"  # known data before the same precision
     del kept["tiny-new"], kept["tiny-old"]
     assert fitting_ranking(label)[0] == "tiny-other"
 

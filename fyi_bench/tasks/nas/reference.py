@@ -127,7 +127,8 @@ def fitting_ranking(label: Label) -> tuple[str, Ranking] | None:
     """The ranking of the package with the most networks among those that were measured as this label says.
 
     Where there is none, one in another precision will do: that moves an accuracy as another seed does (docs/nas.md),
-    and not every processor is fast in both. So will one from before labels said which train images there were.
+    and not every processor is fast in both. Last comes one from before labels said which train images there were:
+    nobody knows whether it is about these.
     """
     from search_space.ranking import load, names
 
@@ -138,7 +139,7 @@ def fitting_ranking(label: Label) -> tuple[str, Ranking] | None:
     def rank(pair: tuple[str, Ranking]) -> tuple[Any, ...]:
         name, ranking = pair
         own = ranking.label
-        return own.precision == label.precision, bool(own.data), len(ranking.rows), name
+        return bool(own.data), own.precision == label.precision, len(ranking.rows), name
 
     found = [(name, load(name)) for name in names() if name.startswith(label.dataset)]
     return max((pair for pair in found if alike(pair[1].label)), key=rank, default=None)
