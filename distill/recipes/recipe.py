@@ -87,7 +87,9 @@ class Recipe:
         parsed = {key: keys[key].parse(value) for key, value in changes.items()}
         changed = {key: value for key, value in parsed.items() if value != self.values[key]}
         for key in sorted(changed.keys() - self.used):
-            raise UsageError(f"{self.method} does nothing with {key}: it stays {show(self.values[key])}.\nLeave it out.")
+            raise UsageError(
+                f"{self.method} does nothing with {key}: it stays {show(self.values[key])}.\nLeave it out."
+            )
         return replace(
             self,
             values={**self.values, **parsed},
