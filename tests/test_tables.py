@@ -180,6 +180,15 @@ def test_other_precisions_stay_apart(store):
     assert list(entry(table("1", store), "dm", "none").ours.values.values()) == [0.5]
 
 
+def test_sets_enough_for_a_verdict_win_over_full_precision(store):
+    fill(store, "dm", "none", dict.fromkeys(range(3), (0.48, 0.49)), precision="bf16")
+    fill(store, "dm", "none", {0: [0.1]})
+    found = entry(table("1", store), "dm", "none")
+    assert (len(found.ours.sets), found.verdict) == (3, "within")
+    fill(store, "dm", "none", {1: [0.1], 2: [0.1]})
+    assert entry(table("1", store), "dm", "none").ours.mean == pytest.approx(0.1)
+
+
 @pytest.mark.parametrize("said", ["run", "record"])
 def test_other_data_stay_apart_and_their_gaps_are_named(store, said):
     """By the runs themselves, or by the records of commands: older runs do not say it."""

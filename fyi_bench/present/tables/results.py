@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from downstream import nas
 from downstream.protocol import EARLY_STOPPING, procedure
 from fyi_bench.files import digest_of
-from fyi_bench.present.tables.groups import SPACE, Accuracies, Group, RealSide, Search
+from fyi_bench.present.tables.groups import FEWEST_SETS, SPACE, Accuracies, Group, RealSide, Search
 from fyi_bench.store.commands import command_records
 from fyi_bench.store.run_dir import final_record, read_config
 from search_space import ranking, space720
@@ -60,9 +60,16 @@ def groups_of(store: Store) -> list[Group]:
 
 
 def best(groups: Iterable[Group]) -> Group | None:
-    """Of groups at one place the one in full precision with the most values; equal ones by digest."""
-    ranked = sorted(groups, key=lambda g: (g.precision != "fp32", -len(g.values), g.setup))
-    return ranked[0] if ranked else None
+    """Of groups at one place the one with sets enough for a verdict, in full precision, with the most values.
+
+    The earlier of these decides; equal ones go by digest.
+    """
+
+    def rank(group: Group) -> tuple[bool, bool, int, str]:
+        few = len({of_set for of_set, *_ in group.values}) < FEWEST_SETS
+        return few, group.precision != "fp32", -len(group.values), group.setup
+
+    return min(groups, key=rank, default=None)
 
 
 def _early(inputs: Inputs) -> Inputs:
