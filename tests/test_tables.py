@@ -189,6 +189,13 @@ def test_sets_enough_for_a_verdict_win_over_full_precision(store):
     assert entry(table("1", store), "dm", "none").ours.mean == pytest.approx(0.1)
 
 
+def test_dc_with_fyi_says_that_its_start_is_inferred(store):
+    for flip in ("none", "fyi"):
+        fill(store, "dc", flip, {0: [0.4]})
+    plain, flipped = (entry(table("1", store), "dc", flip) for flip in ("none", "fyi"))
+    assert [("start from noise" in " ".join(one.marks)) for one in (plain, flipped)] == [False, True]
+
+
 @pytest.mark.parametrize("said", ["run", "record"])
 def test_other_data_stay_apart_and_their_gaps_are_named(store, said):
     """By the runs themselves, or by the records of commands: older runs do not say it."""
