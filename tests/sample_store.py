@@ -68,13 +68,17 @@ def fill(
     arch: str | None = None,
     data: RealDataset | None = None,
     precision: str = "fp32",
+    measured_as: str | None = None,
     **changes: str,
 ) -> None:
-    """Finish the cells of an arm. values: seed of the set -> accuracies of its networks; changes: of the recipe."""
+    """Finish the cells of an arm. values: seed of the set -> accuracies of its networks; changes: of the recipe.
+
+    measured_as: another method whose way of testing is taken.
+    """
     data = data or tiny_dataset()
     base, *overrides = protocol.split("+")
     chosen = recipe(method, data.name, ipc, base).with_overrides(changes)
-    rules = protocol_of(base, "accuracy", method).with_overrides(dict(o.split("=") for o in overrides))
+    rules = protocol_of(base, "accuracy", measured_as or method).with_overrides(dict(o.split("=") for o in overrides))
     for seed, accuracies in values.items():
         made = distill_run(data, method, flip, ipc, seed, chosen, precision=precision)
         with store.run(made) as run:

@@ -88,6 +88,42 @@ def test_spread_between_sets_and_between_networks_are_told_apart(tmp_path):
     assert [text.strip() for text in line.split("|")[6:11]] == [*wanted, "+1.9"]
 
 
+def test_the_floor_stands_beside_what_was_measured_alike(tmp_path):
+    """DC's sets and DSA's are measured differently, so each has its floor; one without numbers is left out."""
+    store = Store(tmp_path)
+    for method, floor in (("dc", 0.14), ("dsa", 0.16), ("idc", 0.9)):
+        draws = {seed: (floor - 0.01 * seed, floor + 0.03 * seed) for seed in range(5)}
+        fill(store, "random", "none", draws, ipc=1, measured_as=method, precision="bf16")
+    for method, flip in (("dc", "none"), ("dsa", "none"), ("dsa", "fyi")):
+        fill(store, method, flip, {0: (0.28, 0.30)}, ipc=1)
+    floors = places.ledger(store).floors
+    told = [({one.first.method for one in floor.of}, len(floor.of), round(floor.ours.mean, 6)) for floor in floors]
+    assert told == [({"dc"}, 1, 0.16), ({"dsa"}, 2, 0.18)]
+    half = stats.t.ppf(0.975, 4) * stats.tstd([0.16, 0.17, 0.18, 0.19, 0.20]) / math.sqrt(5)
+    wanted = f"18.0 [{18 - 100 * half:.1f}, {18 + 100 * half:.1f}]"
+    for text, name in ((head(store), "measured as DSA"), (page(store), "as DSA, 1 IPC")):
+        [line] = [one for one in text.splitlines() if one.startswith(f"| Random real images, {name} ")]
+        assert f"| {wanted} | 5 × 2 " in line
+    section = page(store).partition("## CIFAR-10\n")[2].splitlines()[3:]
+    assert [line.startswith("| Random real images, as") for line in section[:3]] == [True, True, False]
+
+
+def test_the_head_says_of_how_many_sets_its_unequalness_is(tmp_path):
+    store = Store(tmp_path)
+    for method, flip, scores in (
+        ("dsa", "none", (40, 60)),
+        ("dsa", "fyi", (400,)),
+        ("random", "none", (300, 400, 350)),
+    ):
+        for seed, score in enumerate(scores):
+            made = distill_run(tiny_dataset(), method, flip, 1, seed, recipe(method, "cifar10", 1))
+            fill(store, method, flip, {seed: (0.3,)}, ipc=1)
+            with store.run(unequalness_run({"cell": made.digest}, 10, 0)) as run:
+                run.finish({"mean": float(score)})
+    text = " ".join(head(store).split())
+    assert "50 without FYI (2 sets), 400 with it (1 set) and 350 for random real images (3 draws)" in text
+
+
 @pytest.mark.long
 def test_an_excerpt_gives_the_tables_and_the_page_of_its_store(tmp_path):
     whole, excerpt = Store(tmp_path / "whole"), Store(tmp_path / "excerpt")

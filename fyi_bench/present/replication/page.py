@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
 from distill.image_set import ImageSet
+from downstream.protocol import FLOOR
 from fyi_bench.duration import format_duration
 from fyi_bench.errors import DataError, StoreError
 from fyi_bench.files import between, write_bytes, write_text
 from fyi_bench.present.images import mosaic, png_of
 from fyi_bench.present.published import FULL
-from fyi_bench.present.replication.places import NOT_RUN, QUOTED, TABLES, Ledger, PaperNumber, ledger
+from fyi_bench.present.replication.places import NOT_RUN, QUOTED, TABLES, Floor, Ledger, PaperNumber, ledger
 from fyi_bench.present.replication.procedures import FYI_CODE, FYI_TEXT, flip_differences, measured
 from fyi_bench.present.tables.forms import markdown_table
-from fyi_bench.present.tables.groups import FEWEST_SETS, OUTSIDE, PAPER, VERDICT_RULE
-from fyi_bench.present.words import HOLE, bounds, has_interval, is_number, percent, short, signed_points
+from fyi_bench.present.tables.groups import FEWEST_SETS, OUTSIDE, PAPER, VERDICT_RULE, Ours
+from fyi_bench.present.words import HOLE, bounds, count_words, has_interval, is_number, percent, short, signed_points
 from fyi_bench.run.run_type import SET_FILE
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ INTRODUCTION = (
 )
 RULE = (
     f"{VERDICT_RULE} {NOT_RUN}: with the time it would take. {QUOTED}: training on whole data, which no command of "
-    "ours repeats."
+    "ours repeats. Floor: random real images, as many and measured in the same way; each set is a draw."
 )
 AS_FYI = (
     "FYI's code augments otherwise than DSA's, which `paper` follows: it mirrors first, with probability 1/2, and then "
@@ -79,9 +80,8 @@ def page(store: Store) -> str:
         *_flip_section(found.places),
         *_procedures(store),
     ]
-    for dataset in dict.fromkeys(place.first.dataset_label for place in found.places):
-        places = _sorted(place for place in found.places if place.first.dataset_label == dataset)
-        lines += ["", f"## {dataset}", "", *markdown_table(_HEADER, [_row(place, found) for place in places])]
+    for label in dict.fromkeys(place.first.dataset_label for place in found.places):
+        lines += ["", f"## {label}", "", *markdown_table(_HEADER, _rows(label, found))]
     return "\n".join([*lines, *_contradictions(found.places), *_quoted(found)]) + "\n"
 
 
@@ -89,16 +89,21 @@ def head(store: Store) -> str:
     """The picture and the numbers at one image a class, as Markdown for the top of the README."""
     found = ledger(store)
     dataset, ipc, method = SHOWN
-    scores = {flip: _mean(found.unequalness.get((dataset, ipc, method, flip), ())) for flip in ("none", "fyi")}
-    real = _mean(found.unequalness.get((dataset, ipc, "random", "none"), ()))
+    plain, flipped, real = (
+        found.unequalness.get((dataset, ipc, *arm), ()) for arm in ((method, "none"), (method, "fyi"), (FLOOR, "none"))
+    )
     ours = [place for place in found.places if place.ours is not None and place.first.ipc == ipc]
     title = method.upper()
     rows = [
         [
-            _label(place.first), _published(place.first), _ours(place), _sizes(place.sets),
+            _label(place.first), _published(place.first), _ours(place.ours), _sizes(place.sets),
             _score(found.unequalness.get((dataset, ipc, place.first.method, place.first.flip), ())),
         ]
         for place in ours if place.first.dataset == dataset
+    ]  # fmt: skip
+    rows += [
+        [_floor_label(floor, "measured as"), HOLE, _ours(floor.ours), _sizes(floor.ours.sets), ""]
+        for floor in found.floors if (floor.of[0].first.dataset, floor.of[0].first.ipc) == (dataset, ipc)
     ]  # fmt: skip
     rows += [
         [f"{_label(one.first)}, measured {MEASURED_BY[one.measured_by]}", _published(one.first),
@@ -110,9 +115,11 @@ def head(store: Store) -> str:
     return "\n".join((
         f"![Ten condensed images, one a class, by {title} and by {title} with FYI]({PICTURE})",
         "",
-        f"CIFAR-10 in one image a class, of the first seed: {title} above, {title} + FYI below. Unequalness of a set"
-        f" and its mirror image (0: symmetric): {short(scores['none'], 3)} without FYI, {short(scores['fyi'], 3)}"
-        f" with it, {short(real, 3)} for random real images. At the paper's length (protocol `paper`):",
+        f"CIFAR-10 in one image a class, sets of the first seed: {title} above, {title} + FYI below.",
+        f"Unequalness of a set and its mirror image (0: symmetric) is in the mean {_score(plain)} without FYI"
+        f" ({count_words(len(plain), 'set')}), {_score(flipped)} with it",
+        f"({count_words(len(flipped), 'set')}) and {_score(real)} for random real images"
+        f" ({count_words(len(real), 'draw')}). At the paper's length (protocol `paper`):",
         "",
         *markdown_table(("", "published, %", "ours, %", "sets × networks", "unequalness"), rows),
         "",
@@ -152,6 +159,14 @@ def picture(store: Store) -> bytes:
     return png_of(torch.cat([rows[0], gap, rows[1]]))
 
 
+def _rows(dataset: str, found: Ledger) -> list[list[str]]:
+    """Floors and numbers of a data set by images a class, whole data last; else in the paper's order."""
+    rows = [(floor.of[0].first, _floor_row(floor)) for floor in found.floors]
+    rows += [(place.first, _row(place, found)) for place in found.places]
+    here = [(first.ipc, row) for first, row in rows if first.dataset_label == dataset]
+    return [row for _, row in sorted(here, key=lambda one: (one[0] is None, one[0] or 0))]
+
+
 def _row(place: PaperNumber, found: Ledger) -> list[str]:
     first, words = place.first, place.verdict
     words = f"**{words}**" if words == OUTSIDE else words
@@ -165,19 +180,29 @@ def _row(place: PaperNumber, found: Ledger) -> list[str]:
         _published(first) + (" ⚠" if place.contradicts else ""),
         ", ".join(row.source.removeprefix("FYI paper ") for row in place.published if row.table in TABLES),
         HOLE if place.replicated is None else _published(place.replicated),
-        _ours(place),
+        _ours(place.ours),
         _sizes(place.sets),
-        _spread(place, "between_sets"),
-        _spread(place, "between_networks"),
+        _spread(place.ours, "between_sets"),
+        _spread(place.ours, "between_networks"),
         HOLE if place.gap is None else signed_points(place.gap),
         words,
         ", ".join(filter(None, (place.machine, place.precision))),
     ]
 
 
-def _sorted(places: Iterable[PaperNumber]) -> list[PaperNumber]:
-    """By images a class, whole data last; else in the paper's order."""
-    return sorted(places, key=lambda place: (place.first.ipc is None, place.first.ipc or 0))
+def _floor_row(floor: Floor) -> list[str]:
+    first, ours = floor.of[0].first, floor.ours
+    spreads = _spread(ours, "between_sets"), _spread(ours, "between_networks")
+    return [
+        f"{_floor_label(floor, 'as')}, {first.ipc} IPC", first.arch, HOLE, "", HOLE, _ours(ours), _sizes(ours.sets),
+        *spreads, HOLE, "floor", f"{floor.machine}, {floor.precision}",
+    ]  # fmt: skip
+
+
+def _floor_label(floor: Floor, how: str) -> str:
+    """'Random real images, measured as DC, DM': the methods whose sets it is the floor of."""
+    methods = dict.fromkeys(place.first.method_label.split("+Flip")[0] for place in floor.of)
+    return f"Random real images, {how} {', '.join(methods)}"
 
 
 def _label(row: Published) -> str:
@@ -190,18 +215,17 @@ def _published(row: Published) -> str:
     return percent(row.value) + (f" ± {percent(row.std)}" if row.std is not None else "")
 
 
-def _ours(place: PaperNumber) -> str:
+def _ours(ours: Ours | None) -> str:
     """Our mean with its interval over sets, or with the deviation of networks where there is one set."""
-    if place.ours is None:
+    if ours is None:
         return HOLE
-    found = place.ours.interval
-    if place.ours.low is not None:  # a rank correlation
-        return f"{place.ours.mean:.3f} [{place.ours.low:.3f}, {place.ours.high:.3f}]"
-    return _mean_of_sets(found) + (f" ± {percent(place.ours.std)}" if found["low"] is None else "")
+    if ours.low is not None:  # a rank correlation
+        return f"{ours.mean:.3f} [{ours.low:.3f}, {ours.high:.3f}]"
+    return _mean_of_sets(ours.interval) + (f" ± {percent(ours.std)}" if ours.interval["low"] is None else "")
 
 
-def _spread(place: PaperNumber, what: str) -> str:
-    found = None if place.ours is None else place.ours.spread[what]
+def _spread(ours: Ours | None, what: str) -> str:
+    found = None if ours is None else ours.spread[what]
     return percent(found) if is_number(found) else ""
 
 

@@ -1,4 +1,4 @@
-"""What is known of each place of the paper's tables: published numbers, others', ours, and the verdict."""
+"""What is known of each place of the paper's tables: published numbers, others', ours, verdict and floor."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from downstream.protocol import FLOOR
+from fyi_bench.files import digest_of
 from fyi_bench.present.published import FULL, REPLICATED, Published, published
 from fyi_bench.present.replication.cost import Pace, pace_of
-from fyi_bench.present.tables.build import table_of
-from fyi_bench.present.tables.groups import PAPER, ROUNDING, Ours
-from fyi_bench.present.tables.results import groups_of
+from fyi_bench.present.tables.build import same_architecture, table_of
+from fyi_bench.present.tables.groups import PAPER, ROUNDING, Accuracies, Group, Ours
+from fyi_bench.present.tables.results import best, groups_of
 from fyi_bench.store.excerpt import runs_of_protocol
 from fyi_bench.store.run_dir import final_record
 
@@ -72,15 +74,30 @@ class PaperNumber:
 
 
 @dataclass(frozen=True)
+class Floor:
+    """Random real images, as many and measured in the same way as the sets of some numbers of the paper.
+
+    ours: by the protocol `paper`; each set is a draw. of: those numbers, in the paper's order. machine, precision: what
+    it was computed on and in.
+    """
+
+    ours: Ours
+    of: Sequence[PaperNumber]
+    machine: str
+    precision: str
+
+
+@dataclass(frozen=True)
 class Ledger:
     """All places in the paper's order, and what else the page needs of the store.
 
-    quoted: numbers of methods outside the paper that others replicated. unequalness: by (data set, images a class,
-    method, flip), a value a set.
+    quoted: numbers of methods outside the paper that others replicated. floors: of our accuracies. unequalness: by
+    (data set, images a class, method, flip), a value a set.
     """
 
     places: Sequence[PaperNumber]
     quoted: Sequence[PaperNumber]
+    floors: Sequence[Floor]
     pace: Pace
     unequalness: Mapping[tuple[Any, ...], Sequence[float]] = field(default_factory=dict)
 
@@ -88,7 +105,8 @@ class Ledger:
 def ledger(store: Store) -> Ledger:
     """Read a store. Raises StoreError for a damaged record."""
     machines, records, unequalness = _facts(store)
-    ours = _ours(store)
+    groups = groups_of(store)
+    ours = _ours(groups)
     rows: dict[Key, list[Published]] = defaultdict(list)
     for name in (*TABLES, "ext"):
         for row in published(name):
@@ -105,16 +123,16 @@ def ledger(store: Store) -> Ledger:
             quoted.append(PaperNumber(found, replicated))
         elif key[5] == REPLICATED and (*key[:5], "accuracy") not in rows:
             quoted.append(PaperNumber(found, found[0]))
-    return Ledger(places, quoted, pace_of(records), unequalness)
+    return Ledger(places, quoted, _floors(groups, places, machines), pace_of(records), unequalness)
 
 
 def _key(row: Published) -> Key:
     return row.dataset, row.ipc, row.method, row.flip, row.arch, row.metric
 
 
-def _ours(store: Store) -> dict[Key, tuple[Ours, Mapping[str, Any] | None, float | None]]:
+def _ours(groups: Sequence[Group]) -> dict[Key, tuple[Ours, Mapping[str, Any] | None, float | None]]:
     """Our numbers as the tables show them."""
-    groups, found = groups_of(store), {}
+    found = {}
     for name in TABLES:
         made = table_of(name, groups, PAPER)
         for one in made.filled():
@@ -123,6 +141,33 @@ def _ours(store: Store) -> dict[Key, tuple[Ours, Mapping[str, Any] | None, float
             assert one.ours is not None  # `filled`
             found[key] = one.ours, one.difference, one.published_difference
     return found
+
+
+def _floors(
+    groups: Sequence[Group], places: Sequence[PaperNumber], machines: Mapping[tuple[Any, ...], set[str]]
+) -> list[Floor]:
+    """Random real images beside our accuracies, one for each way in which these were measured."""
+    alike: dict[tuple[Any, ...], list[Accuracies]] = defaultdict(list)
+    for group in groups:
+        if isinstance(group, Accuracies) and group.protocol == PAPER and not group.changes():
+            alike[group.made["dataset"], group.made["ipc"], digest_of(group.tested["protocol"])].append(group)
+    floors = []
+    for (dataset, ipc, _), found in alike.items():
+        draws = best(group for group in found if group.made["method"] == FLOOR)
+        arms = {(group.made["method"], group.made["flip"]) for group in found}
+        of = [
+            place for place in places
+            if place.ours is not None and (place.first.dataset, place.first.ipc) == (dataset, ipc)
+            and place.first.metric == "accuracy" and (place.first.method, place.first.flip) in arms
+            and same_architecture(place.first.arch, found[0].arch)
+        ]  # fmt: skip
+        if draws is not None and of:
+            ours = draws.number("accuracy")
+            assert ours is not None  # accuracies always have one
+            precision = _precision(ours)
+            on = machines.get((dataset, ipc, FLOOR, "none", precision), ())
+            floors.append(Floor(ours, of, " / ".join(sorted(on)), precision))
+    return sorted(floors, key=lambda floor: places.index(floor.of[0]))
 
 
 def _precision(ours: Ours) -> str:
