@@ -216,4 +216,6 @@ def _explain(path: Path, error: OSError) -> str:
         errno.EEXIST: "a part of the path is not a folder",
     }
     cause = causes.get(error.errno or 0, error.strerror or str(error))
-    return f"Could not write {path}: {cause}.\nNothing earlier was lost: free some space or choose another --store."
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    remedy = "free some space or choose another --store" if full else "choose another place"
+    return f"Could not write {path}: {cause}.\nNothing earlier was lost: {remedy}."

@@ -86,7 +86,9 @@ def told(error: BaseException) -> tuple[str, int]:
         return error.format_message() + where, error.exit_code
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror or error}.\nEverything done is kept; run the same command to go on.", EXIT_INPUT
+        forbidden = isinstance(error, PermissionError)
+        remedy = "Check its permissions." if forbidden else "Everything done is kept; run the same command to go on."
+        return f"{where}{error.strerror or error}.\n{remedy}", EXIT_INPUT
     first = (str(error).splitlines() or [""])[0]
     if isinstance(error, MemoryError) or any(words in first for words in _NO_MEMORY):
         return (

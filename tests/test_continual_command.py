@@ -102,7 +102,7 @@ def test_memories_are_called_as_the_user_says(files, tmp_path):
 
 
 def test_sets_that_are_no_memory_together_are_refused(files, tmp_path):
-    with pytest.raises(UsageError, match=r"1 sets have some of the classes each, and none has class"):
+    with pytest.raises(UsageError, match=r"Of set.safetensors, with some of the classes each, none has class"):
         planned(tmp_path, sets=tuple(files["steps"][:1]))
     with pytest.raises(UsageError, match=r"two have class"):
         planned(tmp_path, sets=(*files["steps"], files["steps"][1]))

@@ -248,10 +248,10 @@ def test_an_audit_tells_images_from_labels(audited):
 
 @pytest.fixture(scope="module")
 def seeds(tmp_path_factory):
-    """Three sets of one kind, other images each."""
+    """Three sets of one kind, other images each, in the order in which they are numbered."""
     shapes, folder = load_dataset("shapes10"), tmp_path_factory.mktemp("seeds")
     rows = [[int(shapes.train.indices_of(c)[2 * k + j]) for c in range(10) for j in range(2)] for k in range(3)]
-    sets = [shapes.train.select(own).to_space(shapes.space) for own in rows]
+    sets = sorted((shapes.train.select(own).to_space(shapes.space) for own in rows), key=lambda one: one.digest)
     return [one.save(folder / f"seed{k}" / "set.safetensors") for k, one in enumerate(sets)]
 
 
@@ -260,7 +260,7 @@ def test_several_sets_of_a_method_are_the_pairs(tmp_path, seeds):
     """Each set has networks and draws of its own; what sets and what networks differ by are told apart."""
     common = {"dataset": "shapes10", "store": tmp_path / "runs", "workers": 1, "threads": 1}
     asked = {"labels": ["hard", "teacher"], **common, "overrides": {**TINY, "draws": "2", "epochs": "1"}}
-    record = fyi_bench.evaluate(seeds, **asked)
+    record = fyi_bench.evaluate(seeds[::-1], **asked)  # the order in which they are named does not matter
     assert record["seeds"] == [0, 1, 1000, 1001, 2000, 2001]
     arms = {(arm.get("form", "set"), arm["labels"]): arm for arm in record["arms"]}
     assert arms["set", "hard"]["sets"] == [str(path.resolve()) for path in seeds]
@@ -286,8 +286,11 @@ def test_several_sets_of_a_method_are_the_pairs(tmp_path, seeds):
 
 def test_sets_that_are_no_repetitions_are_refused(tmp_path, small, seeds):
     other = small.select(torch.arange(10)).save(tmp_path / "set.safetensors")
-    with pytest.raises(UsageError, match=r"differ in images, bytes: they are no repetitions.*\n.*each of them"):
+    with pytest.raises(UsageError, match=r"differ in images, classes, bytes: they are no rep.*\n.*each of them"):
         evaluated([seeds[0], other], tmp_path / "runs")
+    halves = [small.select(torch.arange(10 * k, 10 * k + 10)).save(tmp_path / f"{k}.safetensors") for k in range(2)]
+    with pytest.raises(UsageError, match=r"differ in classes: they are no repetitions"):
+        evaluated(halves, tmp_path / "runs")
     with pytest.raises(UsageError, match=r"named twice"):
         evaluated([seeds[0], seeds[0]], tmp_path / "runs")
     with pytest.raises(UsageError, match=r"--robust is of one set, not of 3"):

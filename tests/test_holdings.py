@@ -120,12 +120,13 @@ def test_a_single_column_says_what_it_measures(told):
 
 
 def test_a_difference_of_correlations_is_no_percentage(tmp_path):
-    arm = {"method": "dm", "flip": "fyi", "ipc": 10, "spearman_all": {"value": 0.6, "low": 0.5, "high": 0.7}}
+    arm = {"method": "dm", "flip": "fyi", "ipc": 10, "spearman_all": {"value": 0.6, "low": 0.5, "high": 0.7},
+           "regret": {"value": 0.012, "low": 0.0, "high": 0.0805}}  # fmt: skip
     found = {"mean": -0.0312, "low": -0.1, "high": 0.05, "pairs": 36}
     more = {"difference": found, "differences": {"spearman_all": found}}
     rows = arms.rows_of_record({**distill_record(), "task": "nas", "arms": [arm], **more})
     assert [(row["measure"], arms.value_words(row)) for row in rows] == [
-        ("spearman_all", "0.6 [0.5, 0.7]"), ("spearman_all difference", "−0.031 [−0.1, +0.05]"),
+        ("spearman_all", "0.6 [0.5, 0.7]"), ("regret", "1.2 [0.0, 8.1]"), ("spearman_all difference", "−0.031 [−0.1, +0.05]"),
     ]  # fmt: skip
 
 

@@ -372,6 +372,10 @@ def test_a_ranking_must_fit_the_question(small, tmp_path):
     path = tmp_path / "measured.csv"
     nas(session(tmp_path, SHORT), replace(RANDOM, save_ranking=path))
     path.write_text(path.read_text().replace(",tiny,", ",cifar10,"))
+    fresh = session(tmp_path / "fresh")
+    with pytest.raises(UsageError, match="cannot be added to"):
+        nas(fresh, replace(QUESTION, save_ranking=path))
+    assert not list(fresh.store.run_dirs())  # said before anything is trained
     with pytest.raises(DataError, match="is about cifar10, not tiny"):
         nas(session(tmp_path), replace(QUESTION, reference=str(path)))
     path.write_text(path.read_text().replace(",cifar10,", ",tiny,").replace(CHEAP[0].name, "w31-d1-nonorm-relu-max"))

@@ -213,7 +213,7 @@ def told(rows: Sequence[Row], form: str) -> str:
 
 def value_words(row: Row) -> str:
     """'48.9 ± 0.6', '0.61 [0.50, 0.70]', '+1.2 [−0.3, +2.7]': in percent where it is an accuracy."""
-    of_accuracy = "accuracy" in row["measure"]
+    of_accuracy = any(word in row["measure"] for word in ("accuracy", "regret"))
     if row["measure"].endswith(DIFFERENCE.strip()):
         signed: Callable[[Any], str] = signed_points if of_accuracy else lambda v: f"{v:+.2g}".replace("-", MINUS)
         return signed(row["value"]) + bounds(row, signed)
@@ -273,7 +273,7 @@ def _table(rows: Sequence[Row]) -> str:
     if not rows:
         return "There is no such number in the store."
     parts = ["\n".join([*wrapped([title]), "", *text_table(header, lines)]) for title, header, lines in blocks(rows)]
-    return "\n\n".join([*parts, "Accuracies and differences in %."])
+    return "\n\n".join([*parts, "Accuracies, regret and their differences in %."])
 
 
 def _csv(rows: Sequence[Row]) -> str:

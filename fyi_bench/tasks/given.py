@@ -116,8 +116,9 @@ def given_set(session: Session, path: Path, facts: Mapping[str, Any] | None = No
 
 
 def repeated_sets(session: Session, paths: Sequence[Path], facts: Mapping[str, Any] | None = None) -> list[GivenSet]:
-    """Sets that are repetitions of one another: of one method, and alike but for their seed.
+    """Sets that are repetitions of one another: of one method, and alike but for their seed, in the order of it.
 
+    Whatever order they are named in, they come in the same one: what is trained on them is numbered by their place.
     Raises what `given_set` does, and UsageError for sets that are no repetitions.
     """
     givens = [given_set(session, path, facts) for path in paths]
@@ -130,7 +131,7 @@ def repeated_sets(session: Session, paths: Sequence[Path], facts: Mapping[str, A
             )
     if len({given.image_set.digest for given in givens}) < len(givens):
         raise UsageError("One of the sets is named twice.\nName each once.")
-    return givens
+    return sorted(givens, key=lambda one: (one.image_set.provenance.get("seed") or 0, one.image_set.digest))
 
 
 def _alike(given: GivenSet) -> dict[str, Any]:
@@ -140,6 +141,7 @@ def _alike(given: GivenSet) -> dict[str, Any]:
         "method": given.method,
         "flip": given.flip,
         "images": len(s),
+        "classes": sorted(set(s.hard_labels.tolist())),
         "kind of labels": s.label_kind if s.labels.ndim == 2 else "hard",
         "bytes": s.nbytes,
         **made,

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fyi_bench.config import option
-from fyi_bench.errors import UsageError
 from fyi_bench.present.words import count_words, seconds_words, text_table
 from fyi_bench.run.plan import Plan, Records
 from fyi_bench.session import Session
@@ -17,11 +16,10 @@ from fyi_bench.store.record import build_record
 from fyi_bench.tasks.base import TASKS, Record, Task
 from fyi_bench.tasks.common import digest_of_runs, seeds_of
 from fyi_bench.tasks.nas.points import CONVNETS, SPACE_SEED, Part, part_of
-from fyi_bench.tasks.nas.reference import RealSide, measured_ranking, over_of
+from fyi_bench.tasks.nas.reference import RealSide, kept_rows, measured_ranking, over_of
 
 if TYPE_CHECKING:
     from downstream.nas import Architecture
-    from search_space.ranking import Row
 
 SEEDS = 2  # the second one tells how well real data agrees with itself
 ROUND = 60  # after so many networks a part of the 720 is balanced in every factor
@@ -60,7 +58,7 @@ class RankingTask(Task[RankingOptions]):
         rounds = _rounds(part, session)
         order = [runs[point][k] for points in rounds for k in range(len(seeds)) for point in points]
         place = options.out or session.store.root / _file_name(session)
-        rows = _rows_of(place, real)
+        rows = kept_rows(place, real.label)
         known = {run.digest for run in order if run.digest in rows}
         source, label = real.source, real.label
         title = (
@@ -181,16 +179,3 @@ def _rounds(part: Part, session: Session) -> list[list[Architecture]]:
 def _file_name(session: Session) -> str:
     s = session.settings
     return re.sub(r"[^\w.-]+", "-", f"{session.data.name}-{s.protocol}-{s.precision}") + ".csv"
-
-
-def _rows_of(place: Path, real: RealSide) -> dict[str, Row]:
-    """Rows of the file that is to be added to, by the digest of their run; refused before hours of work where it was
-    measured in another way."""
-    from search_space.ranking import Ranking, load, merged
-
-    if not place.exists():
-        return {}
-    try:
-        return {row.cell: row for row in merged([load(place), Ranking(real.label, ())]).rows}
-    except UsageError as error:
-        raise UsageError(f"{place} cannot be added to. {error}") from None

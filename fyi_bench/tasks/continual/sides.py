@@ -106,7 +106,7 @@ def files_of(session: Session, options: ContinualOptions) -> list[list[GivenSet]
         twice = sorted({c for c in held if held.count(c) > 1})
         what = f"two have class {twice[0]}" if twice else f"none has class {min(set(range(classes)) - set(held))}"
         raise UsageError(
-            f"{len(parts)} sets have some of the classes each, and {what}.\n"
+            f"Of {', '.join(one.path.name for one in parts)}, with some of the classes each, {what}.\n"
             "Give one set of all classes, or one a step that together have each class once."
         )
     return [*([parts] if parts else []), *([one] for one in whole)]

@@ -21,7 +21,7 @@ from fyi_bench.tasks.given import session_of_sets
 from fyi_bench.tasks.nas.answer import answer_of
 from fyi_bench.tasks.nas.options import NasOptions
 from fyi_bench.tasks.nas.points import AUTO, FEWEST
-from fyi_bench.tasks.nas.reference import TRAIN, measured_ranking, over_of
+from fyi_bench.tasks.nas.reference import TRAIN, kept_rows, measured_ranking, over_of
 from fyi_bench.tasks.nas.search import Search, search_of
 
 __all__ = ["Nas", "NasOptions"]
@@ -53,7 +53,10 @@ class Nas(Task[NasOptions]):
         return found
 
     def plan(self, session: Session, options: NasOptions, found: Records) -> Plan:
-        return self.plan_of(search_of(session, options))
+        search = search_of(session, options)
+        if options.save_ranking is not None and search.stored is None:
+            kept_rows(options.save_ranking, search.reference.label)
+        return self.plan_of(search)
 
     @staticmethod
     def plan_of(search: Search) -> Plan:

@@ -46,6 +46,7 @@ class Part:
     """The architectures of a search. of: how many its space has.
 
     seconds: of two cores that it was cut to fit, None where it was not. costly: how many were left out for that.
+    fits: whether it does; the least part may not.
     """
 
     space: str
@@ -53,6 +54,7 @@ class Part:
     of: int
     seconds: float | None = None
     costly: int = 0
+    fits: bool = True
 
     @property
     def words(self) -> list[str]:
@@ -62,9 +64,11 @@ class Part:
         here, how = (
             (self.of, "a stratified choice") if self.space == CONVNETS else (f"{self.space}:{self.of}", "drawn by lot")
         )
+        fit = "fit" if self.fits else "are the least, and take more than"
         costly = f", {count_words(self.costly, 'costly one')} left out" if self.costly else ""
+        points = f"{len(self.points)} of {self.of:,} architectures"
         return [
-            f"{len(self.points)} of {self.of:,} architectures fit {format_duration(self.seconds)} of 2 cores{costly};",
+            f"{points} {fit} {format_duration(self.seconds)} of 2 cores{costly};",
             f"{how}; all: --space {here}; others: --space N (finished runs count)",
         ]
 
@@ -96,9 +100,11 @@ def part_of(
         asked = total if whole and total <= _MOST else HALF_AN_HOUR
     if isinstance(asked, int):
         points = ranked_in(space.subset(asked, SPACE_SEED), known)
+        if asked < FEWEST:
+            raise UsageError(f"--space {text} is too few to rank.\nAsk for {FEWEST} or more.")
         return Part(space.name, points, total)
-    fits, costly = _fitting(space, data, asked / _SECONDS_AN_EFFORT[precision], passes, known)
-    return Part(space.name, ranked_in(fits, known), total, asked, costly)
+    found, costly, fits = _fitting(space, data, asked / _SECONDS_AN_EFFORT[precision], passes, known)
+    return Part(space.name, ranked_in(found, known), total, asked, costly, fits)
 
 
 def _asked(text: str) -> tuple[SearchSpace, int | float | None]:
@@ -165,8 +171,9 @@ def listed_space(path: Path) -> SearchSpace:
 
 def _fitting(
     space: SearchSpace, data: RealDataset, efforts: float, passes: Passes, known: Known
-) -> tuple[Sequence[Architecture], int]:
-    """The largest part whose networks fit, of those that the ranking has if there is one; how many were too costly.
+) -> tuple[Sequence[Architecture], int, bool]:
+    """The largest part whose networks fit, of those that the ranking has if there is one; how many were too costly;
+    whether they fit, which the least part may not.
 
     efforts: that a core makes in the time there is.
     """
@@ -176,7 +183,7 @@ def _fitting(
     images = passes.trained + TEST_PASS * passes.tested
     most, fits = min(len(space.names), _MOST), _NETWORKS_SHARE * efforts * _CORES
     chosen: Sequence[Architecture] = ()
-    costly = 0
+    costly, total = 0, 0.0
     for count in sorted({min(_LEAST, most), *range(3 * _STEP, most, _STEP), most}):
         points = [point for point in space.subset(count, SPACE_SEED) if known is None or in_ranking(point, known)]
         takes = {point: images * effort(point, *sizes) for point in points}
@@ -184,10 +191,11 @@ def _fitting(
         told = len(chosen) >= FEWEST_TOLD
         spare = int(_MOST_COSTLY * len(points)) if told else max(0, len(points) - FEWEST_TOLD)
         out = set(dear[:spare])  # of equal ones the first of the space, in every process
-        if told and sum(takes[point] for point in points if point not in out) > fits:
+        spent = sum(takes[point] for point in points if point not in out)
+        if told and spent > fits:
             break
-        chosen, costly = [point for point in points if point not in out], len(out)
-    return chosen, costly
+        chosen, costly, total = [point for point in points if point not in out], len(out), spent
+    return chosen, costly, total <= fits
 
 
 def in_ranking(point: Architecture, known: Mapping[str, Any]) -> bool:

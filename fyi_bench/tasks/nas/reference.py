@@ -6,9 +6,10 @@ import math
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fyi_bench.errors import DataError
+from fyi_bench.errors import DataError, UsageError
 from fyi_bench.run.plan import Records
 from fyi_bench.run.types.architecture import Material, real_source, train_run
 from fyi_bench.session import Session
@@ -18,7 +19,7 @@ from fyi_bench.tasks.nas.points import AUTO, FEWEST, FEWEST_REPEATED, FEWEST_TOL
 if TYPE_CHECKING:
     from downstream.nas import Architecture, Limits
     from downstream.protocol import Protocol
-    from search_space.ranking import Label, Ranking
+    from search_space.ranking import Label, Ranking, Row
 
 TRAIN = "train"  # the reference that is trained here; every other name but auto is a stored ranking
 # --set of these is about the proxies alone
@@ -197,3 +198,18 @@ def over_of(
     every = [run for networks in runs.values() for run in networks]
     stopped = session.stop.requested() and any(run.digest not in found for run in every)
     return lambda run: finished(session.store, run) if stopped else True
+
+
+def kept_rows(place: Path, label: Label) -> dict[str, Row]:
+    """Rows of the file that is to be added to, by the digest of their run.
+
+    Raises UsageError, before hours of work, where it was measured in another way, DataError where it is no ranking.
+    """
+    from search_space.ranking import Ranking, load, merged
+
+    if not place.exists():
+        return {}
+    try:
+        return {row.cell: row for row in merged([load(place), Ranking(label, ())]).rows}
+    except UsageError as error:
+        raise UsageError(f"{place} cannot be added to. {error}") from None
