@@ -126,7 +126,8 @@ def test_a_difference_of_correlations_is_no_percentage(tmp_path):
     more = {"difference": found, "differences": {"spearman_all": found}}
     rows = arms.rows_of_record({**distill_record(), "task": "nas", "arms": [arm], **more})
     assert [(row["measure"], arms.value_words(row)) for row in rows] == [
-        ("spearman_all", "0.6 [0.5, 0.7]"), ("regret", "1.2 [0.0, 8.1]"), ("spearman_all difference", "−0.031 [−0.1, +0.05]"),
+        ("spearman_all", "0.6 [0.5, 0.7]"), ("regret", "1.2 [0.0, 8.1]"),
+        ("spearman_all difference", "−0.031 [−0.1, +0.05]"),
     ]  # fmt: skip
 
 
