@@ -149,7 +149,8 @@ def parse(text: str, where: str) -> Ranking:
     if set(_PLAIN) <= set(columns) and "dataset" not in columns:
         return _table(reader, where)
     if columns not in (COLUMNS, ALL_COLUMNS):
-        raise DataError(f"{where} is no ranking: its first line must be\n{','.join(COLUMNS)}")
+        wanted = ",".join(COLUMNS)
+        raise DataError(f"{where} is no ranking: its first line must be\n{wanted}, or {','.join(_PLAIN)} for a table.")
     label, rows = None, []
     for number, record in _numbered(reader, where):
         here = f"{where}, line {number}"

@@ -160,6 +160,7 @@ def test_what_a_memory_is_held_against(tmp_path):
 def test_a_memory_with_a_decoder_tells_its_bytes_first(tmp_path):
     plan = planned(tmp_path, method="haba", ipc=2, steps=2, against=("random-bytes",))
     assert plan.open
+    assert "real images in as many bytes follow once the sets are made" in plan.title
     assert not [run for run in plan.runs if run.inputs.get("method") == "random"]
 
 

@@ -205,7 +205,7 @@ def test_gradients_strides_and_byte_orders_do_not_matter(tmp_path):
     ("targets", "expected"),
     [
         (torch.arange(19), "20 images but 19 labels"),
-        (labels() + 1, r"(?s)labels up to 10, cifar10 has 10 classes"),
+        (labels() + 1, r"(?s)labels up to 10, cifar10 has 10 classes \(do they count from 1"),
         (labels() - 1, "smallest label is -1"),
         (labels() + 0.5, "not whole numbers"),
         (torch.full((20,), float("nan")), "labels hold NaN"),

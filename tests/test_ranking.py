@@ -88,7 +88,7 @@ def text(**changes: str) -> str:
         (text(accuracy="0.1,extra"), DataError, "line 3 has not 14 columns"),
         ("", DataError, "first line must be\narchitecture,dataset"),
         (text().splitlines()[0] + "\n", DataError, "holds no rows"),
-        ("a,b\n1,2\n", DataError, "is no ranking"),
+        ("a,b\n1,2\n", DataError, r"is no ranking(?s:.*), or architecture,accuracy for a table"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_named_with_its_line(content, error, said):

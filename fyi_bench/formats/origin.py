@@ -167,5 +167,6 @@ def _misfit(entry: DatasetEntry, shape: tuple[int, ...], classes: int | None) ->
     if entry.size and (height, width) != (entry.size, entry.size):
         return f"it has images of {width}x{height} pixels, {entry.name} has {entry.size}x{entry.size}"
     if classes and entry.num_classes and classes > entry.num_classes:
-        return f"it has labels up to {classes - 1}, {entry.name} has {entry.num_classes} classes"
+        counted = " (do they count from 1? subtract 1 then)" if classes == entry.num_classes + 1 else ""
+        return f"it has labels up to {classes - 1}, {entry.name} has {entry.num_classes} classes{counted}"
     return ""

@@ -110,6 +110,8 @@ class Continual(Task[ContinualOptions]):
         asked = session.protocol("continual").orders
         if session.settings.seeds is None and len(orders) < asked:
             said.append(f"one class order of {asked}, which gives no intervals (--seeds {asked} asks for all)")
+        if waiting:
+            said.append("real images in as many bytes follow once the sets are made: their bytes are not known before")
         every = tuple({run.digest: run for run in (*prerequisites(made), *made, *tests)}.values())
         return Plan(
             "\n".join([*said, title]), session.protocol("continual").name, every, open=waiting,

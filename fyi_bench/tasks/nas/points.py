@@ -100,8 +100,6 @@ def part_of(
         asked = total if whole and total <= _MOST else HALF_AN_HOUR
     if isinstance(asked, int):
         points = ranked_in(space.subset(asked, SPACE_SEED), known)
-        if asked < FEWEST:
-            raise UsageError(f"--space {text} is too few to rank.\nAsk for {FEWEST} or more.")
         return Part(space.name, points, total)
     found, costly, fits = _fitting(space, data, asked / _SECONDS_AN_EFFORT[precision], passes, known)
     return Part(space.name, ranked_in(found, known), total, asked, costly, fits)

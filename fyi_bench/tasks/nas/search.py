@@ -146,7 +146,7 @@ class Search:
         real = f"the stored ranking '{self.stored[0]}'{_in(self.stored[1].label.precision)}" if self.stored else ""
         if self.stored is None:
             epochs = count_words(self.reference.protocol.epochs_for(self.real.images), "epoch")
-            real = f"{epochs} on {self.real.images:,} images, {len(self.again.runs)} networks twice"
+            real = f"{epochs} on {self.real.images:,} images, {count_words(len(self.again.runs), 'network')} twice"
         proxy = next(iter(self.proxies.values()))
         nets = len(self.seeds) * self.protocol.nets
         times = f"{nets} times " if nets > 1 else ""
