@@ -11,6 +11,7 @@ from scipy import stats
 
 import fyi_bench
 from commands import tell
+from distill.image_set import ImageSet
 from fyi_bench.data import load_dataset
 from fyi_bench.errors import DataError, DivergenceError, UnknownNameError, UsageError
 from fyi_bench.formats.inspection import format_report, inspect_set
@@ -282,6 +283,18 @@ def test_several_sets_of_a_method_are_the_pairs(tmp_path, seeds):
     # the first of them alone has the numbers that it has among the others
     alone = fyi_bench.evaluate(seeds[0], **asked)["arms"][0]["architectures"][0]["values"]
     assert alone == values["set", "hard"][0].tolist()
+
+
+def test_a_seed_that_is_no_number_orders_nothing(tmp_path, seeds):
+    sets = [dataclasses.replace(ImageSet.load(path), provenance={"seed": "one"}) for path in seeds[:2]]
+    paths = [one.save(tmp_path / f"{k}" / "set.safetensors") for k, one in enumerate(sets)]
+    paths.append(seeds[2])
+    first, second = (
+        evaluated(order, tmp_path / "runs", nets="1", epochs="1", draws="1")["arms"][0]
+        for order in (paths, paths[::-1])
+    )
+    assert first["sets"] == second["sets"]
+    assert first["architectures"] == second["architectures"]
 
 
 def test_sets_that_are_no_repetitions_are_refused(tmp_path, small, seeds):

@@ -131,7 +131,13 @@ def repeated_sets(session: Session, paths: Sequence[Path], facts: Mapping[str, A
             )
     if len({given.image_set.digest for given in givens}) < len(givens):
         raise UsageError("One of the sets is named twice.\nName each once.")
-    return sorted(givens, key=lambda one: (one.image_set.provenance.get("seed") or 0, one.image_set.digest))
+    return sorted(givens, key=_place)
+
+
+def _place(given: GivenSet) -> tuple[int, str]:
+    """Its seed, where the file states one as a number, and its digest."""
+    seed = given.image_set.provenance.get("seed")
+    return seed if isinstance(seed, int) else 0, given.image_set.digest
 
 
 def _alike(given: GivenSet) -> dict[str, Any]:
@@ -141,7 +147,7 @@ def _alike(given: GivenSet) -> dict[str, Any]:
         "method": given.method,
         "flip": given.flip,
         "images": len(s),
-        "classes": sorted(set(s.hard_labels.tolist())),
+        "classes": s.classes,
         "kind of labels": s.label_kind if s.labels.ndim == 2 else "hard",
         "bytes": s.nbytes,
         **made,

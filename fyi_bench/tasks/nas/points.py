@@ -46,7 +46,7 @@ class Part:
     """The architectures of a search. of: how many its space has.
 
     seconds: of two cores that it was cut to fit, None where it was not. costly: how many were left out for that.
-    fits: whether it does; the least part may not.
+    fits: whether it does, by an estimate; the least part may not.
     """
 
     space: str
@@ -64,11 +64,10 @@ class Part:
         here, how = (
             (self.of, "a stratified choice") if self.space == CONVNETS else (f"{self.space}:{self.of}", "drawn by lot")
         )
-        fit = "fit" if self.fits else "are the least, and take more than"
         costly = f", {count_words(self.costly, 'costly one')} left out" if self.costly else ""
-        points = f"{len(self.points)} of {self.of:,} architectures"
+        fit = f" fit {format_duration(self.seconds)} of 2 cores" if self.fits else ", the least part there is"
         return [
-            f"{points} {fit} {format_duration(self.seconds)} of 2 cores{costly};",
+            f"{len(self.points)} of {self.of:,} architectures{fit}{costly};",
             f"{how}; all: --space {here}; others: --space N (finished runs count)",
         ]
 
