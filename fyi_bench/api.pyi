@@ -492,7 +492,7 @@ def figure(
     """A figure of the paper, from our data and results.
 
     Args:
-        name: Which figure of the paper.
+        name: Which figure of the paper, or growth.
         out: Folder of the pictures; default: in the store.
         distance: For figures 5 and A: dm, or own (each method's).
         run: Compute what it needs first, within --budget.

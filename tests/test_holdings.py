@@ -131,6 +131,11 @@ def test_a_difference_of_correlations_is_no_percentage(tmp_path):
     ]  # fmt: skip
 
 
+def test_points_below_zero_have_a_minus_and_no_hyphen():
+    row = {"measure": "against_ceiling regret", "value": 0.0, "low": -0.0104, "high": 0.02, "values": [], "std": None}
+    assert arms.value_words(row) == "0.0 [−1.0, 2.0]"
+
+
 def test_protocols_never_share_a_place(tmp_path):
     for name in ("quick", "paper"):
         save_record(Store(tmp_path), {**distill_record(protocol=name), "digest": name.ljust(16, "0")})

@@ -11,13 +11,17 @@ import tiny
 from commands import ask, tell
 from downstream import nas
 from fyi_bench.data.real import RealDataset
+from fyi_bench.errors import DataError
+from fyi_bench.present.figures import Request, figure
 from fyi_bench.present.figures.nas import LEAST_SECONDS, cost_drawing, costs_of, nas_figure
 from fyi_bench.present.report import report_html
 from fyi_bench.present.tables.results import groups_of
 from fyi_bench.stats import STATISTICS, paired_rank_difference
+from fyi_bench.store.record import write_sealed
 from fyi_bench.store.store import Store
 from fyi_bench.tasks.nas.faithful import faithful_words
 from fyi_bench.tasks.report import section_makers
+from sample_records import texts
 from search_space import space720
 
 
@@ -182,3 +186,56 @@ def test_the_verdict_follows_the_intervals(agreement, below, said):
     assert said in told
     assert "no evidence that it tells these apart" in told
     assert "3.0 points below the really best one; of the 10 best it finds 4.0" in told
+
+
+def kept(store: Store, record: dict, number: int, ipc: int, protocol: str = "quick", **changes) -> None:
+    """The record in the store as that of a search with other images or another trainer."""
+    changed = copy.deepcopy(record) | changes
+    changed |= {"digest": f"{number:016d}", "protocol": {"name": protocol, "version": 1}}
+    for arm in changed["arms"]:
+        arm["ipc"] = arm["ipc"] and ipc
+    write_sealed(store.root / "reports" / f"nas-{number:016d}.json", changed)
+
+
+def test_growth_is_drawn_from_searches_of_the_same_architectures(record, tmp_path):
+    store = Store(tmp_path / "runs")
+    request = Request(store, lambda name: None)
+    record = record | {"protocol": {"name": "quick", "version": 1}}
+    kept(store, record, 1, 1)
+    with pytest.raises(DataError, match=r"no searches that differ in their images alone.*\n.*nas --method dm"):
+        figure("growth", request)
+    kept(store, record, 2, 10)
+    kept(store, record, 3, 10, "quick+epochs=90", arms=record["arms"][:1])
+    kept(store, record, 4, 50, architectures=record["architectures"][1:])
+    kept(store, record, 5, 50, "paper")
+    shown = texts(figure("growth", request)[1].read_text())
+    first = record["arms"][0]
+    assert {first["method"], f"{first['method']} epochs=90", "dm+fyi", "random", "early-stopping"} <= {*shown}
+    assert any("Left out, of other architectures or another real side: 1 record" in text for text in shown)
+    told = " ".join(shown)
+    assert f"{first['epochs']} on 1, {first['epochs']} on 10" in told
+    assert "6 architectures" in told
+
+
+def test_growth_has_a_dot_for_each_number_of_images_and_a_whisker_for_each_interval(record, tmp_path):
+    from fyi_bench.present.figures.nas import growth_drawing
+
+    changed = [copy.deepcopy(record) for _ in range(2)]
+    for one, ipc, value in zip(changed, (1, 10), (0.25, 0.75), strict=True):
+        one["arms"] = one["arms"][:1]
+        one["arms"][0] |= {"ipc": ipc, "spearman_all": {"value": value, "low": value - 0.1, "high": value + 0.1}}
+        one["arms"][0]["spearman_top50"] = {"value": value, "low": None, "high": None}
+    everywhere, better = growth_drawing(changed).figure.axes
+    lines = [[[*map(float, line.get_xdata())], [*map(float, line.get_ydata())]] for line in everywhere.lines]
+    assert [[1.0, 10.0], [0.25, 0.75]] in lines
+    assert [y for x, y in lines if x[0] == x[1]] == [pytest.approx([0.15, 0.35]), pytest.approx([0.65, 0.85])]
+    assert not any(line.get_xdata()[0] == line.get_xdata()[1] for line in better.lines)
+
+
+def test_the_captions_of_a_search_against_a_table_name_the_table(record):
+    from fyi_bench.present.figures.nas import growth_caption, nas_caption
+
+    table = record["reference"] | {"kind": "table", "name": "mine.csv", "epochs": 0, "images": 0}
+    for told in (nas_caption(record | {"reference": table}), growth_caption([record | {"reference": table}], 0)):
+        assert "real side: the table 'mine.csv'" in told
+        assert "0 epochs" not in told

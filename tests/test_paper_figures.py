@@ -254,7 +254,7 @@ def test_figures_that_cannot_be_made_say_why(store, name):
     assert figure_needs(name, "quick") == []
 
 
-@pytest.mark.parametrize("name", ["1", "5", "6", "7", "8", "9", "11", "12", "A", "B", "E"])
+@pytest.mark.parametrize("name", ["1", "5", "6", "7", "8", "9", "11", "12", "A", "B", "E", "growth"])
 def test_without_results_the_first_command_is_named(store, name):
     needs = figure_needs(name, "quick")
     with pytest.raises(DataError) as caught:
@@ -264,7 +264,7 @@ def test_without_results_the_first_command_is_named(store, name):
 
 
 def test_every_figure_of_the_paper_is_known(store):
-    assert FIGURES.names() == sorted([*map(str, range(1, 13)), *"ABCDE"])
+    assert FIGURES.names() == sorted([*map(str, range(1, 13)), *"ABCDE", "growth"])
     with pytest.raises(UnknownNameError, match="Unknown figure '13'"):
         figure("13", request_of(store))
 

@@ -39,7 +39,7 @@ def arm_label(arm: Mapping[str, Any]) -> str:
 
 def percent(value: float | None, digits: int = 1) -> str:
     """A fraction as percent without the sign of percent, '48.9'; a hole for None and for what is not finite."""
-    return HOLE if not is_number(value) else f"{100 * value:.{digits}f}"
+    return HOLE if not is_number(value) else f"{100 * value:.{digits}f}".replace("-", MINUS)
 
 
 def mean_and_std(entry: Mapping[str, Any]) -> str:

@@ -31,7 +31,8 @@ class FigureOptions:
     """Which figure, from which files, by which distance, and where to."""
 
     name: str = option(
-        MISSING, "Which figure of the paper.", argument="1…12|A…E", names="fyi_bench.present.figures:FIGURES.spelled"
+        MISSING, "Which figure of the paper, or growth.", argument="1…12|A…E|growth",
+        names="fyi_bench.present.figures:FIGURES.spelled",
     )  # fmt: skip
     out: Path | None = option(None, "Folder of the pictures; default: in the store.")
     distance: str = option("dm", "For figures 5 and A: dm, or own (each method's).")

@@ -1,7 +1,8 @@
-"""Real against proxy accuracy of every architecture, coloured by a design factor, and agreement against cost."""
+"""Real against proxy accuracy of every architecture, coloured by a design factor; agreement against cost and images."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from fyi_bench.errors import UnknownNameError
 from fyi_bench.present.figures import style
+from fyi_bench.present.figures.request import FIGURES, PaperFigure, Request, lacking
+from fyi_bench.present.missing import Missing
 from fyi_bench.present.words import arm_label, arm_title, correlation, count_words, is_number, protocol_words
+from fyi_bench.store.commands import command_records
 from search_space.space720 import LEVELS, point
 
 if TYPE_CHECKING:
@@ -20,6 +24,9 @@ Record = Mapping[str, Any]
 PANEL = (3.2, 3.1)
 TITLE = "Accuracy on real images against accuracy on the proxy, %"
 COST_TITLE = "Agreement with the ranking by real data, against its cost"
+GROWTH_TITLE = "Agreement with the ranking by real data, against images a class"
+GROWTH = {"spearman_all": "Spearman, all", "spearman_top50": "Spearman, better half"}  # its panels
+GROWTH_IPC, GROWTH_SPACE = (1, 10, 50), "36"  # of the searches that are named where a store has none
 LEAST_SECONDS = 0.1  # what is counted in less has no place on a logarithmic axis
 _COLORS, _MARKERS = (style.VANILLA, style.FYI, style.GREEN, style.ROSE, style.VIOLET, style.GOLD), "osD^vP"
 _LEGEND_INCHES = 1.25
@@ -178,10 +185,114 @@ def _paint_panel(axes: Axes, panel: Panel, architectures: Sequence[Record], fact
 
 def nas_caption(record: Record) -> str:
     """What was compared, and what is not among the dots."""
-    reference = record["reference"]
     parts = (
         record["dataset"], f"{record['space']} architectures", f"protocol {protocol_words(record['protocol'])}",
-        record["device"], f"real side: {count_words(reference['epochs'], 'epoch')} on {reference['images']:,} images",
+        record["device"], real_side_words(record["reference"]),
     )  # fmt: skip
-    failed = sum(arm["failed"] for arm in record["arms"]) + reference["failed"]
+    failed = sum(arm["failed"] for arm in record["arms"]) + record["reference"]["failed"]
     return " · ".join(parts) + (f"\n{failed} networks failed; they have no dot and rank last" if failed else "")
+
+
+def real_side_words(reference: Record) -> str:
+    """How the real ranking was made: 'real side: 2 epochs on 4,000 images'."""
+    if reference["kind"] == "table":
+        return f"real side: the table '{reference['name']}'"
+    return f"real side: {count_words(reference['epochs'], 'epoch')} on {reference['images']:,} images"
+
+
+def growth_drawing(records: Sequence[Record], left_out: int = 0) -> style.Drawing:
+    """A line an arm: Spearman's correlation against images a class, over all architectures and the really better half.
+
+    records: of searches with one real side and the same architectures. An arm whose trainer was changed (`--set`) is a
+    line of its own. left_out: further searches, that the caption counts.
+    """
+    lines: dict[str, list[tuple[int, Record]]] = defaultdict(list)
+    for record in records:
+        change = "".join(f" {one}" for one in record["protocol"]["name"].split("+")[1:])
+        for arm in record["arms"]:
+            lines[arm_label(arm) + change].append((_images(record), arm))
+    ceiling = records[0]["ceiling"]
+    size, room_right = (7.6, 3.9), style.label_inches([*lines, "real data again"])
+    room = style.Room(0.6 / size[0], 1 - room_right / size[0], 0.3 / size[1], 0.4, 0.2)
+
+    def paint(figure: Figure) -> None:
+        head = (GROWTH_TITLE, growth_caption(records, left_out))
+        axes = style.panels(figure, len(GROWTH), len(GROWTH), room, head)
+        looks = style.lines_of(arms[0][1] for arms in lines.values())
+        for one, (measure, title) in zip(axes, GROWTH.items(), strict=True):
+            ends = []
+            for number, ((name, arms), look) in enumerate(zip(lines.items(), looks, strict=True)):
+                beside = 1.035 ** (number - (len(lines) - 1) / 2)  # so that intervals do not hide one another
+                by_images = sorted(arms, key=lambda one: one[0])
+                found = [(n * beside, arm[measure]) for n, arm in by_images if is_number(arm[measure]["value"])]
+                for x, value in found:
+                    if is_number(value["low"]) and is_number(value["high"]):
+                        one.plot([x, x], [value["low"], value["high"]], color=look.color, linewidth=0.8, alpha=0.45)
+                one.plot([x for x, _ in found], [value["value"] for _, value in found], **look.keywords())
+                # a line without a dot, of too few architectures, has its name at the bottom
+                ends.append((found[-1][1]["value"] if found else one.get_ylim()[0], name, look.color))
+            if ceiling["evaluated"] and is_number(ceiling[measure]["value"]):
+                one.axhline(ceiling[measure]["value"], color=style.INK, linewidth=0.9, linestyle=":")
+                ends.append((ceiling[measure]["value"], "real data again", style.INK))
+            counts = [_images(record) for record in records]
+            one.set_xlim(min(counts) / 1.5, max(counts) * 1.5)
+            style.logarithmic(one.xaxis)
+            one.set_xlabel("images a class")
+            one.set_title(title)
+        style.label_ends(axes[-1], ends)
+
+    return style.draw("growth", size, paint)
+
+
+def growth_caption(records: Sequence[Record], left_out: int) -> str:
+    """What stands below the plot of agreement against images: how it was measured, how long each set was trained on."""
+    first = records[0]
+    plain = [record for record in records if "+" not in record["protocol"]["name"]]
+    lengths = {_images(record): record["arms"][0]["epochs"] for record in plain}
+    parts = [
+        first["dataset"], f"{first['space']} architectures", f"protocol {protocol_words(_base(first))}",
+        first["device"], real_side_words(first["reference"]),
+    ]  # fmt: skip
+    if lengths:
+        told = ", ".join(f"{epochs} on {ipc}" for ipc, epochs in sorted(lengths.items()))
+        parts.append(f"epochs on so many images a class, where no other is named: {told}")
+    parts.append("95 % intervals over architectures")
+    more = f"\nLeft out, of other architectures or another real side: {count_words(left_out, 'record')}"
+    return " · ".join(parts) + (more if left_out else "")
+
+
+def _images(record: Record) -> int:
+    """Images a class of a search: of its first set, since real data that are stopped early state none."""
+    return next((arm["ipc"] for arm in record["arms"] if arm.get("ipc")), 0)
+
+
+def _base(record: Record) -> Record:
+    return record["protocol"] | {"name": record["protocol"]["name"].split("+")[0]}
+
+
+def _growth(request: Request) -> style.Drawing:
+    """The largest family of searches in the store that differ in images and training alone."""
+    families: dict[Any, list[Record]] = defaultdict(list)
+    for record in command_records(request.store, "nas"):
+        base, reference = _base(record), record["reference"]
+        if base["name"] == request.protocol and _images(record):
+            real = [reference.get(one) for one in ("kind", "name", "images", "epochs", "precision")]
+            names = [entry["name"] for entry in record["architectures"]]
+            key = [record["dataset"], base, record["precision"], record["seeds"], real, names]
+            families[repr(key)].append(record)
+    several = [one for one in families.values() if len(set(map(_images, one))) > 1]
+    if not several:
+        what = f"The store {request.store.root} has no searches that differ in their images alone"
+        raise lacking(what, _growth_needs(request.protocol))
+    shown = max(several, key=lambda one: (len(one), one[0]["space"]))
+    return growth_drawing(shown, sum(map(len, families.values())) - len(shown))
+
+
+def _growth_needs(protocol: str) -> list[Missing]:
+    return [
+        Missing("nas", "dm", "none", "cifar10", ipc, (), protocol, options=("--space", GROWTH_SPACE))
+        for ipc in GROWTH_IPC
+    ]
+
+
+FIGURES.register("growth", PaperFigure("How the ranking on a set grows better with images", _growth, _growth_needs))
