@@ -47,7 +47,7 @@ def train_and_test(
     them too, at the end.
     """
     train_set = decoded(train_set)
-    conditions = replace(conditions, space=conditions.space or train_set.space)
+    conditions = replace(conditions.by(protocol), space=conditions.space or train_set.space)
     if is_kernel(protocol.eval_model):
         assert conditions.space is not None
         value, error = regressed(train_set, test_set, protocol.eval_model, conditions.space)

@@ -45,6 +45,7 @@ class Protocol:
     'half-cosine' (per epoch, to half), 'warm-cosine' (500 steps up from 0, then to a hundredth) or 'constant'.
     eval_augment, eval_dispatcher: augmentation of the retraining (strategy string or 'none').
     cutmix: probability of CutMix a batch (beta 1).
+    standardise: each batch gets mean 0 and deviation 1 before it is augmented; test images too, 128 at a time.
     nets: networks per set; sets: independently distilled sets (seeds); orders: class orders (continual).
     draws: sets of random real images that the floor is the mean of, at least (see `repetitions`).
     tests: how often test accuracy is measured during a training, at even distances; the best of them is the network's
@@ -109,6 +110,7 @@ class Protocol:
     mirror_steps: bool = False
     initial: str = "default"
     lr_stable: float = 0.0
+    standardise: bool = False
 
     def repetitions(self, method: str, sets: int, fewest: int = 2) -> tuple[int, int]:
         """How many sets of a method are made beside an arm of so many, and how many networks are trained on each.
@@ -150,6 +152,8 @@ class Protocol:
         for key in _COUNTS & values.keys():
             if values[key] < 1:
                 raise UsageError(f"{key} must be 1 or more, not {values[key]}.")
+        if values.get("standardise") and self.task.startswith("continual"):
+            raise UsageError("standardise is for networks that are not trained class by class.\nLeave it out.")
         changed = {k: v for k, v in values.items() if v != getattr(self, k)}
         if "lr" in changed:
             values.setdefault("lr_others", 0.0)  # a step size that was asked for is every network's

@@ -40,7 +40,7 @@ __all__ = ["LOSSES", "SCHEDULES"]  # and what is defined here
 NUMERICS = 1
 KEEP_AS_FLOAT_BYTES = 128 * 2**20  # sets up to this size as float32 are converted to the working space once
 STEPS_AHEAD = 64  # whose order and draws are made at once, and whose losses a GPU is asked for, in whole epochs
-EVAL_BATCH = 128  # images a forward pass: fits a CPU's cache
+EVAL_BATCH = 128  # images a forward pass: fits a CPU's cache, and is HaBa's batch where batches are standardised
 
 
 @dataclass
@@ -56,7 +56,8 @@ class Conditions:
     """Where, in what precision and in which space networks are trained and tested, and when to stop.
 
     space: of the images as networks see them (default: the set's own). precision: 'fp32' or 'bf16'. teaching: where the
-    labels come from, where the protocol says that a teacher gives them.
+    labels come from, where the protocol says that a teacher gives them. standardised: each batch of images gets mean 0
+    and deviation 1 (over all its numbers), before it is augmented or tested.
     """
 
     device: torch.device | str = "cpu"
@@ -64,6 +65,11 @@ class Conditions:
     space: Space | None = None
     stop: Deadline | None = None
     teaching: Teaching | None = None
+    standardised: bool = False
+
+    def by(self, protocol: Protocol) -> Conditions:
+        """As the protocol says."""
+        return replace(self, standardised=protocol.standardise)
 
 
 HERE = Conditions()
@@ -95,7 +101,7 @@ def train_together(
     Raises DivergenceError when a loss is not finite or beyond all measure, and what `stop.check()` raises when asked to
     stop.
     """
-    train_set, stop = decoded(train_set), conditions.stop
+    train_set, conditions, stop = decoded(train_set), conditions.by(protocol), conditions.stop
     if protocol.order == "steps":
         return _by_steps(networks, train_set, protocol, conditions, report)
     teaching = _teaching(train_set, protocol, conditions)
@@ -339,7 +345,8 @@ def correct(network: nn.Module, test_set: ImageSet, conditions: Conditions = HER
     images, labels = _Images(test_set, conditions), test_set.hard_labels
     network = network.to(images.device).eval()
     found = []
-    for index in torch.arange(len(test_set)).split(EVAL_BATCH if images.device.type == "cpu" else 2048):
+    small = images.device.type == "cpu" or conditions.standardised
+    for index in torch.arange(len(test_set)).split(EVAL_BATCH if small else 2048):
         predicted = images.logits(network, images[index][0]).argmax(dim=1)
         found.append(predicted.cpu() == labels[index])
     return torch.cat(found)
@@ -357,7 +364,7 @@ class _Images:
         self.space, self.device = conditions.space or image_set.space, torch.device(conditions.device)
         if conditions.precision not in ("fp32", "bf16"):
             raise UsageError(f"Unknown precision '{conditions.precision}'.\nKnown: bf16, fp32.")
-        self._bf16 = conditions.precision == "bf16"
+        self._bf16, self._standardised = conditions.precision == "bf16", conditions.standardised
         if image_set.images.numel() * 4 <= KEEP_AS_FLOAT_BYTES:
             image_set = image_set.to_space(self.space)
         self.source = image_set
@@ -369,6 +376,8 @@ class _Images:
         if not picked.is_floating_point():
             pixels = ImageSet(picked, torch.zeros(len(picked), dtype=torch.int64), self.source.space, 1)
             picked = pixels.batch(slice(None), self.space)
+        if self._standardised:
+            picked = (picked - picked.mean()) / picked.std()
         return picked, labels
 
     def logits(self, network: nn.Module, x: torch.Tensor) -> torch.Tensor:

@@ -10,6 +10,7 @@ import torch
 import tiny
 from distill.image_set import ImageSet
 from distill.spaces import PixelSpace
+from downstream.accuracy import train_and_test
 from downstream.protocol import protocol, protocol_data, protocol_names
 from downstream.training import LOSSES, SCHEDULES, Conditions, accuracy, correct, new_network, train, train_together
 from fyi_bench.config import Settings
@@ -256,3 +257,38 @@ def test_a_set_too_large_to_keep_in_its_space_trains_to_the_same_bits(monkeypatc
     monkeypatch.setattr("downstream.training.KEEP_AS_FLOAT_BYTES", 0)
     by_batch = train(new_network(tiny.MODEL, real, 0), real, settings(), 0, there)
     assert torch.equal(weights(by_batch), weights(kept))
+
+
+def standardised(images: torch.Tensor) -> torch.Tensor:
+    return (images - images.mean()) / images.std()
+
+
+def test_a_standardised_batch_is_that_of_a_set_made_so_before(small_set):
+    rules = settings(batch=len(small_set), eval_augment="color_cutout_flip", epochs=4)
+    before = dataclasses.replace(small_set, images=standardised(3 * small_set.images + 1))
+    expected = train(new_network(tiny.MODEL, before, 0), before, rules, 0)
+    changed = dataclasses.replace(small_set, images=3 * small_set.images + 1)
+    found = train(new_network(tiny.MODEL, changed, 0), changed, dataclasses.replace(rules, standardise=True), 0)
+    torch.testing.assert_close(weights(found), weights(expected), rtol=1e-4, atol=1e-5)
+    assert not torch.allclose(weights(train(new_network(tiny.MODEL, changed, 0), changed, rules, 0)), weights(found))
+
+
+def test_test_images_are_standardised_batch_by_batch_too(small_set, monkeypatch):
+    monkeypatch.setattr("downstream.training.EVAL_BATCH", 4)
+    rules = dataclasses.replace(settings(), standardise=True)
+    test_set = dataclasses.replace(small_set, images=small_set.images.square())
+    network = train(new_network(tiny.MODEL, small_set, 0), small_set, rules, 0).network.eval()
+    batches = [standardised(part) for part in test_set.images.split(4)]
+    right = torch.cat([network(x) for x in batches]).argmax(dim=1) == test_set.labels
+    assert correct(network, test_set, Conditions().by(rules)).tolist() == right.tolist()
+    (result,) = train_and_test(small_set, test_set, rules, [0])
+    assert result.accuracy == pytest.approx(float(right.double().mean()))
+    assert correct(network, test_set).tolist() != right.tolist()
+
+
+def test_haba_is_measured_on_standardised_batches_and_continual_learning_is_not():
+    assert protocol("legacy-haba", "accuracy").standardise
+    assert not protocol("paper", "accuracy").standardise
+    assert "standardise" not in protocol("paper", "accuracy").keyed()
+    with pytest.raises(UsageError, match="not trained class by class"):
+        protocol("quick", "continual").with_overrides({"standardise": "true"})

@@ -121,7 +121,7 @@ def train_one(
     protocol, seed = protocol_of(spec), spec.inputs["seed"]
     total = protocol.epochs_for(train_set.items)
     network = (build or new_network)(protocol.eval_model, train_set, seed).to(worker.device)
-    conditions = Conditions(worker.device, spec.inputs["precision"], space, worker.stop)
+    conditions = Conditions(worker.device, spec.inputs["precision"], space, worker.stop).by(protocol)
     trained = train(
         network, train_set, protocol, seed, conditions,
         lambda _, epochs, loss: worker.progress(spec.digest, epochs, total, loss),
