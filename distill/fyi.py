@@ -45,6 +45,7 @@ DRAWS = 3  # siamese augmentations of a network that the distance of DSA is the 
 STUDENT_STEPS, STUDENT_LR = 10, 0.01  # of the distance of MTT, which hardly depends on the step size
 _CHUNK = 256  # images in one pass: bounds the memory for sets as large as the real data
 
+_NO_CODE = "there is no code of it."
 DSA = "dsa"  # the distance that is DC's under augmentation
 
 # name -> flip, the values of --flip
@@ -55,11 +56,13 @@ FLIPS: Registry[Flip] = Registry("flip", group="fyi_bench.flips", base="distill.
 class Flip:
     """How synthetic images are expanded before the objective sees them; the plain one changes nothing.
 
-    transform: the fixed change of images [..., ch, H, W] whose copies are added, or None.
+    transform: the fixed change of images [..., ch, H, W] whose copies are added, or None. note: what whoever sees a
+    number made with it should know.
     """
 
     name: str
     transform: Transform | None = None
+    note: str = ""
     multiplier: ClassVar[int] = 1
 
     def draw(self, shape: Sequence[int], generator: torch.Generator | None) -> Tensor:
@@ -157,10 +160,10 @@ def _with_draw(x: Tensor, operation: Callable, strength: augment_ops.AugmentStre
 
 FLIPS.register("none", Flip("none"))
 FLIPS.register("fyi", ConcatenatedFlip("fyi", mirror))
-FLIPS.register("random", RandomFlip("random", mirror))
-FLIPS.register("vertical", ConcatenatedFlip("vertical", turn_over))
-FLIPS.register("rotate", ConcatenatedFlip("rotate", turn))
-FLIPS.register("scale", ConcatenatedFlip("scale", zoom_out))
+FLIPS.register("random", RandomFlip("random", mirror, f"By the FYI paper's text (S3): {_NO_CODE}"))
+FLIPS.register("vertical", ConcatenatedFlip("vertical", turn_over, f"By the FYI paper's text: {_NO_CODE}"))
+FLIPS.register("rotate", ConcatenatedFlip("rotate", turn, f"That it turns counter-clockwise is inferred: {_NO_CODE}"))
+FLIPS.register("scale", ConcatenatedFlip("scale", zoom_out, f"That the copy is smaller is inferred: {_NO_CODE}"))
 
 
 def class_unequalness(

@@ -448,3 +448,20 @@ def test_recipes_need_no_torch():
     code = "import sys; from distill.recipes import list_recipes; list_recipes(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_what_is_inferred_with_a_flip_is_said_of_that_flip_alone():
+    def said(method: str, flip: str) -> str:
+        return " ".join(recipe(method, "cifar10", 1).remarks(flip))
+
+    start = "init inferred with FYI: the FYI paper does not say how DC with FYI starts"
+    assert start in said("dc", "fyi")
+    assert start not in said("dc", "none")
+    for heir in ("dsa", "dcc", "dsac"):  # their own starts are published, or others
+        assert start not in said(heir, "fyi")
+    assert start not in " ".join(recipe("dc", "cifar10", 1).with_overrides({"init": "real"}).remarks("fyi"))
+    for method in METHODS.names():
+        assert "with FYI" not in said(method, "none").replace("the published code's use_flip: with FYI", "")
+    for flip in ("random", "vertical", "rotate", "scale"):
+        assert "there is no code of it" in said("dsa", flip)
+        assert "there is no code of it" not in said("dsa", "fyi")

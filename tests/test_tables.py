@@ -193,7 +193,7 @@ def test_dc_with_fyi_says_that_its_start_is_inferred(store):
     for flip in ("none", "fyi"):
         fill(store, "dc", flip, {0: [0.4]})
     plain, flipped = (entry(table("1", store), "dc", flip) for flip in ("none", "fyi"))
-    assert [("how they start" in " ".join(one.marks)) for one in (plain, flipped)] == [False, True]
+    assert [("how DC with FYI starts" in " ".join(one.marks)) for one in (plain, flipped)] == [False, True]
 
 
 @pytest.mark.parametrize("said", ["run", "record"])

@@ -16,6 +16,7 @@ a table may hold these words:
   any_dataset         true in `common` where values do not depend on the data set
   notes               sentences for whoever uses the table: what is known to differ from what is published
   fyi_notes           such sentences about the method with FYI
+  fyi_inferred        key -> why; with FYI these values are not published, without it they are
 
 `quick` holds such tables again, `quick.common` and so on, which the protocol of that name lays over the others: minutes
 on two CPU cores, chosen so that distilled sets are clearly better than random real images, never to show an effect of
@@ -30,7 +31,7 @@ import inspect
 import reprlib
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,7 @@ _WORDS: dict[str, _Form] = {
     "ipc": (lambda value: _is_table(value) and all(str(n).isdecimal() for n in value), "tables by images a class"),
     "published": (_counts, "a list of whole numbers from 1 on"), "unpublished": _TEXT, "like": _TEXT,
     "any_dataset": (lambda value: isinstance(value, bool), "true or false"), "notes": _LIST, "fyi_notes": _LIST,
+    "fyi_inferred": _TEXTS,
 }  # fmt: skip
 # everything else in a table is a value
 
@@ -88,6 +90,7 @@ class Table:
     by_ipc: Mapping[int, Table]
     notes: tuple[str, ...] = ()
     fyi_notes: tuple[str, ...] = ()
+    fyi_inferred: Mapping[str, str] = field(default_factory=dict)
     published: tuple[int, ...] = ()
     unpublished: str = ""
     like: str = ""
@@ -211,7 +214,8 @@ def _table(where: str, raw: Any, keys: Mapping[str, Key], source: str) -> Table:
     _check_forms(where, raw, _WORDS)
     own = {k: v for k, v in raw.items() if k not in _WORDS}
     scaled, source = raw.get("per_ipc", {}), raw.get("source", source)
-    _require(where, [*own, *scaled, *raw.get("inferred", {})], keys, "is not a key of recipes; describe it in `keys`")
+    known = [*own, *scaled, *raw.get("inferred", {}), *raw.get("fyi_inferred", {})]
+    _require(where, known, keys, "is not a key of recipes; describe it in `keys`")
     _require(where, raw.get("sources", {}), {**own, **scaled}, "has a source, but no value")
     if (own or scaled) and not source:
         raise DataError(f"Recipe {where}: values without a source.\nGive the table or the file a source.")
@@ -220,6 +224,7 @@ def _table(where: str, raw: Any, keys: Mapping[str, Key], source: str) -> Table:
         scaled={k: _scalable(where, keys[k], v) for k, v in scaled.items()},
         sources={k: raw.get("sources", {}).get(k, source) for k in [*own, *scaled]},
         inferred=dict(raw.get("inferred", {})),
+        fyi_inferred=dict(raw.get("fyi_inferred", {})),
         by_ipc={int(n): _table(f"{where} ipc {n}", table, keys, source) for n, table in raw.get("ipc", {}).items()},
         notes=tuple(raw.get("notes", ())),
         fyi_notes=tuple(raw.get("fyi_notes", ())),

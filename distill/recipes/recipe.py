@@ -34,6 +34,7 @@ class Recipe:
     sources: key -> where the value is published, with the reason in brackets where it is inferred.
     inferred: keys whose value is not published for this method, data set and images a class.
     notes, fyi_notes: what is known to differ from what is published, with any flip or with FYI alone.
+    fyi_inferred: keys whose values are not published with FYI, and why.
     overrides: what the user changed.
     """
 
@@ -46,6 +47,7 @@ class Recipe:
     inferred: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
     fyi_notes: tuple[str, ...] = ()
+    fyi_inferred: Mapping[str, str] = field(default_factory=dict)
     overrides: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -65,14 +67,18 @@ class Recipe:
 
     def remarks(self, flip: str) -> list[str]:
         """What whoever sees a number made with it and a flip should know: its notes, and what is inferred and why."""
+        from distill.fyi import FLIPS  # with torch, which lists of recipes do without
+
         keys: dict[str, list[str]] = {}
         for key in sorted(self.inferred):
             keys.setdefault(self.sources[key].partition(_INFERRED)[2].removesuffix("]"), []).append(key)
+        with_fyi = [*self.fyi_notes, *(f"{key} inferred with FYI: {why}" for key, why in self.fyi_inferred.items())]
+        of_flip = [FLIPS.get(flip).note] if flip in FLIPS.names() and FLIPS.get(flip).note else []
         marks = [
             f"{'all values' if len(own) == len(self.values) else ', '.join(own)} inferred: {why}"
             for why, own in keys.items()
         ]
-        return [*self.notes, *(self.fyi_notes if flip == "fyi" else ()), *marks]
+        return [*self.notes, *(with_fyi if flip == "fyi" else ()), *of_flip, *marks]
 
     def with_overrides(self, changes: Mapping[str, Any]) -> Recipe:
         """The recipe with values given by the user, as text ('1.0', 'true', '1200,1600') or already typed.
@@ -95,6 +101,7 @@ class Recipe:
             values={**self.values, **parsed},
             sources={**self.sources, **dict.fromkeys(parsed, SET_BY_USER)},
             inferred=self.inferred - set(parsed),
+            fyi_inferred={key: why for key, why in self.fyi_inferred.items() if key not in parsed},
             overrides={**self.overrides, **changed},
         )
 
@@ -127,7 +134,9 @@ def recipe(method: str, dataset: str, ipc: int, protocol: str = "paper") -> Reci
         raise DataError(f"The protocol '{protocol}' sets '{foreign[0]}', which the {method} recipe does not have.")
     notes, fyi_notes = tuple(dict.fromkeys(found.notes)), tuple(dict.fromkeys(found.fyi_notes))
     marks = frozenset(found.inferred)
-    return Recipe(method, dataset, ipc, protocol, found.values, found.sources, marks, notes, fyi_notes)
+    return Recipe(
+        method, dataset, ipc, protocol, found.values, found.sources, marks, notes, fyi_notes, found.fyi_inferred
+    )
 
 
 def list_recipes(
@@ -236,6 +245,7 @@ class _Collected:
         self.inferred: set[str] = set()
         self.notes: list[str] = []
         self.fyi_notes: list[str] = []
+        self.fyi_inferred: dict[str, str] = {}
 
     def put(self, layer: Table, ipc: int, why: str = "") -> None:
         """Lay a layer over what is there."""
@@ -243,11 +253,13 @@ class _Collected:
         for key, value in {**layer.values, **scaled}.items():
             self.values[key], self.sources[key] = value, layer.sources[key]
             self.inferred.discard(key)
+            self.fyi_inferred.pop(key, None)
             self._infer(key, "; ".join(filter(None, (layer.inferred.get(key, ""), why))))
         for key in set(layer.inferred) - set(layer.sources):
             self._infer(key, layer.inferred[key])
         self.notes.extend(layer.notes)
         self.fyi_notes.extend(layer.fyi_notes)
+        self.fyi_inferred |= layer.fyi_inferred
 
     def _infer(self, key: str, reason: str) -> None:
         if reason:
