@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from scipy import stats
 
 from distill.recipes import recipe
 from downstream.protocol import protocol
+from fyi_bench.errors import DataError
 from fyi_bench.present.published import published
 from fyi_bench.present.replication import head, page, picture, places, renew
 from fyi_bench.present.replication.cost import pace_of, work_of_set
@@ -82,10 +84,11 @@ def test_spread_between_sets_and_between_networks_are_told_apart(tmp_path):
     fill(store, "dsa", "none", {0: (0.50, 0.52), 1: (0.53, 0.55), 2: (0.54, 0.60)})
     half = stats.t.ppf(0.975, 2) * 0.03 / math.sqrt(3)
     networks = (2 * 0.01**2 + 2 * 0.01**2 + 2 * 0.03**2) / 3
-    wanted = [f"54.0 [{54 - 100 * half:.1f}, {54 + 100 * half:.1f}]", "3 × 2"]
+    wanted = [f"54.0 [{54 - 100 * half:.1f}, {54 + 100 * half:.1f}]", "3 × 2, seeds 0, 1, 2"]
     wanted += [f"{100 * math.sqrt(variance):.1f}" for variance in (0.03**2 - networks / 2, networks)]
     line = next(line for line in page(store).splitlines() if line.startswith("| DSA, 10 IPC"))
-    assert [text.strip() for text in line.split("|")[6:11]] == [*wanted, "+1.9"]
+    told = [re.sub(r" \[[\d,]+\]$", "", text.strip()) for text in line.split("|")[6:11]]
+    assert told == [*wanted, "+1.9"]
 
 
 def test_the_floor_stands_beside_what_was_measured_alike(tmp_path):
@@ -103,7 +106,7 @@ def test_the_floor_stands_beside_what_was_measured_alike(tmp_path):
     wanted = f"18.0 [{18 - 100 * half:.1f}, {18 + 100 * half:.1f}]"
     for text, name in ((head(store), "measured as DSA"), (page(store), "as DSA, 1 IPC")):
         [line] = [one for one in text.splitlines() if one.startswith(f"| Random real images, {name} ")]
-        assert f"| {wanted} | 5 × 2 " in line
+        assert re.search(rf"\| {re.escape(wanted)} \[[\d,]+\] +\| 5 × 2, seeds 0, 1, 2, 3, 4 ", line)
     section = page(store).partition("## CIFAR-10\n")[2].splitlines()[3:]
     assert [line.startswith("| Random real images, as") for line in section[:3]] == [True, True, False]
 
@@ -221,3 +224,27 @@ def test_a_hole_is_estimated_by_what_was_measured_on_one_machine():
     tested = replace(known, sets={"dm": 1e-30}).seconds(replace(wanted, method="dsa"), 1)
     assert by_both - tested == pytest.approx(2 * (by_dm - tested))
     assert known.seconds(replace(wanted, method="kip"), 1) is None  # its kernels are no passes of a network
+
+
+def test_numbers_of_ours_carry_seeds_and_marks_that_are_told_below(tmp_path):
+    store = Store(tmp_path)
+    fill(store, "dc", "none", {0: [0.28]}, ipc=1)
+    fill(store, "dc", "fyi", {0: [0.3], 1: [0.31]}, ipc=1)
+    remark = next(one for one in recipe("dc", "cifar10", 1).remarks("fyi") if "how DC with FYI starts" in one)
+    for text in (page(store), head(store)):
+        [number] = re.findall(rf"\[(\d+)\] {re.escape(remark)}", text)
+        [few] = re.findall(r"\[(\d+)\] 2 of \d+ networks", text)
+        plain, flipped = (
+            next(line for line in text.splitlines() if re.match(rf"\| {name},? ?(1 IPC)? +\|", line))
+            for name in ("DC", r"DC \+ FYI")
+        )
+        marks = re.findall(r"\[([\d,]+)\] +\|", flipped)[0].split(",")
+        assert {number, few} <= {*marks}
+        assert number not in re.findall(r"\[([\d,]+)\] +\|", plain)[0].split(",")
+        assert "2 × 1, seeds 0, 1 " in flipped
+        assert "1 × 1, seed 0 " in plain
+
+
+def test_a_readme_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"none.md is no file with the lines"):
+        renew(RESULTS, tmp_path / "none.md")

@@ -14,6 +14,7 @@ from downstream.protocol import FLOOR
 from fyi_bench.duration import format_duration
 from fyi_bench.errors import DataError, StoreError
 from fyi_bench.files import between, write_bytes, write_text
+from fyi_bench.present.figures import FIGURES
 from fyi_bench.present.images import mosaic, png_of
 from fyi_bench.present.published import FULL
 from fyi_bench.present.replication.places import NOT_RUN, QUOTED, TABLES, Floor, Ledger, PaperNumber, ledger
@@ -22,6 +23,7 @@ from fyi_bench.present.tables.forms import markdown_table
 from fyi_bench.present.tables.groups import FEWEST_SETS, OUTSIDE, PAPER, VERDICT_RULE, Ours
 from fyi_bench.present.words import HOLE, bounds, count_words, has_interval, is_number, percent, short, signed_points
 from fyi_bench.run.run_type import SET_FILE
+from fyi_bench.store.excerpt import runs_of_protocol
 
 if TYPE_CHECKING:
     from fyi_bench.present.published import Published
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
 
 PICTURE = "docs/dsa-1ipc.png"  # beside the page whose head shows it
 MARKS = "<!-- replication: begin -->", "<!-- replication: end -->"
+GROWTH = "growth"  # a figure of ours
 SHOWN = "cifar10", 1, "dsa"  # data set, images a class and method of the picture
 ENLARGED, BETWEEN = 3, 6  # pixels a pixel of an image, pixels between the two rows
 FLIPS = {"none": "", "fyi": " + FYI", "random": " + Flip"}
@@ -53,8 +56,9 @@ AS_FYI = (
     "measuring."
 )
 MEASURED_BY = {FYI_CODE: "as FYI's code does", FYI_TEXT: "as FYI's text says"}
+SIZES = "sets × networks, seeds"
 _HEADER = (
-    "place", "network", "published, %", "in", "by others, %", "ours, %", "sets × networks", "between sets",
+    "place", "network", "published, %", "in", "by others, %", "ours, %", SIZES, "between sets",
     "between networks", "gap", "verdict", "machine, precision",
 )  # fmt: skip
 
@@ -80,9 +84,35 @@ def page(store: Store) -> str:
         *_flip_section(found.places),
         *_procedures(store),
     ]
+    marks = _marks([*found.places, *found.floors])
     for label in dict.fromkeys(place.first.dataset_label for place in found.places):
-        lines += ["", f"## {label}", "", *markdown_table(_HEADER, _rows(label, found))]
+        lines += ["", f"## {label}", "", *markdown_table(_HEADER, _rows(label, found, marks))]
+    lines += [*_legend(marks), *_figures(store)]
     return "\n".join([*lines, *_contradictions(found.places), *_quoted(found)]) + "\n"
+
+
+def _figures(store: Store) -> list[str]:
+    """The figures of the paper that are drawn from runs, and how many of the commands that they need were run."""
+    of_paper = runs_of_protocol(store, PAPER)
+    inputs = [run.inputs for run in store.ls() if run.kind == "distill" and run.digest in of_paper]
+    made = {tuple(one[name] for name in ("dataset", "method", "ipc", "flip")) for one in inputs}
+    rows = []
+    for name, shown in sorted(FIGURES.usable()[0].items(), key=lambda one: (not one[0].isdigit(), one[0].zfill(2))):
+        needs = shown.needs(PAPER)
+        run = [
+            one for one in needs
+            if one.task == "distill" and "--set" not in one.options
+            and (one.dataset, one.method, one.ipc, one.flip) in made
+        ]  # fmt: skip
+        if needs and name != GROWTH:
+            rows.append([name, shown.title, str(len(needs)), str(len(run)) if run else NOT_RUN])
+    header = ("figure", "what it shows", "commands", f"run by `{PAPER}`")
+    text = (
+        "Figures of the paper that are drawn from finished runs, with the number of commands at the paper's length that"
+        " all of each needs (`fyi-bench figure NAME --protocol paper --dry-run` lists them) and how many of these were"
+        " run. How long the others would take is not estimated."
+    )
+    return ["", "## Figures", "", text, "", *markdown_table(header, rows)]
 
 
 def head(store: Store) -> str:
@@ -94,16 +124,19 @@ def head(store: Store) -> str:
     )
     ours = [place for place in found.places if place.ours is not None and place.first.ipc == ipc]
     title = method.upper()
+    shown = [place for place in ours if place.first.dataset == dataset]
+    floors = [one for one in found.floors if (one.of[0].first.dataset, one.of[0].first.ipc) == (dataset, ipc)]
+    marks = _marks([*shown, *floors])
     rows = [
         [
-            _label(place.first), _published(place.first), _ours(place.ours), _sizes(place.sets),
+            _label(place.first), _published(place.first), _ours(place.ours, marks), _sizes(place.sets),
             _score(found.unequalness.get((dataset, ipc, place.first.method, place.first.flip), ())),
         ]
-        for place in ours if place.first.dataset == dataset
+        for place in shown
     ]  # fmt: skip
     rows += [
-        [_floor_label(floor, "measured as"), HOLE, _ours(floor.ours), _sizes(floor.ours.sets), ""]
-        for floor in found.floors if (floor.of[0].first.dataset, floor.of[0].first.ipc) == (dataset, ipc)
+        [_floor_label(floor, "measured as"), HOLE, _ours(floor.ours, marks), _sizes(floor.ours.sets), ""]
+        for floor in floors
     ]  # fmt: skip
     rows += [
         [f"{_label(one.first)}, measured {MEASURED_BY[one.measured_by]}", _published(one.first),
@@ -121,7 +154,8 @@ def head(store: Store) -> str:
         f"({count_words(len(flipped), 'set')}) and {_score(real)} for random real images"
         f" ({count_words(len(real), 'draw')}). At the paper's length (protocol `paper`):",
         "",
-        *markdown_table(("", "published, %", "ours, %", "sets × networks", "unequalness"), rows),
+        *markdown_table(("", "published, %", "ours, %", SIZES, "unequalness"), rows),
+        *_legend(marks, f"On {_machines([*shown, *floors])}."),
         "",
         "What FYI gains depends on how the sets are measured: [as FYI measures](docs/replication.md#as-fyi-measures).",
         f"Made by `{COMMAND}`; every number of the paper: [docs/replication.md](docs/replication.md).",
@@ -135,8 +169,8 @@ def renew(store: Store, readme: Path) -> list[Path]:
     """
     try:
         text = between(readme.read_text(encoding="utf-8"), MARKS, head(store))
-    except ValueError:
-        missing = f"{readme} has no lines {MARKS[0]} and {MARKS[1]}.\nPut them where the head belongs."
+    except (FileNotFoundError, ValueError):
+        missing = f"{readme} is no file with the lines {MARKS[0]} and {MARKS[1]}.\nPut them where the head belongs."
         raise DataError(missing) from None
     return [write_text(readme, text), write_bytes(readme.parent / PICTURE, picture(store))]
 
@@ -147,7 +181,8 @@ def picture(store: Store) -> bytes:
     rows = []
     for flip in ("none", "fyi"):
         wanted = {"dataset": dataset, "ipc": ipc, "method": method, "flip": flip}
-        runs = [run for run in store.ls() if run.kind == "distill" and run.state == "done"]
+        of_paper = runs_of_protocol(store, PAPER)
+        runs = [r for r in store.ls() if r.kind == "distill" and r.state == "done" and r.digest in of_paper]
         runs = [run for run in runs if wanted.items() <= run.inputs.items()]
         if not runs:
             raise StoreError(f"{store.root} has no set of {method}, flip {flip}, on {dataset}.\nMerge one into it.")
@@ -159,28 +194,44 @@ def picture(store: Store) -> bytes:
     return png_of(torch.cat([rows[0], gap, rows[1]]))
 
 
-def _rows(dataset: str, found: Ledger) -> list[list[str]]:
+def _marks(numbers: Sequence[PaperNumber | Floor]) -> dict[str, int]:
+    """What is to be said of single numbers of ours -> its number, which stands beside them."""
+    there = [one.ours for one in numbers if one.ours is not None]
+    said = dict.fromkeys(mark for ours in there for mark in (*ours.differs, *ours.remarks))
+    return {mark: number for number, mark in enumerate(said, 1)}
+
+
+def _legend(marks: Mapping[str, int], last: str = "") -> list[str]:
+    told = [f"[{number}] {mark}".rstrip(".") + "." for mark, number in marks.items()]
+    return ["", " ".join(filter(None, [*told, last]))] if told or last else []
+
+
+def _machines(numbers: Sequence[PaperNumber | Floor]) -> str:
+    return ", ".join(dict.fromkeys(name for one in numbers for name in one.machine.split(" / ") if name))
+
+
+def _rows(dataset: str, found: Ledger, marks: Mapping[str, int]) -> list[list[str]]:
     """Floors and numbers of a data set by images a class, whole data last; else in the paper's order."""
-    rows = [(floor.of[0].first, _floor_row(floor)) for floor in found.floors]
-    rows += [(place.first, _row(place, found)) for place in found.places]
+    rows = [(floor.of[0].first, _floor_row(floor, marks)) for floor in found.floors]
+    rows += [(place.first, _row(place, found, marks)) for place in found.places]
     here = [(first.ipc, row) for first, row in rows if first.dataset_label == dataset]
     return [row for _, row in sorted(here, key=lambda one: (one[0] is None, one[0] or 0))]
 
 
-def _row(place: PaperNumber, found: Ledger) -> list[str]:
+def _row(place: PaperNumber, found: Ledger, marks: Mapping[str, int]) -> list[str]:
     first, words = place.first, place.verdict
     words = f"**{words}**" if words == OUTSIDE else words
-    if words == NOT_RUN and first.metric == "accuracy":
-        seconds = found.pace.seconds(first, FEWEST_SETS)
+    if words == NOT_RUN:
+        seconds = found.pace.seconds(first, FEWEST_SETS) if first.metric == "accuracy" else None
         how = "about" if first.method in found.pace.sets else "roughly"
-        words += "" if seconds is None else f": {how} {format_duration(seconds)}"
+        words += ", not estimated" if seconds is None else f": {how} {format_duration(seconds)}"
     return [
         _label(first) + ("" if first.ipc is None else f", {first.ipc} IPC"),
         first.arch if first.unit == "fraction" else f"{first.arch}, {first.metric}",
         _published(first) + (" ⚠" if place.contradicts else ""),
         ", ".join(row.source.removeprefix("FYI paper ") for row in place.published if row.table in TABLES),
         HOLE if place.replicated is None else _published(place.replicated),
-        _ours(place.ours),
+        _ours(place.ours, marks),
         _sizes(place.sets),
         _spread(place.ours, "between_sets"),
         _spread(place.ours, "between_networks"),
@@ -190,11 +241,12 @@ def _row(place: PaperNumber, found: Ledger) -> list[str]:
     ]
 
 
-def _floor_row(floor: Floor) -> list[str]:
+def _floor_row(floor: Floor, marks: Mapping[str, int]) -> list[str]:
     first, ours = floor.of[0].first, floor.ours
     spreads = _spread(ours, "between_sets"), _spread(ours, "between_networks")
     return [
-        f"{_floor_label(floor, 'as')}, {first.ipc} IPC", first.arch, HOLE, "", HOLE, _ours(ours), _sizes(ours.sets),
+        f"{_floor_label(floor, 'as')}, {first.ipc} IPC", first.arch, HOLE, "", HOLE, _ours(ours, marks),
+        _sizes(ours.sets),
         *spreads, HOLE, "floor", f"{floor.machine}, {floor.precision}",
     ]  # fmt: skip
 
@@ -215,13 +267,16 @@ def _published(row: Published) -> str:
     return percent(row.value) + (f" ± {percent(row.std)}" if row.std is not None else "")
 
 
-def _ours(ours: Ours | None) -> str:
-    """Our mean with its interval over sets, or with the deviation of networks where there is one set."""
+def _ours(ours: Ours | None, marks: Mapping[str, int]) -> str:
+    """Our mean with its interval over sets, or with the deviation of networks where there is one set, and its marks."""
     if ours is None:
         return HOLE
+    own = ",".join(str(marks[mark]) for mark in (*ours.differs, *ours.remarks))
+    mark = f" [{own}]" if own else ""
     if ours.low is not None:  # a rank correlation
-        return f"{ours.mean:.3f} [{ours.low:.3f}, {ours.high:.3f}]"
-    return _mean_of_sets(ours.interval) + (f" ± {percent(ours.std)}" if ours.interval["low"] is None else "")
+        return f"{ours.mean:.3f} [{ours.low:.3f}, {ours.high:.3f}]{mark}"
+    spread = f" ± {percent(ours.std)}" if ours.interval["low"] is None else ""
+    return _mean_of_sets(ours.interval) + spread + mark
 
 
 def _spread(ours: Ours | None, what: str) -> str:
@@ -287,7 +342,7 @@ def _procedures(store: Store) -> list[str]:
         for flipped, plain, change in flip_differences(found)
     ]  # fmt: skip
     header = (
-        "place", "published, %", "condensed by", "measured by", "ours, % [95 % interval]", "sets × networks", "gap",
+        "place", "published, %", "condensed by", "measured by", "ours, % [95 % interval]", SIZES, "gap",
         "precision",
     )  # fmt: skip
     text = ["", "## As FYI measures", "", AS_FYI, "", *markdown_table(header, rows)]
@@ -306,9 +361,10 @@ def _mean_of_sets(found: Mapping[str, Any]) -> str:
 
 
 def _sizes(sets: Mapping[int, Sequence[float]]) -> str:
-    """How many sets, and networks on each."""
+    """How many sets, networks on each, and the seeds of the sets: '3 × 20, seeds 0, 1, 2'."""
     sizes = sorted({len(values) for values in sets.values()})
-    return f"{len(sets)} × {'–'.join(map(str, sizes))}" if sizes else ""
+    seeds = f"{'seed' if len(sets) == 1 else 'seeds'} {', '.join(map(str, sorted(sets)))}"
+    return f"{len(sets)} × {'–'.join(map(str, sizes))}, {seeds}" if sizes else ""
 
 
 def _difference(place: PaperNumber) -> str:
