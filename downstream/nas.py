@@ -88,11 +88,12 @@ def at_the_cost_of(images: int, protocol: Protocol, real: int) -> tuple[int, Pro
     """How many of so many real images, and for how long, to train on for as many steps as a proxy of `images` takes.
 
     One pass over images that are each seen once where there are enough: training on real data that is stopped early.
+    Of fewer images than a batch holds, the steps are as small as the proxy's.
     """
-    steps = protocol.epochs_for(images) * math.ceil(images / protocol.batch)
-    count = min(real, steps * protocol.batch)
-    epochs = max(1, round(steps / math.ceil(count / protocol.batch)))
-    return count, replace(protocol, epochs=epochs, min_steps=0, extra_epoch=False)
+    steps, batch = protocol.epochs_for(images) * math.ceil(images / protocol.batch), min(images, protocol.batch)
+    count = min(real, steps * batch)
+    epochs = max(1, round(steps / math.ceil(count / batch)))
+    return count, replace(protocol, batch=batch, epochs=epochs, min_steps=0, extra_epoch=False)
 
 
 def balanced(images: ImageSet, count: int | None, seed: int, purpose: str) -> ImageSet:

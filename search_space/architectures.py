@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fyi_bench.errors import UsageError
-from fyi_bench.registry import Registry, spelled_as
+from fyi_bench.registry import PluginError, Registry, spelled_as
 from search_space import names, space720, zoo
 from search_space.convnet import ConvNet, ConvNetConfig, count_flops, count_parameters
 from search_space.freponet import FRePoNet
@@ -28,7 +28,7 @@ from search_space.init import Move, construct, default_generator_from, initialis
 from search_space.kipnet import KIPNet
 from search_space.network import Network, padded_size
 from search_space.space720 import Point
-from search_space.spaces import SPACES, Candidate, space
+from search_space.spaces import SPACES, Candidate, SearchSpace, space
 from search_space.torchvision_models import TorchvisionNet, torchvision_names
 
 Maker = Callable[[int, int, int], nn.Module]
@@ -262,7 +262,28 @@ def _of_space(prefix: str, model: str) -> Architecture:
     own = space(prefix)
     name = own.candidate(model).name.removeprefix(f"{prefix}:")
     summary, outside = f"{name} of the search space {prefix}", not SPACES.owner(prefix).built_in
-    return Architecture(partial(own.network, name), summary, initialises_itself=outside)
+    make = partial(_checked, own, name) if outside else partial(own.network, name)
+    return Architecture(make, summary, initialises_itself=outside)
+
+
+def _checked(own: SearchSpace, name: str, channels: int, size: int, classes: int) -> nn.Module:
+    """The network of a space from outside. PluginError where it cannot be built, or takes or gives other shapes."""
+    here = f"{own.name}:{name}"
+    try:
+        network = own.network(name, channels, size, classes)
+        if not isinstance(network, nn.Module):
+            raise TypeError(f"build gave {type(network).__name__}, no torch.nn.Module")
+        was = network.training
+        with torch.no_grad():
+            # one image, as in a test: batch norm of one image has nothing to go by in training
+            shape = tuple(network.eval()(torch.zeros(1, channels, size, size)).shape)
+        network.train(was)
+    except Exception as error:  # whatever foreign code raises
+        told = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise PluginError(f"The architecture {here} cannot be built.\n{told}") from error
+    if shape != (1, classes):
+        raise PluginError(f"The architecture {here} gives {list(shape)} for one image.\nIt is to give [1, {classes}].")
+    return network
 
 
 _PREFIXES: dict[str, Callable[[str], Architecture]] = {"torchvision": _torchvision, "small": _small}

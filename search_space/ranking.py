@@ -29,6 +29,7 @@ from search_space.architectures import candidate
 from search_space.ranking_rules import AS_WRITTEN, CONVNETS, HANDED_IN, READ, ROUNDING, TIME, hold
 
 FOLDER = "rankings"
+LEAST_SECONDS = 0.1  # of a network that was trained: times have one digit
 MOST_ROWS = 500_000  # of a file: more than the largest tabular benchmark has networks
 
 
@@ -241,7 +242,7 @@ def to_csv(ranking: Ranking) -> str:
         values = {**asdict(ranking.label), **asdict(row)}
         for key in ("accuracy", "validation"):
             values[key] = "" if values[key] is None else repr(values[key])
-        values["seconds"] = f"{row.seconds:.1f}"
+        values["seconds"] = f"{max(row.seconds, LEAST_SECONDS if row.seconds else 0.0):.1f}"
         writer.writerow(values)
     return out.getvalue()
 

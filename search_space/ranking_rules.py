@@ -56,7 +56,9 @@ def _validated(it: Any) -> range:
 
 # What rooms above this one know; a test holds these against them.
 PRECISIONS = ("fp32", "bf16")
-PROTOCOLS = ("paper", "quick")  # those that say how a real side is trained
+PROTOCOLS = {"paper": 200, "quick": 2}  # epochs of those that say how a real side is trained
+TRAINER = 1  # the version of the trainer: there is none later
+SECOND_VERSION = ("mnist", "mnist-mirrored", "svhn")  # data sets whose protocols are in their second version
 SIZES = {  # train images, test images, classes
     "cifar10": (50_000, 10_000, 10), "cifar100": (50_000, 10_000, 100), "fashionmnist": (60_000, 10_000, 10),
     "mnist": (60_000, 10_000, 10), "mnist-mirrored": (120_000, 20_000, 10), "shapes10": (5_000, 1_000, 10),
@@ -65,7 +67,30 @@ SIZES = {  # train images, test images, classes
 AS_WRITTEN = "Hand in what `fyi-bench ranking` wrote, unchanged."
 CONVNETS = {point.name: point.index for point in space720.SPACE}
 _DIGEST = re.compile("[0-9a-f]{16}")
-_PROTOCOL = re.compile(rf"({'|'.join(PROTOCOLS)})(\+\w+=\S+)* v[1-9][0-9]*")
+_PROTOCOL = re.compile(rf"({'|'.join(PROTOCOLS)})((?:\+\w+=\S+)*) v([1-9][0-9]*)")
+_MOST_THREADS = 4096
+
+
+def _epochs(it: Any) -> int | None:
+    """For how many epochs a protocol trains, None where another key of it changes that."""
+    found = _PROTOCOL.fullmatch(it.protocol)
+    changes = dict(one.split("=", 1) for one in found[2].split("+")[1:]) if found else {}
+    if found is None or {"min_steps", "extra_epoch"} & changes.keys():
+        return None
+    return int(changes["epochs"]) if changes.get("epochs", "").isdigit() else PROTOCOLS[found[1]]
+
+
+def _room(it: Any) -> float:
+    """How many train images there are beside those set aside, which may be off by one a class."""
+    train, _, classes = SIZES.get(it.dataset, (_MOST, 0, 0))
+    return (1 - it.aside) * train + classes
+
+
+def _version(it: Any) -> bool:
+    found = _PROTOCOL.fullmatch(it.protocol)
+    return found is None or it.dataset not in SIZES or int(found[3]) == 1 + (it.dataset in SECOND_VERSION)
+
+
 # of a label and a row together
 HANDED_IN: tuple[Rule, ...] = (
     (lambda it: it.precision in PRECISIONS, f"'{{precision}}' is no precision.\nWrite {' or '.join(PRECISIONS)}."),
@@ -74,10 +99,21 @@ HANDED_IN: tuple[Rule, ...] = (
         "'{protocol}' is no protocol with its version.\nWrite it as in `quick v1` or `paper+lr=0.02 v1`;"
         f" there are {' and '.join(PROTOCOLS)}.",
     ),
-    (lambda it: it.trainer >= 1, "trainer is {trainer}.\nWrite the version of the trainer, 1 or more."),
+    (_version, "{protocol} is no version of the protocol for {dataset}.\n" + AS_WRITTEN),
     (
-        lambda it: it.images <= SIZES.get(it.dataset, (_MOST,))[0],
-        "{images} train images are more than {dataset} has.\nWrite how many there were.",
+        lambda it: _epochs(it) in (None, it.epochs),
+        "{protocol} trains for other than {epochs} epochs.\nName the change: `quick+epochs=5 v1`.",
+    ),
+    (lambda it: 1 <= it.trainer <= TRAINER, f"trainer is {{trainer}}.\nThere are versions 1 to {TRAINER}."),
+    (
+        lambda it: (
+            it.images <= (1 - it.aside) * SIZES.get(it.dataset, (_MOST,))[0] + SIZES.get(it.dataset, (0, 0, 0))[2]
+        ),
+        "{images} train images are more than {dataset} has beside what is set aside.\nWrite how many there were.",
+    ),
+    (
+        lambda it: it.dataset not in SIZES or min(it.images, it.test_images) >= SIZES[it.dataset][2],
+        "{images} train or {test_images} test images are fewer than {dataset} has classes.\nWrite how many there were.",
     ),
     (
         lambda it: it.test_images <= SIZES.get(it.dataset, (0, _MOST))[1],
@@ -117,7 +153,9 @@ HANDED_IN: tuple[Rule, ...] = (
         "{seconds} seconds is no time.\nWrite what training and testing took.",
     ),
     (
-        lambda it: it.device.isprintable() and ((it.device.strip() and it.threads >= 1) or _nowhere(it)),
+        lambda it: (
+            it.device.isprintable() and ((it.device.strip() and 1 <= it.threads <= _MOST_THREADS) or _nowhere(it))
+        ),
         "it does not say on what device, with how many threads.\nWrite plain words and a number from 1.",
     ),
     (

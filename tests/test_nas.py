@@ -207,8 +207,7 @@ def test_the_command_ranks_every_arm_against_the_real_side(record, tmp_path):
     ]  # fmt: skip
     real = [entry["real"] for entry in record["architectures"]]
     for arm in record["arms"]:
-        early = arm["method"] == "early-stopping"  # one step on a batch of 25 real images
-        assert (arm["space"], arm["evaluated"], arm["failed"], arm["images"]) == (6, 6, 0, 25 if early else 3)
+        assert (arm["space"], arm["evaluated"], arm["failed"], arm["images"]) == (6, 6, 0, 3)
         assert {name: arm[name] for name in ("spearman_all", "regret")} == {
             name: rank_report(real, arm["accuracy"])[name] for name in ("spearman_all", "regret")
         }
@@ -290,6 +289,8 @@ def test_images_set_aside_rank_beside_test_images(small, tmp_path, monkeypatch, 
         ("quick", 100, 45_000, (3000, 1)),  # 30 epochs of 4 batches of 25
         ("quick", 500, 45_000, (5000, 1)),
         ("paper", 500, 45_000, (45_000, 2)),  # 400 steps, 176 of them an epoch
+        ("quick", 10, 45_000, (1200, 1)),  # 120 steps of the ten images there are
+        ("paper", 10, 45_000, (2000, 1)),
     ],
 )
 def test_early_stopping_takes_the_steps_of_a_proxy(name, images, real, expected):
@@ -413,7 +414,7 @@ def test_files_are_proxies_too(small, tmp_path, data):
     assert [(arm_title(arm), arm["method"], arm["flip"], arm["ipc"], arm["images"]) for arm in found["arms"]] == [
         ("mine", "unknown", "unknown", 2, 6), ("mine (mine)", "unknown", "unknown", 2, 6),
         ("random", "random", "none", 2, 6), ("herding", "herding", "none", 2, 6),
-        ("early-stopping", "early-stopping", "none", None, 25),
+        ("early-stopping", "early-stopping", "none", None, 6),
     ]  # fmt: skip
     named = nas(session(tmp_path, SHORT), replace(QUESTION, method=None, set_files=(path, path), names=("a", "b")))
     assert [arm_title(arm) for arm in named["arms"]][:2] == ["a", "b"]

@@ -11,6 +11,7 @@ from importlib import resources
 import pytest
 
 from downstream import protocol
+from downstream.training import NUMERICS
 from fyi_bench.config import PRECISIONS
 from fyi_bench.data.entry import DATASETS
 from fyi_bench.errors import DataError, FyiBenchError, UnknownNameError, UsageError
@@ -181,6 +182,13 @@ REFUSED = [
     ({"protocol": "quick v0"}, "'quick v0' is no protocol"),
     ({"protocol": "quicker v1"}, "'quicker v1' is no protocol"),
     ({"protocol": "quick+epochs v1"}, "no protocol"),
+    ({"protocol": "quick v12"}, "quick v12 is no version of the protocol for cifar10"),
+    ({"epochs": "7"}, "quick v1 trains for other than 7 epochs"),
+    ({"protocol": "quick+epochs=3 v1"}, "trains for other than 2 epochs"),
+    ({"images": "45011"}, "45011 train images are more than cifar10 has beside what is set aside"),
+    ({"images": "9"}, "9 train or 1000 test images are fewer than cifar10 has classes"),
+    ({"trainer": "99"}, "trainer is 99"),
+    ({"threads": "1000000000"}, "how many threads"),
     ({"trainer": "0"}, "trainer is 0"),
     ({"data": "mine"}, "'mine' is no digest of train images"),
     ({"data": "", "validation": ""}, r"share 0\.1 is set aside of unknown images"),
@@ -219,8 +227,8 @@ def test_a_file_with_a_wrong_cell_is_not_taken(tmp_path, cells, said):
     "cells",
     [
         {},
-        {"protocol": "quick v12"},
-        {"protocol": "paper+batch=64+lr=0.02 v1"},
+        {"protocol": "paper+batch=64+lr=0.02 v1", "epochs": "200"},
+        {"protocol": "quick+epochs=5 v1", "epochs": "5", "images": "45010"},
         {"architecture": "nasbench201:" + "+".join(["|none~0|", "|none~0|none~1|", "|none~0|none~1|none~2|"])},
         {"seed": str(2**63 - 1)},
         {"accuracy": "", "validation": "", "seconds": "0.0", "device": "", "threads": "0"},  # one that diverged
@@ -273,6 +281,12 @@ def test_a_table_with_impossible_times_is_not_read(seconds):
 
 
 def test_what_the_check_knows_of_other_rooms_is_so():
+    assert ranking_rules.TRAINER == NUMERICS
+    for name, epochs in ranking_rules.PROTOCOLS.items():
+        for dataset in ranking_rules.SIZES:
+            rules = protocol.protocol(name, "nas-reference", dataset=dataset)
+            assert rules.version == 1 + (dataset in ranking_rules.SECOND_VERSION)
+            assert (rules.epochs_for(4000), rules.min_steps, rules.extra_epoch) == (epochs, 0, False)
     assert set(ranking_rules.PRECISIONS) == set(PRECISIONS) - {"auto"}
     names = protocol.protocol_names()
     assert list(ranking_rules.PROTOCOLS) == [

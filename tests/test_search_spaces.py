@@ -18,11 +18,15 @@ from downstream.zero_cost import gradient_norm, synflow
 from fyi_bench import rng
 from fyi_bench.data.real import RealDataset
 from fyi_bench.errors import BudgetExhausted, DataError, UnknownNameError, UsageError
+from fyi_bench.registry import Owner, PluginError
 from fyi_bench.run.deadline import Deadline
 from fyi_bench.run.types.architecture import real_source, train_run
+from fyi_bench.session import Session
 from fyi_bench.stats.halving import FACTOR, successive_halving
+from fyi_bench.tasks.nas.options import NasOptions
 from fyi_bench.tasks.nas.points import FEWEST_REPEATED, FEWEST_TOLD, TEST_PASS, Passes, listed_space, part_of
 from fyi_bench.tasks.nas.reference import RealSide, fitting_ranking, repeated
+from fyi_bench.tasks.nas.search import search_of
 from search_space import ranking, space720
 from search_space.architectures import candidate, cost, work
 from search_space.spaces import SPACES, SearchSpace, space
@@ -227,6 +231,33 @@ def test_a_space_of_a_plug_in_is_searched_with_a_table_as_its_real_side(small, r
         nas(session(tmp_path, SHORT), replace(RANDOM, only=True, space="rings:4", reference=str(table)))
 
 
+def raising(self, name):
+    raise ValueError("no such width\nand more")
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"names": ("one", "two", "one")}, "has two architectures 'one'.\nGive each its own name"),
+        ({"names": "abc"}, "has names that are no texts"),
+        ({"names": (1, 2, 3)}, "has names that are no texts"),
+        ({"build": raising}, "rings:one cannot be built.\nValueError: no such width$"),
+        (
+            {"build": lambda self, name: name},
+            "rings:one cannot be built.\nTypeError: build gave str, no torch.nn.Module",
+        ),
+        ({"build": lambda self, name: nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, 7))}, r"gives \[1, 7\]"),
+        ({"build": lambda self, name: nn.Linear(5, 3)}, "rings:one cannot be built.\nRuntimeError"),
+    ],
+)
+def test_a_space_of_a_plug_in_that_is_not_as_it_must_be_is_named(rings, monkeypatch, changes, said):
+    monkeypatch.setitem(SPACES._owners, "rings", Owner("my_space"))
+    for name, value in changes.items():
+        monkeypatch.setattr(Rings, name, value)
+    with pytest.raises(PluginError, match=said):
+        search_space.build(f"rings:{space('rings').names[0]}", 3, 32, 3, rng.stream(0, "test"))
+
+
 # rankings ------------------------------------------------------------------------------------------------------------
 
 
@@ -299,8 +330,45 @@ def test_a_ranking_of_the_package_is_used_where_it_was_measured_as_asked(data, m
     assert fitting_ranking(replace(label, precision="bf16"))[0] == "tiny-other"
     kept["tiny-other"] = ranking.Ranking(replace(old, precision="bf16"), rows)
     assert fitting_ranking(replace(label, precision="bf16"))[0] == "tiny-new"  # known data before the same precision
-    del kept["tiny-new"], kept["tiny-old"]
+    # where the data set is complete, other train images are the same ones in another order
+    assert fitting_ranking(replace(label, data="another"), complete=True)[0] == "tiny-new"
+    kept["tiny-shuffled"] = ranking.Ranking(replace(label, data="a" * 16), rows)
+    assert fitting_ranking(label, complete=True)[0] == "tiny-new"
+    del kept["tiny-new"], kept["tiny-old"], kept["tiny-shuffled"]
     assert fitting_ranking(label)[0] == "tiny-other"
+
+
+def test_a_ranking_of_the_data_set_in_another_order_is_used_and_the_plan_says_so(small, monkeypatch, tmp_path):
+    label = RealSide.asked(session(tmp_path, {}), None, None).label
+    rows = tuple(ranking.Row(p.name, 0, 0.5, 1.0, "a processor", 1, "0" * 16) for p in space720.subset(60, 0))
+    kept = ranking.Ranking(replace(label, data="a" * 16), rows)
+    monkeypatch.setattr(ranking, "names", lambda: ["tiny-shuffled"])
+    monkeypatch.setattr(ranking, "load", lambda name: kept)
+    found = search_of(session(tmp_path, {}), NasOptions(space="20"))
+    assert found.stored == ("tiny-shuffled", kept)
+    assert "'tiny-shuffled' in fp32, of other images of the data set" in found.title
+
+
+def replace_settings(one: Session, **changes) -> Session:
+    return Session(replace(one.settings, **changes))
+
+
+def test_images_of_the_real_side_are_the_same_for_every_seed_and_number_of_networks(small, tmp_path):
+    point = space720.SPACE[0]
+    plain, seeded, several = (
+        RealSide.asked(replace_settings(session(tmp_path, changes), seed=seed), None, None)
+        for changes, seed in (({}, 0), ({}, 3), ({"nets": "3"}, 0))
+    )
+    assert plain.run(point, 5).digest == seeded.run(point, 5).digest == several.run(point, 5).digest
+    assert plain.label == several.label
+
+
+def test_architectures_that_a_ranking_does_not_have_are_counted(data):
+    known = {point.name: 0.5 for point in space720.subset(36, 0)[:30]}
+    part = part_of("36", data, True, Passes(1, 1), known)
+    assert len(part.points) == 30
+    assert part.words == ["6 architectures left out that the ranking does not have; all: --reference train"]
+    assert part_of("12", data, True, Passes(1, 1), known | {p.name: 0.5 for p in space720.subset(12, 0)}).words == []
 
 
 def test_a_file_that_is_handed_in_is_checked(tmp_path, capsys):

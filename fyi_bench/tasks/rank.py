@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from fyi_bench.config import option
-from fyi_bench.errors import DataError
+from fyi_bench.errors import DataError, UsageError
 from fyi_bench.reading import SetFacts, stated_facts
 from fyi_bench.run.plan import Plan, Records
 from fyi_bench.session import Session
@@ -17,6 +17,7 @@ from fyi_bench.tasks.common import SET_HELP
 from fyi_bench.tasks.given import session_of_sets
 from fyi_bench.tasks.nas import Nas
 from fyi_bench.tasks.nas.options import NasOptions
+from fyi_bench.tasks.nas.reference import TRAIN
 from fyi_bench.tasks.nas.search import search_of
 
 
@@ -41,7 +42,7 @@ class Rank(Task[RankOptions]):
 
     summary = "How well a condensed set ranks architectures, in minutes, against a stored ranking."
     Options = RankOptions
-    defaults: ClassVar[Mapping[str, Any]] = {"precision": "auto"}
+    defaults: ClassVar[Mapping[str, Any]] = {"precision": "auto", "protocol": "quick"}
     unused: ClassVar[Mapping[str, str]] = {"seeds": "A set in a file is one; for more networks: --set nets=N"}
     heading = "Rank transfer"
     examples: ClassVar[Sequence[str]] = (
@@ -55,11 +56,12 @@ class Rank(Task[RankOptions]):
     def plan(self, session: Session, options: RankOptions, found: Records) -> Plan:
         search = search_of(session, options.search)
         if search.stored is None:
-            label = search.reference.label
+            label, instead = search.reference.label, f"fyi-bench nas --set-file {options.path}"
+            if options.reference == TRAIN:
+                raise UsageError(f"rank trains nothing on real images.\nTo do that: {instead}")
             raise DataError(
                 f"There is no stored ranking of {label.dataset} by {label.protocol} that fits.\n"
-                f"Name one with --reference, make one with `fyi-bench ranking`, or: fyi-bench nas --set-file"
-                f" {options.path}"
+                f"Name one with --reference, make one with `fyi-bench ranking`, or: {instead}"
             )
         return Nas.plan_of(search)
 

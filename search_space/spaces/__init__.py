@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fyi_bench.errors import UnknownNameError, UsageError
-from fyi_bench.registry import Registry
+from fyi_bench.registry import PluginError, Registry
 from fyi_bench.rng import key_seed
 
 if TYPE_CHECKING:
@@ -90,4 +90,15 @@ def space(name: str) -> SearchSpace:
     found = entry() if isinstance(entry, type) else entry
     if not found.names:
         raise UsageError(f"The search space '{name}' names no architecture.\nGive it names = (…).")
+    if not SPACES.owner(name).built_in:
+        _check_names(name, found.names)
     return found
+
+
+def _check_names(name: str, names: Sequence[str]) -> None:
+    """PluginError for a space from outside whose names are no texts, or not each one's own."""
+    if isinstance(names, str) or not all(isinstance(one, str) for one in names):
+        raise PluginError(f'The search space \'{name}\' has names that are no texts.\nGive it names = ("…", "…").')
+    if len(set(names)) < len(names):
+        twice = next(one for one in names if list(names).count(one) > 1)
+        raise PluginError(f"The search space '{name}' has two architectures '{twice}'.\nGive each its own name.")

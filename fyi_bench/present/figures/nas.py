@@ -27,6 +27,7 @@ COST_TITLE = "Agreement with the ranking by real data, against its cost"
 GROWTH_TITLE = "Agreement with the ranking by real data, against images a class"
 GROWTH = {"spearman_all": "Spearman, all", "spearman_top50": "Spearman, better half"}  # its panels
 GROWTH_IPC, GROWTH_SPACE = (1, 10, 50), "36"  # of the searches that are named where a store has none
+_REAL_SIDE = ("kind", "name", "protocol", "images", "test_images", "epochs", "precision")  # what makes it the same
 LEAST_SECONDS = 0.1  # what is counted in less has no place on a logarithmic axis
 _COLORS, _MARKERS = (style.VANILLA, style.FYI, style.GREEN, style.ROSE, style.VIOLET, style.GOLD), "osD^vP"
 _LEGEND_INCHES = 1.25
@@ -266,6 +267,11 @@ def _images(record: Record) -> int:
     return next((arm["ipc"] for arm in record["arms"] if arm.get("ipc")), 0)
 
 
+def _asked(record: Record) -> Any:
+    """What tells a search from others of its family."""
+    return _images(record), record["protocol"]["name"], [(arm["method"], arm["flip"]) for arm in record["arms"]]
+
+
 def _base(record: Record) -> Record:
     return record["protocol"] | {"name": record["protocol"]["name"].split("+")[0]}
 
@@ -273,13 +279,15 @@ def _base(record: Record) -> Record:
 def _growth(request: Request) -> style.Drawing:
     """The largest family of searches in the store that differ in images and training alone."""
     families: dict[Any, list[Record]] = defaultdict(list)
-    for record in command_records(request.store, "nas"):
+    records = sorted(command_records(request.store, "nas"), key=lambda record: record.get("date", ""), reverse=True)
+    for record in records:
         base, reference = _base(record), record["reference"]
         if base["name"] == request.protocol and _images(record):
-            real = [reference.get(one) for one in ("kind", "name", "images", "epochs", "precision")]
+            real = [reference.get(one) for one in _REAL_SIDE]
             names = [entry["name"] for entry in record["architectures"]]
             key = [record["dataset"], base, record["precision"], record["seeds"], real, names]
-            families[repr(key)].append(record)
+            same = [one for one in families[repr(key)] if _asked(one) == _asked(record)]
+            families[repr(key)] += [] if same else [record]  # of repeated searches the newest
     several = [one for one in families.values() if len(set(map(_images, one))) > 1]
     if not several:
         what = f"The store {request.store.root} has no searches that differ in their images alone"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from fyi_bench.run.plan import Records
@@ -165,7 +166,10 @@ def _halving_of(search: Search, real: Scores, times: Sequence[float]) -> Callabl
     """What gives the entry `halving` of a side: a search whose first rung it is, and whose second is the real data."""
     from fyi_bench.stats.halving import successive_halving
 
-    seed = search.session.settings.seed
+    seed, known = search.session.settings.seed, [seconds for seconds in times if seconds]
+    # a network that failed on real data left no time: it would have taken what the others do
+    failed = [score is None for score in real]
+    times = [seconds or (median(known) if gone and known else 0.0) for seconds, gone in zip(times, failed, strict=True)]
 
     def of(scores: Scores, seconds: Sequence[float], before: float) -> dict[str, Any]:
         if len(search.points) < FEWEST_HALVED or not all(times):

@@ -46,7 +46,8 @@ class Part:
     """The architectures of a search. of: how many its space has.
 
     seconds: of two cores that it was cut to fit, None where it was not. costly: how many were left out for that.
-    fits: whether it does, by an estimate; the least part may not.
+    fits: whether it does, by an estimate; the least part may not. unranked: how many of
+    those that were asked for are not in the stored ranking.
     """
 
     space: str
@@ -55,12 +56,17 @@ class Part:
     seconds: float | None = None
     costly: int = 0
     fits: bool = True
+    unranked: int = 0
 
     @property
     def words(self) -> list[str]:
         """What was left out and how to ask for all, where the part was cut."""
+        if self.unranked:
+            missing = count_words(self.unranked, "architecture")
+            return [f"{missing} left out that the ranking does not have; all: --reference train"]
         if self.seconds is None or len(self.points) == self.of:
             return []
+        others = "N" if self.space == CONVNETS else f"{self.space}:N"
         here, how = (
             (self.of, "a stratified choice") if self.space == CONVNETS else (f"{self.space}:{self.of}", "drawn by lot")
         )
@@ -68,7 +74,7 @@ class Part:
         fit = f" fit {format_duration(self.seconds)} of 2 cores" if self.fits else ", the least part there is"
         return [
             f"{len(self.points)} of {self.of:,} architectures{fit}{costly};",
-            f"{how}; all: --space {here}; others: --space N (finished runs count)",
+            f"{how}; all: --space {here}; others: --space {others} (finished runs count)",
         ]
 
 
@@ -98,8 +104,9 @@ def part_of(
     if asked is None:
         asked = total if whole and total <= _MOST else HALF_AN_HOUR
     if isinstance(asked, int):
-        points = ranked_in(space.subset(asked, SPACE_SEED), known)
-        return Part(space.name, points, total)
+        points = space.subset(asked, SPACE_SEED)
+        there = ranked_in(points, known)
+        return Part(space.name, there, total, unranked=len(points) - len(there))
     found, costly, fits = _fitting(space, data, asked / _SECONDS_AN_EFFORT[precision], passes, known)
     return Part(space.name, ranked_in(found, known), total, asked, costly, fits)
 

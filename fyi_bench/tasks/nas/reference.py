@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 TRAIN = "train"  # the reference that is trained here; every other name but auto is a stored ranking
 # --set of these is about the proxies alone
-_PROXIES_ALONE = frozenset(("epochs", "min_steps", "extra_epoch", "draws"))
+_PROXIES_ALONE = frozenset(("epochs", "min_steps", "extra_epoch", "draws", "nets", "sets", "orders"))
+REAL_DRAW = 0  # of the real images: a ranking's seeds are of its networks, whose images are the same
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class RealSide:
 
     def images(self, count: int | None) -> Material:
         """So many of the real train images that are not set aside."""
-        return real_source(self.session.data, count, self.session.settings.seed, self.limits.validation)
+        return real_source(self.session.data, count, REAL_DRAW, self.limits.validation)
 
     @property
     def source(self) -> Material:
@@ -114,7 +115,7 @@ def stored_ranking(real: RealSide, reference: str) -> tuple[str, Ranking] | None
     if reference == TRAIN:
         return None
     if reference == AUTO:
-        return fitting_ranking(real.label)
+        return fitting_ranking(real.label, complete=not real.session.data.note)
     ranking = load(reference)
     if not ranking.is_table and ranking.label.dataset != real.session.data.name:
         raise DataError(
@@ -124,23 +125,25 @@ def stored_ranking(real: RealSide, reference: str) -> tuple[str, Ranking] | None
     return reference, ranking
 
 
-def fitting_ranking(label: Label) -> tuple[str, Ranking] | None:
+def fitting_ranking(label: Label, complete: bool = False) -> tuple[str, Ranking] | None:
     """The ranking of the package with the most networks among those that were measured as this label says.
 
     Where there is none, one in another precision will do: that moves an accuracy as another seed does (docs/nas.md),
-    and not every processor is fast in both. Last comes one from before labels said which train images there were:
-    nobody knows whether it is about these.
+    and not every processor is fast in both. So will one of other train images where the data set is complete: then
+    they are the same ones in another order, of which others were drawn. Last comes one from before labels said which
+    train images there were: nobody knows whether it is about these.
     """
     from search_space.ranking import load, names
 
     def alike(other: Label) -> bool:
-        told = other if other.data else replace(other, data=label.data, aside=label.aside)
+        told = other if other.data else replace(other, aside=label.aside)
+        told = replace(told, data=label.data) if complete or not other.data else told
         return replace(told, precision=label.precision) == label
 
     def rank(pair: tuple[str, Ranking]) -> tuple[Any, ...]:
         name, ranking = pair
         own = ranking.label
-        return bool(own.data), own.precision == label.precision, len(ranking.rows), name
+        return bool(own.data), own.data == label.data, own.precision == label.precision, len(ranking.rows), name
 
     found = [(name, load(name)) for name in names() if name.startswith(label.dataset)]
     return max((pair for pair in found if alike(pair[1].label)), key=rank, default=None)

@@ -99,6 +99,9 @@ class Side:
         return next(iter(self.runs.values()))[0].inputs["test_images"]
 
 
+OTHER_IMAGES = "of other images of the data set"
+
+
 @dataclass(frozen=True)
 class Search:
     """Everything that follows from the options before anything is computed.
@@ -143,7 +146,7 @@ class Search:
     @property
     def title(self) -> str:
         """What is done, and what each architecture is trained on, for how long."""
-        real = f"the stored ranking '{self.stored[0]}'{_in(self.stored[1].label.precision)}" if self.stored else ""
+        real = "" if self.stored is None else self._stored_words
         if self.stored is None:
             epochs = count_words(self.reference.protocol.epochs_for(self.real.images), "epoch")
             real = f"{epochs} on {self.real.images:,} images, {count_words(len(self.again.runs), 'network')} twice"
@@ -157,6 +160,13 @@ class Search:
             *self.part.words,
             f"real side: {real} · each proxy: {times}{each} · tested on {proxy.test_images:,}",
         ])  # fmt: skip
+
+    @property
+    def _stored_words(self) -> str:
+        assert self.stored is not None  # asked where there is one
+        name, label = self.stored[0], self.stored[1].label
+        other = f", {OTHER_IMAGES}" if label.data not in ("", self.reference.label.data) else ""
+        return f"the stored ranking '{name}'{_in(label.precision)}{other}"
 
     @property
     def digest(self) -> str:
