@@ -762,7 +762,7 @@ def rank(
     dataset: str = "cifar10",
     data_root: str | PathLike[str] | None = None,
     store: str | PathLike[str] | None = None,
-    protocol: str = "auto",
+    protocol: str = "quick",
     seed: int = 0,
     overrides: Mapping[str, object] | Sequence[str] = ...,
     budget: float | str | None = None,

@@ -208,10 +208,13 @@ def test_growth_is_drawn_from_searches_of_the_same_architectures(record, tmp_pat
     kept(store, record, 3, 10, "quick+epochs=90", arms=record["arms"][:1])
     kept(store, record, 4, 50, architectures=record["architectures"][1:])
     kept(store, record, 5, 50, "paper")
+    kept(store, record, 6, 10, reference=record["reference"] | {"test_images": 7})
+    kept(store, record, 7, 10, reference=record["reference"] | {"protocol": "quick+lr=0.1"})
+    kept(store, record, 8, 10, date="2020-01-01T00:00:00+00:00")  # the same search, of an earlier day
     shown = texts(figure("growth", request)[1].read_text())
     first = record["arms"][0]
     assert {first["method"], f"{first['method']} epochs=90", "dm+fyi", "random", "early-stopping"} <= {*shown}
-    assert any("Left out, of other architectures or another real side: 1 record" in text for text in shown)
+    assert any("Left out, of other architectures or another real side: 3 records" in text for text in shown)
     told = " ".join(shown)
     assert f"{first['epochs']} on 1, {first['epochs']} on 10" in told
     assert "6 architectures" in told
