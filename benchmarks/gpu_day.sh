@@ -86,8 +86,8 @@ one() { # one [NAME=VALUE…] WORDS: one command of fyi-bench, as far as the tim
         for name in ${group//+/ }; do "$name" & started+=($!); done
         wait "${started[@]}"
     done
-    # sets of one image a class and all records; what is larger does not travel, and pieces are small
-    [[ -d $work/store ]] && (cd "$work" && find store -type f -size -400k ! -name 'ckpt-*' -print0 |
+    # all records, sets of one image a class, finished or begun; what is larger does not travel, and pieces are small
+    [[ -d $work/store ]] && (cd "$work" && find store -type f -size -400k -print0 |
         tar -cz --null -T - | split -d -a 1 -b 15m - "$out/store.tar.gz.")
     [[ -d $work/logs ]] && tar -czf "$out/logs.tar.gz" -C "$work" logs
     ls -l "$out"

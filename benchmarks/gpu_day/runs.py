@@ -48,7 +48,7 @@ class Wanted:
     methods: Sequence[str] = METHODS
 
     def plans(self, data: RealDataset, store: Path) -> Iterator[tuple[str, Sequence[RunSpec]]]:
-        """(title, runs in their order) of each set with its networks: the cheap method first, seed by seed."""
+        """(title, runs in their order) of each set with its networks: method by method, seed by seed."""
         for method in self.methods:
             for seed in range(self.seeds):
                 for flip in FLIPS:
