@@ -177,7 +177,7 @@ def _table(reader: csv.DictReader, where: str) -> Ranking:
             raise DataError(f"{here}: {error}.\nA table has the columns architecture and accuracy.") from None
         if accuracy is not None and not 0 <= accuracy <= 100:
             raise DataError(f"{here}: the accuracy {accuracy} is neither a fraction nor percent.\nMend the table.")
-        rows.append(Row(record["architecture"], seed, accuracy, seconds, "", 0, ""))
+        rows.append(Row(record["architecture"].strip(), seed, accuracy, seconds, "", 0, ""))
         hold((TIME,), rows[-1], here)
     if not rows:
         raise DataError(f"{where} holds no rows.\nA table has the columns architecture and accuracy.")

@@ -363,6 +363,25 @@ def test_images_of_the_real_side_are_the_same_for_every_seed_and_number_of_netwo
     assert plain.label == several.label
 
 
+def test_a_space_drawn_by_lot_is_drawn_from_what_a_table_has(data):
+    names = space("nasbench201").names[::50]
+    for known in (dict.fromkeys(names, 0.5), {f"nasbench201:{name}": 0.5 for name in names}):
+        part = part_of("nasbench201:40", data, True, Passes(1, 1), known)
+        assert len(part.points) == 40
+        assert part.words == []
+        assert {point.name for point in part_of("nasbench201:12", data, True, Passes(1, 1), known).points} < {
+            point.name for point in part.points
+        }
+    few = part_of("nasbench201:40", data, True, Passes(1, 1), dict.fromkeys(names[:9], 0.5))
+    assert (len(few.points), few.unranked) == (9, 31)
+
+
+def test_a_table_may_have_spaces_around_names():
+    assert ranking.parse("architecture,accuracy\n w32-d1-nonorm-relu-max ,0.5\n", "t").rows[0].architecture == (
+        "w32-d1-nonorm-relu-max"
+    )
+
+
 def test_architectures_that_a_ranking_does_not_have_are_counted(data):
     known = {point.name: 0.5 for point in space720.subset(36, 0)[:30]}
     part = part_of("36", data, True, Passes(1, 1), known)

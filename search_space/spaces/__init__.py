@@ -8,7 +8,7 @@ by that name, so that every command that takes an architecture takes one of thes
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -66,9 +66,14 @@ class SearchSpace:
 
     def subset(self, count: int, seed: int = 0) -> tuple[Candidate | Point, ...]:
         """So many of them, drawn by the seed, in the order of `names`. Draws of one seed are nested."""
-        if not 1 <= count <= len(self.names):
-            raise UsageError(f"The search space {self.name} has 1 to {len(self.names)} points, not {count}.")
-        by_lot = sorted(range(len(self.names)), key=lambda k: key_seed(seed, "search space", self.name, self.names[k]))
+        return self.drawn(count, seed, set(self.names))
+
+    def drawn(self, count: int, seed: int, among: Collection[str]) -> tuple[Candidate, ...]:
+        """So many of the names that are `among` these, drawn by the seed, in the order of `names`; nested."""
+        there = [k for k, name in enumerate(self.names) if name in among]
+        if not 1 <= count <= len(there):
+            raise UsageError(f"The search space {self.name} has 1 to {len(there)} points, not {count}.")
+        by_lot = sorted(there, key=lambda k: key_seed(seed, "search space", self.name, self.names[k]))
         return tuple(self.candidate(self.names[k]) for k in sorted(by_lot[:count]))
 
     def network(self, name: str, channels: int, size: int, classes: int) -> nn.Module:

@@ -72,7 +72,8 @@ def _consequences(arm: Record) -> list[str]:
         useful = "it also tells them apart" if half["low"] > 0 else "no evidence that it tells these apart"
         lines.append(f"Among the really better half: {with_interval(half)}, {useful}.")
     if is_number(lost["value"]):
-        found = f"; of the 10 best it finds {10 * recall['value']:.1f}" if is_number(recall["value"]) else ""
+        chance = f" (by chance {100 / arm['evaluated']:.1f})" if arm["evaluated"] >= 10 else ""
+        found = f"; of the 10 best it finds {10 * recall['value']:.1f}{chance}" if is_number(recall["value"]) else ""
         lines.append(f"Its best architecture is {percent(lost['value'])} points below the really best one{found}.")
     return lines
 

@@ -104,11 +104,21 @@ def part_of(
     if asked is None:
         asked = total if whole and total <= _MOST else HALF_AN_HOUR
     if isinstance(asked, int):
-        points = space.subset(asked, SPACE_SEED)
-        there = ranked_in(points, known)
-        return Part(space.name, there, total, unranked=len(points) - len(there))
+        there = ranked_in(_subset(space, asked, known), known)
+        return Part(space.name, there, total, unranked=asked - len(there))
     found, costly, fits = _fitting(space, data, asked / _SECONDS_AN_EFFORT[precision], passes, known)
     return Part(space.name, ranked_in(found, known), total, asked, costly, fits)
+
+
+def _subset(space: SearchSpace, count: int, known: Known) -> Sequence[Architecture]:
+    """So many of a space; of one that is drawn by lot those that a stored ranking has, as far as they go."""
+    from search_space.spaces import SearchSpace
+
+    if known is None or type(space).subset is not SearchSpace.subset:
+        return space.subset(count, SPACE_SEED)
+    ranked = {name.removeprefix(f"{space.name}:") for name in known}
+    held = sum(name in ranked for name in space.names)
+    return space.drawn(min(count, held), SPACE_SEED, ranked) if held else space.subset(count, SPACE_SEED)
 
 
 def _asked(text: str) -> tuple[SearchSpace, int | float | None]:
