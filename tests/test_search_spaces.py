@@ -312,6 +312,18 @@ def test_a_ranking_goes_on_from_its_file_on_another_machine(small, tmp_path):
     assert not third.store.ls()
 
 
+def test_a_network_that_failed_counts_in_what_a_ranking_says_of_itself(small, tmp_path):
+    path = tmp_path / "tiny-mine.csv"
+    ask("ranking", session(tmp_path / "first", SHORT), space="6", out=path)
+    whole = ranking.load(path)
+    gone = replace(whole.rows[1], accuracy=None, validation=None)
+    path.write_text(ranking.to_csv(replace(whole, rows=(whole.rows[0], gone, *whole.rows[2:]))))
+    found = ask("ranking", session(tmp_path / "second", SHORT), space="6", out=path)
+    assert found["arms"][0]["failed"] == 1
+    assert found["arms"][0]["done"] == 11
+    assert found["ceiling"]["evaluated"] == 6
+
+
 def test_a_ranking_of_the_package_is_used_where_it_was_measured_as_asked(data, monkeypatch, tmp_path):
     monkeypatch.setattr("fyi_bench.data.load_dataset", lambda name, root, test=True: data)
     label = RealSide.asked(session(tmp_path, {}), None, None).label

@@ -20,6 +20,7 @@ from fyi_bench.tasks.nas.reference import RealSide, kept_rows, measured_ranking,
 
 if TYPE_CHECKING:
     from downstream.nas import Architecture
+    from fyi_bench.store.spec import RunSpec
 
 SEEDS = 2  # the second one tells how well real data agrees with itself
 ROUND = 60  # after so many networks a part of the 720 is balanced in every factor
@@ -80,6 +81,11 @@ class RankingTask(Task[RankingOptions]):
         seconds = {digest: row.seconds for digest, row in rows.items()}
         value |= {digest: record["value"] for digest, record in found.items()}
         seconds |= {digest: record["wall_s"] for digest, record in found.items()}
+        over = over_of(session, runs, found)
+
+        def failed(run: RunSpec) -> bool:
+            return run.digest not in value and (run.digest in rows or over(run))
+
         scores = {seed: [value.get(networks[k].digest) for networks in runs.values()] for k, seed in enumerate(seeds)}
         every = [run for networks in runs.values() for run in networks]
         done = [run.digest for run in every if run.digest in value]
@@ -90,11 +96,12 @@ class RankingTask(Task[RankingOptions]):
             "images": real.source.images,
             "epochs": real.label.epochs,
             "done": len(done),
-            "failed": sum(value is None for values in scores.values() for value in values),
+            "failed": sum(map(failed, every)),
             "train_s": round(sum(seconds[digest] for digest in done), 1),
         }
         both = [
-            k for k, networks in enumerate(runs.values()) if all(run.digest in value for run in networks[:2])
+            k for k, networks in enumerate(runs.values())
+            if all(run.digest in value or failed(run) for run in networks[:2])
         ]  # fmt: skip
         again: dict[str, Any] = {"evaluated": 0}
         if len(seeds) > 1 and both:
