@@ -5,6 +5,7 @@
 on any machine.
 """
 
-from fyi_bench.present.replication.page import head, page, picture, renew
+from fyi_bench.present.replication.page import head, page, renew
+from fyi_bench.present.replication.picture import picture
 
 __all__ = ["head", "page", "picture", "renew"]

@@ -7,22 +7,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
-from distill.image_set import ImageSet
 from downstream.protocol import FLOOR
 from fyi_bench.duration import format_duration
-from fyi_bench.errors import DataError, StoreError
+from fyi_bench.errors import DataError
 from fyi_bench.files import between, write_bytes, write_text
 from fyi_bench.present.figures import FIGURES
-from fyi_bench.present.images import mosaic, png_of
 from fyi_bench.present.published import FULL
+from fyi_bench.present.replication.picture import SHOWN, picture
 from fyi_bench.present.replication.places import NOT_RUN, QUOTED, TABLES, Floor, Ledger, PaperNumber, ledger
 from fyi_bench.present.replication.procedures import FYI_CODE, FYI_TEXT, flip_differences, measured
 from fyi_bench.present.tables.forms import markdown_table
 from fyi_bench.present.tables.groups import FEWEST_SETS, OUTSIDE, PAPER, VERDICT_RULE, Ours
 from fyi_bench.present.words import HOLE, bounds, count_words, has_interval, is_number, percent, short, signed_points
-from fyi_bench.run.run_type import SET_FILE
 from fyi_bench.store.excerpt import runs_of_protocol
 
 if TYPE_CHECKING:
@@ -32,8 +28,6 @@ if TYPE_CHECKING:
 PICTURE = "docs/dsa-1ipc.png"  # beside the page whose head shows it
 MARKS = "<!-- replication: begin -->", "<!-- replication: end -->"
 GROWTH = "growth"  # a figure of ours
-SHOWN = "cifar10", 1, "dsa"  # data set, images a class and method of the picture
-ENLARGED, BETWEEN = 3, 6  # pixels a pixel of an image, pixels between the two rows
 FLIPS = {"none": "", "fyi": " + FYI", "random": " + Flip"}
 
 COMMAND = "fyi-bench replication --store results --out docs/replication.md --readme README.md"
@@ -173,25 +167,6 @@ def renew(store: Store, readme: Path) -> list[Path]:
         missing = f"{readme} is no file with the lines {MARKS[0]} and {MARKS[1]}.\nPut them where the head belongs."
         raise DataError(missing) from None
     return [write_text(readme, text), write_bytes(readme.parent / PICTURE, picture(store))]
-
-
-def picture(store: Store) -> bytes:
-    """PNG of the condensed sets of the first seed, without FYI above and with it below."""
-    dataset, ipc, method = SHOWN
-    rows = []
-    for flip in ("none", "fyi"):
-        wanted = {"dataset": dataset, "ipc": ipc, "method": method, "flip": flip}
-        of_paper = runs_of_protocol(store, PAPER)
-        runs = [r for r in store.ls() if r.kind == "distill" and r.state == "done" and r.digest in of_paper]
-        runs = [run for run in runs if wanted.items() <= run.inputs.items()]
-        if not runs:
-            raise StoreError(f"{store.root} has no set of {method}, flip {flip}, on {dataset}.\nMerge one into it.")
-        first = min(runs, key=lambda run: (run.inputs["seed"], run.digest))
-        image_set = ImageSet.load(store.artefact("distill", first.digest, SET_FILE))
-        tiles = mosaic(image_set, image_set.classes, 1, len(image_set.classes))
-        rows.append(tiles.repeat_interleave(ENLARGED, 0).repeat_interleave(ENLARGED, 1))
-    gap = torch.zeros(BETWEEN, *rows[0].shape[1:], dtype=torch.uint8)
-    return png_of(torch.cat([rows[0], gap, rows[1]]))
 
 
 def _marks(numbers: Sequence[PaperNumber | Floor]) -> dict[str, int]:
