@@ -106,9 +106,7 @@ HANDED_IN: tuple[Rule, ...] = (
     ),
     (lambda it: 1 <= it.trainer <= TRAINER, f"trainer is {{trainer}}.\nThere are versions 1 to {TRAINER}."),
     (
-        lambda it: (
-            it.images <= (1 - it.aside) * SIZES.get(it.dataset, (_MOST,))[0] + SIZES.get(it.dataset, (0, 0, 0))[2]
-        ),
+        lambda it: it.images <= _room(it),
         "{images} train images are more than {dataset} has beside what is set aside.\nWrite how many there were.",
     ),
     (

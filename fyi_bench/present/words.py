@@ -59,6 +59,17 @@ def spread_words(spread: Mapping[str, Any]) -> str:
     return f"{spread['sets']} sets differ by {sets}, networks on one set by ± {percent(networks)}"
 
 
+def numbered(marks: Iterable[str]) -> dict[str, int]:
+    """What is to be said of single numbers -> the mark that stands beside them; what comes twice has one."""
+    return {mark: number for number, mark in enumerate(dict.fromkeys(marks), 1)}
+
+
+def marked(number: str, said: Iterable[str], marks: Mapping[str, int]) -> str:
+    """'28.2 [1,2]': a number with the marks of what is to be said of it."""
+    own = ",".join(str(marks[one]) for one in said)
+    return number + (f" [{own}]" if own else "")
+
+
 def signed_points(value: float | None, digits: int = 1) -> str:
     """A difference of fractions in percentage points with its sign, '+1.2' or '−0.3'."""
     return HOLE if not is_number(value) else f"{100 * value:+.{digits}f}".replace("-", MINUS)

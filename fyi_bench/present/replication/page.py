@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,21 @@ from fyi_bench.present.figures import FIGURES
 from fyi_bench.present.published import FULL
 from fyi_bench.present.replication.picture import SHOWN, picture
 from fyi_bench.present.replication.places import NOT_RUN, QUOTED, TABLES, Floor, Ledger, PaperNumber, ledger
-from fyi_bench.present.replication.procedures import FYI_CODE, FYI_TEXT, flip_differences, measured
+from fyi_bench.present.replication.procedures import FYI_CODE, FYI_TEXT, Measured, flip_differences, measured
 from fyi_bench.present.tables.forms import markdown_table
-from fyi_bench.present.tables.groups import FEWEST_SETS, OUTSIDE, PAPER, VERDICT_RULE, Ours
-from fyi_bench.present.words import HOLE, bounds, count_words, has_interval, is_number, percent, short, signed_points
+from fyi_bench.present.tables.groups import FEWEST_SETS, OUTSIDE, PAPER, PRECISION, VERDICT_RULE, Ours
+from fyi_bench.present.words import (
+    HOLE,
+    bounds,
+    count_words,
+    has_interval,
+    is_number,
+    marked,
+    numbered,
+    percent,
+    short,
+    signed_points,
+)
 from fyi_bench.store.excerpt import runs_of_protocol
 
 if TYPE_CHECKING:
@@ -27,7 +38,7 @@ if TYPE_CHECKING:
 
 PICTURE = "docs/dsa-1ipc.png"  # beside the page whose head shows it
 MARKS = "<!-- replication: begin -->", "<!-- replication: end -->"
-GROWTH = "growth"  # a figure of ours
+PAPER_FIGURES = (*map(str, range(1, 13)), *"ABCDE")
 FLIPS = {"none": "", "fyi": " + FYI", "random": " + Flip"}
 
 COMMAND = "fyi-bench replication --store results --out docs/replication.md --readme README.md"
@@ -91,15 +102,16 @@ def _figures(store: Store) -> list[str]:
     inputs = [run.inputs for run in store.ls() if run.kind == "distill" and run.digest in of_paper]
     made = {tuple(one[name] for name in ("dataset", "method", "ipc", "flip")) for one in inputs}
     rows = []
-    for name, shown in sorted(FIGURES.usable()[0].items(), key=lambda one: (not one[0].isdigit(), one[0].zfill(2))):
-        needs = shown.needs(PAPER)
+    drawn = FIGURES.usable()[0]
+    for name in (one for one in PAPER_FIGURES if one in drawn):
+        needs = drawn[name].needs(PAPER)
         run = [
             one for one in needs
             if one.task == "distill" and "--set" not in one.options
             and (one.dataset, one.method, one.ipc, one.flip) in made
         ]  # fmt: skip
-        if needs and name != GROWTH:
-            rows.append([name, shown.title, str(len(needs)), str(len(run)) if run else NOT_RUN])
+        if needs:
+            rows.append([name, drawn[name].title, str(len(needs)), str(len(run)) if run else NOT_RUN])
     header = ("figure", "what it shows", "commands", f"run by `{PAPER}`")
     text = (
         "Figures of the paper that are drawn from finished runs, with the number of commands at the paper's length that"
@@ -120,7 +132,12 @@ def head(store: Store) -> str:
     title = method.upper()
     shown = [place for place in ours if place.first.dataset == dataset]
     floors = [one for one in found.floors if (one.of[0].first.dataset, one.of[0].first.ipc) == (dataset, ipc)]
-    marks = _marks([*shown, *floors])
+    otherwise = [
+        one for one in measured(store)
+        if (one.first.dataset, one.first.ipc, one.condensed_by) == (dataset, ipc, PAPER)
+        and one.measured_by in MEASURED_BY
+    ]  # fmt: skip
+    marks = _marks([*shown, *floors], map(_precision_mark, otherwise))
     rows = [
         [
             _label(place.first), _published(place.first), _ours(place.ours, marks), _sizes(place.sets),
@@ -134,10 +151,8 @@ def head(store: Store) -> str:
     ]  # fmt: skip
     rows += [
         [f"{_label(one.first)}, measured {MEASURED_BY[one.measured_by]}", _published(one.first),
-         _mean_of_sets(one.interval), _sizes(one.sets), ""]
-        for one in measured(store)
-        if (one.first.dataset, one.first.ipc, one.condensed_by) == (dataset, ipc, PAPER)
-        and one.measured_by in MEASURED_BY
+         marked(_mean_of_sets(one.interval), filter(None, [_precision_mark(one)]), marks), _sizes(one.sets), ""]
+        for one in otherwise
     ]  # fmt: skip
     return "\n".join((
         f"![Ten condensed images, one a class, by {title} and by {title} with FYI]({PICTURE})",
@@ -169,11 +184,16 @@ def renew(store: Store, readme: Path) -> list[Path]:
     return [write_text(readme, text), write_bytes(readme.parent / PICTURE, picture(store))]
 
 
-def _marks(numbers: Sequence[PaperNumber | Floor]) -> dict[str, int]:
-    """What is to be said of single numbers of ours -> its number, which stands beside them."""
-    there = [one.ours for one in numbers if one.ours is not None]
-    said = dict.fromkeys(mark for ours in there for mark in (*ours.differs, *ours.remarks))
-    return {mark: number for number, mark in enumerate(said, 1)}
+def _marks(numbers: Sequence[PaperNumber | Floor], more: Iterable[str] = ()) -> dict[str, int]:
+    """What is to be said of these numbers of ours, and more of that -> the mark that stands beside them."""
+    ours = [one.ours for one in numbers if one.ours is not None]
+    return numbered([*(mark for one in ours for mark in one.marks), *filter(None, more)])
+
+
+def _precision_mark(one: Measured) -> str:
+    """What is to be said of accuracies that were not computed in fp32; '' of others."""
+    said = "mixed" if len(set(one.precision)) > 1 else one.precision[0]
+    return "" if said == "fp32" else PRECISION + said
 
 
 def _legend(marks: Mapping[str, int], last: str = "") -> list[str]:
@@ -246,12 +266,10 @@ def _ours(ours: Ours | None, marks: Mapping[str, int]) -> str:
     """Our mean with its interval over sets, or with the deviation of networks where there is one set, and its marks."""
     if ours is None:
         return HOLE
-    own = ",".join(str(marks[mark]) for mark in (*ours.differs, *ours.remarks))
-    mark = f" [{own}]" if own else ""
     if ours.low is not None:  # a rank correlation
-        return f"{ours.mean:.3f} [{ours.low:.3f}, {ours.high:.3f}]{mark}"
+        return marked(f"{ours.mean:.3f} [{ours.low:.3f}, {ours.high:.3f}]", ours.marks, marks)
     spread = f" ± {percent(ours.std)}" if ours.interval["low"] is None else ""
-    return _mean_of_sets(ours.interval) + spread + mark
+    return marked(_mean_of_sets(ours.interval) + spread, ours.marks, marks)
 
 
 def _spread(ours: Ours | None, what: str) -> str:
@@ -259,12 +277,8 @@ def _spread(ours: Ours | None, what: str) -> str:
     return percent(found) if is_number(found) else ""
 
 
-def _mean(values: Sequence[float]) -> float | None:
-    return sum(values) / len(values) if values else None
-
-
 def _score(values: Sequence[float]) -> str:
-    return short(_mean(values), 3)
+    return short(sum(values) / len(values) if values else None, 3)
 
 
 def _pace_lines(found: Ledger) -> list[str]:

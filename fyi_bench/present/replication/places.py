@@ -12,7 +12,7 @@ from fyi_bench.files import digest_of
 from fyi_bench.present.published import FULL, REPLICATED, Published, published
 from fyi_bench.present.replication.cost import Pace, pace_of
 from fyi_bench.present.tables.build import same_architecture, table_of
-from fyi_bench.present.tables.groups import PAPER, ROUNDING, Accuracies, Group, Ours
+from fyi_bench.present.tables.groups import PAPER, PRECISION, ROUNDING, Accuracies, Group, Ours
 from fyi_bench.present.tables.results import best, groups_of
 from fyi_bench.store.excerpt import runs_of_protocol
 from fyi_bench.store.run_dir import final_record
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from fyi_bench.store.store import Store
 
 TABLES = ("1", "2", "3", "A", "B")
-_SAID = "precision "
 NOT_RUN, QUOTED = "not run", "only quoted"
 Key = tuple[str, int | None, str, str, str, str]  # data set, images a class, method, flip, architecture, metric
 
@@ -172,7 +171,7 @@ def _floors(
 
 def _precision(ours: Ours) -> str:
     """In which a number was computed, as it tells itself where that is not as published."""
-    return next((one.removeprefix(_SAID) for one in ours.differs if one.startswith(_SAID)), "fp32")
+    return next((one.removeprefix(PRECISION) for one in ours.differs if one.startswith(PRECISION)), "fp32")
 
 
 def _facts(

@@ -16,7 +16,7 @@ from fyi_bench.present.published import Published
 from fyi_bench.present.tables.groups import PAPER, VERDICT_RULE, Group, Ours, Search, other_protocol
 from fyi_bench.present.tables.layouts import LAYOUTS, Column, Layout, Row, layout
 from fyi_bench.present.tables.results import best, groups_of
-from fyi_bench.present.words import HOLE, is_number
+from fyi_bench.present.words import HOLE, is_number, numbered
 from fyi_bench.registry import Registry
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Entry:
     @property
     def differs(self) -> list[str]:
         """What of our number is not as published, in words, and what its recipe says of itself."""
-        return [] if self.ours is None else [*self.ours.differs, *self.ours.remarks]
+        return [] if self.ours is None else list(self.ours.marks)
 
     @property
     def marks(self) -> list[str]:
@@ -103,8 +103,7 @@ class Table:
     @cached_property
     def footnotes(self) -> dict[str, int]:
         """What is to be said of single numbers of ours -> its number, which stands in their places."""
-        said = dict.fromkeys(mark for entry in self.filled() for mark in entry.marks)
-        return {mark: number for number, mark in enumerate(said, 1)}
+        return numbered(mark for entry in self.filled() for mark in entry.marks)
 
     def filled(self) -> list[Entry]:
         """Entries with a number of ours, row by row."""

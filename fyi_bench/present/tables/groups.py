@@ -33,6 +33,7 @@ VERDICT_RULE = (
     "mean lies outside and the interval still reaches in. The published deviation is of single networks, sets and "
     "networks pooled; 0.05 points are allowed for rounding."
 )
+PRECISION = "precision "  # begins the mark of a number that was not computed in fp32
 Result = tuple[int, int, str]  # seed of the set, seed of the network, architecture
 
 
@@ -55,6 +56,11 @@ class Ours:
     high: float | None = None
     differs: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """All that is to be said of the number, in words."""
+        return (*self.differs, *self.remarks)
 
     @cached_property
     def sets(self) -> Mapping[int, list[float]]:
@@ -140,7 +146,7 @@ class Group:
             *([] if self.protocol == PAPER else [other_protocol(self.protocol)]),
             *filter(None, [few]),
             *([f"data: {self.note}"] if self.note else []),
-            *([] if self.precision == "fp32" else [f"precision {self.precision}"]),
+            *([] if self.precision == "fp32" else [PRECISION + self.precision]),
         ]
 
     def _comparable(self, other: Group) -> bool:

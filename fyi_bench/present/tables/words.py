@@ -17,6 +17,7 @@ from fyi_bench.present.words import (
     count_words,
     has_interval,
     is_number,
+    marked,
     percent,
     signed_points,
     spread_words,
@@ -159,8 +160,7 @@ def _pair(table: Table, entry: Entry) -> str:
     """Ours with its marks, and the published number in brackets."""
     if not entry.exists:
         return ""
-    marks = ",".join(str(table.footnotes[mark]) for mark in entry.marks)
-    ours = ours_words(entry) + (f" [{marks}]" if marks else "")
+    ours = marked(ours_words(entry), entry.marks, table.footnotes)
     return ours if entry.published is None else f"{ours} ({published_words(entry)})"
 
 
