@@ -278,6 +278,9 @@ def test_images_set_aside_rank_beside_test_images(small, tmp_path, monkeypatch, 
         real_side = [entry["real_validation"] for entry in found["architectures"]]
         expected = rank_report(real_side, arm["validation"]["accuracy"])
         assert arm["validation"]["spearman_all"] == expected["spearman_all"]
+    assert found["scores"]
+    for entry in found["scores"]:  # of untrained networks, which are tested on nothing
+        assert entry["validation"]["spearman_all"] == rank_report(real_side, entry["scores"])["spearman_all"]
     twice = [entry for entry in found["architectures"] if entry["real_again"] is not None]
     assert found["ceiling"]["evaluated"] == found["ceiling"]["validation"]["evaluated"] == len(twice) == 3
     assert "by validation" in tell(found)

@@ -52,6 +52,18 @@ def test_each_arm_is_held_against_the_ceiling_on_the_same_architectures(record):
         assert arm["tied"] == sum(arm["accuracy"].count(value) > 1 for value in arm["accuracy"])
 
 
+def test_each_arm_is_held_against_the_draws_of_random_images(record):
+    floor = next(arm for arm in record["arms"] if arm["method"] == "random")
+    assert floor["against_floor"] == {}
+    others = [arm for arm in record["arms"] if arm is not floor]
+    assert others
+    for arm in others:
+        for name in ("spearman_all", "kendall_all", "regret"):
+            difference = arm["against_floor"][name]
+            assert difference["pairs"] == 6
+            assert difference["mean"] == pytest.approx(arm[name]["value"] - floor[name]["value"])
+
+
 def test_the_answer_says_in_words_whether_the_set_is_a_proxy(record):
     shown = tell(record)
     for words in (
@@ -144,13 +156,14 @@ def gap(mean: float, low: float, high: float) -> dict:
     return {"mean": mean, "low": low, "high": high, "pairs": 18}
 
 
-def verdict(agreement: dict, below: dict | None, evaluated: int = 36) -> str:
-    """The verdict on an arm with this correlation and this difference to the ceiling."""
+def verdict(agreement: dict, below: dict | None, evaluated: int = 36, floor: dict | None = None) -> str:
+    """The verdict on an arm with this correlation and these differences to the ceiling and to random images."""
     arm = {"method": "dm", "flip": "fyi", "evaluated": evaluated, "spearman_all": agreement, "regret": entry(0.03)}
     arm |= {
         "spearman_top50": entry(0.3, -0.2, 0.6),
         "top10_recall": entry(0.4),
         "against_ceiling": below and {"spearman_all": below},
+        "against_floor": floor and {"spearman_all": floor},
     }
     return "\n".join(
         faithful_words({"arms": [arm], "ceiling": {"evaluated": 18, "spearman_all": entry(0.9, 0.8, 0.95)}})
@@ -162,6 +175,19 @@ def test_a_real_ranking_that_does_not_repeat_itself_is_said_first():
     assert len(told) == 1
     assert told[0].startswith("The real ranking does not repeat itself: Spearman 0.06 [−0.54, 0.58]")
     assert faithful_words({"arms": [], "ceiling": {"evaluated": 0}}) == []
+
+
+@pytest.mark.parametrize(
+    ("difference", "said"),
+    [
+        (gap(0.1, 0.02, 0.2), "+0.10 [+0.02, +0.20], paired; it ranks better than they do."),
+        (gap(-0.1, -0.2, -0.02), "−0.10 [−0.20, −0.02], paired; it ranks worse than they do."),
+        (gap(0.0, -0.1, 0.1), "+0.00 [−0.10, +0.10], paired; not told apart from them."),
+    ],
+)
+def test_the_paired_difference_to_random_images_is_said(difference, said):
+    told = verdict(entry(0.8, 0.6, 0.9), gap(-0.1, -0.3, 0.1), floor=difference)
+    assert f"Minus Spearman on as many random real images: {said}" in told
 
 
 def test_few_architectures_give_no_verdict():

@@ -12,7 +12,7 @@ from scipy import stats as scipy_stats
 
 from fyi_bench.errors import UsageError
 from fyi_bench.rng import numpy_stream
-from fyi_bench.stats import STATISTICS, paired_rank_difference, rank_report
+from fyi_bench.stats import STATISTICS, mean_rank_difference, paired_rank_difference, rank_report
 from fyi_bench.stats.intervals import resampled_indices
 from fyi_bench.stats.rank_kernel import RankKernel
 from fyi_bench.stats.rankings import _STATISTICS, scores
@@ -202,6 +202,23 @@ def test_the_paired_difference_of_two_proxies():
     assert same["kendall_top50"] == {"mean": 0.0, "low": 0.0, "high": 0.0, "pairs": 150}
 
 
+def test_the_difference_to_several_draws_is_that_to_their_mean_in_every_resample():
+    real, proxy = pair(n=40)
+    draws = [proxy + numpy_stream(seed, "draw").normal(size=40) for seed in range(3)]
+    found = mean_rank_difference(real, [proxy], draws, resamples=60)
+    assert found == mean_rank_difference(real, [proxy, proxy], draws, resamples=60)
+    resamples = resampled_indices(40, 0, 60)
+    for name, plain in (("spearman_all", spearman), ("kendall_all", kendall)):
+
+        def difference(rows, plain=plain):
+            return plain(real[rows], proxy[rows]) - np.mean([plain(real[rows], draw[rows]) for draw in draws])
+
+        low, high = np.percentile([difference(rows) for rows in resamples], [2.5, 97.5])
+        assert found[name] == pytest.approx(
+            {"mean": difference(np.arange(40)), "low": low, "high": high, "pairs": 40}, abs=1e-12
+        )
+
+
 def test_pairing_narrows_the_difference():
     real, a = pair(n=150, noise=0.7, digits=6)
     b = a + 0.1 * numpy_stream(1, "close").normal(size=150)
@@ -252,13 +269,14 @@ def test_intervals_cover_95_percent(simulations, resamples, least):
 
 
 @pytest.mark.long
-def test_the_paired_difference_covers_95_percent():
-    """Two proxies of equal quality: the true difference is 0."""
+@pytest.mark.parametrize("draws", [1, 5])
+def test_the_paired_difference_covers_95_percent(draws):
+    """Proxies of equal quality, one of them drawn several times: the true difference is 0."""
 
     def compare(random, seed):
         real, first = normal_pair(random, 80, 0.8)
-        second = 0.8 * real + 0.6 * random.normal(size=80)
-        return paired_rank_difference(real, first, second, seed=seed, resamples=200)
+        others = [0.8 * real + 0.6 * random.normal(size=80) for _ in range(draws)]
+        return mean_rank_difference(real, [first], others, seed=seed, resamples=200)
 
     found = cover(compare, {"spearman_all": 0, "kendall_all": 0, "kendall_top50": 0}, 250)
     assert all(0.93 <= found[name] <= 0.97 for name in ("spearman_all", "kendall_all")), found

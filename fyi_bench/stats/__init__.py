@@ -5,12 +5,20 @@ NaN where a number is returned and None where a dict is, so that records stay le
 """
 
 from fyi_bench.stats.intervals import mean_interval, mean_std, paired_difference, spread, unpaired_difference
-from fyi_bench.stats.rankings import HEADLINE, STATISTICS, misjudged, paired_rank_difference, rank_report
+from fyi_bench.stats.rankings import (
+    HEADLINE,
+    STATISTICS,
+    mean_rank_difference,
+    misjudged,
+    paired_rank_difference,
+    rank_report,
+)
 
 __all__ = [
     "HEADLINE",
     "STATISTICS",
     "mean_interval",
+    "mean_rank_difference",
     "mean_std",
     "misjudged",
     "paired_difference",

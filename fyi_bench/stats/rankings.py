@@ -92,10 +92,26 @@ def paired_rank_difference(
     Both proxies see the same resampled architectures, so what the architectures share cancels; `pairs` counts them.
     Positive favours a, except for `regret`, where less is better.
     """
-    a, b = _kernel(real, proxy_a), _kernel(real, proxy_b)
-    found = _intervals(lambda of, w: of(a, w) - of(b, w), a.n, set(), resampled_indices(a.n, seed, resamples))
+    return mean_rank_difference(real, [proxy_a], [proxy_b], seed, resamples)
+
+
+def mean_rank_difference(
+    real: Values, draws_a: Sequence[Values], draws_b: Sequence[Values], seed: int = 0, resamples: int = RESAMPLES
+) -> dict[str, dict[str, Any]]:
+    """`paired_rank_difference` of proxies that were drawn several times: the mean statistic of a's draws minus b's.
+
+    The interval is over architectures, for these draws.
+    """
+    sides = [[_kernel(real, draw) for draw in draws] for draws in (draws_a, draws_b)]
+
+    def evaluate(of: Statistic, weights: np.ndarray) -> np.ndarray:
+        a, b = (np.mean([of(kernel, weights) for kernel in side], axis=0) for side in sides)
+        return a - b
+
+    n = sides[0][0].n
+    found = _intervals(evaluate, n, set(), resampled_indices(n, seed, resamples))
     return {
-        name: {"mean": bounds["value"], "low": bounds["low"], "high": bounds["high"], "pairs": a.n}
+        name: {"mean": bounds["value"], "low": bounds["low"], "high": bounds["high"], "pairs": n}
         for name, bounds in found.items()
     }
 

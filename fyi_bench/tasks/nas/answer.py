@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from fyi_bench.run.plan import Records
 from fyi_bench.store.record import build_record
-from fyi_bench.tasks.common import Arm, size_of
+from fyi_bench.tasks.common import FLOOR, Arm, size_of
 from fyi_bench.tasks.nas.search import Search, Side
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def answer_of(search: Search, found: Records, partial: bool = False) -> dict[str
     twice = _trained_twice(search, found)
     times, reckoned = search.real_times(found)
     halving = _halving_of(search, real, times)
+    floor = search.proxies.get(Arm(FLOOR, "none"))
     return build_record(
         "nas",
         **session.facts(search.protocol),
@@ -42,13 +43,14 @@ def answer_of(search: Search, found: Records, partial: bool = False) -> dict[str
                 "space": len(points),
                 **_agreement(search, real, side, found),
                 **_validated(search, held, side, found),
-                "against_ceiling": _against_ceiling(search, side, found, twice),
+                "against_ceiling": _against(search, side, search.again, twice, found),
+                "against_floor": _against(search, side, floor, points, found) if side is not floor else {},
                 **_cost(search, side, found),
                 **halving(*_first_rung(search, side, found)),
             }
             for arm, side in search.proxies.items()
         ],
-        scores=_scores(search, real, found, halving),
+        scores=_scores(search, {"value": real, VALIDATION: held}, found, halving),
         space=len(points),
         part={"space": search.part.space, "of": search.part.of, "sized": search.part.seconds is not None},
         architectures=_architectures(search, real, search.again.scores(points, found), held),
@@ -128,22 +130,16 @@ def _validated(search: Search, real: Scores, side: Side, found: Records) -> dict
     return {VALIDATION: report | {"accuracy": side.scores(search.points, found, VALIDATION)}}
 
 
-def _against_ceiling(search: Search, side: Side, found: Records, twice: Sequence[Architecture]) -> dict[str, Any]:
-    """Paired differences, the proxy minus the ceiling, on the architectures that the ceiling is about."""
-    from fyi_bench.stats import paired_rank_difference
+def _against(
+    search: Search, side: Side, other: Side | None, points: Sequence[Architecture], found: Records
+) -> dict[str, Any]:
+    """Paired differences of a proxy minus another side on these architectures; of several rankings the mean."""
+    from fyi_bench.stats import mean_rank_difference
 
-    if not twice:
+    if other is None or not points:
         return {}
-    real, again, seed = (
-        search.real.scores(twice, found),
-        search.again.scores(twice, found),
-        search.session.settings.seed,
-    )
-    each = [paired_rank_difference(real, one.scores(twice, found), again, seed) for one in side.rankings]
-    if len(each) == 1:
-        return each[0]
-    mean = {name: {key: _mean([one[name][key] for one in each]) for key in each[0][name]} for name in each[0]}
-    return {name: bounds | {"pairs": each[0][name]["pairs"]} for name, bounds in mean.items()}
+    ours, theirs = ([one.scores(points, found) for one in some.rankings] for some in (side, other))
+    return mean_rank_difference(search.real.scores(points, found), ours, theirs, search.session.settings.seed)
 
 
 def _cost(search: Search, side: Side, found: Records) -> dict[str, Any]:
@@ -189,9 +185,12 @@ def _first_rung(search: Search, side: Side, found: Records) -> tuple[Scores, Seq
 
 
 def _scores(
-    search: Search, real: Scores, found: Records, halving: Callable[..., dict[str, Any]]
+    search: Search, real: Mapping[str, Scores], found: Records, halving: Callable[..., dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """How well the scores of untrained networks rank, an entry each, with what they cost."""
+    """How well the scores of untrained networks rank, an entry each, with what they cost.
+
+    real: accuracies on test images and on those set aside, by which real data ranks.
+    """
     from downstream.zero_cost import SCORES
     from fyi_bench.stats import rank_report
 
@@ -200,8 +199,9 @@ def _scores(
     for name in SCORES if records else ():
         values = [None if record is None else record["scores"][name] for record in records]
         times = [0.0 if record is None else record["seconds"].get(name, 0.0) for record in records]
-        report = rank_report(real, values, search.session.settings.seed)
-        entry = {"method": name, **report, "scores": values, "seconds": round(sum(times), 2)}
+        ranked = {key: some for key, some in real.items() if key == "value" or any(one is not None for one in some)}
+        reports = {key: rank_report(some, values, search.session.settings.seed) for key, some in ranked.items()}
+        entry = {"method": name, **reports.pop("value"), **reports, "scores": values, "seconds": round(sum(times), 2)}
         entries.append(entry | halving(values, times, 0.0))
     return entries
 

@@ -59,7 +59,7 @@ def _against_ceiling(arm: Record, ceiling: Record) -> str:
     if gap is None or gap["pairs"] < FEWEST_REPEATED or not is_number(gap["low"]):
         return "it agrees with real data; how well real data agrees with itself was not measured here:"
     real = f"{with_interval(ceiling[HEADLINE])} of a second run on real data"
-    beside = f"({signed(gap['mean'])} [{signed(gap['low'])}, {signed(gap['high'])}] against {real}, on {gap['pairs']})"
+    beside = f"({_signed_interval(gap)} against {real}, on {gap['pairs']})"
     if gap["high"] < 0:
         return f"a proxy in part, clearly less faithful than real data itself {beside}:"
     return f"a proxy, not told apart from a second run on real data {beside}:"
@@ -75,6 +75,11 @@ def _consequences(arm: Record) -> list[str]:
         chance = f" (by chance {100 / arm['evaluated']:.1f})" if arm["evaluated"] >= 10 else ""
         found = f"; of the 10 best it finds {10 * recall['value']:.1f}{chance}" if is_number(recall["value"]) else ""
         lines.append(f"Its best architecture is {percent(lost['value'])} points below the really best one{found}.")
+    beside = (arm.get("against_floor") or {}).get(HEADLINE)
+    if beside is not None and is_number(beside["low"]) and arm["evaluated"] >= FEWEST_TOLD:
+        apart = "better" if beside["low"] > 0 else "worse" if beside["high"] < 0 else ""
+        told = f"it ranks {apart} than they do" if apart else "not told apart from them"
+        lines.append(f"Minus Spearman on as many random real images: {_signed_interval(beside)}, paired; {told}.")
     return lines
 
 
@@ -97,12 +102,11 @@ def difference_of_search(record: Record, flip: str) -> str:
     what = f"Spearman over all, {flip} {MINUS} none:"
     if not is_number(difference["mean"]) or not is_number(difference["low"]):
         return f"{what} not defined for these rankings"
-    bounds = f"[{signed(difference['low'])}, {signed(difference['high'])}]"
     if difference["pairs"] < FEWEST_TOLD:
         return f"{what} {signed(difference['mean'])}; {_too_few(difference['pairs'])}"
     one = " (one pair of sets: sets of other seeds may differ)" if len(record["seeds"]) == 1 else ""
     return (
-        f"{what} {signed(difference['mean'])}, 95 % interval {bounds}, paired over"
+        f"{what} {signed(difference['mean'])}, 95 % interval{bounds(difference, signed)}, paired over"
         f" {difference['pairs']} architectures: {verdict(difference, flip)}{one}"
     )
 
@@ -136,6 +140,11 @@ def with_interval(entry: Record, words: Callable[[float | None], str] | None = N
 def signed(value: float) -> str:
     """'+0.03'."""
     return f"{value:+.2f}".replace("-", MINUS)
+
+
+def _signed_interval(difference: Record) -> str:
+    """'+0.03 [−0.01, +0.07]'."""
+    return signed(difference["mean"]) + bounds(difference, signed)
 
 
 def _bounded(entry: Record) -> bool:

@@ -46,8 +46,8 @@ class Part:
     """The architectures of a search. of: how many its space has.
 
     seconds: of two cores that it was cut to fit, None where it was not. costly: how many were left out for that.
-    fits: whether it does, by an estimate; the least part may not. unranked: how many of
-    those that were asked for are not in the stored ranking.
+    fits: whether it does, by an estimate; the least part may not. unranked: how many of those that were asked for are
+    not in the stored ranking.
     """
 
     space: str
