@@ -6,7 +6,8 @@
 # Needs python3 with torch, torchvision, numpy, scipy and Pillow, nothing else. Environment:
 #   PYTHON, DEVICE (cuda), WORK (a folder for the store, kept if it exists: the next lease goes on),
 #   PARTS (check runs bench; those joined by + run side by side),
-#   SECONDS_CHECK, SECONDS_RUNS, SECONDS_BENCH, SECONDS_COMMANDS (110, 300, 90, 300), BENCH (options of the benchmark),
+#   SECONDS_CHECK, SECONDS_RUNS, SECONDS_BENCH, SECONDS_COMMANDS (100, 280, 80, 300; a part may take 25 more to stop, so
+#   that the first three end within nine minutes), BENCH (options of the benchmark),
 #   COMMANDS, a file for the part `commands`: words of a fyi-bench command a line, AT_ONCE (8) of them at a time; these
 #   need what `pip install fyi-bench` brings, but no Avalanche,
 #   TINY=1 (try it out: minutes on a CPU).
@@ -38,16 +39,16 @@ part() { # part NAME SECONDS WORDS…: a process of its own, so that one that br
     [[ $code == 0 || $code == 3 ]] || touch "$work/state/failed" # 3: stopped in time
 }
 
-check() { part check "${SECONDS_CHECK:-110}" benchmarks.gpu_day check --out "$out" ${tiny[@]+"${tiny[@]}"}; }
+check() { part check "${SECONDS_CHECK:-100}" benchmarks.gpu_day check --out "$out" ${tiny[@]+"${tiny[@]}"}; }
 
 runs() {
-    part runs "${SECONDS_RUNS:-300}" benchmarks.gpu_day runs --out "$out" --store "$work/store" \
+    part runs "${SECONDS_RUNS:-280}" benchmarks.gpu_day runs --out "$out" --store "$work/store" \
         ${packed[@]+--packed "${packed[@]}"} ${tiny[@]+"${tiny[@]}"}
 }
 
 bench() {
     # shellcheck disable=SC2086
-    part bench "${SECONDS_BENCH:-90}" benchmarks jobs --store "$work" \
+    part bench "${SECONDS_BENCH:-80}" benchmarks jobs --store "$work" \
         ${BENCH:-$([[ -n ${TINY:-} ]] && echo "--only retrain --ipc 1 --dataset cifar10 --repeats 1" || echo "--repeats 3")}
     cp "$work"/bench/bench.{md,json} "$out/" 2>/dev/null
 }
@@ -86,9 +87,12 @@ one() { # one [NAME=VALUE…] WORDS: one command of fyi-bench, as far as the tim
         for name in ${group//+/ }; do "$name" & started+=($!); done
         wait "${started[@]}"
     done
-    # all records, sets of one image a class, finished or begun; what is larger does not travel, and pieces are small
-    [[ -d $work/store ]] && (cd "$work" && find store -type f -size -400k -print0 |
-        tar -cz --null -T - | split -d -a 1 -b 15m - "$out/store.tar.gz.")
+    # all records, sets of one image a class, finished or begun, the smallest files first; what is larger or too much
+    # does not travel, and pieces are small
+    [[ -d $work/store ]] && (cd "$work" && find store -type f -size -400k -printf '%s %p\n' | sort -n |
+        awk -v most="${MOST_BYTES:-55000000}" '(sum += $1) <= most { print substr($0, index($0, " ") + 1); next }
+            { left++ } END { if (left) print left " files of the store left out, too much to travel" > "/dev/stderr" }' |
+        tar -cz -T - | split -d -a 1 -b 15m - "$out/store.tar.gz.")
     [[ -d $work/logs ]] && tar -czf "$out/logs.tar.gz" -C "$work" logs
     ls -l "$out"
 } > >(tee "$out/log.txt") 2>&1

@@ -6,10 +6,14 @@ import os
 import subprocess
 import sys
 import tarfile
+from collections.abc import Sequence
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import torch
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from pretend_gpu import pretended_gpu
 
 import fyi_bench
@@ -180,10 +184,44 @@ def test_the_stand_in_writes_what_the_library_writes_and_reads_it(stand_in, tmp_
             package.safe_open(path)
 
 
+HIDING = """
+import sys
+from importlib.machinery import PathFinder
+
+class Hidden:
+    def find_spec(name, path=None, target=None):
+        if path is None and name in {names!r}:
+            elsewhere = PathFinder.find_spec(name, [one for one in sys.path if "-packages" not in one])
+            if elsewhere is None:
+                raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+            return elsewhere
+
+sys.meta_path.insert(0, Hidden)
+"""
+
+
+def hide_all_but(packages: Sequence[str], folder: Path) -> None:
+    """Write a module that a Python with this folder on its path loads first: without other packages than these."""
+    needed, waiting = set(), list(packages)
+    while waiting:
+        name = canonicalize_name(waiting.pop())
+        if name not in needed:
+            needed.add(name)
+            asked = map(Requirement, metadata.requires(name) or ())
+            waiting += [one.name for one in asked if one.marker is None or one.marker.evaluate({"extra": ""})]
+    there = metadata.packages_distributions()
+    hidden = {name for name, owners in there.items() if not needed & set(map(canonicalize_name, owners))}
+    assert {"pandas", "typer", "safetensors", "optuna"} <= hidden
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(HIDING.format(names=hidden - {"fyi_bench"}))
+
+
 @pytest.mark.slow
-def test_the_script_runs_from_end_to_end(tmp_path):
+def test_the_script_runs_from_end_to_end_with_five_packages(tmp_path):
     out, work = tmp_path / "out", tmp_path / "work"
     given = {"DEVICE": "cpu", "TINY": "1", "WORK": str(work), "PYTHON": sys.executable, "SECONDS_BENCH": "200"}
+    hide_all_but(("torch", "torchvision", "numpy", "scipy", "pillow"), tmp_path / "few")
+    given["PYTHONPATH"] = str(tmp_path / "few")
     script = [ROOT / "benchmarks" / "gpu_day.sh", out]
     done = subprocess.run(script, env={**os.environ, **given}, capture_output=True, text=True, timeout=570)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -194,3 +232,18 @@ def test_the_script_runs_from_end_to_end(tmp_path):
         archive.extraction_filter = getattr(tarfile, "data_filter", None)  # from Python 3.11.4 on
         archive.extractall(tmp_path)
     assert len(merge(Store(tmp_path / "ours"), tmp_path / "store").copied) == 16
+
+
+def test_what_is_too_much_to_travel_stays(tmp_path):
+    out, work = tmp_path / "out", tmp_path / "work"
+    folder = work / "store" / "a run"
+    folder.mkdir(parents=True)
+    for size in (10, 700, 2000):
+        (folder / f"{size} bytes").write_bytes(os.urandom(size))
+    given = {"WORK": str(work), "PARTS": " ", "PYTHON": sys.executable, "MOST_BYTES": "1000"}
+    script = [ROOT / "benchmarks" / "gpu_day.sh", out]
+    done = subprocess.run(script, env={**os.environ, **given}, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "1 files of the store left out, too much to travel" in done.stdout
+    with tarfile.open(out / "store.tar.gz.0") as archive:
+        assert archive.getnames() == ["store/a run/10 bytes", "store/a run/700 bytes"]
