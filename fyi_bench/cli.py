@@ -271,13 +271,20 @@ def task_command(name: str, task: type[Task]) -> Command:
         here = Terminal(**bind(name, own, (), {p.name: given.pop(p.name) for p in own if p.name in given}))
         options, settings = build_options(task, bind(name, parameters, (), given))
         display = "silent" if here.quiet else "auto"
-        session = Session(settings, echo, _asker(here.yes), here.dry_run, display, here.yes)
+        session = Session(settings, _say, _asker(here.yes), here.dry_run, display, here.yes)
         asked = task()
         _tell(asked, session, perform(asked, session, options, shlex.join(["fyi-bench", *words]), here.json_file))
 
     made = command(name, task.summary, [*parameters, *own], task.examples, run)
     made.unused = task.unused
     return made
+
+
+def _say(text: str) -> None:
+    """Print the plan: on lines that fit a terminal, and whole ones for other programs."""
+    from fyi_bench.present.words import fitted
+
+    echo(fitted(text) if sys.stdout.isatty() else text)
 
 
 def _tell(task: Task, session: Session, record: dict[str, Any]) -> None:

@@ -90,7 +90,7 @@ class Declined(FyiBenchError):
 def unknown_name_message(kind: str, name: str, known: Iterable[str]) -> str:
     """Two lines: what is unknown with the nearest suggestion, and everything that is known."""
     known = sorted(known)
-    near = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name.lower(), [k.lower() for k in known], n=1, cutoff=0.55)
     by_lower = {k.lower(): k for k in known}
     hint = f" Did you mean '{by_lower[near[0]]}'?" if near else ""
     return f"Unknown {kind} '{name}'.{hint}\nKnown: {', '.join(known)}."

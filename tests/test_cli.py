@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+import termios
 
 import pytest
 
@@ -105,6 +106,24 @@ def test_a_stop_begins_a_line_on_a_terminal():
         "^C", "Stopping at the next safe point; Ctrl-C again stops at once.",
         "^C", "fyi-bench: interrupted; everything done is kept, run the same command to go on.",
     ]  # fmt: skip
+
+
+def test_the_plan_fits_a_terminal_and_stays_whole_for_other_programs(tmp_path):
+    words = [
+        sys.executable, "-m", "fyi_bench", "continual", "--dataset", "shapes10", "--steps", "2", "--dry-run", "--store",
+        str(tmp_path),
+    ]  # fmt: skip
+    mine, theirs = os.openpty()
+    termios.tcsetwinsize(theirs, (24, 50))
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
+    subprocess.run(words, stdout=theirs, check=True, cwd=ROOT, env=environment)
+    os.close(theirs)
+    shown = os.read(mine, 10_000).decode().splitlines()
+    os.close(mine)
+    told = subprocess.run(words, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    sentences = [line for line in shown if str(tmp_path) not in line]
+    assert max(map(len, sentences)) <= 50 < max(map(len, told.splitlines()))
+    assert " ".join(told.split())[:200] == " ".join(" ".join(shown).split())[:200]
 
 
 def test_no_help_imports_anything_heavy():
