@@ -32,7 +32,7 @@ from fyi_bench.errors import (
 )
 from fyi_bench.parameters import Parameter, bind, of_dataclass, of_function
 from fyi_bench.reading import PANEL
-from fyi_bench.terminal import echo, end_output, ready_streams, refused, told
+from fyi_bench.terminal import echo, end_output, ready_streams, refused, say, told
 from fyi_bench.tools import TOOLS, Tool
 from fyi_bench.version import __version__
 
@@ -271,20 +271,13 @@ def task_command(name: str, task: type[Task]) -> Command:
         here = Terminal(**bind(name, own, (), {p.name: given.pop(p.name) for p in own if p.name in given}))
         options, settings = build_options(task, bind(name, parameters, (), given))
         display = "silent" if here.quiet else "auto"
-        session = Session(settings, _say, _asker(here.yes), here.dry_run, display, here.yes)
+        session = Session(settings, say, _asker(here.yes), here.dry_run, display, here.yes)
         asked = task()
         _tell(asked, session, perform(asked, session, options, shlex.join(["fyi-bench", *words]), here.json_file))
 
     made = command(name, task.summary, [*parameters, *own], task.examples, run)
     made.unused = task.unused
     return made
-
-
-def _say(text: str) -> None:
-    """Print the plan: on lines that fit a terminal, and whole ones for other programs."""
-    from fyi_bench.present.words import fitted
-
-    echo(fitted(text) if sys.stdout.isatty() else text)
 
 
 def _tell(task: Task, session: Session, record: dict[str, Any]) -> None:

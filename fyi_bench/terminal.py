@@ -56,6 +56,13 @@ def echo(line: str) -> None:
         raise refused(error) from error
 
 
+def say(text: str) -> None:
+    """Print the plan: on lines that fit a terminal, and whole ones for other programs."""
+    from fyi_bench.present.words import fitted
+
+    echo(fitted(text) if sys.stdout.isatty() else text)
+
+
 def end_output() -> None:
     """See that what was printed arrives. Raises StoreError where stdout is full or closed."""
     try:

@@ -15,9 +15,10 @@ from scipy import stats
 from distill.recipes import recipe
 from downstream.protocol import protocol
 from fyi_bench.errors import DataError
+from fyi_bench.present.missing import Missing
 from fyi_bench.present.published import published
 from fyi_bench.present.replication import head, page, picture, places, renew
-from fyi_bench.present.replication.cost import pace_of, work_of_set
+from fyi_bench.present.replication.cost import Pace, pace_of, work_of_set
 from fyi_bench.present.replication.procedures import FYI_CODE, PROTOCOLS, flip_differences, measured
 from fyi_bench.present.tables import table
 from fyi_bench.present.tables.groups import OUTSIDE, UNDECIDED, WITHIN
@@ -29,6 +30,8 @@ from fyi_bench.store.merge import merge
 from fyi_bench.store.store import Store
 from fyi_bench.store.verify import verify
 from sample_store import add_set, fill, tiny_dataset
+from search_space import space720
+from search_space.architectures import forward_flops
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = Store(ROOT / "results")
@@ -224,6 +227,25 @@ def test_a_hole_is_estimated_by_what_was_measured_on_one_machine():
     tested = replace(known, sets={"dm": 1e-30}).seconds(replace(wanted, method="dsa"), 1)
     assert by_both - tested == pytest.approx(2 * (by_dm - tested))
     assert known.seconds(replace(wanted, method="kip"), 1) is None  # its kernels are no passes of a network
+
+
+def test_estimates_of_searches_and_figures_follow_from_images_epochs_and_iterations():
+    pace = Pace("a", {"mtt": 1e-30, "dsa": 1e-12}, networks=1e-12)
+    [wanted] = published("B", method="mtt", flip="fyi", metric="spearman_all")
+    flops = sum(forward_flops(point.architecture, 3, 32, 10) for point in space720.SPACE)
+    # 200 epochs on 50 images a class, and on nine tenths of the train images, a tenth of the networks twice; all tested
+    one = flops * (3 * 200 * 500 + 10_000) * 1e-12
+    assert pace.seconds(wanted, 3) - pace.seconds(wanted, 2) == pytest.approx(one)
+    real = 1.1 * flops * (3 * 200 * 45_000 + 10_000) * 1e-12
+    assert pace.seconds(wanted, 1) == pytest.approx(one + real)
+
+    whole = Missing("distill", "dsa", "fyi", "mnist-mirrored", 1, (), "paper", options=("--arch", "none"))
+    begun = replace(whole, options=("--set", "iterations=50", "--arch", "none"))
+    length = recipe("dsa", "mnist-mirrored", 1).values["iterations"]
+    assert pace.of_command(begun) / pace.of_command(whole) == pytest.approx(50 / length)
+    each = [pace.of_set("dsa", flip, "mnist-mirrored", 1) for flip in ("none", "fyi")]
+    assert pace.of_command(whole) == pytest.approx(sum(each))
+    assert pace.of_command(replace(whole, method="kip")) is None
 
 
 def test_numbers_of_ours_carry_seeds_and_marks_that_are_told_below(tmp_path):

@@ -2,7 +2,7 @@
 
 Work is image passes times floating-point operations; a pass with first derivatives counts three times, one with second
 derivatives nine times. Sets are held against sets of the same method, or of all methods where it has none; networks
-against all networks. Training experts is not counted.
+against all networks. Training experts is not counted, nor is testing on train images set aside.
 """
 
 from __future__ import annotations
@@ -21,10 +21,14 @@ from distill.methods import METHODS, config_of
 from distill.problem import Problem
 from distill.recipes import recipe
 from distill.spaces import PixelSpace
+from downstream.nas import limits_of
 from downstream.protocol import protocol
 from fyi_bench.data.entry import find_entry
 from fyi_bench.errors import FyiBenchError
+from fyi_bench.present.missing import Missing
 from fyi_bench.present.published import Published
+from fyi_bench.present.tables.groups import PAPER
+from search_space import space720
 from search_space.architectures import forward_flops
 
 FORWARD, FIRST, SECOND = 1, 3, 9
@@ -43,22 +47,33 @@ class Pace:
     networks: float | None = None
 
     def seconds(self, wanted: Published, sets: int) -> float | None:
-        """Of so many sets by the paper's recipe and of the networks tested on them; None where that cannot be told."""
-        if not self.sets or self.networks is None or wanted.ipc is None:
+        """Of so many sets by the paper's recipe and of all networks for this number; None where that cannot be told."""
+        if self.networks is None or wanted.ipc is None:
             return None
+        made = self.of_set(wanted.method, wanted.flip, wanted.dataset, wanted.ipc)
+        if made is None:
+            return None
+        work = _work_of_networks if wanted.metric == "accuracy" else _work_of_ranking
+        return sets * made + self.networks * work(wanted, sets)
+
+    def of_set(self, method: str, flip: str, dataset: str, ipc: int, changes: Mapping[str, Any] = {}) -> float | None:
+        """Of condensing one set by the paper's recipe with these changes; None where that cannot be told."""
         try:
-            values = recipe(wanted.method, wanted.dataset, wanted.ipc, "paper").values
-            rules = protocol("paper", "accuracy", wanted.method, wanted.dataset)
+            values = {**recipe(method, dataset, ipc, PAPER).values, **changes}
         except FyiBenchError:
             return None
-        made = {name: getattr(wanted, name) for name in ("method", "flip", "dataset", "ipc")} | {"config": values}
-        images = made["ipc"] * _problem(made).num_classes
-        work = work_of_set(made)
-        if not work:
+        work = work_of_set({"method": method, "flip": flip, "dataset": dataset, "ipc": ipc, "config": values})
+        if not self.sets or not work:
             return None
-        pace = self.sets.get(wanted.method, statistics.median(self.sets.values()))
-        one = self.networks * _work_of_network(wanted.dataset, images, rules.epochs_for(images), wanted.arch)
-        return sets * (pace * work + rules.nets * one)
+        return self.sets.get(method, statistics.median(self.sets.values())) * work
+
+    def of_command(self, asked: Missing) -> float | None:
+        """Of condensing the sets of one seed that a command makes; None where that cannot be told."""
+        changes = {key: int(value) for key, value in (one.split("=") for one in asked.values_of("--set"))}
+        flips = dict.fromkeys(("none", asked.flip))
+        each = [self.of_set(asked.method, flip, asked.dataset, asked.ipc, changes) for flip in flips]
+        known = [one for one in each if one is not None]
+        return sum(known) if len(known) == len(each) else None
 
 
 def pace_of(records: Iterable[Record]) -> Pace:
@@ -107,6 +122,30 @@ def _problem(made: Mapping[str, Any]) -> Problem:
     images = torch.zeros(1, dtype=torch.uint8).expand(classes * made["ipc"], entry.channels, side, side)
     labels = torch.arange(classes).repeat_interleave(made["ipc"])
     return Problem(ImageSet(images, labels, PixelSpace(), classes), PixelSpace(), made["ipc"])
+
+
+def _work_of_networks(wanted: Published, sets: int) -> float:
+    """Of the networks that are tested on so many sets for an accuracy."""
+    rules = protocol(PAPER, "accuracy", wanted.method, wanted.dataset)
+    images = _images(wanted)
+    return sets * rules.nets * _work_of_network(wanted.dataset, images, rules.epochs_for(images), wanted.arch)
+
+
+def _work_of_ranking(wanted: Published, sets: int) -> float:
+    """Of the 720 networks on each of so many sets, and on real data with the second run of some."""
+    rules, real, limits = protocol(PAPER, "nas", wanted.method), protocol(PAPER, "nas-reference"), limits_of(PAPER)
+    kept = round((find_entry(wanted.dataset).train or 0) * (1 - limits.validation))
+    images, times = _images(wanted), 1 + limits.ceiling
+    return sum(
+        sets * _work_of_network(wanted.dataset, images, rules.epochs_for(images), point.architecture)
+        + times * _work_of_network(wanted.dataset, kept, real.epochs_for(kept), point.architecture)
+        for point in space720.SPACE
+    )
+
+
+def _images(wanted: Published) -> int:
+    assert wanted.ipc is not None  # asked for those that have one
+    return wanted.ipc * (find_entry(wanted.dataset).num_classes or 10)
 
 
 def _work_of_network(dataset: str, images: int, epochs: int, arch: str) -> float:

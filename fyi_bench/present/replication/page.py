@@ -11,8 +11,8 @@ from downstream.protocol import FLOOR
 from fyi_bench.duration import format_duration
 from fyi_bench.errors import DataError
 from fyi_bench.files import between, write_bytes, write_text
-from fyi_bench.present.figures import FIGURES
 from fyi_bench.present.published import FULL
+from fyi_bench.present.replication.figures import figure_section
 from fyi_bench.present.replication.picture import SHOWN, picture
 from fyi_bench.present.replication.places import NOT_RUN, QUOTED, TABLES, Floor, Ledger, PaperNumber, ledger
 from fyi_bench.present.replication.procedures import FYI_CODE, FYI_TEXT, Measured, flip_differences, measured
@@ -30,7 +30,6 @@ from fyi_bench.present.words import (
     short,
     signed_points,
 )
-from fyi_bench.store.excerpt import runs_of_protocol
 
 if TYPE_CHECKING:
     from fyi_bench.present.published import Published
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
 
 PICTURE = "docs/dsa-1ipc.png"  # beside the page whose head shows it
 MARKS = "<!-- replication: begin -->", "<!-- replication: end -->"
-PAPER_FIGURES = (*map(str, range(1, 13)), *"ABCDE")
 FLIPS = {"none": "", "fyi": " + FYI", "random": " + Flip"}
 
 COMMAND = "fyi-bench replication --store results --out docs/replication.md --readme README.md"
@@ -92,33 +90,8 @@ def page(store: Store) -> str:
     marks = _marks([*found.places, *found.floors])
     for label in dict.fromkeys(place.first.dataset_label for place in found.places):
         lines += ["", f"## {label}", "", *markdown_table(_HEADER, _rows(label, found, marks))]
-    lines += [*_legend(marks), *_figures(store)]
+    lines += [*_legend(marks), *figure_section(store, found.pace)]
     return "\n".join([*lines, *_contradictions(found.places), *_quoted(found)]) + "\n"
-
-
-def _figures(store: Store) -> list[str]:
-    """The figures of the paper that are drawn from runs, and how many of the commands that they need were run."""
-    of_paper = runs_of_protocol(store, PAPER)
-    inputs = [run.inputs for run in store.ls() if run.kind == "distill" and run.digest in of_paper]
-    made = {tuple(one[name] for name in ("dataset", "method", "ipc", "flip")) for one in inputs}
-    rows = []
-    drawn = FIGURES.usable()[0]
-    for name in (one for one in PAPER_FIGURES if one in drawn):
-        needs = drawn[name].needs(PAPER)
-        run = [
-            one for one in needs
-            if one.task == "distill" and "--set" not in one.options
-            and (one.dataset, one.method, one.ipc, one.flip) in made
-        ]  # fmt: skip
-        if needs:
-            rows.append([name, drawn[name].title, str(len(needs)), str(len(run)) if run else NOT_RUN])
-    header = ("figure", "what it shows", "commands", f"run by `{PAPER}`")
-    text = (
-        "Figures of the paper that are drawn from finished runs, with the number of commands at the paper's length that"
-        " all of each needs (`fyi-bench figure NAME --protocol paper --dry-run` lists them) and how many of these were"
-        " run. How long the others would take is not estimated."
-    )
-    return ["", "## Figures", "", text, "", *markdown_table(header, rows)]
 
 
 def head(store: Store) -> str:
@@ -217,7 +190,7 @@ def _row(place: PaperNumber, found: Ledger, marks: Mapping[str, int]) -> list[st
     first, words = place.first, place.verdict
     words = f"**{words}**" if words == OUTSIDE else words
     if words == NOT_RUN:
-        seconds = found.pace.seconds(first, FEWEST_SETS) if first.metric == "accuracy" else None
+        seconds = found.pace.seconds(first, FEWEST_SETS)
         how = "about" if first.method in found.pace.sets else "roughly"
         words += ", not estimated" if seconds is None else f": {how} {format_duration(seconds)}"
     return [
@@ -290,7 +263,8 @@ def _pace_lines(found: Ledger) -> list[str]:
         f" proportion to the runs of `results/` on one machine ({pace.machine}): sets of {', '.join(pace.sets)} and"
         " their networks were measured there. The proportion is that of image passes and floating-point operations"
         " (`fyi_bench/present/replication/cost.py`). *Roughly*: no set of the method was measured, so it is held"
-        " against the others, and experts are not counted. Runs that shared their machine took longer than they would"
+        " against the others, and experts are not counted. A rank correlation needs the 720 networks on whole data too,"
+        " which all of them share. Runs that shared their machine took longer than they would"
         " alone, and so do these estimates.",
         "",
     ]
