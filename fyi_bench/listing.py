@@ -114,6 +114,7 @@ def replication(
     from fyi_bench.store.store import Store
 
     opened = Store(store)
+    opened.must_exist()
     if out is not None:
         yield f"page     {write_text(out, page(opened))}"
     if readme is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from fyi_bench.config import Option
-from fyi_bench.errors import StoreError, UsageError
+from fyi_bench.errors import StoreError
 from fyi_bench.present.words import (
     HOLE,
     arm_title,
@@ -235,8 +235,7 @@ def store_verify(store: StoreFolder = None) -> Iterator[str]:
     from fyi_bench.store.verify import verify
 
     opened = Store(store)
-    if not opened.root.is_dir():
-        raise UsageError(f"There is no store in {opened.root}.\nName one with --store.")
+    opened.must_exist()
     faults = verify(opened)
     yield from map(str, faults)
     if faults:

@@ -305,7 +305,7 @@ _TYPES: dict[Any, Callable[[str], Any]] = {"str": str, "int": int, "float": floa
 
 def _difference(ours: Label, theirs: Label) -> str:
     a, b = asdict(ours), asdict(theirs)
-    return ", ".join(f"{key} is {a[key]} and {b[key]}" for key in a if a[key] != b[key])
+    return ", ".join(f"{key} is {a[key] or 'not said'} and {b[key] or 'not said'}" for key in a if a[key] != b[key])
 
 
 def _hint() -> str:

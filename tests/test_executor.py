@@ -195,7 +195,7 @@ def test_a_store_without_a_queue_file_goes_on(tmp_path):
 
 def test_a_store_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "store").write_text("")
-    with pytest.raises(StoreError, match=r"Could not make .*store.*\nMake the folder writable"):
+    with pytest.raises(StoreError, match=r"Could not make .*store.*\nIt is a file: choose another --store"):
         compute(session(tmp_path), "toys", plan_of(toy(1)))
 
 

@@ -17,6 +17,7 @@ from fyi_bench.config import Settings
 from fyi_bench.data.real import RealDataset
 from fyi_bench.errors import BudgetExhausted, DataError, DivergenceError, PlanShown, UnknownNameError, UsageError
 from fyi_bench.files import digest_of
+from fyi_bench.present.figures.nas import panels_of
 from fyi_bench.present.words import arm_title, fitted
 from fyi_bench.run.deadline import Deadline
 from fyi_bench.run.executor import default_url
@@ -248,7 +249,10 @@ def test_the_floor_is_the_mean_of_rankings_by_single_draws(small, tmp_path):
         assert arm[name]["value"] == pytest.approx(sum(arm[name]["draws"]) / 3)
         assert arm[name]["low"] == pytest.approx(sum(one[name]["low"] for one in each) / 3)
     assert arm["accuracy"] == pytest.approx([sum(by_draw[k][name] for k in range(3)) / 3 for name in names])
+    ties = [sum(list(one.values()).count(value) > 1 for value in one.values()) for one in by_draw.values()]
+    assert arm["tied"] == round(sum(ties) / 3)  # of a draw, not of the means, which are ranked nowhere
     assert "random: the mean of 3 draws, each ranked by itself" in tell(found)
+    assert "random, means of 3 draws" in [panel.title for panel in panels_of(found)]
 
 
 @pytest.mark.long
@@ -442,7 +446,7 @@ def test_shifts_of_ranks_are_those_of_a_plain_count():
 
 @pytest.mark.long
 def test_the_plot_has_a_panel_a_proxy(record):
-    from fyi_bench.present.figures.nas import factor_of, nas_drawing, panels_of
+    from fyi_bench.present.figures.nas import factor_of, nas_drawing
 
     assert [panel.title for panel in panels_of(record)] == [
         "real, another seed", "dm", "dm+fyi", "random", "herding", "early-stopping"

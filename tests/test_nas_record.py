@@ -192,7 +192,7 @@ def test_the_paired_difference_to_random_images_is_said(difference, said):
 
 def test_few_architectures_give_no_verdict():
     told = verdict(entry(0.9, 0.8, 0.95), gap(0.0, -0.1, 0.1), 19)
-    assert "dm+fyi: cannot be told from 19 architectures, 20 are the least." in told
+    assert "dm+fyi: 19 architectures are too few to tell; 20 are the least." in told
     assert "better half" not in told
 
 

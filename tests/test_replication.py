@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 from scipy import stats
 
+from commands import run
 from distill.recipes import recipe
 from downstream.protocol import protocol
 from fyi_bench.errors import DataError
@@ -227,6 +228,13 @@ def test_a_hole_is_estimated_by_what_was_measured_on_one_machine():
     tested = replace(known, sets={"dm": 1e-30}).seconds(replace(wanted, method="dsa"), 1)
     assert by_both - tested == pytest.approx(2 * (by_dm - tested))
     assert known.seconds(replace(wanted, method="kip"), 1) is None  # its kernels are no passes of a network
+
+
+def test_a_store_that_is_not_there_gives_no_page(tmp_path):
+    out = tmp_path / "page.md"
+    done = run("replication", "--store", str(tmp_path / "nosuch"), "--out", str(out), check=2)
+    assert done.stderr.startswith(f"fyi-bench: There is no store in {tmp_path / 'nosuch'}.")
+    assert not out.exists()
 
 
 def test_estimates_of_searches_and_figures_follow_from_images_epochs_and_iterations():

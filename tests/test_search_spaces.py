@@ -402,6 +402,32 @@ def test_architectures_that_a_ranking_does_not_have_are_counted(data):
     assert part_of("12", data, True, Passes(1, 1), known | {p.name: 0.5 for p in space720.subset(12, 0)}).words == []
 
 
+def test_a_part_of_all_that_a_ranking_has_is_not_called_cut(data):
+    known = {point.name: 0.5 for point in space720.subset(26, 0)}
+    part = part_of("auto:10h", data, False, Passes(1, 1), known)
+    assert (len(part.points), part.cut) == (26, False)
+    assert part.words == ["the 26 architectures that the ranking has; others: --reference train"]
+    assert part_of("auto:10h", data, False, Passes(1e9, 1), known).cut
+
+
+@pytest.mark.parametrize(
+    ("images", "test_images", "said"),
+    [
+        (-7, None, "--reference-images is -7"),
+        (None, 2, "--test-images is 2"),
+        (2, None, "3 or more: one of each class"),
+    ],
+)
+def test_numbers_of_real_images_that_make_no_sense_are_refused(small, tmp_path, images, test_images, said):
+    with pytest.raises(UsageError, match=said):
+        RealSide.asked(session(tmp_path, {}), images, test_images)
+
+
+def test_so_few_architectures_that_nothing_can_be_ranked_are_refused(data):
+    with pytest.raises(UsageError, match=r"1 architecture cannot be ranked\.\nAsk for 3 or more"):
+        part_of("1", data, True, Passes(1, 1))
+
+
 def test_a_file_that_is_handed_in_is_checked(tmp_path, capsys):
     shipped = ranking.load("cifar10-quick-bf16")
     label, row = shipped.label, shipped.rows[0]

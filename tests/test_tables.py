@@ -352,7 +352,7 @@ def test_searches_on_other_data_or_protocols_stay_out(store):
     assert all(one.ours is None for one in made.existing())
     assert "Not shown: 2 results of the protocol quick (--protocol quick)." in made.notes
     assert [m.command for m in made.missing] == [
-        "fyi-bench nas --method mtt --fyi --dataset cifar10 --ipc 50 --protocol paper"
+        "fyi-bench nas --method mtt --fyi --dataset cifar10 --ipc 50 --protocol paper --space 720"
     ]
 
 

@@ -125,7 +125,9 @@ def announce(session: Session, plan: Plan) -> None:
         of_floor += guess([run for run in here if run in floor])
     release_memory()
     done = f" ({len(runs) - len(missing)} done already)" if len(missing) < len(runs) else ""
-    by = f" on a usual {'GPU' if s.device == 'cuda' else 'core'} (not measured)" if session.dry_run and missing else ""
+    where = "GPU" if s.device == "cuda" else "core"
+    where = f"a usual {where}" if workers == 1 else f"{workers} usual {where}s"
+    by = f" on {where} (not measured)" if session.dry_run and missing else ""
     session.say(f"{_counted(len(runs), 'run')}{done}, about {format_duration(seconds)} to go{by} · store {s.store}")
     if floor and len(floor) < len(missing):
         share = f"about {format_duration(of_floor)}"

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fyi_bench.errors import DivergenceError, StoreError
+from fyi_bench.errors import DivergenceError, StoreError, UsageError
 from fyi_bench.files import is_utf8
 from fyi_bench.store.checkpoint import checkpoint_steps
 from fyi_bench.store.lock import FolderLock, in_use
@@ -78,10 +78,17 @@ class Store:
         try:
             self.root.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StoreError(
-                f"Could not make {self.root}: {error.strerror or error}.\n"
-                "Make the folder writable and see that the disk has room, or choose another --store."
-            ) from error
+            advice = (
+                "It is a file: choose another --store."
+                if self.root.is_file()
+                else "Make the folder writable and see that the disk has room, or choose another --store."
+            )
+            raise StoreError(f"Could not make {self.root}: {error.strerror or error}.\n{advice}") from error
+
+    def must_exist(self) -> None:
+        """Raise UsageError where there is no such folder: what reads a store would find it empty."""
+        if not self.root.is_dir():
+            raise UsageError(f"There is no store in {self.root}.\nName one with --store.")
 
     @contextmanager
     def in_use(self) -> Iterator[None]:

@@ -232,7 +232,8 @@ def _missing(
         names = tuple(dict.fromkeys(_asked_name(entry.column.arch) for entry in holes))
         names = () if search or names == (_default_arch(protocol),) else names
         fills = tuple(entry.label for entry in holes)
-        one = Missing("nas" if search else "distill", method, flip, dataset, ipc, names, protocol, fills)
+        task, options = ("nas", ("--space", "720")) if search else ("distill", ())
+        one = Missing(task, method, flip, dataset, ipc, names, protocol, fills, options)
         if method not in METHODS:
             found.append(replace(one, reason=f"the method {method} is not built in"))
         else:

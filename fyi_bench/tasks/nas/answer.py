@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
-from statistics import median
+from statistics import mean, median
 from typing import TYPE_CHECKING, Any
 
 from fyi_bench.run.plan import Records
@@ -52,7 +52,7 @@ def answer_of(search: Search, found: Records, partial: bool = False) -> dict[str
         ],
         scores=_scores(search, {"value": real, VALIDATION: held}, found, halving),
         space=len(points),
-        part={"space": search.part.space, "of": search.part.of, "sized": search.part.seconds is not None},
+        part={"space": search.part.space, "of": search.part.of, "sized": search.part.cut},
         architectures=_architectures(search, real, search.again.scores(points, found), held),
         reference={**_reference(search, real), "train_s": round(sum(times), 1), "reckoned": reckoned},
         # the real ranking against itself with another seed, on the architectures that have both
@@ -93,7 +93,8 @@ def _agreement(search: Search, real: Scores, side: Side, found: Records) -> dict
         **_report(search, real, side, found),
         "draws": side.parts,
         "accuracy": proxy,
-        "tied": _tied(proxy),
+        # of several rankings about as many as in one of them
+        "tied": round(mean(_tied(one.scores(search.points, found)) for one in side.rankings)),
         "misjudged": misjudged(factors, real, proxy),
     }
 

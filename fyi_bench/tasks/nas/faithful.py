@@ -43,7 +43,7 @@ def _doubts(ceiling: Record) -> list[str]:
 def _verdict(arm: Record, record: Record) -> str:
     entry, all_of_them = arm[HEADLINE], f"the {arm['evaluated']} architectures"
     if arm["evaluated"] < FEWEST_TOLD:
-        return f"cannot be told from {arm['evaluated']} architectures, {FEWEST_TOLD} are the least."
+        return f"{arm['evaluated']} architectures are too few to tell; {FEWEST_TOLD} are the least."
     if not _bounded(entry):
         return f"cannot be told, as a correlation over {all_of_them} is not defined here."
     agreement = f"Spearman {with_interval(entry)} over {all_of_them}"
@@ -72,8 +72,9 @@ def _consequences(arm: Record) -> list[str]:
         useful = "it also tells them apart" if half["low"] > 0 else "no evidence that it tells these apart"
         lines.append(f"Among the really better half: {with_interval(half)}, {useful}.")
     if is_number(lost["value"]):
-        chance = f" (by chance {100 / arm['evaluated']:.1f})" if arm["evaluated"] >= 10 else ""
-        found = f"; of the 10 best it finds {10 * recall['value']:.1f}{chance}" if is_number(recall["value"]) else ""
+        chance = f" (by chance {100 / arm['evaluated']:.1f})"
+        told = is_number(recall["value"]) and arm["evaluated"] >= FEWEST_TOLD
+        found = f"; of the 10 best it finds {10 * recall['value']:.1f}{chance}" if told else ""
         lines.append(f"Its best architecture is {percent(lost['value'])} points below the really best one{found}.")
     beside = (arm.get("against_floor") or {}).get(HEADLINE)
     if beside is not None and is_number(beside["low"]) and arm["evaluated"] >= FEWEST_TOLD:
@@ -92,7 +93,7 @@ def rules_words(record: Record) -> list[str]:
     told = ", ".join(f"{count} on {name}" for name, count in tied.items() if count)
     return [
         *lines,
-        *([f"Architectures with the accuracy of another: {told}; they share the mean rank."] if told else []),
+        *([f"Tied architectures: {told}; they share the mean rank."] if told else []),
     ]
 
 

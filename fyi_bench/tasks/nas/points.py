@@ -47,7 +47,7 @@ class Part:
 
     seconds: of two cores that it was cut to fit, None where it was not. costly: how many were left out for that.
     fits: whether it does, by an estimate; the least part may not. unranked: how many of those that were asked for are
-    not in the stored ranking.
+    not in the stored ranking. held: how many of the space that has, None without one.
     """
 
     space: str
@@ -57,6 +57,13 @@ class Part:
     costly: int = 0
     fits: bool = True
     unranked: int = 0
+    held: int | None = None
+
+    @property
+    def cut(self) -> bool:
+        """Whether there was no time for all that could be compared."""
+        there = self.of if self.held is None else self.held
+        return self.seconds is not None and len(self.points) < there
 
     @property
     def words(self) -> list[str]:
@@ -64,7 +71,9 @@ class Part:
         if self.unranked:
             missing = count_words(self.unranked, "architecture")
             return [f"{missing} left out that the ranking does not have; all: --reference train"]
-        if self.seconds is None or len(self.points) == self.of:
+        if self.held is not None and len(self.points) == self.held < self.of:
+            return [f"the {self.held} architectures that the ranking has; others: --reference train"]
+        if self.seconds is None or not self.cut:
             return []
         others = "N" if self.space == CONVNETS else f"{self.space}:N"
         here, how = (
@@ -74,7 +83,7 @@ class Part:
         fit = f" fit {format_duration(self.seconds)} of 2 cores" if self.fits else ", the least part there is"
         return [
             f"{len(self.points)} of {self.of:,} architectures{fit}{costly};",
-            f"{how}; all: --space {here}; others: --space {others} (finished runs count)",
+            f"{how}; all: --space {here}; others: --space {others} (finished runs are used again)",
         ]
 
 
@@ -104,10 +113,13 @@ def part_of(
     if asked is None:
         asked = total if whole and total <= _MOST else HALF_AN_HOUR
     if isinstance(asked, int):
+        if 0 < asked < FEWEST:
+            raise UsageError(f"{count_words(asked, 'architecture')} cannot be ranked.\nAsk for {FEWEST} or more.")
         there = ranked_in(_subset(space, asked, known), known)
         return Part(space.name, there, total, unranked=asked - len(there))
     found, costly, fits = _fitting(space, data, asked / _SECONDS_AN_EFFORT[precision], passes, known)
-    return Part(space.name, ranked_in(found, known), total, asked, costly, fits)
+    held = None if known is None else sum(in_ranking(point, known) for point in space.subset(total, SPACE_SEED))
+    return Part(space.name, ranked_in(found, known), total, asked, costly, fits, held=held)
 
 
 def _subset(space: SearchSpace, count: int, known: Known) -> Sequence[Architecture]:

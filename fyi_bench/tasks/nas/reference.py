@@ -44,6 +44,12 @@ class RealSide:
         from downstream.protocol import protocol, protocol_keys
 
         given = {"reference_images": images, "test_images": test_images}
+        for name, count in given.items():
+            if count and count < session.data.num_classes:
+                flag = "--" + name.replace("_", "-")
+                raise UsageError(
+                    f"{flag} is {count}.\nGive 0 for all, or {session.data.num_classes} or more: one of each class."
+                )
         changed: dict[str, Any] = {name: count or None for name, count in given.items() if count is not None}
         limits = replace(limits_of(session.settings.protocol), **changed)
         known = protocol_keys() - _PROXIES_ALONE

@@ -149,7 +149,8 @@ class Search:
         real = "" if self.stored is None else self._stored_words
         if self.stored is None:
             epochs = count_words(self.reference.protocol.epochs_for(self.real.images), "epoch")
-            real = f"{epochs} on {self.real.images:,} images, {count_words(len(self.again.runs), 'network')} twice"
+            again = f"{count_words(len(self.again.runs), 'network')} with a second seed"
+            real = f"{epochs} on {self.real.images:,} images, {again}"
         proxy = next(iter(self.proxies.values()))
         nets = len(self.seeds) * self.protocol.nets
         times = f"{nets} times " if nets > 1 else ""

@@ -45,8 +45,8 @@ _AGREEMENT_ROWS = {
     "top10_recall": "recall of the 10 best",
     "regret": "regret, points",
 }
-_COST = ("trained on", "images", "bits a class", "epochs", "training all", "condensing", "to real")
-_HALVING = ("first rung", "on real data", "regret, points", "time", "to all on real")
+_COST = ("trained on", "images", "bits a class", "epochs", "training all", "condensing", "× real")
+_HALVING = ("first rung", "on real data", "regret, points", "time", "× all on real")
 _MISJUDGED = ("factor", "level", "architectures", "ranked too low by, %", "95 % interval")
 _FEWEST_OF_A_LEVEL = 5  # below so many an interval is wider than the ranking
 
