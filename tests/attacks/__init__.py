@@ -27,7 +27,7 @@ from fyi_bench.files import write_json
 from fyi_bench.store.record import write_sealed
 
 INSPECT, VERIFY, REPORT = ("inspect", "{}"), ("store", "verify", "--store", "{}"), ("report", "--store", "{}")
-RANK = ("ranking", "--dataset", "shapes10", "--protocol", "quick", "--space", "2", "--out", "{}", "--yes", "--quiet",
+RANK = ("ranking", "--dataset", "shapes10", "--protocol", "quick", "--space", "3", "--out", "{}", "--yes", "--quiet",
         "--dry-run")  # fmt: skip
 NAMED, ORDERED, SEARCHED, TAUGHT = (
     ("inspect", "{}/data.pt", "--classes", "{}/list"),
