@@ -252,7 +252,7 @@ def test_the_floor_is_the_mean_of_rankings_by_single_draws(small, tmp_path):
     ties = [sum(list(one.values()).count(value) > 1 for value in one.values()) for one in by_draw.values()]
     assert arm["tied"] == round(sum(ties) / 3)  # of a draw, not of the means, which are ranked nowhere
     assert "random: the mean of 3 draws, each ranked by itself" in tell(found)
-    assert "random, means of 3 draws" in [panel.title for panel in panels_of(found)]
+    assert "the proxy, mean of 3 draws" in [panel.trained_on for panel in panels_of(found)]
 
 
 @pytest.mark.long

@@ -157,11 +157,10 @@ def _levels(architectures: Sequence[Record], factor: str) -> list[Any]:
 def panels_of(record: Record) -> list[Panel]:
     """The panels of a record: the ceiling where there is one, then every arm."""
     again = [entry["real_again"] for entry in record["architectures"]]
-    panels = [
-        Panel(arm_title(arm) + (f", means of {arm['draws']} draws" if arm.get("draws", 1) > 1 else ""), arm["accuracy"],
-              arm["spearman_all"]["value"])
-        for arm in record["arms"]
-    ]  # fmt: skip
+    panels = []
+    for arm in record["arms"]:
+        several = f", mean of {arm['draws']} draws" if arm.get("draws", 1) > 1 else ""
+        panels.append(Panel(arm_title(arm), arm["accuracy"], arm["spearman_all"]["value"], f"the proxy{several}"))
     if any(is_number(value) for value in again):
         ceiling = record["ceiling"]["spearman_all"]["value"]
         panels.insert(0, Panel("real, another seed", again, ceiling, "real images, again"))
