@@ -304,8 +304,8 @@ _TYPES: dict[Any, Callable[[str], Any]] = {"str": str, "int": int, "float": floa
 
 
 def _difference(ours: Label, theirs: Label) -> str:
-    a, b = asdict(ours), asdict(theirs)
-    return ", ".join(f"{key} is {a[key] or 'not said'} and {b[key] or 'not said'}" for key in a if a[key] != b[key])
+    a, b = ({key: "not said" if value == "" else value for key, value in asdict(one).items()} for one in (ours, theirs))
+    return ", ".join(f"{key} is {a[key]} and {b[key]}" for key in a if a[key] != b[key])
 
 
 def _hint() -> str:
