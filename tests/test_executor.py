@@ -19,6 +19,7 @@ from fyi_bench.run.executor import announce, compute, default_url
 from fyi_bench.run.plan import Plan
 from fyi_bench.run.queue import MAX_FAILURES, Counts, Queue, connect
 from fyi_bench.session import Session
+from fyi_bench.store.run_dir import ABSENT
 from fyi_bench.store.spec import RunSpec
 from fyi_bench.tasks.base import Task, perform
 from fyi_bench.tasks.worker import WorkerTask
@@ -65,6 +66,21 @@ def test_a_run_waits_for_those_it_needs_whatever_the_order_of_the_plan(tmp_path)
     assert sorted(order) == [1, 2, 3, 4]
     assert order.index(1) < order.index(2) < order.index(3)
     assert found[last.digest]["value"] == 9.0
+
+
+def test_a_plan_that_is_to_read_a_file_known_by_digest_alone_is_refused_before_the_work(tmp_path):
+    made, first = session(tmp_path), toy(1)
+    compute(made, "toys", plan_of(first))
+    made.dry_run = True
+    folder = made.store.folder(first)
+    (folder / ABSENT).write_text('["preview.png"]')  # no run reads a picture
+    with pytest.raises(PlanShown):
+        announce(made, plan_of(first, toy(2, needs=[first.digest])))
+    (folder / ABSENT).write_text('["preview.png", "set.safetensors"]')
+    with pytest.raises(StoreError, match=r"set.safetensors is known here by its digest alone.\n.* another store"):
+        announce(made, plan_of(first, toy(2, needs=[first.digest])))
+    with pytest.raises(PlanShown):
+        announce(made, plan_of(first))
 
 
 def test_one_process_takes_the_runs_in_the_order_of_the_plan(tmp_path):

@@ -33,6 +33,7 @@ from fyi_bench.run.run_type import Worker, run_type
 from fyi_bench.run.runtime import prepare, release_memory
 from fyi_bench.run.storage import PATIENCE_S, check_usable, in_memory, sqlite_url
 from fyi_bench.run.storage import shown as shown_url
+from fyi_bench.store.run_dir import absent_names
 from fyi_bench.store.spec import RunSpec
 from fyi_bench.store.store import Store
 
@@ -103,6 +104,7 @@ def announce(session: Session, plan: Plan) -> None:
         return
     threads = threads_of(session, plan)
     missing = [run for run in runs if not session.store.has(run)]
+    _check_files(session.store, missing)
     each = sorted({threads(run) for run in runs}) or [s.threads_for(1)]
     groups = plan.by_data(session)
     workers = _workers(s, _weights(session, plan, missing))
@@ -137,6 +139,14 @@ def announce(session: Session, plan: Plan) -> None:
         raise PlanShown
     if seconds > ASK_ABOVE_SECONDS and s.budget is None and not s.enqueue and not session.confirm("Go on?"):
         raise Declined("Not started.\nUse --budget to work in pieces, or --yes to agree beforehand.")
+
+
+def _check_files(store: Store, missing: Sequence[RunSpec]) -> None:
+    """StoreError before hours of work where a run is to read a file that an excerpt has by its digest alone."""
+    for kind, digest in dict.fromkeys(need for run in missing for need in run_type(run).needs(run)):
+        for name in absent_names(store.root / kind / digest):
+            if not name.endswith(".png"):  # pictures are for people; no run reads one
+                store.artefact(kind, digest, name)
 
 
 def _counted(count: int, thing: str) -> str:

@@ -176,7 +176,8 @@ class Store:
         if name in absent_names(folder):
             raise StoreError(
                 f"{folder / name} is known here by its digest alone.\n"
-                f"Bring it from a store that has it: fyi-bench store merge DIR --store {self.root}"
+                f"Bring it from a store that has it (`fyi-bench store merge DIR --store {self.root}`),"
+                " or work in another store."
             )
         fault = broken_artefact(folder, name) if whole else None if (folder / name).is_file() else f"{name} is missing"
         if fault:
