@@ -13,7 +13,7 @@ from downstream import nas
 from fyi_bench.data.real import RealDataset
 from fyi_bench.errors import DataError
 from fyi_bench.present.figures import Request, figure
-from fyi_bench.present.figures.nas import LEAST_SECONDS, cost_drawing, costs_of, nas_figure
+from fyi_bench.present.figures.nas import GROWTH, LEAST_SECONDS, cost_drawing, costs_of, nas_figure
 from fyi_bench.present.report import report_html
 from fyi_bench.present.tables.results import groups_of
 from fyi_bench.stats import STATISTICS, paired_rank_difference
@@ -228,10 +228,10 @@ def test_growth_is_drawn_from_searches_of_the_same_architectures(record, tmp_pat
     request = Request(store, lambda name: None)
     record = record | {"protocol": {"name": "quick", "version": 1}}
     kept(store, record, 1, 1)
-    with pytest.raises(DataError, match=r"no searches that differ in their images alone.*\n.*nas --method dm"):
+    with pytest.raises(DataError, match=r"differ in their images or epochs alone.*\n.*nas --method dm"):
         figure("growth", request)
     kept(store, record, 2, 10)
-    kept(store, record, 3, 10, "quick+epochs=90", arms=record["arms"][:1])
+    kept(store, record, 3, 10, "quick+lr=0.1", arms=record["arms"][:1])
     kept(store, record, 4, 50, architectures=record["architectures"][1:])
     kept(store, record, 5, 50, "paper")
     kept(store, record, 6, 10, reference=record["reference"] | {"test_images": 7})
@@ -239,7 +239,7 @@ def test_growth_is_drawn_from_searches_of_the_same_architectures(record, tmp_pat
     kept(store, record, 8, 10, date="2020-01-01T00:00:00+00:00")  # the same search, of an earlier day
     shown = texts(figure("growth", request)[1].read_text())
     first = record["arms"][0]
-    assert {first["method"], f"{first['method']} epochs=90", "dm+fyi", "random", "early-stopping"} <= {*shown}
+    assert {first["method"], f"{first['method']} lr=0.1", "dm+fyi", "random", "early-stopping"} <= {*shown}
     assert any("Left out, of other architectures or another real side: 3 records" in text for text in shown)
     told = " ".join(shown)
     assert f"{first['epochs']} on 1, {first['epochs']} on 10" in told
@@ -259,6 +259,31 @@ def test_growth_has_a_dot_for_each_number_of_images_and_a_whisker_for_each_inter
     assert [[1.0, 10.0], [0.25, 0.75]] in lines
     assert [y for x, y in lines if x[0] == x[1]] == [pytest.approx([0.15, 0.35]), pytest.approx([0.65, 0.85])]
     assert not any(line.get_xdata()[0] == line.get_xdata()[1] for line in better.lines)
+
+
+def test_growth_with_epochs_is_a_row_of_its_own_at_the_images_with_most_lengths(record):
+    from fyi_bench.present.figures.nas import growth_drawing
+
+    def search(ipc: int, epochs: int, value: float, changes: str = "") -> dict:
+        one = copy.deepcopy(record) | {"protocol": {"name": f"quick{changes}", "version": 1}}
+        one["arms"] = one["arms"][:1]
+        one["arms"][0] |= {"ipc": ipc, "epochs": epochs}
+        one["arms"][0] |= {panel: {"value": value, "low": None, "high": None} for panel in GROWTH}
+        return one
+
+    plain = [search(1, 120, 0.1), search(10, 30, 0.3)]
+    longer = [search(10, 90, 0.5, "+epochs=90"), search(10, 3, 0.2, "+epochs=3+min_steps=0")]
+    other = [search(1, 90, 0.4, "+epochs=90"), search(10, 30, 0.9, "+lr=0.1")]
+    axes = growth_drawing([*plain, *longer, *other]).figure.axes
+    assert [one.get_xlabel() for one in axes] == ["images a class"] * 2 + ["epochs on 10 a class"] * 2
+    lines = [
+        [([*map(float, one.get_xdata())], [*map(float, one.get_ydata())]) for one in panel.lines] for panel in axes
+    ]
+    assert ([3.0, 30.0, 90.0], [0.2, 0.3, 0.5]) in lines[2]
+    name = record["arms"][0]["method"]
+    assert {text.get_text() for text in axes[1].texts} >= {name, f"{name} lr=0.1", f"{name} epochs=90"}
+    # epochs alone are enough for a plot
+    assert [one.get_xlabel() for one in growth_drawing([plain[1], *longer]).figure.axes] == ["epochs on 10 a class"] * 2
 
 
 def test_the_captions_of_a_search_against_a_table_name_the_table(record):

@@ -24,7 +24,7 @@ Record = Mapping[str, Any]
 PANEL = (3.2, 3.1)
 TITLE = "Accuracy on real images against accuracy on the proxy, %"
 COST_TITLE = "Agreement with the ranking by real data, against its cost"
-GROWTH_TITLE = "Agreement with the ranking by real data, against images a class"
+GROWTH_TITLE = "Agreement with the ranking by real data, against what a set is given"
 GROWTH = {"spearman_all": "Spearman, all", "spearman_top50": "Spearman, better half"}  # its panels
 GROWTH_IPC, GROWTH_SPACE = (1, 10, 50), "36"  # of the searches that are named where a store has none
 _REAL_SIDE = ("kind", "name", "protocol", "images", "test_images", "epochs", "precision")  # what makes it the same
@@ -204,54 +204,98 @@ def real_side_words(reference: Record) -> str:
     return f"real side: {count_words(reference['epochs'], 'epoch')} on {reference['images']:,} images"
 
 
-def growth_drawing(records: Sequence[Record], left_out: int = 0) -> style.Drawing:
-    """A line an arm: Spearman's correlation against images a class, over all architectures and the really better half.
+@dataclass(frozen=True)
+class _Growth:
+    """A row of the plot of growth. lines: name of an arm -> (place on the axis, arm of a record) of each search."""
 
-    records: of searches with one real side and the same architectures. An arm whose trainer was changed (`--set`) is a
-    line of its own. left_out: further searches, that the caption counts.
+    axis: str
+    lines: Mapping[str, Sequence[tuple[int, Record]]]
+
+
+def growth_drawing(records: Sequence[Record], left_out: int = 0) -> style.Drawing:
+    """A line an arm: Spearman's correlation over all architectures and the really better half, by what a set is given.
+
+    The first row is against images a class, the second against epochs at one number of images, where the searches
+    differ in these. records: of searches with one real side and the same architectures. An arm whose trainer was
+    changed otherwise (`--set`) is a line of its own. left_out: further searches, that the caption counts.
     """
-    lines: dict[str, list[tuple[int, Record]]] = defaultdict(list)
-    for record in records:
-        change = "".join(f" {one}" for one in record["protocol"]["name"].split("+")[1:])
-        for arm in record["arms"]:
-            lines[arm_label(arm) + change].append((_images(record), arm))
+    rows = [row for row in (_by_images(records), _by_epochs(records)) if row]
     ceiling = records[0]["ceiling"]
-    size, room_right = (7.6, 3.9), style.label_inches([*lines, "real data again"])
-    room = style.Room(0.6 / size[0], 1 - room_right / size[0], 0.3 / size[1], 0.4, 0.2)
+    room_right = style.label_inches([name for row in rows for name in (*row.lines, "real data again")])
+    size = (7.6, 0.9 + 3.0 * len(rows))
+    room = style.Room(0.6 / size[0], 1 - room_right / size[0], 0.3 / size[1], 0.45, 0.2)
 
     def paint(figure: Figure) -> None:
         head = (GROWTH_TITLE, growth_caption(records, left_out))
-        axes = style.panels(figure, len(GROWTH), len(GROWTH), room, head)
-        looks = style.lines_of(arms[0][1] for arms in lines.values())
-        for one, (measure, title) in zip(axes, GROWTH.items(), strict=True):
-            ends = []
-            for number, ((name, arms), look) in enumerate(zip(lines.items(), looks, strict=True)):
-                beside = 1.035 ** (number - (len(lines) - 1) / 2)  # so that intervals do not hide one another
-                by_images = sorted(arms, key=lambda one: one[0])
-                found = [(n * beside, arm[measure]) for n, arm in by_images if is_number(arm[measure]["value"])]
-                for x, value in found:
-                    if is_number(value["low"]) and is_number(value["high"]):
-                        one.plot([x, x], [value["low"], value["high"]], color=look.color, linewidth=0.8, alpha=0.45)
-                one.plot([x for x, _ in found], [value["value"] for _, value in found], **look.keywords())
-                # a line without a dot, of too few architectures, has its name at the bottom
-                ends.append((found[-1][1]["value"] if found else one.get_ylim()[0], name, look.color))
-            if ceiling["evaluated"] and is_number(ceiling[measure]["value"]):
-                one.axhline(ceiling[measure]["value"], color=style.INK, linewidth=0.9, linestyle=":")
-                ends.append((ceiling[measure]["value"], "real data again", style.INK))
-            counts = [_images(record) for record in records]
-            one.set_xlim(min(counts) / 1.5, max(counts) * 1.5)
-            style.logarithmic(one.xaxis)
-            one.set_xlabel("images a class")
-            one.set_title(title)
-        style.label_ends(axes[-1], ends)
+        axes = style.panels(figure, len(rows) * len(GROWTH), len(GROWTH), room, head)
+        for number, row in enumerate(rows):
+            mine = axes[number * len(GROWTH) : (number + 1) * len(GROWTH)]
+            for one, (measure, title) in zip(mine, GROWTH.items(), strict=True):
+                ends = _grow(one, row, measure)
+                if ceiling["evaluated"] and is_number(ceiling[measure]["value"]):
+                    one.axhline(ceiling[measure]["value"], color=style.INK, linewidth=0.9, linestyle=":")
+                    ends.append((ceiling[measure]["value"], "real data again", style.INK))
+                one.set_title(title)
+            style.label_ends(mine[-1], ends)
 
     return style.draw("growth", size, paint)
+
+
+def _grow(axes: Axes, row: _Growth, measure: str) -> list[tuple[float, str, str]]:
+    """Draw the lines of a row into one panel; where each ends, with its name and colour."""
+    ends = []
+    looks = style.lines_of(arms[0][1] for arms in row.lines.values())
+    for number, ((name, arms), look) in enumerate(zip(row.lines.items(), looks, strict=True)):
+        beside = 1.035 ** (number - (len(row.lines) - 1) / 2)  # so that intervals do not hide one another
+        placed = sorted(arms, key=lambda one: one[0])
+        found = [(n * beside, arm[measure]) for n, arm in placed if is_number(arm[measure]["value"])]
+        for x, value in found:
+            if is_number(value["low"]) and is_number(value["high"]):
+                axes.plot([x, x], [value["low"], value["high"]], color=look.color, linewidth=0.8, alpha=0.45)
+        axes.plot([x for x, _ in found], [value["value"] for _, value in found], **look.keywords())
+        # a line without a dot, of too few architectures, has its name at the bottom
+        ends.append((found[-1][1]["value"] if found else axes.get_ylim()[0], name, look.color))
+    places = [place for arms in row.lines.values() for place, _ in arms]
+    axes.set_xlim(min(places) / 1.5, max(places) * 1.5)
+    style.logarithmic(axes.xaxis)
+    axes.set_xlabel(row.axis)
+    return ends
+
+
+def _by_images(records: Sequence[Record]) -> _Growth | None:
+    """Lines against images a class; a search of changed length that has no other number of images is in none."""
+    changes: dict[str, list[Record]] = defaultdict(list)
+    for record in records:
+        changes[" ".join(_changes(record))].append(record)
+    lines: dict[str, list[tuple[int, Record]]] = defaultdict(list)
+    for change, mine in changes.items():
+        if len(set(map(_images, mine))) > 1 or not _of_length(mine[0]):
+            for record in mine:
+                for arm in record["arms"]:
+                    lines[f"{arm_label(arm)} {change}".strip()].append((_images(record), arm))
+    return _Growth("images a class", lines) if _places(lines) > 1 else None
+
+
+def _by_epochs(records: Sequence[Record]) -> _Growth | None:
+    """Lines against epochs at the number of images that was trained on for most different lengths."""
+    found: dict[int, dict[str, list[tuple[int, Record]]]] = defaultdict(lambda: defaultdict(list))
+    for record in records:
+        if not _changes(record) or _of_length(record):
+            for arm in record["arms"]:
+                found[_images(record)][arm_label(arm)].append((record["arms"][0]["epochs"], arm))
+    images = max(found, key=lambda one: (_places(found[one]), one), default=0)
+    return _Growth(f"epochs on {images} a class", found[images]) if images and _places(found[images]) > 1 else None
+
+
+def _places(lines: Mapping[str, Sequence[tuple[int, Record]]]) -> int:
+    """How many different places on the axis the lines have."""
+    return len({place for arms in lines.values() for place, _ in arms})
 
 
 def growth_caption(records: Sequence[Record], left_out: int) -> str:
     """What stands below the plot of agreement against images: how it was measured, how long each set was trained on."""
     first = records[0]
-    plain = [record for record in records if "+" not in record["protocol"]["name"]]
+    plain = [record for record in records if not _changes(record)]
     lengths = {_images(record): record["arms"][0]["epochs"] for record in plain}
     parts = [
         first["dataset"], f"{first['space']} architectures", f"protocol {protocol_words(_base(first))}",
@@ -268,6 +312,17 @@ def growth_caption(records: Sequence[Record], left_out: int) -> str:
 def _images(record: Record) -> int:
     """Images a class of a search: of its first set, since real data that are stopped early state none."""
     return next((arm["ipc"] for arm in record["arms"] if arm.get("ipc")), 0)
+
+
+def _changes(record: Record) -> list[str]:
+    """What `--set` changed of the protocol: ['epochs=30', 'min_steps=0']."""
+    return record["protocol"]["name"].split("+")[1:]
+
+
+def _of_length(record: Record) -> bool:
+    """Whether a search was changed in its length alone."""
+    changes = _changes(record)
+    return bool(changes) and all(one.partition("=")[0] in ("epochs", "min_steps") for one in changes)
 
 
 def _asked(record: Record) -> Any:
@@ -291,9 +346,9 @@ def _growth(request: Request) -> style.Drawing:
             key = [record["dataset"], base, record["precision"], record["seeds"], real, names]
             same = [one for one in families[repr(key)] if _asked(one) == _asked(record)]
             families[repr(key)] += [] if same else [record]  # of repeated searches the newest
-    several = [one for one in families.values() if len(set(map(_images, one))) > 1]
+    several = [one for one in families.values() if _by_images(one) or _by_epochs(one)]
     if not several:
-        what = f"The store {request.store.root} has no searches that differ in their images alone"
+        what = f"The store {request.store.root} has no searches that differ in their images or epochs alone"
         raise lacking(what, _growth_needs(request.protocol))
     shown = max(several, key=lambda one: (len(one), one[0]["space"]))
     return growth_drawing(shown, sum(map(len, families.values())) - len(shown))
@@ -306,4 +361,6 @@ def _growth_needs(protocol: str) -> list[Missing]:
     ]
 
 
-FIGURES.register("growth", PaperFigure("How the ranking on a set grows better with images", _growth, _growth_needs))
+FIGURES.register(
+    "growth", PaperFigure("How the ranking on a set grows better with images and epochs", _growth, _growth_needs)
+)
