@@ -18,7 +18,7 @@ from distill.spaces import PixelSpace
 from fyi_bench.errors import UnknownNameError, UsageError
 from fyi_bench.present.arms import COLUMNS, blocks, rows_of_record
 from fyi_bench.present.result import Result
-from fyi_bench.present.words import fitted
+from fyi_bench.present.words import fitted, marked, numbered
 from fyi_bench.tasks.base import TASKS
 from sample_records import continual_record, distill_record, evaluate_record, robust_record
 from sample_sets import NAMES, SPACE, image_set, with_sets
@@ -213,3 +213,10 @@ def test_tables_that_differ_in_a_seed_alone_are_told_apart():
     (alone,) = (title for title, *_ in blocks([{**row, "ipc": 1} for row in one]))
     assert "1 image a class" in alone
     assert "record" not in alone
+
+
+def test_marks_stand_in_ascending_order_whatever_is_said_first():
+    marks = numbered(["bf16", "inferred", "bf16", "fewer"])
+    assert marks == {"bf16": 1, "inferred": 2, "fewer": 3}
+    assert marked("28.2", ["fewer", "bf16"], marks) == "28.2 [1,3]"
+    assert marked("28.2", [], marks) == "28.2"

@@ -66,7 +66,7 @@ def numbered(marks: Iterable[str]) -> dict[str, int]:
 
 def marked(number: str, said: Iterable[str], marks: Mapping[str, int]) -> str:
     """'28.2 [1,2]': a number with the marks of what is to be said of it."""
-    own = ",".join(str(marks[one]) for one in said)
+    own = ",".join(map(str, sorted(marks[one] for one in said)))
     return number + (f" [{own}]" if own else "")
 
 
