@@ -274,8 +274,12 @@ def test_growth_with_epochs_is_a_row_of_its_own_at_the_images_with_most_lengths(
     plain = [search(1, 120, 0.1), search(10, 30, 0.3)]
     longer = [search(10, 90, 0.5, "+epochs=90"), search(10, 3, 0.2, "+epochs=3+min_steps=0")]
     other = [search(1, 90, 0.4, "+epochs=90"), search(10, 30, 0.9, "+lr=0.1")]
+
+    def axis_labels(panels) -> list[str]:
+        return [one.get_xlabel() for one in panels]
+
     axes = growth_drawing([*plain, *longer, *other]).figure.axes
-    assert [one.get_xlabel() for one in axes] == ["images a class"] * 2 + ["epochs on 10 a class"] * 2
+    assert axis_labels(axes) == ["images a class"] * 2 + ["epochs on 10 images a class"] * 2
     lines = [
         [([*map(float, one.get_xdata())], [*map(float, one.get_ydata())]) for one in panel.lines] for panel in axes
     ]
@@ -283,7 +287,9 @@ def test_growth_with_epochs_is_a_row_of_its_own_at_the_images_with_most_lengths(
     name = record["arms"][0]["method"]
     assert {text.get_text() for text in axes[1].texts} >= {name, f"{name} lr=0.1", f"{name} epochs=90"}
     # epochs alone are enough for a plot
-    assert [one.get_xlabel() for one in growth_drawing([plain[1], *longer]).figure.axes] == ["epochs on 10 a class"] * 2
+    assert [one.get_xlabel() for one in growth_drawing([plain[1], *longer]).figure.axes] == [
+        "epochs on 10 images a class"
+    ] * 2
 
 
 def test_the_captions_of_a_search_against_a_table_name_the_table(record):

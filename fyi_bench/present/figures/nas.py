@@ -284,7 +284,9 @@ def _by_epochs(records: Sequence[Record]) -> _Growth | None:
             for arm in record["arms"]:
                 found[_images(record)][arm_label(arm)].append((record["arms"][0]["epochs"], arm))
     images = max(found, key=lambda one: (_places(found[one]), one), default=0)
-    return _Growth(f"epochs on {images} a class", found[images]) if images and _places(found[images]) > 1 else None
+    return (
+        _Growth(f"epochs on {images} images a class", found[images]) if images and _places(found[images]) > 1 else None
+    )
 
 
 def _places(lines: Mapping[str, Sequence[tuple[int, Record]]]) -> int:
