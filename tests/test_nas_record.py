@@ -287,9 +287,7 @@ def test_growth_with_epochs_is_a_row_of_its_own_at_the_images_with_most_lengths(
     name = record["arms"][0]["method"]
     assert {text.get_text() for text in axes[1].texts} >= {name, f"{name} lr=0.1", f"{name} epochs=90"}
     # epochs alone are enough for a plot
-    assert [one.get_xlabel() for one in growth_drawing([plain[1], *longer]).figure.axes] == [
-        "epochs on 10 images a class"
-    ] * 2
+    assert axis_labels(growth_drawing([plain[1], *longer]).figure.axes) == ["epochs on 10 images a class"] * 2
 
 
 def test_the_captions_of_a_search_against_a_table_name_the_table(record):

@@ -284,9 +284,9 @@ def _by_epochs(records: Sequence[Record]) -> _Growth | None:
             for arm in record["arms"]:
                 found[_images(record)][arm_label(arm)].append((record["arms"][0]["epochs"], arm))
     images = max(found, key=lambda one: (_places(found[one]), one), default=0)
-    return (
-        _Growth(f"epochs on {images} images a class", found[images]) if images and _places(found[images]) > 1 else None
-    )
+    if _places(found[images]) < 2:
+        return None
+    return _Growth(f"epochs on {images} images a class", found[images])
 
 
 def _places(lines: Mapping[str, Sequence[tuple[int, Record]]]) -> int:
@@ -295,7 +295,7 @@ def _places(lines: Mapping[str, Sequence[tuple[int, Record]]]) -> int:
 
 
 def growth_caption(records: Sequence[Record], left_out: int) -> str:
-    """What stands below the plot of agreement against images: how it was measured, how long each set was trained on."""
+    """What stands below the plot of growth: how it was measured, and how long each set was trained on."""
     first = records[0]
     plain = [record for record in records if not _changes(record)]
     lengths = {_images(record): record["arms"][0]["epochs"] for record in plain}
