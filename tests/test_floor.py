@@ -10,6 +10,7 @@ from fyi_bench.config import Settings
 from fyi_bench.errors import PlanShown
 from fyi_bench.run.executor import announce
 from fyi_bench.session import Session
+from fyi_bench.store.excerpt import note_absent
 from fyi_bench.tasks.base import TASKS
 from fyi_bench.tasks.common import NETWORKS_OF_A_SET, size_of
 
@@ -127,6 +128,18 @@ def test_a_floor_in_bytes_stands_beside_sets_that_are_made_here(tmp_path):
     plain = ask("distill", made, method="random", ipc=2, architectures=("convnet-w8", "mlp"))
     assert "floors" not in plain
     assert plain["arms"] == record["arms"]
+
+
+def test_sets_known_by_digest_alone_have_no_path_in_an_answer(tmp_path):
+    made = session(tmp_path, overrides={"nets": "1", "draws": "2"})
+    whole = ask("distill", made, method="random", ipc=1)
+    digest = whole["arms"][0]["cells"][0]
+    note_absent(made.store.root / "distill" / digest, ["set.safetensors", "preview.png"])
+    record = ask("distill", made, method="random", ipc=1)
+    (before,), (arm,) = whole["arms"], record["arms"]
+    assert arm == before | {"set": None, "sets": [None, before["sets"][1]]}
+    lines = [line for line in tell(record).splitlines() if line.startswith("set ")]
+    assert [line.split(maxsplit=2)[2] for line in lines] == ["known here by its digest alone", before["sets"][1]]
 
 
 def test_a_plan_counts_the_floor_in_bytes_before_sets_are_made(tmp_path):

@@ -45,6 +45,14 @@ def test_distill_says_what_the_interval_allows():
     assert "fyi − none: −2.0 points, 95 % interval [−3.0, −1.0], 5 pairs: worse with fyi" in worse
 
 
+def test_the_random_flip_is_not_taken_for_random_images():
+    record = distill_record()
+    record["arms"][1]["flip"] = "random"
+    text = " ".join(tell(record).split())
+    assert "convnet, random flip − none: +1.1 points" in text
+    assert "do not tell whether random flip helps" in text
+
+
 def test_pairs_of_one_seed_are_said_to_be_that():
     wide = {"mean": 0.02, "low": 0.01, "high": 0.03, "pairs": 3}
     assert "better with fyi (one seed: sets of other seeds may differ)" in tell(distill_record(difference=wide))

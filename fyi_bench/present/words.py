@@ -30,6 +30,11 @@ def arm_title(arm: Mapping[str, Any]) -> str:
     return arm["method"] if arm["flip"] in ("none", "unknown") else f"{arm['method']}+{arm['flip']}"
 
 
+def flip_title(flip: str) -> str:
+    """'fyi', 'random flip': the latter so that nobody takes it for the method `random`, which often stands beside."""
+    return "random flip" if flip == "random" else flip
+
+
 def arm_label(arm: Mapping[str, Any]) -> str:
     """The title to stand beside a line; of a long one the middle is left out, as arms often differ at the end."""
     title = arm_title(arm)
@@ -83,7 +88,7 @@ def correlation(value: float | None) -> str:
 def difference_words(difference: Mapping[str, Any], flip: str) -> str:
     """One line on the paired difference of the arms with and without the flip, and what it allows to say."""
     pairs = difference["pairs"]
-    what = f"{flip} {MINUS} none: {signed_points(difference['mean'])} points"
+    what = f"{flip_title(flip)} {MINUS} none: {signed_points(difference['mean'])} points"
     of = count_words(pairs, "pair")
     if not has_interval(difference):
         return f"{what}, {of}: too few for an interval, so this is no evidence either way"
@@ -116,10 +121,10 @@ def bounds(entry: Mapping[str, Any], say: Callable[[Any], str]) -> str:
 def verdict(difference: Mapping[str, Any], flip: str) -> str:
     """What an interval allows to say, and no more."""
     if difference["low"] > 0:
-        return f"better with {flip}"
+        return f"better with {flip_title(flip)}"
     if difference["high"] < 0:
-        return f"worse with {flip}"
-    return f"it contains 0, so these runs do not tell whether {flip} helps"
+        return f"worse with {flip_title(flip)}"
+    return f"it contains 0, so these runs do not tell whether {flip_title(flip)} helps"
 
 
 def has_interval(difference: Mapping[str, Any] | None) -> bool:

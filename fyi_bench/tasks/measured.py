@@ -20,6 +20,7 @@ from fyi_bench.run.types.expert import prerequisites
 from fyi_bench.run.types.trail import raw_name, set_name, trail_run
 from fyi_bench.run.types.unequalness import unequalness_run
 from fyi_bench.session import Session
+from fyi_bench.store.run_dir import absent_names
 from fyi_bench.store.spec import RunSpec
 from fyi_bench.tasks.common import NETWORKS_OF_A_SET, Arm, Repeated, images_of, shown_images, size_of, summary_of_sets
 
@@ -122,9 +123,9 @@ class Measured:
         keys, all_scores = [(arm, seed) for seed in self.repeated[arm].seeds], self.scores(picks)
         runs, at = [self.makers[key] for key in keys], [self._chosen(key, picks) for key in keys]
         records, scores = [found[run.digest] for run in runs], [found[all_scores[key].digest] for key in keys]
-        first, store = records[0], self.session.store
+        first = records[0]
         names = [set_name(one) if self.on_the_way else SET_FILE for one in at]
-        files = [str(store.artefact(run.kind, run.digest, name)) for run, name in zip(runs, names, strict=True)]
+        files = [self._file(run, name) for run, name in zip(runs, names, strict=True)]
         facts = {key: first.get(key) for key in ("set_digest", "iterations")}
         if self.on_the_way:
             facts = {"set_digest": first["set_digests"][str(at[0])], "iterations": at[0]}
@@ -146,6 +147,13 @@ class Measured:
         if self.names:
             entry["architectures"] = [self._architecture(arm, name, picks) for name in self.names]
         return entry
+
+    def _file(self, run: RunSpec, name: str) -> str | None:
+        """Where a set lies; None in an excerpt of a store that has it by its digest alone."""
+        store = self.session.store
+        if name in absent_names(store.root / run.kind / run.digest):
+            return None
+        return str(store.artefact(run.kind, run.digest, name))
 
     def _architecture(self, arm: Arm, name: str, picks: Picks) -> dict[str, Any]:
         entry = {"name": name, **summary_of_sets(self.values(arm, picks, name), self.owners(arm, name))}

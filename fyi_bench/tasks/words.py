@@ -23,6 +23,8 @@ from fyi_bench.present.words import (
 Record = Mapping[str, Any]
 Arm = Mapping[str, Any]
 
+NOT_HERE = "known here by its digest alone"
+
 
 def lines_of(record: Record, what: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """What was measured, its table, and the difference that the flip makes, where there is one."""
@@ -84,12 +86,12 @@ def network_cost(record: Record, name: str) -> tuple[str, str]:
 
 def set_lines(record: Record) -> list[str]:
     """Where the first set of each arm is; of a single arm, where all of them are."""
-    arms = [arm for arm in record["arms"] if arm.get("set")]
+    arms = [arm for arm in record["arms"] if arm.get("set") or arm.get("sets")]
     width = max((len(arm_title(arm)) for arm in arms), default=0)
     places = [(arm, arm["set"]) for arm in arms] if len(arms) > 1 else [
         (arm, path) for arm in arms for path in arm.get("sets") or [arm["set"]]
     ]  # fmt: skip
-    return [f"set      {arm_title(arm).ljust(width)}   {path}" for arm, path in places]
+    return [f"set      {arm_title(arm).ljust(width)}   {path or NOT_HERE}" for arm, path in places]
 
 
 def size_lines(arms: Sequence[Arm]) -> list[str]:

@@ -15,6 +15,7 @@ from fyi_bench.present.words import (
     MINUS,
     bounds,
     count_words,
+    flip_title,
     has_interval,
     is_number,
     marked,
@@ -116,7 +117,7 @@ def grid(table: Table, columns: Sequence[Column]) -> list[list[str]]:
             continue
         rows.append([row.label, *(_pair(table, entry) for entry in entries)])
         if row.flip != "none":
-            rows.append([f"{INDENT}{row.flip} − none", *map(_difference_pair, entries)])
+            rows.append([f"{INDENT}{flip_title(row.flip)} − none", *map(_difference_pair, entries)])
     return rows
 
 

@@ -12,7 +12,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from fyi_bench.present.words import MINUS, arm_title, bounds, correlation, count_words, is_number, percent, verdict
+from fyi_bench.present.words import (
+    MINUS,
+    arm_title,
+    bounds,
+    correlation,
+    count_words,
+    flip_title,
+    is_number,
+    percent,
+    verdict,
+)
 from fyi_bench.stats import HEADLINE
 from fyi_bench.tasks.nas.points import FEWEST_REPEATED, FEWEST_TOLD
 
@@ -100,7 +110,7 @@ def rules_words(record: Record) -> list[str]:
 def difference_of_search(record: Record, flip: str) -> str:
     """The paired difference of a `nas` record in words: 'Spearman over all, fyi − none: +0.03, 95 % interval …'."""
     difference = record["difference"]
-    what = f"Spearman over all, {flip} {MINUS} none:"
+    what = f"Spearman over all, {flip_title(flip)} {MINUS} none:"
     if not is_number(difference["mean"]) or not is_number(difference["low"]):
         return f"{what} not defined for these rankings"
     if difference["pairs"] < FEWEST_TOLD:
