@@ -156,6 +156,7 @@ def test_sets_by_both_procedures_stand_side_by_side(tmp_path):
     data, rules = tiny_dataset(), protocol(FYI_CODE, "accuracy", "dsa")
     fill(store, "dsa", "fyi", {0: (0.29, 0.31), 1: (0.30, 0.34)}, ipc=1)
     fill(store, "dsa", "none", {0: (0.28,)}, ipc=1)
+    fill(store, "dsa", "random", {0: (0.27,)}, ipc=1)  # of Table A alone
     for seed, value in ((0, 0.32), (1, 0.34)):
         made = distill_run(data, "dsa", "fyi", 1, seed, recipe("dsa", "cifar10", 1))
         with store.run(accuracy_run(data, {"cell": made.digest}, 100, rules, seed)) as run:
@@ -167,18 +168,24 @@ def test_sets_by_both_procedures_stand_side_by_side(tmp_path):
         run.finish({"mean": 1.0})
     with store.run(accuracy_run(data, {"digest": "1234"}, 100, rules, 7)) as run:  # a set that was given as a file
         run.finish({"value": 0.36})
-    found = [(one.condensed_by, one.measured_by, dict(one.sets)) for one in measured(store)]
+    found = [(one.first.flip, one.condensed_by, one.measured_by, dict(one.sets)) for one in measured(store)]
     assert found == [
-        ("paper", "paper", {0: [0.28]}),  # without the flip
-        ("paper", "paper", {0: [0.29, 0.31], 1: [0.30, 0.34]}),
-        ("paper", FYI_CODE, {0: [0.32], 1: [0.34]}),
-        (FYI_CODE, FYI_CODE, {7: [0.36]}),
+        ("none", "paper", "paper", {0: [0.28]}),
+        ("random", "paper", "paper", {0: [0.27]}),
+        ("fyi", "paper", "paper", {0: [0.29, 0.31], 1: [0.30, 0.34]}),
+        ("fyi", "paper", FYI_CODE, {0: [0.32], 1: [0.34]}),
+        ("fyi", FYI_CODE, FYI_CODE, {7: [0.36]}),
     ]
     changes = [
-        (f.measured_by, p.measured_by, round(c["mean"], 6), c["n"]) for f, p, c in flip_differences(measured(store))
+        (f.first.flip, f.measured_by, p.measured_by, round(c["mean"], 6), c["n"])
+        for f, p, c in flip_differences(measured(store))
     ]
-    assert changes == [("paper", "paper", 0.02, 1), (FYI_CODE, "paper", 0.04, 1)]
-    lines = [line for line in page(store).splitlines() if line.startswith("| DSA + FYI, CIFAR-10 1 IPC |")]
+    assert changes == [
+        ("random", "paper", "paper", -0.01, 1),
+        ("fyi", "paper", "paper", 0.02, 1),
+        ("fyi", FYI_CODE, "paper", 0.04, 1),
+    ]
+    lines = [line for line in page(store).splitlines() if line.startswith("| DSA + FYI, CIFAR-10 1 IPC ")]
     assert [line.split("|")[5].split("[")[0].strip() for line in lines][:3] == ["31.0", "33.0", "36.0"]
 
 

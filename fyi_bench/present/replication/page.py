@@ -39,6 +39,10 @@ PICTURE = "docs/dsa-1ipc.png"  # beside the page whose head shows it
 MARKS = "<!-- replication: begin -->", "<!-- replication: end -->"
 FLIPS = {"none": "", "fyi": " + FYI", "random": " + Flip"}
 
+RANDOM_FLIP = (
+    "Flip is the paper's comparison in Table A: each image is mirrored with probability 1/2 in each step, and there is "
+    "no mirrored copy beside it."
+)
 COMMAND = "fyi-bench replication --store results --out docs/replication.md --readme README.md"
 INTRODUCTION = (
     "Every published accuracy and rank correlation of the FYI paper (Tables 1, 2, 3, A and B; Table 4 is printed as a "
@@ -55,8 +59,8 @@ AS_FYI = (
     f"measures a set. `{FYI_CODE}` repeats both. FYI's text says of every method that networks are trained for 1,000 "
     f"epochs with the six operations (`{FYI_TEXT}`); the code of DC, which `paper` follows, trains 300 epochs without "
     "any. The same sets measured in each way (`fyi-bench evaluate SET --protocol NAME`) tell how much of a gap is the "
-    "evaluation's. Published numbers without FYI are those of the methods' own papers. Precision: of condensing / of "
-    "measuring."
+    "evaluation's. Published numbers without FYI are those of the methods' own papers, with Flip those of FYI's Table "
+    "A. Precision: of condensing / of measuring."
 )
 MEASURED_BY = {FYI_CODE: "as FYI's code does", FYI_TEXT: "as FYI's text says"}
 SIZES = "sets × networks, seeds"
@@ -104,6 +108,8 @@ def head(store: Store) -> str:
     ours = [place for place in found.places if place.ours is not None and place.first.ipc == ipc]
     title = method.upper()
     shown = [place for place in ours if place.first.dataset == dataset]
+    methods = [place.first.method for place in shown]  # arms of Table A beside the others of their method
+    shown.sort(key=lambda place: methods.index(place.first.method))
     floors = [one for one in found.floors if (one.of[0].first.dataset, one.of[0].first.ipc) == (dataset, ipc)]
     otherwise = [
         one for one in measured(store)
@@ -139,6 +145,7 @@ def head(store: Store) -> str:
         *markdown_table(("", "published, %", "ours, %", SIZES, "unequalness"), rows),
         *_legend(marks, f"On {_machines([*shown, *floors])}."),
         "",
+        RANDOM_FLIP,
         "What FYI gains depends on how the sets are measured: [as FYI measures](docs/replication.md#as-fyi-measures).",
         f"Made by `{COMMAND}`; every number of the paper: [docs/replication.md](docs/replication.md).",
     ))  # fmt: skip
@@ -281,7 +288,8 @@ def _flip_section(places: Sequence[PaperNumber]) -> list[str]:
     if not rows:
         return []
     header = ("flip − none", "published, points", "ours, points [95 % interval]", "pairs")
-    text = "A pair is a set with and one without the flip from the same seed; with one set, a network on each."
+    text = "A pair is a set with and one without the flip from the same seed; with one set, a network on each. "
+    text += RANDOM_FLIP
     return ["## What the flip changes", "", text, "", *markdown_table(header, rows)]
 
 

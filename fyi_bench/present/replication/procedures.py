@@ -45,7 +45,7 @@ class Measured:
 
 
 def measured(store: Store) -> list[Measured]:
-    """Of every number of Table 1 that some sets were measured for as FYI does: all its combinations."""
+    """Of every number of Tables 1 and A that some sets were measured for as FYI does: all its combinations."""
     runs = {run.digest: run for run in store.ls() if run.state == "done"}
     records = {digest: final_record(run.folder) or {} for digest, run in runs.items()}
     made = {digest: run.inputs for digest, run in runs.items() if run.kind == "distill"}
@@ -64,10 +64,9 @@ def measured(store: Store) -> list[Measured]:
         key = tuple(inputs[part] for part in ("dataset", "ipc", "method", "flip"))
         how = _recipe_of(inputs), procedure(name), (inputs["precision"], run.inputs["precision"])
         found[key, how][inputs["seed"]].append(record["value"])
-    numbers = {(row.dataset, row.ipc, row.method, row.flip): row for row in published("1") if row.arch == "convnet3"}
-    wanted = {
-        key[:3] for key, how in found if {FYI_CODE, FYI_TEXT} & set(how[:2])
-    }  # both arms: with the flip and without
+    rows = [row for table in ("A", "1") for row in published(table) if row.arch == "convnet3"]
+    numbers = {(row.dataset, row.ipc, row.method, row.flip): row for row in rows}
+    wanted = {key[:3] for key, how in found if {FYI_CODE, FYI_TEXT} & set(how[:2])}  # all arms: with a flip and without
     order = {key: number for number, key in enumerate(numbers)}
     chosen = [
         (order[key], how, Measured(numbers[key], *how, sets))
