@@ -23,8 +23,15 @@ def convolved(
         if image_block.fits(maps, conv, how) and not watched(conv):
             return image_block.image_block(maps, conv, *affine_of(norm), how)
         if type(conv) is not Convolution or not conv.takes_any_layout(maps):
-            maps = maps.contiguous(memory_format=torch.channels_last)
+            maps = _channels_last(maps)
     return _normed(conv(maps), norm, act, pool, how)
+
+
+def _channels_last(maps: torch.Tensor) -> torch.Tensor:
+    """The maps in channels-last, said by their strides: else PyTorch takes a single channel for channels-first."""
+    if maps.shape[1] == 1:
+        return maps.reshape(maps.shape[0], *maps.shape[2:], 1).permute(0, 3, 1, 2)
+    return maps.contiguous(memory_format=torch.channels_last)
 
 
 def pooled(maps: torch.Tensor, pool: nn.Module) -> torch.Tensor:

@@ -258,3 +258,25 @@ def test_libraries_are_kept_by_their_content(tmp_path, monkeypatch):
     native.library.cache_clear()
     assert answers == [1, 2]
     assert len(list(tmp_path.rglob("answer-*.so"))) == 2
+
+
+@needs_compiler
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("narrow", [False, True])
+def test_maps_are_channels_last_from_the_first_convolution_on(channels, narrow):
+    network = build("convnet-w32-d2", channels, 28, 10, torch.Generator().manual_seed(0))
+    seen = []
+    for layer in (layer for layer in network.modules() if isinstance(layer, nn.Conv2d)):
+        layer.register_forward_hook(lambda layer, inputs, output: seen.append(output))  # so that each runs by itself
+    images = draw(6, channels, 28, 28).float()
+    with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+        found = network(images.requires_grad_(True))
+    assert len(seen) == 2
+    assert all(maps.is_contiguous(memory_format=torch.channels_last) for maps in seen)
+    (gradient,) = torch.autograd.grad(found.float().square().sum(), images)
+    exact = images.detach().double().requires_grad_(True)
+    logits = network.double()(exact)
+    torch.testing.assert_close(found.double(), logits, rtol=0.1 if narrow else 1e-4, atol=0.1 if narrow else 1e-4)
+    (exactly,) = torch.autograd.grad(logits.square().sum(), exact)
+    alike = torch.nn.functional.cosine_similarity(gradient.double().flatten(), exactly.flatten(), 0)
+    assert alike > (0.99 if narrow else 0.99999)
