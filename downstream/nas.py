@@ -16,6 +16,7 @@ import torch
 
 from distill.image_set import ImageSet
 from downstream.protocol import Protocol, protocol_data
+from downstream.schedules import BY_STEP
 from fyi_bench import rng
 from fyi_bench.errors import UsageError
 from search_space.architectures import work
@@ -88,12 +89,15 @@ def at_the_cost_of(images: int, protocol: Protocol, real: int) -> tuple[int, Pro
     """How many of so many real images, and for how long, to train on for as many steps as a proxy of `images` takes.
 
     One pass over images that are each seen once where there are enough: training on real data that is stopped early.
-    Of fewer images than a batch holds, the steps are as small as the proxy's.
+    Of fewer images than a batch holds, the steps are as small as the proxy's. The step size falls as the proxy's does.
     """
     steps, batch = protocol.epochs_for(images) * math.ceil(images / protocol.batch), min(images, protocol.batch)
     count = min(real, steps * batch)
-    epochs = max(1, round(steps / math.ceil(count / batch)))
-    return count, replace(protocol, batch=batch, epochs=epochs, min_steps=0, extra_epoch=False)
+    passes = max(1, round(steps / math.ceil(count / batch)))
+    if protocol.schedule in BY_STEP:
+        return count, replace(protocol, batch=batch, epochs=passes, min_steps=0, extra_epoch=False, passes=0)
+    epochs = replace(protocol, passes=0).epochs_for(images) - protocol.extra_epoch
+    return count, replace(protocol, batch=batch, epochs=epochs, min_steps=0, passes=passes)
 
 
 def balanced(images: ImageSet, count: int | None, seed: int, purpose: str) -> ImageSet:

@@ -43,6 +43,7 @@ class Protocol:
     schedule: 'drop-restart' (x `drop` once, after epoch index epochs // 2 + 1, momentum lost), 'milestones'
     (x `drop` at the given fractions of the epochs), 'cosine' (to 0, per step), 'cosine-epochs' (likewise, per epoch),
     'half-cosine' (per epoch, to half), 'warm-cosine' (500 steps up from 0, then to a hundredth) or 'constant'.
+    passes: over the images, into which the schedule of the epochs is squeezed (0: each epoch is one).
     eval_augment, eval_dispatcher: augmentation of the retraining (strategy string or 'none').
     cutmix: probability of CutMix a batch (beta 1).
     standardise: each batch gets mean 0 and deviation 1 before it is augmented; test images too, 128 at a time.
@@ -111,6 +112,7 @@ class Protocol:
     initial: str = "default"
     lr_stable: float = 0.0
     standardise: bool = False
+    passes: int = 0
 
     def repetitions(self, method: str, sets: int, fewest: int = 2) -> tuple[int, int]:
         """How many sets of a method are made beside an arm of so many, and how many networks are trained on each.
@@ -131,6 +133,8 @@ class Protocol:
 
     def epochs_for(self, images: int) -> int:
         """Passes over a set of this many images that are really made."""
+        if self.passes:
+            return self.passes
         batches = math.ceil(images / self.batch)
         return max(self.epochs, math.ceil(self.min_steps / batches)) + int(self.extra_epoch)
 
@@ -152,6 +156,8 @@ class Protocol:
         for key in _COUNTS & values.keys():
             if values[key] < 1:
                 raise UsageError(f"{key} must be 1 or more, not {values[key]}.")
+        if values.get("passes", 0) < 0:
+            raise UsageError("passes must be 0 or more: at 0 each epoch is one.")
         if values.get("standardise") and self.task.startswith("continual"):
             raise UsageError("standardise is for networks that are not trained class by class.\nLeave it out.")
         changed = {k: v for k, v in values.items() if v != getattr(self, k)}

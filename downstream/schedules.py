@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ WARM = 500  # steps of the schedule 'warm-cosine' until the step size is whole
 
 # schedules: built once for a training, then called with (epoch, batch number) to give the optimiser of that step
 
-Step = Callable[[int, int], torch.optim.Optimizer]
+Step = Callable[[int, float], torch.optim.Optimizer]
 
 
 def _sgd(groups: Any, p: Protocol, lr: Any) -> torch.optim.Optimizer:
@@ -55,10 +56,10 @@ def _drop_restart(network: nn.Module, p: Protocol, lr: float, images: int) -> St
     return lambda epoch, number: first if epoch <= p.epochs // 2 + 1 else second
 
 
-def _following(network: nn.Module, p: Protocol, lr: float, factor: Callable[[int, int], float]) -> Step:
+def _following(network: nn.Module, p: Protocol, lr: float, factor: Callable[[int, float], float]) -> Step:
     optimiser = _optimiser(network, p, lr)
 
-    def step(epoch: int, number: int) -> torch.optim.Optimizer:
+    def step(epoch: int, number: float) -> torch.optim.Optimizer:
         now = lr * factor(epoch, number)
         for group in optimiser.param_groups:
             if isinstance(group["lr"], torch.Tensor):
@@ -99,7 +100,7 @@ def _warm_cosine(network: nn.Module, p: Protocol, lr: float, images: int) -> Ste
     batches = math.ceil(images / p.batch)
     rest = max(1, p.epochs_for(images) * batches - WARM)
 
-    def factor(epoch: int, number: int) -> float:
+    def factor(epoch: int, number: float) -> float:
         step = epoch * batches + number
         return step / WARM if step < WARM else 0.01 + 0.99 * (1 + math.cos(math.pi * (step - WARM) / rest)) / 2
 
@@ -119,3 +120,18 @@ SCHEDULES: dict[str, Callable[[nn.Module, Protocol, float, int], Step]] = {
     "warm-cosine": _warm_cosine,
     "constant": _constant,
 }
+BY_STEP = frozenset({"cosine", "warm-cosine", "constant"})  # the others know epochs alone
+
+
+def schedule(network: nn.Module, p: Protocol, lr: float, images: int) -> Step:
+    """The protocol's schedule for a training on so many images, squeezed into its `passes` where it has some."""
+    made = SCHEDULES[p.schedule](network, replace(p, passes=0), lr, images)
+    if not p.passes:
+        return made
+    epochs, batches = replace(p, passes=0).epochs_for(images), math.ceil(images / p.batch)
+
+    def step(epoch: int, number: float) -> torch.optim.Optimizer:
+        seen, rest = divmod((epoch * batches + number) * epochs, p.passes * batches)
+        return made(int(seen), rest / p.passes)
+
+    return step

@@ -28,7 +28,7 @@ from distill.spaces import Space
 from downstream.ordered import take_steps
 from downstream.protocol import Protocol
 from downstream.regression import targets
-from downstream.schedules import SCHEDULES
+from downstream.schedules import SCHEDULES, schedule
 from downstream.stable_step import IMAGES, stable_step
 from downstream.teaching import LOSSES, Teaching, loss_of, stored_step
 from downstream.views import Views, cropped, draw_views, mixed
@@ -195,7 +195,7 @@ class _Training:
         start = float(images.labels.double().square().mean()) if images.labels.is_floating_point() else 1.0
         self._most = MOST_LOSS_GROWTH * max(1.0, start)
         self._average = [p.detach().clone() for p in self.network.parameters()] if protocol.ema else []
-        self._schedule = SCHEDULES[protocol.schedule](self.network, protocol, self._lr, self._count)
+        self._schedule = schedule(self.network, protocol, self._lr, self._count)
         self._total = torch.zeros((), device=device)
         self._unread: list[torch.Tensor] = []  # sums of the losses of whole epochs
         self._recorded: dict[tuple[torch.optim.Optimizer, tuple[str, ...]], Captured] = {}

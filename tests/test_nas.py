@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -12,6 +13,7 @@ from commands import ask, tell
 from downstream import accuracy as retraining
 from downstream import nas as search
 from downstream.protocol import protocol
+from downstream.schedules import schedule
 from downstream.training import Conditions, accuracy, new_network, train
 from fyi_bench.config import Settings
 from fyi_bench.data.real import RealDataset
@@ -304,6 +306,12 @@ def test_early_stopping_takes_the_steps_of_a_proxy(name, images, real, expected)
     rules = protocol(name, "nas")
     count, stopped = search.at_the_cost_of(images, rules, real)
     assert (count, stopped.epochs_for(count)) == expected
+    sizes = []
+    for one, of in ((rules, images), (stopped, count)):
+        step, batches = schedule(torch.nn.Linear(2, 2), one, 1.0, of), math.ceil(of / one.batch)
+        last = step(one.epochs_for(of) - 1, batches - 1).param_groups[0]["lr"]
+        sizes.append((step(0, 0).param_groups[0]["lr"], last))
+    assert sizes[0] == pytest.approx(sizes[1], abs=1e-3), "the step size falls as the proxy's does"
 
 
 def levels_of(record) -> list[set]:

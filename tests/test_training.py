@@ -12,6 +12,7 @@ from distill.image_set import ImageSet
 from distill.spaces import PixelSpace
 from downstream.accuracy import train_and_test
 from downstream.protocol import protocol, protocol_data, protocol_names
+from downstream.schedules import schedule
 from downstream.training import LOSSES, SCHEDULES, Conditions, accuracy, correct, new_network, train, train_together
 from fyi_bench.config import Settings
 from fyi_bench.errors import DivergenceError, UnknownNameError, UsageError
@@ -79,6 +80,18 @@ def test_milestones_and_cosine():
     assert [step(e, 0).param_groups[0]["lr"] for e in range(6)] == pytest.approx([1, 1, 1, 0.2, 0.2, 0.04])
     step = SCHEDULES["cosine"](network, dataclasses.replace(p, epochs=4), 1.0, 5)
     assert [step(e, 0).param_groups[0]["lr"] for e in range(4)] == pytest.approx([1, 0.8536, 0.5, 0.1464], abs=1e-4)
+
+
+@pytest.mark.parametrize("name", ["drop-restart", "milestones", "cosine", "cosine-epochs", "half-cosine"])
+def test_schedule_of_many_short_epochs_fits_into_few_long_passes(name):
+    """Early stopping: 12 batches in two passes see the step sizes of 12 epochs of one batch."""
+    rules = dataclasses.replace(protocol("paper", "nas"), schedule=name, batch=5, epochs=12, milestones=(0.5, 0.75))
+    network = torch.nn.Linear(2, 2)
+    proxy, few = schedule(network, rules, 0.01, 5), schedule(network, dataclasses.replace(rules, passes=2), 0.01, 30)
+    expected = [proxy(epoch, 0).param_groups[0]["lr"] for epoch in range(12)]
+    found = [few(step // 6, step % 6).param_groups[0]["lr"] for step in range(12)]
+    assert len(set(expected)) > 1
+    assert found == pytest.approx(expected)
 
 
 def test_least_number_of_steps():
@@ -238,6 +251,8 @@ def test_networks_that_are_no_convnets_may_have_a_step_size_of_their_own():
 def test_a_count_below_one_is_refused(key):
     with pytest.raises(UsageError, match=f"^{key} must be 1 or more, not 0"):
         protocol("quick", "accuracy").with_overrides({key: "0"})
+    with pytest.raises(UsageError, match=r"^passes must be 0"):
+        protocol("quick", "accuracy").with_overrides({"passes": "-1"})
 
 
 @pytest.mark.parametrize("source", [None, tiny.SPACE])

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 TRAIN = "train"  # the reference that is trained here; every other name but auto is a stored ranking
 # --set of these is about the proxies alone
-_PROXIES_ALONE = frozenset(("epochs", "min_steps", "extra_epoch", "draws", "nets", "sets", "orders"))
+_PROXIES_ALONE = frozenset(("epochs", "min_steps", "extra_epoch", "passes", "draws", "nets", "sets", "orders"))
 REAL_DRAW = 0  # of the real images: a ranking's seeds are of its networks, whose images are the same
 
 
