@@ -188,6 +188,13 @@ def test_a_grid_shows_the_arms_there_are(store):
     assert paths[1].read_text().count("<image ") == 3
 
 
+def test_a_grid_says_which_sizes_of_set_it_lacks(store):
+    add_set(store, "dsa", "fyi", 1, tiny_dataset("mnist-mirrored"))
+    text = " ".join(svg_texts(figure("11", request_of(store))))
+    assert "mnist-mirrored · 1 image per class" in text
+    assert "not run: 2 images per class" in text
+
+
 def test_losses_are_drawn_with_their_caveat_and_what_is_missing(store):
     data = tiny_dataset("cifar100", 100, each=2)
     for flip in ("none", "fyi"):

@@ -101,6 +101,7 @@ class _Row:
     """Sets of one method and flip by data set. iterations: of the first."""
 
     label: str
+    ipc: int
     sets: Mapping[str, ImageSet]
     iterations: int
 
@@ -114,7 +115,7 @@ def _rows(grid: Grid, request: Request, method: str, ipc: int) -> list[_Row]:
         if runs:
             label = arm_title({"method": method, "flip": flip}) + (f"\n{ipc} IPC" if len(grid.ipcs) > 1 else "")
             sets = {dataset: as_pictures(run.load()) for dataset, run in runs.items()}
-            found.append(_Row(label, sets, next(iter(runs.values())).iterations))
+            found.append(_Row(label, ipc, sets, next(iter(runs.values())).iterations))
     return found
 
 
@@ -148,8 +149,12 @@ def _class_name(rows: Sequence[_Row], dataset: str, wanted: str | int) -> str:
 def _caption(grid: Grid, rows: Sequence[_Row]) -> str:
     made = dict.fromkeys(f"{row.label.splitlines()[0]}: {count_words(row.iterations, 'iteration')}" for row in rows)
     note = f" · {grid.note}" if grid.note else ""
-    ipcs = " and ".join(count_words(ipc, "image") for ipc in grid.ipcs)
-    return f"{', '.join(grid.datasets)} · {ipcs} per class{note} · {', '.join(made)}"
+    shown, absent = (
+        " and ".join(count_words(ipc, "image") for ipc in grid.ipcs if any(row.ipc == ipc for row in rows) is there)
+        for there in (True, False)
+    )
+    absent = f"\nnot run: {absent} per class" if absent else ""
+    return f"{', '.join(grid.datasets)} · {shown} per class{note} · {', '.join(made)}{absent}"
 
 
 for _grid in GRIDS:
