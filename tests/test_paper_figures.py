@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 from plugins import Plugged
 
 import fyi_bench
@@ -19,10 +20,11 @@ from fyi_bench.data.entry import DATASETS
 from fyi_bench.data.real import RealDataset
 from fyi_bench.errors import DataError, UnknownNameError, UsageError
 from fyi_bench.present.figures import EFFORTS, FIGURES, Effort, Request, figure, figure_needs
-from fyi_bench.present.figures.evolution import MAIN
+from fyi_bench.present.figures.evolution import MAIN, Curve, paint_curves
 from fyi_bench.present.figures.grids import class_index
 from fyi_bench.present.figures.real_scores import Series, measure
 from fyi_bench.present.figures.sets import by_iterations, paired_sets
+from fyi_bench.store.excerpt import note_absent
 from fyi_bench.store.record import write_sealed
 from fyi_bench.store.store import Store
 from sample_records import continual_arm, continual_record, texts
@@ -195,6 +197,17 @@ def test_a_grid_says_which_sizes_of_set_it_lacks(store):
     assert "not run: 2 images per class" in text
 
 
+def test_a_set_known_by_its_digest_alone_is_not_drawn(store):
+    for flip in ("none", "fyi"):
+        add_set(store, "dsa", flip, 1, tiny_dataset("mnist-mirrored"))
+    gone = next(run for run in store.ls() if run.inputs["flip"] == "none")
+    (gone.folder / "set.safetensors").unlink()
+    note_absent(gone.folder, ["set.safetensors"])
+    shown = svg_texts(figure("11", request_of(store)))
+    assert "dsa+fyi" in shown
+    assert "dsa" not in shown
+
+
 def test_losses_are_drawn_with_their_caveat_and_what_is_missing(store):
     data = tiny_dataset("cifar100", 100, each=2)
     for flip in ("none", "fyi"):
@@ -228,6 +241,12 @@ def test_unequalness_on_the_way_is_that_of_each_set(store, monkeypatch):
         own = set_unequalness(run.load(), 0, networks=2, distance="dsa")["mean"]
         assert _score(run, replace(request, distance="own")) == own != _score(run, request)
     assert "that each method matches by" in " ".join(svg_texts(figure("5", replace(request, distance="own"))))
+
+
+def test_a_level_above_the_curves_is_in_the_picture():
+    axes = Figure().subplots()
+    paint_curves(axes, [Curve({"method": "dsa", "flip": "none"}, [0, 10], [3.0, 1.0])], "distance", level=9.0)
+    assert axes.get_ylim()[1] > 9
 
 
 def test_only_scores_have_a_distance(tmp_path):

@@ -52,7 +52,23 @@ def test_results_are_fit_to_be_published():
     files = [path for path in RESULTS.root.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 20 * 2**20
     assert [place for folder in RESULTS.run_dirs() if (place := place_in(folder))] == []
-    assert {info.digest for info in RESULTS.ls()} == set().union(*(runs_of_protocol(RESULTS, p) for p in PROTOCOLS))
+    known = [runs_of_protocol(RESULTS, protocol, on_the_way=True) for protocol in PROTOCOLS]
+    assert {info.digest for info in RESULTS.ls()} == set().union(*known)
+
+
+def test_an_excerpt_has_sets_by_the_recipe_and_their_beginnings(tmp_path):
+    store = Store(tmp_path)
+    for changes in ({}, {"iterations": "50"}, {"iterations": "50", "lr_img": "0.2"}, {"lr_img": "0.3"}):
+        add_set(store, "dsa", "fyi", 1, **changes)
+    add_set(store, "dsa", "fyi", 10, iterations="50")  # no whole one is there
+    made = {run.digest: run.inputs for run in store.ls()}
+    whole = runs_of_protocol(store, "paper")
+    assert [made[digest]["config"]["iterations"] for digest in whole] == [1000]
+    short = runs_of_protocol(store, "paper", on_the_way=True) - whole
+    assert [(made[d]["ipc"], made[d]["config"]["iterations"], made[d]["config"]["lr_img"]) for d in short] == [
+        (1, 50, 0.1)
+    ]
+    assert runs_of_protocol(store, "quick") == set()
 
 
 def place_of(store: Store, method: str = "dsa", flip: str = "none", ipc: int = 10) -> places.PaperNumber:

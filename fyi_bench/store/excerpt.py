@@ -7,12 +7,13 @@ purpose. So tables of an excerpt are those of the store it came from, and a merg
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from downstream.protocol import procedure
-from fyi_bench.files import remove, write_json
+from fyi_bench.errors import FyiBenchError
+from fyi_bench.files import canonical_json, remove, write_json
 from fyi_bench.store.run_dir import ABSENT, final_record, read_config
 from fyi_bench.store.store import Store
 
@@ -21,21 +22,45 @@ SHOWN_IPC = 1  # sets of so many images a class are shown as files
 _PLACE = re.compile(r"(^|:)(/(?!/)|~|[A-Za-z]:[\\/])")  # a path, alone or after a word as in imagefolder:/data
 
 
-def runs_of_protocol(store: Store, protocol: str) -> set[str]:
-    """Digests of the finished runs measured by a protocol, however often it was repeated.
+def runs_of_protocol(store: Store, protocol: str, on_the_way: bool = False) -> set[str]:
+    """Digests of the finished runs measured by a protocol, however often it was repeated, and of sets by its recipe.
 
     With them come the runs they were made of, and scores of these sets that no protocol rules (unequalness).
+    on_the_way: also shorter runs that are the beginning of one of these sets.
     """
     runs = {info.digest: info for info in store.ls() if info.state == "done"}
     named = {digest: read_config(info.folder).get("notes", {}).get("protocol") for digest, info in runs.items()}
     needs = {digest: {text for text in _texts(info.inputs) if text in runs} for digest, info in runs.items()}
     taken = {digest for digest, name in named.items() if name and procedure(name) == protocol}
+    sets = {digest: info.inputs for digest, info in runs.items() if info.kind == "distill"}
+    taken |= {digest for digest, made in sets.items() if _by_recipe(made, protocol)}
+    if on_the_way:
+        whole = {_without_length(sets[digest]) for digest in taken & sets.keys()}
+        taken |= {digest for digest, made in sets.items() if _without_length(made) in whole}
     found = set(taken)
     while found:
         found = set().union(*(needs[digest] for digest in found)) - taken
         taken |= found
     scores = {d for d, info in runs.items() if "set" in info.inputs and not named[d] and needs[d]}
     return taken | {digest for digest in scores if needs[digest] <= taken}
+
+
+def _by_recipe(made: Mapping[str, Any], protocol: str) -> bool:
+    """Whether a set was made with the values that the protocol's recipe has for it."""
+    from distill.fyi import FLIPS
+    from distill.methods import METHODS
+    from distill.recipes import recipe
+
+    try:
+        method, flip = METHODS.get(made["method"]), FLIPS.get(made["flip"])
+        config = method.Config.from_values(recipe(made["method"], made["dataset"], made["ipc"], protocol).values)
+        return canonical_json(method.values_of(config, made["ipc"], flip.multiplier)) == canonical_json(made["config"])
+    except FyiBenchError:  # a plug-in that is not here, or no recipe
+        return False
+
+
+def _without_length(made: Mapping[str, Any]) -> str:
+    return canonical_json({**made, "config": {k: v for k, v in made["config"].items() if k != "iterations"}})
 
 
 def place_in(folder: Path) -> str:

@@ -82,7 +82,7 @@ def merge(ours: Store, other: str | Path, excerpt_of: str | None = None) -> Merg
     if ours.root.exists() and ours.root.samefile(theirs.root):
         raise StoreError(f"{theirs.root} is this very store.\nName another one.")
     report = MergeReport()
-    chosen = None if excerpt_of is None else runs_of_protocol(theirs, excerpt_of)
+    chosen = None if excerpt_of is None else runs_of_protocol(theirs, excerpt_of, on_the_way=True)
     with in_use(ours.root):
         for info in theirs.ls():
             if chosen is not None and info.digest not in chosen:

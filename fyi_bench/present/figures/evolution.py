@@ -74,8 +74,8 @@ def curves_drawing(curves: Sequence[Curve], name: str, size: tuple[float, float]
     return draw(name, size, paint)
 
 
-def paint_curves(axes: Axes, curves: Sequence[Curve], ylabel: str) -> None:
-    """The lines of the curves into axes, with names at their ends."""
+def paint_curves(axes: Axes, curves: Sequence[Curve], ylabel: str, level: float | None = None) -> None:
+    """The lines of the curves into axes, with names at their ends, and a dotted one at the level."""
     ends = []
     for curve, line in zip(curves, style.lines_of(curve.arm for curve in curves), strict=True):
         y = curve.numbers
@@ -85,6 +85,9 @@ def paint_curves(axes: Axes, curves: Sequence[Curve], ylabel: str) -> None:
         if finite:
             ends.append((finite[-1], arm_label(curve.arm), line.color))
     shown = [v for curve in curves for v in curve.numbers if is_number(v)]
+    if level is not None:
+        axes.axhline(level, color=style.NEUTRAL, linestyle=":", linewidth=1.2)
+        shown.append(level)
     if shown and min(shown) > 0 and max(shown) > 10 * min(shown):
         style.logarithmic(axes.yaxis)
     else:
@@ -150,9 +153,7 @@ def _drawing(name: str, quantity: _Quantity, settings: Sequence[Setting], reques
     def paint(figure: Figure) -> None:
         axes = style.panels(figure, len(shown), columns, room, head)
         for one, (setting, (curves, level)) in zip(axes, shown.items(), strict=True):
-            if level is not None:
-                one.axhline(level, color=style.NEUTRAL, linestyle=":", linewidth=1.2)
-            paint_curves(one, curves, quantity.ylabel)
+            paint_curves(one, curves, quantity.ylabel, level)
             one.set_title(setting.title)
 
     return draw(f"figure-{name}", size, paint)

@@ -12,6 +12,7 @@ from distill.image_set import ImageSet
 from fyi_bench.data.entry import DATASETS
 from fyi_bench.files import digest_of
 from fyi_bench.run.run_type import SET_FILE
+from fyi_bench.store.run_dir import absent_names
 
 if TYPE_CHECKING:
     from fyi_bench.store.store import Store
@@ -36,13 +37,14 @@ class SetRun:
 
 
 def set_runs(store: Store, dataset: str, method: str, ipc: int) -> list[SetRun]:
-    """Finished sets of all classes of a data set, every flip and setting, in a fixed order."""
+    """Finished sets of all classes of a data set, every flip and setting, in a fixed order, whose files are there."""
     wanted = {"dataset": dataset, "method": method, "ipc": ipc}
     found = [
         SetRun(run.digest, run.inputs, run.folder / SET_FILE)
         for run in store.ls()
         if run.kind == "distill"
         and run.state == "done"
+        and SET_FILE not in absent_names(run.folder)
         and wanted.items() <= {k: run.inputs[k] for k in wanted}.items()
     ]
     stated = DATASETS.get(dataset).num_classes if dataset in DATASETS else None

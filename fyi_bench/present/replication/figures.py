@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from distill.recipes import recipe
 from fyi_bench.duration import format_duration
 from fyi_bench.present.figures import FIGURES
 from fyi_bench.present.replication.cost import Pace
@@ -13,9 +14,11 @@ from fyi_bench.present.tables.groups import PAPER
 from fyi_bench.store.excerpt import runs_of_protocol
 
 if TYPE_CHECKING:
+    from fyi_bench.present.missing import Missing
     from fyi_bench.store.store import Store
 
 PAPER_FIGURES = (*map(str, range(1, 13)), *"ABCDE")
+_NAMES = "dataset", "method", "ipc", "flip"
 
 
 def figure_section(store: Store, pace: Pace) -> list[str]:
@@ -23,17 +26,16 @@ def figure_section(store: Store, pace: Pace) -> list[str]:
 
     As lines of Markdown.
     """
-    of_paper = runs_of_protocol(store, PAPER)
+    of_paper = runs_of_protocol(store, PAPER, on_the_way=True)
     inputs = [run.inputs for run in store.ls() if run.kind == "distill" and run.digest in of_paper]
-    made = {tuple(one[name] for name in ("dataset", "method", "ipc", "flip")) for one in inputs}
+    made = {(*(one[name] for name in _NAMES), one["config"]["iterations"]) for one in inputs}
     rows = []
     drawn = FIGURES.usable()[0]
     for name in (one for one in PAPER_FIGURES if one in drawn):
         needs = drawn[name].needs(PAPER)
         run = [
             one for one in needs
-            if one.task == "distill" and "--set" not in one.options
-            and (one.dataset, one.method, one.ipc, one.flip) in made
+            if one.task == "distill" and (*(getattr(one, name) for name in _NAMES), _iterations(one)) in made
         ]  # fmt: skip
         if needs:
             others = [pace.of_command(one) for one in needs if one not in run]
@@ -47,3 +49,11 @@ def figure_section(store: Store, pace: Pace) -> list[str]:
         " run, and how long the others would condense, as far as that is told by the runs above."
     )
     return ["", "## Figures", "", text, "", *markdown_table(header, rows)]
+
+
+def _iterations(asked: Missing) -> int:
+    """Of the sets that a command makes: what it asks for, or the recipe's."""
+    for one in asked.values_of("--set"):
+        if one.startswith("iterations="):
+            return int(one.partition("=")[2])
+    return recipe(asked.method, asked.dataset, asked.ipc, PAPER).values["iterations"]
