@@ -55,12 +55,13 @@ def _by_recipe(made: Mapping[str, Any], protocol: str) -> bool:
         method, flip = METHODS.get(made["method"]), FLIPS.get(made["flip"])
         config = method.Config.from_values(recipe(made["method"], made["dataset"], made["ipc"], protocol).values)
         return canonical_json(method.values_of(config, made["ipc"], flip.multiplier)) == canonical_json(made["config"])
-    except FyiBenchError:  # a plug-in that is not here, or no recipe
+    except (FyiBenchError, KeyError):  # a plug-in that is not here, no recipe, or a run that says less of itself
         return False
 
 
 def _without_length(made: Mapping[str, Any]) -> str:
-    return canonical_json({**made, "config": {k: v for k, v in made["config"].items() if k != "iterations"}})
+    config = {key: value for key, value in made.get("config", {}).items() if key != "iterations"}
+    return canonical_json({**made, "config": config})
 
 
 def place_in(folder: Path) -> str:
