@@ -47,3 +47,8 @@ class Missing:
     def values_of(self, option: str) -> list[str]:
         """The values that the further words give to an option."""
         return [value for word, value in zip(self.options[::2], self.options[1::2], strict=True) if word == option]
+
+    @property
+    def changes(self) -> dict[str, str]:
+        """Keys of the recipe or the protocol that the further words set, and their values."""
+        return dict(one.split("=", 1) for one in self.values_of("--set"))

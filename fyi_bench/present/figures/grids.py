@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -149,12 +149,19 @@ def _class_name(rows: Sequence[_Row], dataset: str, wanted: str | int) -> str:
 def _caption(grid: Grid, rows: Sequence[_Row]) -> str:
     made = dict.fromkeys(f"{row.label.splitlines()[0]}: {count_words(row.iterations, 'iteration')}" for row in rows)
     note = f" · {grid.note}" if grid.note else ""
+    there = {row.ipc for row in rows}
     shown, absent = (
-        " and ".join(count_words(ipc, "image") for ipc in grid.ipcs if any(row.ipc == ipc for row in rows) is there)
-        for there in (True, False)
+        _sizes(ipc for ipc in grid.ipcs if ipc in there),
+        _sizes(ipc for ipc in grid.ipcs if ipc not in there),
     )
-    absent = f"\nnot run: {absent} per class" if absent else ""
-    return f"{', '.join(grid.datasets)} · {shown} per class{note} · {', '.join(made)}{absent}"
+    holes = f"\nnot run: {absent}" if absent else ""
+    return f"{', '.join(grid.datasets)} · {shown}{note} · {', '.join(made)}{holes}"
+
+
+def _sizes(ipcs: Iterable[int]) -> str:
+    """'1 image and 2 images per class'; nothing for none."""
+    words = " and ".join(count_words(ipc, "image") for ipc in ipcs)
+    return f"{words} per class" if words else ""
 
 
 for _grid in GRIDS:

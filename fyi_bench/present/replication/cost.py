@@ -69,7 +69,7 @@ class Pace:
 
     def of_command(self, asked: Missing) -> float | None:
         """Of condensing the sets of one seed that a command makes; None where that cannot be told."""
-        changes = {key: int(value) for key, value in (one.split("=") for one in asked.values_of("--set"))}
+        changes = {key: int(value) for key, value in asked.changes.items()}
         flips = dict.fromkeys(("none", asked.flip))
         each = [self.of_set(asked.method, flip, asked.dataset, asked.ipc, changes) for flip in flips]
         known = [one for one in each if one is not None]

@@ -53,7 +53,5 @@ def figure_section(store: Store, pace: Pace) -> list[str]:
 
 def _iterations(asked: Missing) -> int:
     """Of the sets that a command makes: what it asks for, or the recipe's."""
-    for one in asked.values_of("--set"):
-        if one.startswith("iterations="):
-            return int(one.partition("=")[2])
-    return recipe(asked.method, asked.dataset, asked.ipc, PAPER).values["iterations"]
+    whole = recipe(asked.method, asked.dataset, asked.ipc, PAPER).values["iterations"]
+    return int(asked.changes.get("iterations", whole))
