@@ -4,21 +4,25 @@
 // computing it. Here it lives for one image, in a core's cache, and is computed a second time for the derivatives, which
 // replace it there before they are summed into the kernels' gradient.
 #pragma once
+#include "matrices.h"
 #include "norm_act_pool_batch.h"
-#include "patches.h"
 
 namespace {
 namespace image_block {
 
 thread_local Scratch of_all, of_one;  // what the threads of a call share, what each has
 
-// An image's frame and the convolution's output, [row][pixel][out].
-template <class S>
+// An image's frame and the convolution's output, [row][pixel][out]; T: what leaves the block.
+template <class T, class S>
 struct Image {
-  S *frame, *maps;
-  explicit Image(const Images& s) {
-    frame = of_one.get<S>(s.frame() + s.height() * s.width() * s.out);
-    maps = frame + s.frame();
+  S *frame, *maps, *more;
+  explicit Image(const Images& s, int64_t room = 0) {
+    const int64_t size = s.height() * s.width() * s.out;
+    frame = of_one.get<S>(s.frame() + size + room);
+    maps = frame + s.frame(), more = maps + size;
+  }
+  static void pack(const Images& s, const Places& places, const S* weight, S* kernels) {
+    pack_kernels(s, places, weight, kernels);
   }
   void convolve(const Images& s, const Places& places, const S* x, int64_t image, const S* kernels, const S* bias) {
     fill_frame(s, x, image, frame);
@@ -27,18 +31,41 @@ struct Image {
   }
 };
 
+#ifdef MATRICES
+// In bf16, where the matrix unit may be used; kernels are packed for it then.
+template <>
+struct Image<bf16, float> : Image<float, float> {
+  typedef Image<float, float> Plain;
+  const Tiles tiles;
+  explicit Image(const Images& s) : Plain(s, rounded_frame(s) / 2 + 1), tiles(s) {}
+  static void pack(const Images& s, const Places& places, const float* weight, float* kernels) {
+    if (!has_matrices()) return Plain::pack(s, places, weight, kernels);
+    pack_rounded(s, weight, (bf16*)kernels);
+  }
+  void convolve(const Images& s, const Places& places, const float* x, int64_t image, const float* kernels,
+                const float* bias) {
+    if (!has_matrices()) return Plain::convolve(s, places, x, image, kernels, bias);
+    bf16* rounded = (bf16*)more;
+    fill_frame(s, x, image, frame);
+    round_frame(s, frame, rounded);
+    for (int64_t y = 0; y < s.height(); y++)
+      convolve_row(s, rounded, (const bf16*)kernels, bias, y, maps + y * s.width() * s.out);
+  }
+};
+#endif
+
 template <class H, class T, class S>
 void forward(const Images& s, const Shape<S>& shape, const S* x, const S* weight, const S* bias, const S* norm_weight,
              const S* norm_bias, T* out, S* mean, S* rstd) {
   const int64_t pooled = shape.pooled(H::P);
   const Places places(s);
   S* kernels = of_all.get<S>(s.places() * s.out);
-  pack_kernels(s, places, weight, kernels);
+  Image<T, S>::pack(s, places, weight, kernels);
 #pragma omp parallel num_threads(s.threads)
   {
     Channels<S> ch(kFree, s.out);
     std::memcpy(ch[kWeight], norm_weight, s.out * sizeof(S)), std::memcpy(ch[kBias], norm_bias, s.out * sizeof(S));
-    Image<S> image(s);
+    Image<T, S> image(s);
 #pragma omp for schedule(static)
     for (int64_t n = 0; n < s.n; n++) {
       image.convolve(s, places, x, n, kernels, bias);
@@ -56,11 +83,11 @@ void backward(const Images& s, const Shape<S>& shape, const S* x, const S* weigh
   const Places places(s);
   S* kernels = of_all.get<S>((groups + 1) * size);
   S* sums = kernels + size;  // [group][9 in + 1][out]
-  pack_kernels(s, places, weight, kernels);
+  Image<T, S>::pack(s, places, weight, kernels);
 #pragma omp parallel num_threads(s.threads)
   {
     Channels<S> ch(kFree + 3, s.out);
-    Image<S> image(s);
+    Image<T, S> image(s);
 #pragma omp for schedule(static)
     for (int64_t group = 0; group < groups; group++) {
       S* sum = sums + group * size;

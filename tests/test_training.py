@@ -260,7 +260,7 @@ def test_many_images_change_space_in_parts_to_the_same_bits(source, monkeypatch)
     images = tiny.real_set() if source is None else tiny.real_set().to_space(source)
     target = tiny.SPACE if source is None else PixelSpace()
     whole = images.to_space(target).images
-    monkeypatch.setattr("distill.spaces._AT_ONCE", 7)
+    monkeypatch.setattr("distill.spaces._AT_ONCE_ON_CPU", 7)
     assert len(images) > 7
     assert torch.equal(images.to_space(target).images, whole)
 
